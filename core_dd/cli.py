@@ -1,0 +1,79 @@
+"""The console script `gendd`: a table of commands, each imported only when it is called."""
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from types import MappingProxyType
+
+from core_dd.errors import InputError, pick
+
+COMMANDS = MappingProxyType(
+    {
+        "train": ("gen_dd.train:main", "train a class-conditional U-ViT on real images"),
+        "sample": ("gen_dd.sample:main", "draw labelled, class-balanced images from it inside a time budget"),
+        "select": ("gen_dd.select:main", "choose ipc images per class from a generated pool"),
+        "distill": ("matching_dd.distill:main", "learn ipc images per class by matching real data"),
+        "coreset": ("matching_dd.coresets:main", "choose ipc real images per class"),
+        "evaluate": ("core_dd.evaluate:main", "train classifiers on a set and score them on the real test set"),
+        "report": ("core_dd.report:main", "turn many scores into report.md and report.html"),
+        "info": ("core_dd.info:main", "say what a distilled set, a run folder or a dataset is"),
+    }
+)
+
+
+def usage() -> str:
+    """The one-screen help."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {meaning}" for name, (_, meaning) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "gendd: dataset distillation, from real data to a score.",
+            "",
+            "usage: gendd COMMAND [--option value ...]      gendd COMMAND --help explains every option",
+            "",
+            *lines,
+            "",
+            "Every command takes --config FILE.yaml (repeatable), and flags override it. See configs/.",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if argv else 2
+    try:
+        target, _ = pick(COMMANDS, argv[0], "command")
+    except InputError as error:
+        return fail(error)
+    module, function = target.split(":")
+    return guarded(getattr(importlib.import_module(module), function), argv[1:])
+
+
+def entry(command: Callable[[Sequence[str] | None], None]) -> None:
+    """What `python -m PACKAGE.module` calls: the command on the process's arguments, then exit with its status."""
+    sys.exit(guarded(command, sys.argv[1:]))
+
+
+def guarded(command: Callable[[Sequence[str] | None], None], argv: Sequence[str]) -> int:
+    """Call a command; a user's mistake becomes one line on stderr and status 2, Ctrl-C status 130."""
+    try:
+        command(argv)
+    except InputError as error:
+        return fail(error)
+    except KeyboardInterrupt:
+        print("\ninterrupted; finished checkpoints and shards are kept.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def fail(error: Exception) -> int:
+    """Print a user's mistake."""
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""One config per command: a typed dataclass, filled by its defaults, then YAML files, then command-line flags.
+
+The only file that knows tyro (flags and `--help`) and OmegaConf (YAML with types checked).
+"""
+
+import contextlib
+import dataclasses
+import os
+import re
+import sys
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from core_dd.errors import InputError, likely
+
+C = TypeVar("C")
+
+
+def load_config(cls: type[C], argv: Sequence[str] | None = None, prog: str | None = None) -> C:
+    """Build `cls` from its defaults, then each `--config FILE` in order, then dotted flags.
+
+    Args:
+        cls: a `@dataclass(kw_only=True)`, every field with a default and a docstring below it.
+        argv: the arguments after the command's name; None reads `sys.argv`.
+        prog: the name shown by `--help`.
+
+    Returns:
+        An instance of `cls`; its `__post_init__` has checked it.
+
+    Raises:
+        InputError: unknown or duplicate YAML keys (file, key and likely spelling), wrong types, failed checks.
+        SystemExit: by tyro, status 0 after `--help` and 2 for flags it cannot take, with its own message.
+    """
+    import tyro
+
+    files, rest = split_config_files(sys.argv[1:] if argv is None else argv)
+    default = _unchecked(cls, _merge_files(cls, files))
+    with _checks_deferred(cls):
+        config = tyro.cli(
+            cls,
+            args=rest,
+            default=default,
+            prog=prog,
+            config=(tyro.conf.AvoidSubcommands,),
+            use_underscores=True,
+            description=f"{(cls.__doc__ or '').strip()}\n\n--config FILE.yaml (repeatable) is read before the flags.",
+            console_outputs=_is_first_process(),
+        )
+    if hasattr(config, "__post_init__"):
+        config.__post_init__()
+    return config
+
+
+def split_config_files(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Separate every `--config FILE` / `--config=FILE` from the other arguments."""
+    files, rest, arguments = [], [], iter(argv)
+    for argument in arguments:
+        if argument == "--config":
+            value = next(arguments, None)
+            if value is None:
+                raise InputError("--config needs a file after it, e.g. --config configs/gen/digits.yaml.")
+            files.append(Path(value))
+        elif argument.startswith("--config="):
+            files.append(Path(argument.removeprefix("--config=")))
+        else:
+            rest.append(argument)
+    return files, rest
+
+
+def peek(argv: Sequence[str] | None, key: str) -> str | None:
+    """The value one top-level key will get from flags or YAML files, before the config class is known.
+
+    Returns None where neither gives it.
+    """
+    files, rest = split_config_files(sys.argv[1:] if argv is None else argv)
+    for i in range(len(rest) - 1, -1, -1):
+        flag, _, value = rest[i].partition("=")
+        if flag.replace("-", "_") == f"__{key}":
+            return value if value else (rest[i + 1] if i + 1 < len(rest) else None)
+    for file in reversed(files):
+        values = read_yaml(file)
+        if key in values:
+            return str(values[key])
+    return None
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read one YAML mapping.
+
+    Raises:
+        InputError: missing file, invalid YAML, a duplicate key, or a top level that is no mapping.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no config file at {path}. The published settings are in configs/.")
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds a {type(values).__name__}, expected 'key: value' lines.")
+    return values
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A plain dict of a config, ready for YAML or JSON (paths as strings, tuples as lists)."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def to_yaml(config: Any) -> str:
+    """The YAML that `load_config` reads back into an equal config."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses duplicate keys and reads 2e-4 as a number (YAML 1.1 wants 2.0e-4)."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key '{key}'", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_UniqueKeyLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _merge_files(cls: type, files: Sequence[Path]) -> dict[str, Any]:
+    """The defaults of `cls` overlaid with every file, types checked."""
+    from omegaconf import OmegaConf, errors
+
+    merged = OmegaConf.structured(cls)
+    for file in files:
+        values = read_yaml(file)
+        _check_keys(cls, values, file, prefix="")
+        for key, value in values.items():
+            try:
+                merged = OmegaConf.merge(merged, {key: value})
+            except (errors.OmegaConfBaseException, ValueError) as error:
+                hint = typing.get_type_hints(cls)[key]
+                raise InputError(
+                    f"{file}: '{key}' is {value!r}, expected {getattr(hint, '__name__', hint)} "
+                    f"({str(error).splitlines()[0]})."
+                ) from None
+    return OmegaConf.to_container(merged)
+
+
+def _check_keys(cls: type, values: dict[str, Any], file: Path, prefix: str) -> None:
+    """Refuse keys that `cls` does not have, naming the file, the key and the likely spelling."""
+    fields = typing.get_type_hints(cls)
+    for key, value in values.items():
+        if key not in fields:
+            raise InputError(
+                f"{file}: unknown key '{prefix}{key}'{likely(key, fields)} "
+                f"{cls.__name__} takes {', '.join(sorted(fields))}."
+            )
+        inner = _dataclass_in(fields[key])
+        if inner is not None and isinstance(value, dict):
+            _check_keys(inner, value, file, prefix=f"{prefix}{key}.")
+
+
+def _dataclass_in(hint: Any) -> type | None:
+    """The dataclass a type hint holds (itself, or inside Optional), if any."""
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    return next((option for option in options if dataclasses.is_dataclass(option)), None)
+
+
+def _unchecked(cls: type[C], values: dict[str, Any]) -> C:
+    """An instance without `__post_init__`: flags may still mend what its checks would refuse."""
+    instance, hints = object.__new__(cls), typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        value, inner = values[field.name], _dataclass_in(hints[field.name])
+        if inner is not None and isinstance(value, dict):
+            value = _unchecked(inner, value)
+        elif typing.get_origin(hints[field.name]) is tuple and isinstance(value, list):
+            value = tuple(value)
+        object.__setattr__(instance, field.name, value)
+    return instance
+
+
+@contextlib.contextmanager
+def _checks_deferred(cls: type) -> Iterator[None]:
+    """Hold back `__post_init__` while tyro builds the config: it would print a failed check as a parse error."""
+    check = cls.__dict__.get("__post_init__")
+    cls.__post_init__ = lambda self: None
+    try:
+        yield
+    finally:
+        if check is None:
+            del cls.__post_init__
+        else:
+            cls.__post_init__ = check
+
+
+def _is_first_process() -> bool:
+    """Whether this process prints: under a launcher only rank 0 does."""
+    return os.environ.get("RANK", "0") == "0"

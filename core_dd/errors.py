@@ -1,0 +1,34 @@
+"""Errors that are the user's to fix: one sentence saying what was given, what was expected and how to fix it."""
+
+import difflib
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class InputError(ValueError):
+    """What the user gave is wrong (a path, an option, a file); commands print the message and exit with status 2."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `InputError(message)` unless the condition holds."""
+    if not condition:
+        raise InputError(message)
+
+
+def pick(registry: Mapping[str, T], name: str, kind: str) -> T:
+    """Look `name` up in a registry of `kind` (a noun for the message: "method", "dataset").
+
+    Raises:
+        InputError: if the name is unknown; the message carries the likely spelling and every choice.
+    """
+    if name in registry:
+        return registry[name]
+    raise InputError(f"unknown {kind} '{name}'{likely(name, registry)} Choose one of {', '.join(sorted(registry))}.")
+
+
+def likely(name: str, choices) -> str:
+    """The "; did you mean 'x'?" half of a message, or "." when nothing is close."""
+    close = difflib.get_close_matches(str(name), [str(choice) for choice in choices], n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else "."

@@ -1,0 +1,81 @@
+"""Command: say in a few lines what a distilled set, a run folder or a dataset is."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from core_dd import cli
+from core_dd.data import load_data
+from core_dd.distilled import DistilledSet
+from core_dd.errors import require
+from core_dd.run import checkpoints, read_stats
+
+USAGE = """usage: gendd info WHAT
+
+Say what WHAT is: a distilled set (file or folder of shards), a run folder, or a data spec such as digits,
+idx:FOLDER or parquet:FOLDER."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Describe the one thing named on the command line."""
+    argv = sys.argv[1:] if argv is None else argv
+    if any(word in ("-h", "--help") for word in argv):
+        print(USAGE)
+        return
+    require(len(argv) == 1, f"info takes one argument, got {len(argv)}. Give a set, a run folder or a data spec.")
+    path = Path(argv[0])
+    if (path / "config.yaml").is_file():
+        lines = describe_run(path)
+    elif path.exists():
+        lines = describe_set(path)
+    else:
+        lines = describe_data(argv[0])
+    print("\n".join(f"{name:>14}  {value}" for name, value in lines.items()))
+
+
+def describe_set(path: Path) -> dict[str, object]:
+    """What a distilled set holds."""
+    dset = DistilledSet.load(path)
+    counts = dset.hard_labels.bincount()
+    return {
+        "set": path,
+        "images": f"{len(dset)} of shape {tuple(dset.images.shape[1:])}, {dset.images.dtype}",
+        "per class": f"{int(counts.min())} to {int(counts.max())}, {len(counts)} classes",
+        "pixels": f"{dset.images.min():.3g} to {dset.images.max():.3g}",
+        "labels": "soft" if dset.labels.ndim == 2 else "hard",
+        "digest": dset.digest(),
+        **{
+            name: dset.meta.get(name) for name in ("method", "data", "fingerprint", "ipc", "preprocess", "seed", "cost")
+        },
+    }
+
+
+def describe_run(folder: Path) -> dict[str, object]:
+    """How far a run is."""
+    stats, saved = read_stats(folder / "stats.jsonl"), checkpoints(folder)
+    return {
+        "run": folder,
+        "checkpoint": saved[-1][1] if saved else "none yet",
+        "last step": stats[-1] if stats else "none yet",
+        "config": ", ".join((folder / "config.yaml").read_text(encoding="utf-8").splitlines()),
+    }
+
+
+def describe_data(spec: str) -> dict[str, object]:
+    """What a dataset holds."""
+    data = load_data(spec)
+    counts = data.train_labels.bincount(minlength=data.num_classes)
+    return {
+        "data": data.name,
+        "shape": data.shape,
+        "training": f"{len(data.train_labels)} images, {int(counts.min())} to {int(counts.max())} per class",
+        "test": f"{len(data.test_labels)} images",
+        "classes": f"{data.num_classes}: {', '.join(data.class_names[:20])}{', ...' if data.num_classes > 20 else ''}",
+        "mean, std": f"{[round(x, 4) for x in data.mean.tolist()]}, {[round(x, 4) for x in data.std.tolist()]}",
+        "mirror": "keeps the label" if data.hflip else "changes the label",
+        "fingerprint": data.fingerprint,
+    }
+
+
+if __name__ == "__main__":
+    cli.entry(main)

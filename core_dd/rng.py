@@ -1,0 +1,25 @@
+"""Named random streams: every draw of a run is keyed by (seed, purpose, ...) and by nothing else.
+
+A step of a run asks for `stream(seed, "augment", step)`, so its draws depend neither on what was drawn before nor on
+the number of processes, and a resumed run needs no saved generator state to repeat an uninterrupted one.
+"""
+
+import hashlib
+
+import torch
+
+
+def stream(seed: int, *names: str | int, device: str | torch.device = "cpu") -> torch.Generator:
+    """A generator for one purpose.
+
+    Args:
+        seed: the run's seed.
+        names: what the draws are for, e.g. ("noise", class_index, image_index); order matters.
+        device: where the generator draws.
+
+    Returns:
+        A `torch.Generator` whose state is a 63-bit BLAKE2 hash of the seed and the names.
+    """
+    key = "/".join(f"{type(part).__name__}:{part}" for part in (int(seed), *names))
+    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+    return torch.Generator(device=device).manual_seed(int.from_bytes(digest, "little") >> 1)

@@ -1,0 +1,85 @@
+"""Where speed comes from on each device, bf16 autocast and `torch.compile`, and how it degrades: neither, said once."""
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from core_dd.errors import InputError
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The device to run on: the one named, else CUDA when there is one, else the CPU.
+
+    Raises:
+        InputError: if the named device does not exist here.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device '{name}' is not usable here ({str(error).splitlines()[0]}). Try cpu.") from None
+    return device
+
+
+@cache
+def bf16_pays(device_type: str) -> bool:
+    """Whether bf16 matrix units exist: CUDA compute capability >= 8, or a CPU with AVX512-BF16 or AMX."""
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device_type == "cpu":
+        flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+        return "avx512_bf16" in flags or "amx_bf16" in flags
+    return False
+
+
+def autocast(device: torch.device | str, enabled: bool = True) -> contextlib.AbstractContextManager:
+    """bf16 autocast on `device` where it pays, else a context that does nothing (fp32)."""
+    kind = torch.device(device).type
+    if enabled and bf16_pays(kind):
+        return torch.autocast(kind, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+@cache
+def can_compile(device_type: str) -> bool:
+    """Whether `torch.compile` can work here; says once on stderr why not. `GENDD_COMPILE=0` switches it off."""
+    if os.environ.get("GENDD_COMPILE") == "0":
+        reason = "GENDD_COMPILE=0"
+    elif device_type == "cpu" and not any(shutil.which(name) for name in ("g++", "c++", "clang++")):
+        reason = "there is no C++ compiler (install g++)"
+    elif device_type == "cuda" and torch.cuda.get_device_capability() < (7, 0):
+        reason = "this GPU is older than Triton supports"
+    else:
+        return True
+    print(f"note: torch.compile is off because {reason}; the same results, slower.", file=sys.stderr)
+    return False
+
+
+def compiled(fn: Callable, device: torch.device | str, **options) -> Callable:
+    """`torch.compile(fn, **options)` where it can work on `device`, else `fn` itself.
+
+    Compilation is lazy, so a failure of the first call falls back to `fn` too, said once.
+    """
+    if not can_compile(torch.device(device).type):
+        return fn
+    fast, usable = torch.compile(fn, **options), True
+
+    def call(*args, **kwargs):
+        nonlocal usable
+        if usable:
+            try:
+                return fast(*args, **kwargs)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                usable = False
+                print(f"note: torch.compile failed ({type(error).__name__}); running uncompiled.", file=sys.stderr)
+        return fn(*args, **kwargs)
+
+    return call

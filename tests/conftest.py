@@ -1,0 +1,50 @@
+"""What every test shares: an own cache folder, one seed for nothing global, and real data where it is at hand."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Decoded images of the tests go to a folder of their own."""
+    os.environ["GENDD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def work_folder(tmp_path, monkeypatch):
+    """Each test runs in an empty folder, so that a forgotten relative path shows."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """The bundled 8x8 digits."""
+    from core_dd.data import load_data
+
+    return load_data("digits")
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+def shared_data(name: str) -> Path:
+    """A folder of real data, or skip by name."""
+    path = SHARED / name
+    if not path.is_dir():
+        pytest.skip(f"real data not here: {name}")
+    return path
+
+
+def fashion_folder() -> Path:
+    """Debian's Fashion-MNIST files, or skip by name."""
+    if not FASHION.is_dir():
+        pytest.skip("real data not here: fashion-mnist (apt-get install dataset-fashion-mnist)")
+    return FASHION

@@ -1,0 +1,73 @@
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from core_dd import files
+from core_dd.errors import InputError
+
+
+@pytest.fixture
+def small_disk():
+    """No file may grow past 64 KiB: what a full disk does to a write."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_atomic__replaces_on_success(tmp_path):
+    files.write_text(tmp_path / "a" / "b.txt", "one")
+    files.write_text(tmp_path / "a" / "b.txt", "two")
+    assert (tmp_path / "a" / "b.txt").read_text() == "two"
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.txt"]
+
+
+def test_atomic__keeps_the_old_file_on_failure(tmp_path):
+    files.write_text(tmp_path / "b.txt", "one")
+    with pytest.raises(ZeroDivisionError), files.atomic(tmp_path / "b.txt") as temporary:
+        temporary.write_text("half")
+        1 / 0  # noqa: B018
+    assert (tmp_path / "b.txt").read_text() == "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["b.txt"]
+
+
+@pytest.mark.parametrize("writer", ["python", "torch", "safetensors"])
+def test_atomic__full_disk_is_one_message_and_nothing_lost(tmp_path, small_disk, writer):
+    files.write_text(tmp_path / "b", "one")
+    big = torch.zeros(2**16)
+    with (
+        pytest.raises(InputError, match=r"cannot write .*b: File too large\. Free some space"),
+        files.atomic(tmp_path / "b") as temporary,
+    ):
+        if writer == "python":
+            temporary.write_bytes(bytes(2**18))
+        elif writer == "torch":
+            torch.save(big, temporary)
+        else:
+            save_file({"x": big}, temporary)
+    assert (tmp_path / "b").read_text() == "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_atomic__kill_leaves_the_old_file(tmp_path):
+    files.write_text(tmp_path / "b.txt", "one")
+    code = (
+        "import os, signal, sys; from core_dd import files\n"
+        "with files.atomic(sys.argv[1]) as t:\n    t.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "b.txt"], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert (tmp_path / "b.txt").read_text() == "one"
+
+
+def test_read_json__truncated(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": ')
+    with pytest.raises(InputError, match="not valid JSON"):
+        files.read_json(tmp_path / "a.json")
