@@ -1,0 +1,281 @@
+"""Real data: `load_data("cifar10")` and friends give an `ImageData`, whatever the file format behind it."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+
+from core_dd import readers
+from core_dd.errors import InputError, pick, require
+from core_dd.rng import stream
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageData:
+    """A labelled image dataset, in memory or memory-mapped.
+
+    Images are uint8 (N, C, H, W), labels int64 (N,) in 0..K-1. The validation split is cut from the training images
+    (empty unless asked for); every selection uses it, and the test images are read once, for the final score.
+    """
+
+    name: str
+    train_images: torch.Tensor
+    train_labels: torch.Tensor
+    val_images: torch.Tensor
+    val_labels: torch.Tensor
+    test_images: torch.Tensor
+    test_labels: torch.Tensor
+    class_names: tuple[str, ...]
+    mean: torch.Tensor
+    """Per-channel mean of the training pixels on the 0..1 scale, (C,): the published constant for known sets."""
+    std: torch.Tensor
+    """Per-channel standard deviation, (C,)."""
+    fingerprint: str
+    """A hash of the images and labels, whatever their order and file format."""
+    hflip: bool
+    """Whether a mirror image keeps its label (not for digits)."""
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return tuple(self.train_images.shape[1:])
+
+    def class_indices(self) -> list[torch.Tensor]:
+        """For each class, the indices of its training images, in order."""
+        return [torch.nonzero(self.train_labels == k).flatten() for k in range(self.num_classes)]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the literature fixes for a dataset: normalisation (facts D6), whether flips keep labels, class names."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    hflip: bool = True
+    fingerprint: str = ""
+    class_names: tuple[str, ...] = ()
+
+
+FASHION_CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+
+KNOWN = MappingProxyType(
+    {
+        "mnist": Known((0.1307,), (0.3081,), hflip=False, fingerprint="ea358c2091367acc"),
+        "fashion_mnist": Known((0.2861,), (0.3530,), fingerprint="9065d9606b2c9416", class_names=FASHION_CLASSES),
+        "cifar10": Known((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), fingerprint="970cdcf2f1ab9fa6"),
+        "cifar100": Known((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762), fingerprint="f87d7c1eb7ed4f9b"),
+        "svhn": Known((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970), hflip=False),
+    }
+)
+"""Datasets recognised by content, so that `idx:` or `parquet:` files of a known set get its name and constants."""
+
+DATASETS: MappingProxyType[str, Callable[[int | None], readers.Raw]] = MappingProxyType(
+    {
+        "digits": lambda image_size: _resize_raw(readers.digits(), image_size),
+        "mnist": lambda image_size: readers.torchvision_set("mnist", image_size),
+        "fashion_mnist": lambda image_size: readers.torchvision_set("fashion_mnist", image_size),
+        "cifar10": lambda image_size: readers.torchvision_set("cifar10", image_size),
+        "cifar100": lambda image_size: readers.torchvision_set("cifar100", image_size),
+        "svhn": lambda image_size: readers.torchvision_set("svhn", image_size),
+    }
+)
+"""Datasets by name."""
+
+FORMATS: MappingProxyType[str, Callable[[Path, int | None], readers.Raw]] = MappingProxyType(
+    {
+        "idx": readers.idx,
+        "parquet": readers.parquet,
+        "folder": readers.folder,
+        "pt": readers.pt,
+        "hf": lambda path, image_size: readers.parquet(_hub_folder(path), image_size),
+    }
+)
+"""Datasets by file format: the spec is `FORMAT:PATH`."""
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """Which real data a command reads; the configs of the commands derive from it."""
+
+    data: str = "digits"
+    """digits (bundled), mnist, fashion_mnist, cifar10, cifar100, svhn (downloaded on first use), or idx:FOLDER,
+    parquet:FOLDER, folder:FOLDER, pt:FILE, hf:REPO_OR_FOLDER."""
+    image_size: int | None = None
+    """Resize the short side to this many pixels and crop the centre; default: as stored."""
+    limit_per_class: int | None = None
+    """Use at most this many training images per class (a random choice fixed by the seed); for trials."""
+
+    def load_data(self, seed: int, val_fraction: float = 0.0) -> ImageData:
+        """The data this config names."""
+        return load_data(
+            self.data,
+            image_size=self.image_size,
+            limit_per_class=self.limit_per_class,
+            val_fraction=val_fraction,
+            seed=seed,
+        )
+
+
+def load_data(
+    spec: str,
+    *,
+    image_size: int | None = None,
+    val_fraction: float = 0.0,
+    limit_per_class: int | None = None,
+    seed: int = 0,
+) -> ImageData:
+    """Load a dataset.
+
+    Args:
+        spec: a name of `DATASETS`, or `FORMAT:PATH` with a format of `FORMATS`.
+        image_size: resize the short side to it and crop the centre.
+        val_fraction: part of each class's training images cut off as the validation split, in [0, 1).
+        limit_per_class: keep at most this many training images per class (after the validation split).
+        seed: of the validation split and the limit.
+
+    Raises:
+        InputError: unknown spec, missing or damaged files, an empty class, labels out of range, mixed sizes.
+    """
+    require(image_size is None or image_size > 0, f"image_size must be >= 1, got {image_size}.")
+    require(0 <= val_fraction < 1, f"val_fraction must be in [0, 1), got {val_fraction}.")
+    require(limit_per_class is None or limit_per_class > 0, f"limit_per_class must be >= 1, got {limit_per_class}.")
+    kind, colon, place = spec.partition(":")
+    if colon:
+        require(bool(place), f"'{spec}' names no path. Write {kind}:PATH.")
+        raw = pick(FORMATS, kind, "data format")(Path(place).expanduser(), image_size)
+        name = Path(place).name
+    else:
+        raw, name = pick(DATASETS, spec, "dataset")(image_size), spec
+    _check(raw, spec)
+    fingerprint = _fingerprint(raw)
+    name = next((known for known, facts in KNOWN.items() if facts.fingerprint == fingerprint), name)
+    data = _image_data(raw, name, fingerprint)
+    data = _split_validation(data, val_fraction, seed)
+    return _limit(data, limit_per_class, seed)
+
+
+def _image_data(raw: readers.Raw, name: str, fingerprint: str) -> ImageData:
+    known = KNOWN.get(name)
+    if known is None or len(known.mean) != raw.train_images.shape[1]:
+        pixels = raw.train_images.transpose(0, 1).flatten(1).float().div_(255)
+        known = Known(tuple(pixels.mean(1).tolist()), tuple(pixels.std(1).tolist()), hflip=name != "digits")
+    return ImageData(
+        name=name,
+        train_images=raw.train_images,
+        train_labels=raw.train_labels,
+        val_images=raw.train_images[:0],
+        val_labels=raw.train_labels[:0],
+        test_images=raw.test_images,
+        test_labels=raw.test_labels,
+        class_names=known.class_names or raw.class_names,
+        mean=torch.tensor(known.mean),
+        std=torch.tensor(known.std).clamp_min(1e-6),
+        fingerprint=fingerprint,
+        hflip=known.hflip,
+    )
+
+
+def _check(raw: readers.Raw, spec: str) -> None:
+    """Refuse what no later step could use."""
+    classes = len(raw.class_names)
+    for split, images, labels in (
+        ("training", raw.train_images, raw.train_labels),
+        ("test", raw.test_images, raw.test_labels),
+    ):
+        require(len(images) > 0, f"{spec} has no {split} images.")
+        require(len(images) == len(labels), f"{spec} has {len(images)} {split} images but {len(labels)} labels.")
+        low, high = int(labels.min()), int(labels.max())
+        require(
+            low >= 0 and high < classes,
+            f"{spec} has {split} labels from {low} to {high}, expected 0 to {classes - 1} ({classes} classes).",
+        )
+    require(
+        raw.train_images.shape[1:] == raw.test_images.shape[1:],
+        f"{spec} has training images of shape {tuple(raw.train_images.shape[1:])} but test images of shape "
+        f"{tuple(raw.test_images.shape[1:])}. Pass image_size to bring them to one size, or mend the channels.",
+    )
+    counts = torch.bincount(raw.train_labels, minlength=classes)
+    for k in torch.nonzero(counts == 0).flatten().tolist():
+        raise InputError(f"class {k} ('{raw.class_names[k]}') of {spec} has no training image. Add some or drop it.")
+
+
+def _fingerprint(raw: readers.Raw) -> str:
+    """16 hex digits that depend on the set of (image, label) pairs of each split, not on their order."""
+    total = hashlib.blake2b(digest_size=8)
+    for images, labels in ((raw.train_images, raw.train_labels), (raw.test_images, raw.test_labels)):
+        rows = images.reshape(len(images), -1).numpy()
+        tags = [label.to_bytes(4, "little") for label in labels.tolist()]
+        digests = [hashlib.blake2b(row, digest_size=8, key=tag) for row, tag in zip(rows, tags, strict=True)]
+        total.update(str(tuple(images.shape[1:])).encode())
+        total.update(b"".join(sorted(digest.digest() for digest in digests)))
+    return total.hexdigest()
+
+
+def _split_validation(data: ImageData, fraction: float, seed: int) -> ImageData:
+    """Move `fraction` of each class's training images to the validation split (at least one when fraction > 0)."""
+    if fraction == 0:
+        return data
+    held = []
+    for k, members in enumerate(data.class_indices()):
+        count = max(1, round(fraction * len(members)))
+        require(
+            count < len(members),
+            f"val_fraction {fraction} leaves class {k} ('{data.class_names[k]}') none of its {len(members)} images.",
+        )
+        held.append(members[torch.randperm(len(members), generator=stream(seed, "validation", k))[:count]])
+    mask = torch.zeros(len(data.train_labels), dtype=torch.bool)
+    mask[torch.cat(held)] = True
+    return replace(
+        data,
+        val_images=data.train_images[mask],
+        val_labels=data.train_labels[mask],
+        train_images=data.train_images[~mask],
+        train_labels=data.train_labels[~mask],
+    )
+
+
+def _limit(data: ImageData, limit: int | None, seed: int) -> ImageData:
+    """Keep at most `limit` training images per class, in their order."""
+    if limit is None:
+        return data
+    kept = [
+        members[torch.randperm(len(members), generator=stream(seed, "limit", k))[:limit]]
+        for k, members in enumerate(data.class_indices())
+    ]
+    index = torch.cat(kept).sort().values
+    return replace(data, train_images=data.train_images[index], train_labels=data.train_labels[index])
+
+
+def _resize_raw(raw: readers.Raw, image_size: int | None) -> readers.Raw:
+    if image_size is None:
+        return raw
+    train, test = (
+        torch.from_numpy(readers.resized(images.permute(0, 2, 3, 1).numpy(), image_size))
+        for images in (raw.train_images, raw.test_images)
+    )
+    return replace(raw, train_images=train, test_images=test)
+
+
+def _hub_folder(repo: Path) -> Path:
+    """A local folder as it is, else the parquet files of a Hugging Face dataset repository (no code is fetched)."""
+    if repo.exists():
+        return repo
+    import huggingface_hub
+
+    try:
+        place = huggingface_hub.snapshot_download(str(repo), repo_type="dataset", allow_patterns=["*.parquet"])
+    except Exception as error:  # the hub raises many kinds; each means the same to the user
+        raise InputError(
+            f"neither a folder nor a Hugging Face dataset: {repo} ({type(error).__name__}: {error})."
+        ) from None
+    return Path(place)

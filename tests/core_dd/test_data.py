@@ -1,0 +1,182 @@
+import gzip
+import io
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+from conftest import fashion_folder, shared_data
+from PIL import Image
+
+from core_dd import readers
+from core_dd.data import DATASETS, load_data
+from core_dd.errors import InputError
+
+
+def png(array) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(array).save(out, format="PNG")
+    return out.getvalue()
+
+
+def write_idx(folder, train, test, compress=True):
+    """train, test: (images (N,H,W), labels (N,)) as uint8 arrays."""
+    folder.mkdir(exist_ok=True)
+    for stem, (images, labels) in (("train", train), ("t10k", test)):
+        for kind, array in (("images", images), ("labels", labels)):
+            head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+            content = head + array.tobytes()
+            name = f"{stem}-{kind}-idx{array.ndim}-ubyte"
+            (folder / (name + ".gz" * compress)).write_bytes(gzip.compress(content) if compress else content)
+
+
+def write_parquet(folder, images, labels, split, label="label", metadata=None):
+    cells = [{"bytes": png(image), "path": None} for image in images]
+    table = pyarrow.table({"img": cells, label: list(map(int, labels))})
+    folder.mkdir(exist_ok=True, parents=True)
+    pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), folder / f"{split}-00000-of-00001.parquet")
+
+
+def write_image_folder(root, images, labels):
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        place = root / f"class{label}"
+        place.mkdir(exist_ok=True, parents=True)
+        (place / f"{i:03d}.png").write_bytes(png(image))
+
+
+@pytest.fixture
+def small(generator):
+    """20 grey 6x6 images, 4 classes."""
+    images = torch.randint(0, 256, (20, 6, 6), generator=generator, dtype=torch.uint8).numpy()
+    return images, np.arange(20, dtype=np.uint8) % 4
+
+
+def test_digits__fixed_stratified_split(digits):
+    assert digits.shape == (1, 8, 8) and digits.num_classes == 10
+    assert len(digits.train_labels) + len(digits.test_labels) == 1797
+    counts = digits.test_labels.bincount()
+    assert counts.min() >= 34 and counts.max() <= 36
+    assert not digits.hflip
+    assert load_data("digits").fingerprint == digits.fingerprint == "a002f230981ce8ab"
+    assert digits.train_images.max() == 255 and digits.train_images.min() == 0
+
+
+@pytest.mark.parametrize("compress", [True, False])
+def test_idx__round_trip(tmp_path, small, compress):
+    write_idx(tmp_path / "set", small, (small[0][:8], small[1][:8]), compress)
+    data = load_data(f"idx:{tmp_path / 'set'}")
+    assert np.array_equal(data.train_images[:, 0].numpy(), small[0])
+    assert data.test_labels.tolist() == small[1][:8].tolist() and data.name == "set"
+
+
+def test_every_format_gives_the_same_data(tmp_path, small):
+    """idx, parquet, hf (local), folder and pt hold the same images, so they have one fingerprint."""
+    images, labels = small
+    write_idx(tmp_path / "idx", small, small)
+    for split in ("train", "test"):
+        write_parquet(tmp_path / "parquet" / "data", images, labels, split)
+        write_image_folder(tmp_path / "folder" / split, images, labels)
+    tensor, long = torch.from_numpy(images)[:, None], torch.from_numpy(labels).long()
+    content = {"classes": list("abcd"), "images_train": tensor, "labels_train": long, "images_val": tensor}
+    torch.save(content | {"labels_val": long}, tmp_path / "set.pt")
+    specs = ("idx:idx", "parquet:parquet", "hf:parquet", "folder:folder", "pt:set.pt")
+    prints = {spec: load_data(spec).fingerprint for spec in specs}
+    assert len(set(prints.values())) == 1, prints
+
+
+def test_fingerprint__sees_pixels_and_labels(tmp_path, small):
+    images, labels = small
+    write_idx(tmp_path / "a", small, small)
+    write_idx(tmp_path / "b", (images, np.roll(labels, 1)), small)
+    write_idx(tmp_path / "c", (images ^ 1, labels), small)
+    write_idx(tmp_path / "d", (images[::-1].copy(), labels[::-1].copy()), small)
+    a, b, c, d = (load_data(f"idx:{name}").fingerprint for name in "abcd")
+    assert a == d and len({a, b, c}) == 3
+
+
+def test_parquet__colour_and_class_names(tmp_path, generator):
+    images = torch.randint(0, 256, (6, 5, 5, 3), generator=generator, dtype=torch.uint8).numpy()
+    info = b'{"info": {"features": {"fine_label": {"names": ["cat", "dog", "eel"]}}}}'
+    for split in ("train", "test"):
+        write_parquet(tmp_path / "set", images, [0, 1, 2] * 2, split, "fine_label", {b"huggingface": info})
+    data = load_data("parquet:set")
+    assert data.class_names == ("cat", "dog", "eel")
+    assert np.array_equal(data.train_images.numpy(), images.transpose(0, 3, 1, 2))
+
+
+def test_parquet__second_load_comes_from_the_cache(tmp_path, small, monkeypatch):
+    for split in ("train", "test"):
+        write_parquet(tmp_path / "set", *small, split)
+    first = load_data("parquet:set")
+    monkeypatch.setattr(readers, "decode_images", None)  # a second decode would fail
+    second = load_data("parquet:set")
+    assert torch.equal(first.train_images, second.train_images) and first.fingerprint == second.fingerprint
+
+
+def test_image_size__resizes_short_side_and_crops_centre(tmp_path):
+    wide = np.zeros((4, 8), np.uint8)
+    wide[:, 4:] = 200
+    for split in ("train", "test"):
+        write_image_folder(tmp_path / "set" / split, [wide, np.zeros((8, 8), np.uint8)], [0, 1])
+    data = load_data("folder:set", image_size=4)
+    assert data.shape == (1, 4, 4)
+    picture = data.train_images[0, 0].float()
+    assert picture[:, 0].max() < 20 and picture[:, 3].min() > 180
+
+
+def test_image_size__of_digits():
+    data = load_data("digits", image_size=16)
+    assert data.shape == (1, 16, 16) and data.fingerprint != load_data("digits").fingerprint
+
+
+def test_val_fraction__cuts_a_stratified_part_of_training(digits):
+    data = load_data("digits", val_fraction=0.2, seed=3)
+    assert len(data.val_labels) + len(data.train_labels) == len(digits.train_labels)
+    assert torch.equal(data.val_labels.bincount(), (digits.train_labels.bincount() * 0.2).round().long())
+    assert torch.equal(data.test_images, digits.test_images) and data.fingerprint == digits.fingerprint
+    assert torch.equal(data.val_images, load_data("digits", val_fraction=0.2, seed=3).val_images)
+    assert not torch.equal(data.val_images, load_data("digits", val_fraction=0.2, seed=4).val_images)
+
+
+def test_limit_per_class__keeps_that_many():
+    assert load_data("digits", limit_per_class=7).train_labels.bincount().tolist() == [7] * 10
+
+
+def test_unknown_names():
+    with pytest.raises(InputError, match="unknown dataset 'digts'; did you mean 'digits'"):
+        load_data("digts")
+    with pytest.raises(InputError, match="unknown data format 'parket'; did you mean 'parquet'"):
+        load_data("parket:x")
+    assert "svhn" in DATASETS
+
+
+def test_pt__hostile_pickle_is_not_run(tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "pwned"), "w"))
+
+    torch.save({"images_train": Hostile()}, tmp_path / "x.pt")
+    with pytest.raises(InputError, match="pickle that wants to run code"):
+        load_data(f"pt:{tmp_path / 'x.pt'}")
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "shape", "train"),
+    [
+        ("mnist", "idx:{}", (1, 28, 28), 60000),
+        ("cifar10", "parquet:{}", (3, 32, 32), 50000),
+        ("cifar100", "parquet:{}", (3, 32, 32), 50000),
+    ],
+)
+def test_real_data__is_recognised(name, spec, shape, train):
+    data = load_data(spec.format(shared_data(name)))
+    assert (data.name, data.shape, len(data.train_labels)) == (name, shape, train)
+    pixels = data.train_images[::7].transpose(0, 1).flatten(1).float() / 255
+    assert torch.allclose(pixels.mean(1), data.mean, atol=3e-3)
+
+
+def test_real_data__fashion_mnist_is_recognised():
+    data = load_data(f"idx:{fashion_folder()}")
+    assert data.name == "fashion_mnist" and data.hflip and data.class_names[9] == "Ankle boot"
