@@ -1,41 +1,50 @@
 """Pixels <-> training space: fitted once on real training data, applied once, right before augmentation and network."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from core_dd.data import ImageData
 from core_dd.errors import pick, require
+from core_dd.readers import cached_tensors
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """The invertible map from pixels (0..1) to the space classifiers train in.
+    """The invertible map from pixels (0..1) to the space classifiers train in; its kinds are in `PREPROCESSES`.
 
-    `kind` names the map and `tensors` holds what it fitted: for "mean_std", `mean` and `std` of shape (C,).
+    `tensors` holds what it fitted; a distilled set carries them, so that a judge needs nothing else.
     """
 
-    kind: str
     tensors: Mapping[str, Tensor]
+    kind: ClassVar[str]
+    fitted: ClassVar[tuple[str, ...]]
 
-    @classmethod
-    def fit(cls, data: ImageData, kind: str = "mean_std") -> "Preprocess":
+    @staticmethod
+    def fit(data: ImageData, kind: str = "mean_std") -> "Preprocess":
         """Fit a map of `kind` on the training images of `data`.
 
         Raises:
             InputError: for an unknown kind.
         """
-        return cls(kind, pick(FITS, kind, "preprocess")(data))
+        return pick(PREPROCESSES, kind, "preprocess").fitted_on(data)
 
-    @classmethod
-    def from_meta(cls, meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "Preprocess":
-        """The map a distilled set carries: `meta["kind"]`, and its tensors."""
-        pick(FITS, meta["kind"], "preprocess")
-        require("mean" in tensors and "std" in tensors, "the set says it is preprocessed but holds no mean and std.")
-        return cls(meta["kind"], dict(tensors))
+    @staticmethod
+    def from_meta(meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "Preprocess":
+        """The map a distilled set carries: `meta["kind"]`, and its tensors.
+
+        Raises:
+            InputError: for an unknown kind or missing tensors.
+        """
+        cls = pick(PREPROCESSES, meta["kind"], "preprocess")
+        missing = [name for name in cls.fitted if name not in tensors]
+        require(not missing, f"the set says it is preprocessed by {cls.kind} but lacks its {', '.join(missing)}.")
+        return cls(dict(tensors))
 
     def to_meta(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What `from_meta` reads back: a JSON-ready dict and the fitted tensors (on the CPU)."""
@@ -43,27 +52,75 @@ class Preprocess:
 
     def to(self, device: torch.device | str) -> "Preprocess":
         """The same map with its tensors on `device`."""
-        return Preprocess(self.kind, {name: tensor.to(device) for name, tensor in self.tensors.items()})
+        return type(self)({name: tensor.to(device) for name, tensor in self.tensors.items()})
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels to training space.
-
-        Args:
-            pixels: (..., C, H, W), float on the 0..1 scale or uint8 on 0..255.
-
-        Returns:
-            float, same shape.
-        """
-        pixels = pixels.float().div(255) if pixels.dtype == torch.uint8 else pixels
-        return (pixels - self._channels("mean")) / self._channels("std")
+        """Pixels (..., C, H, W), float on the 0..1 scale or uint8 on 0..255, to training space: float, same shape."""
+        raise NotImplementedError
 
     def inverse(self, x: Tensor) -> Tensor:
         """Training space (..., C, H, W) back to pixels on the 0..1 scale, not clamped."""
+        raise NotImplementedError
+
+
+class MeanStd(Preprocess):
+    """Subtract each channel's mean and divide by its standard deviation; `mean` and `std` are (C,)."""
+
+    kind, fitted = "mean_std", ("mean", "std")
+
+    @classmethod
+    def fitted_on(cls, data: ImageData) -> "MeanStd":
+        """The map with the constants of `data`."""
+        return cls({"mean": data.mean, "std": data.std})
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return (fractions(pixels) - self._channels("mean")) / self._channels("std")
+
+    def inverse(self, x: Tensor) -> Tensor:
         return x * self._channels("std") + self._channels("mean")
 
     def _channels(self, name: str) -> Tensor:
         return self.tensors[name][:, None, None]
 
 
-FITS = {"mean_std": lambda data: {"mean": data.mean, "std": data.std}}
-"""What each kind fits: ImageData -> its tensors."""
+class ZCA(Preprocess):
+    """Whitening x -> (x - mean) U (S + 0.1)^(-1/2) U^T of flattened images, as KIP, MTT and DataDAM use it.
+
+    `mean` is (D,), `transform` and `inverse` are (D, D), D = C H W; eps 0.1 is added to the covariance's eigenvalues,
+    so the output's variance is below one.
+    """
+
+    kind, fitted = "zca", ("mean", "transform", "inverse")
+
+    @classmethod
+    def fitted_on(cls, data: ImageData) -> "ZCA":
+        """The map of the raw 0..1 training pixels of `data`; the fit (an SVD of D x D) is cached by fingerprint."""
+
+        def fit() -> dict[str, Tensor]:
+            from kornia.enhance import ZCAWhitening
+
+            print(f"fitting ZCA whitening on {len(data.train_images)} images; once, then cached.", file=sys.stderr)
+            zca = ZCAWhitening(eps=0.1, compute_inv=True).fit(fractions(data.train_images))
+            return {
+                "mean": zca.mean_vector.flatten(),
+                "transform": zca.transform_matrix,
+                "inverse": zca.transform_inv,
+            }
+
+        return cls(cached_tensors(f"zca {data.fingerprint} {len(data.train_images)}", fit))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        flat = fractions(pixels).flatten(-3) - self.tensors["mean"]
+        return (flat @ self.tensors["transform"]).view(pixels.shape)
+
+    def inverse(self, x: Tensor) -> Tensor:
+        return (x.flatten(-3) @ self.tensors["inverse"] + self.tensors["mean"]).view(x.shape)
+
+
+PREPROCESSES: MappingProxyType[str, type[Preprocess]] = MappingProxyType({"mean_std": MeanStd, "zca": ZCA})
+"""Maps by name."""
+
+
+def fractions(pixels: Tensor) -> Tensor:
+    """Pixels as floats on the 0..1 scale: uint8 divided by 255, floats as they are."""
+    return pixels.float().div(255) if pixels.dtype == torch.uint8 else pixels

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
+from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from core_dd import files
@@ -384,6 +385,20 @@ def _cached(key: str, decode: Callable[[], tuple[dict[str, np.ndarray], tuple[st
             return _raw(arrays, names)
     arrays = {file.stem: np.load(file, mmap_mode="c", allow_pickle=False) for file in place.glob("*.npy")}
     return _raw(arrays, files.read_json(place / "info.json")["class_names"])
+
+
+def cached_tensors(what: str, make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Tensors that are costly to make, kept in the cache folder under a hash of `what` they are."""
+    place = cache_folder() / f"{hashlib.blake2b(what.encode(), digest_size=16).hexdigest()}.safetensors"
+    if place.is_file():
+        return load_file(place)
+    tensors = {name: tensor.contiguous() for name, tensor in make().items()}
+    try:
+        with files.atomic(place) as temporary:
+            save_file(tensors, temporary)
+    except InputError as error:
+        print(f"note: not cached ({error})", file=sys.stderr)
+    return tensors
 
 
 def _raw(arrays: dict[str, np.ndarray], names: Sequence[str]) -> Raw:
