@@ -1,0 +1,53 @@
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from core_dd import speed
+from core_dd.errors import InputError
+
+
+def double_sine(x):
+    return (2 * x).sin().sum()
+
+
+def test_pick_device__cpu_is_always_there():
+    assert speed.pick_device("cpu").type == "cpu"
+    assert speed.pick_device(None).type in ("cpu", "cuda")
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "tpu"])
+def test_pick_device__missing_device(name):
+    with pytest.raises(InputError, match=f"device '{name}' is not usable here"):
+        speed.pick_device(name)
+
+
+def test_autocast__bf16_only_where_it_pays(monkeypatch):
+    a = torch.randn(4, 4)
+    monkeypatch.setattr(speed, "bf16_pays", lambda kind: True)
+    with speed.autocast("cpu"):
+        assert (a @ a).dtype == torch.bfloat16
+    with speed.autocast("cpu", enabled=False):
+        assert (a @ a).dtype == torch.float32
+    monkeypatch.setattr(speed, "bf16_pays", lambda kind: False)
+    with speed.autocast("cpu"):
+        assert (a @ a).dtype == torch.float32
+
+
+def test_compiled__same_result(generator):
+    x = torch.randn(100, generator=generator)
+    assert torch.allclose(speed.compiled(double_sine, "cpu")(x), double_sine(x))
+
+
+def test_compiled__without_a_compiler_says_so_once_and_runs():
+    code = (
+        "import torch; from core_dd.speed import compiled\n"
+        "f = compiled(torch.sin, 'cpu'); g = compiled(torch.cos, 'cpu')\n"
+        "print(float(f(torch.zeros(1)) + g(torch.zeros(1))))"
+    )
+    environment = {**os.environ, "PATH": "/nonexistent"}
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    assert done.stdout.strip() == "1.0"
+    assert done.stderr.count("torch.compile is off because there is no C++ compiler") == 1
