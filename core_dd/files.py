@@ -27,7 +27,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        sync(temporary)
+        for part in [*temporary.rglob("*"), temporary]:
+            sync(part)
         os.replace(temporary, path)
         sync(path.parent)
     except Exception as error:
@@ -70,13 +71,12 @@ WRITE_ERRNOS = frozenset(
 
 
 def sync(path: Path) -> None:
-    """Flush a file, or a folder and every file in it, to the disk."""
-    for part in [*path.rglob("*"), path] if path.is_dir() else [path]:
-        descriptor = os.open(part, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Flush one file, or a folder's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: str | Path, text: str) -> None:
