@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import shutil
 import sys
 from collections.abc import Callable
@@ -83,3 +84,14 @@ def compiled(fn: Callable, device: torch.device | str, **options) -> Callable:
         return fn(*args, **kwargs)
 
     return call
+
+
+def peak_mib(device: torch.device | str) -> float:
+    """Peak memory of this process so far in MiB: allocated on a GPU, else the resident set's."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would carry over the parent's peak
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
