@@ -1,0 +1,201 @@
+"""Command: many scores -> a ranking on the terminal, report.md, and report.html with pictures and curves."""
+
+import itertools
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core_dd import cli, files, pictures
+from core_dd.charts import Line
+from core_dd.config import load_config, to_yaml
+from core_dd.distilled import DistilledSet
+from core_dd.errors import InputError, require
+from core_dd.page import Panel, Picture, page
+from core_dd.ranking import (
+    Entry,
+    Group,
+    accuracy,
+    beside_published,
+    cells,
+    find_scores,
+    grouped,
+    markdown_table,
+    notes,
+    published_text,
+    read_entry,
+    summary,
+    text_table,
+)
+from core_dd.run import find_folder, read_stats
+
+ROWS = 20
+"""Classes a picture shows at most, evenly spread over all."""
+
+
+@dataclass(kw_only=True)
+class ReportConfig:
+    """Turn scores into report.md and one self-contained report.html, and print the ranking.
+
+    Scores may be given first, without a flag: gendd report runs/*/*/scores.json --out runs/report.
+    """
+
+    scores: tuple[str, ...] = ()
+    """scores.json files, folders that hold some, or glob patterns."""
+    runs: tuple[str, ...] = ()
+    """Run folders (training, distilling) whose stats.jsonl are drawn as training curves."""
+    out: str | None = None
+    """The folder to write; default: the next number under runs/report/."""
+    title: str = "Dataset distillation report"
+    """The heading."""
+    per_class: int = 10
+    """Images of each class in a picture, at most."""
+    dry_run: bool = False
+    """Read and check everything, print the ranking, write nothing."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.scores), "no scores given. Name scores.json files or folders: gendd report runs/demo/00000")
+        require(self.per_class >= 1, f"per_class must be >= 1, got {self.per_class}.")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read, rank, draw, write."""
+    config = load_config(ReportConfig, _with_flag(sys.argv[1:] if argv is None else argv), prog="gendd report")
+    folder = find_folder(config.out, "report", resume=False)
+
+    # Everything is read and checked before anything is written.
+    groups = grouped([read_entry(path) for path in find_scores(config.scores)])
+    entries = [entry for group in groups for entry in group.entries]
+    panels = [*_score_panels(entries), *(panel for place in config.runs for panel in _run_panels(Path(place)))]
+    for group in groups:
+        print(f"\n{group.title}\n{text_table(cells(group))}")
+    print("\n" + "\n".join(f"- {note}" for note in notes(groups)))
+    if config.dry_run:
+        print("\n" + to_yaml(config), end="")
+        return
+
+    # The folder appears whole or not at all.
+    shown = {entry.record["set"]["hash"]: entry for entry in reversed(entries)}
+    colours = {digest: i for i, digest in enumerate(dict.fromkeys(entry.record["set"]["hash"] for entry in entries))}
+    drawn = [_picture(shown[digest], config.per_class) for digest in colours]
+    with files.atomic(folder) as temporary:
+        (temporary / "pictures").mkdir(parents=True)
+        for i, picture in enumerate(drawn):
+            if picture.png is not None:
+                (temporary / "pictures" / f"{i:02d}.png").write_bytes(picture.png)
+        text = markdown(config.title, groups, drawn)
+        (temporary / "report.md").write_text(text, encoding="utf-8")
+        text = page(config.title, groups, drawn, panels, colours)
+        (temporary / "report.html").write_text(text, encoding="utf-8")
+    print(f"\n{folder / 'report.md'}\n{folder / 'report.html'}")
+
+
+def markdown(title: str, groups: Sequence[Group], drawn: Sequence[Picture]) -> str:
+    """report.md: the tables and notes of the page, with the pictures beside it as files."""
+    parts = [f"# {title}", summary(groups)]
+    for group in groups:
+        parts += [f"## {group.title}", markdown_table(cells(group))]
+        runs = [["set", "accuracy % of each classifier"]]
+        runs += [[e.label, ", ".join(f"{value:.2f}" for value in e.accuracies)] for e in group.entries]
+        parts += ["Every classifier:", markdown_table(runs)]
+        lines = [
+            [
+                line.method,
+                "all" if line.ipc is None else str(line.ipc),
+                "; ".join(published_text(row) for row in line.published) or "-",
+                "; ".join(f"{accuracy(e)}{' (smoke)' if e.smoke else ''}" for e in line.ours) or "-",
+                line.network,
+                "; ".join(row.source + (f" ({row.note})" if row.note else "") for row in line.published),
+            ]
+            for line in beside_published(group)
+        ]
+        if lines:
+            heads = ["method", "ipc", "published %", "ours %", "network", "source"]
+            parts += ["Beside the published values:", markdown_table([heads, *lines], left=frozenset({0, 4, 5}))]
+    parts += ["## The sets"]
+    for i, picture in enumerate(drawn):
+        parts.append(f"**{picture.label}**: {picture.caption}")
+        if picture.png is not None:
+            parts.append(f"![{picture.label}](pictures/{i:02d}.png)")
+    parts += ["## Comparability", "\n".join(f"- {note}" for note in notes(groups))]
+    hashes = [["set", "set hash", "data fingerprint", "seed", "scores"]]
+    for entry in (entry for group in groups for entry in group.entries):
+        record = entry.record
+        hashes.append(
+            [entry.label, str(record["set"]["hash"]), entry.fingerprint, str(record.get("seed")), str(entry.file)]
+        )
+    parts += ["## Provenance", markdown_table(hashes, left=frozenset(range(5)))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _with_flag(argv: Sequence[str]) -> list[str]:
+    """Arguments that come before the first flag are scores."""
+    places = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
+    return ["--scores", *argv] if places else list(argv)
+
+
+def _picture(entry: Entry, per_class: int) -> Picture:
+    """The grid of an entry's set, if its file is still there and still the one that was scored."""
+    place, digest = entry.record["set"].get("path"), entry.record["set"]["hash"]
+    dset, why = None, "the score names no file"
+    if place:
+        try:
+            dset = DistilledSet.load(next((p for p in (Path(place), entry.file.parent / place) if p.exists()), place))
+        except InputError as error:
+            why = str(error)
+    if dset is not None and dset.digest() != digest:
+        dset, why = None, f"{place} has changed since it was scored"
+    if dset is None:
+        return Picture(label=entry.label, png=None, caption=f"No picture: {why}")
+    images, labels = dset.decoded()
+    counts = (labels if labels.ndim == 1 else labels.argmax(1)).bincount()
+    classes = sorted({round(i * (len(counts) - 1) / max(min(len(counts), ROWS) - 1, 1)) for i in range(ROWS)})
+    classes = [k for k in classes if k < len(counts)]
+    names = dset.meta.get("class_names") or [str(k) for k in range(len(counts))]
+    most = int(counts.max())
+    shown = f", the first {per_class} of each class" if most > per_class else ""
+    some = "" if len(classes) == len(counts) else f", {len(classes)} of {len(counts)} classes"
+    size = f"{len(images)} images of {images.shape[-1]} x {images.shape[-2]} pixels"
+    return Picture(
+        label=entry.label,
+        png=pictures.png(pictures.grid(images, labels, per_class, classes=classes)),
+        caption=f"{size}{shown}{some}",
+        rows=tuple(str(names[k]) for k in classes),
+    )
+
+
+def _score_panels(entries: Sequence[Entry]) -> list[Panel]:
+    """The classifiers' training curves, one chart per quantity, one line per set."""
+    names = dict.fromkeys(name for entry in entries for name in entry.record.get("curves") or {})
+    panels = []
+    for name in names:
+        lines = []
+        for i, entry in enumerate(entries):
+            c = (entry.record.get("curves") or {}).get(name)
+            if c:
+                ys = [sum(v) / len(v) for v in zip(*c)]
+                lines.append(Line(label=entry.label, x=tuple(range(len(ys))), y=tuple(ys), colour=i))
+        panels.append(Panel(title="Classifier training", subtitle=name, lines=tuple(lines), x_label="epoch"))
+    return panels
+
+
+def _run_panels(folder: Path) -> list[Panel]:
+    """The curves in a run folder's stats.jsonl, one chart per quantity.
+
+    Raises:
+        InputError: if there are none.
+    """
+    stats = read_stats(folder / "stats.jsonl")
+    require(bool(stats), f"{folder} has no curve: stats.jsonl is missing or empty. Give a run folder.")
+    names = list(dict.fromkeys(name for line in stats for name in line if name != "step"))
+    panels = []
+    for name in names:
+        pairs = [(line["step"], line[name]) for line in stats if name in line]
+        xs, ys = zip(*pairs, strict=True)
+        curve = Line(label=name, x=xs, y=ys)
+        panels.append(Panel(title=f"{folder.parent.name}/{folder.name}", subtitle=name, lines=(curve,)))
+    return panels
+
+
+if __name__ == "__main__":
+    cli.entry(main)
