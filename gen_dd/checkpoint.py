@@ -1,0 +1,175 @@
+"""Official U-ViT weights to ours: the sizes are read off the shapes, what does not fit is dropped or made anew."""
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from core_dd.errors import InputError, require
+from core_dd.readers import load_tensors
+from gen_dd.uvit import UViT
+
+OFFICIAL_HEADS = {512: 8, 768: 12, 1024: 16, 1152: 16}
+"""Attention heads by width: the one thing the official files' shapes do not tell."""
+
+
+@dataclass
+class Report:
+    """Which entries of a checkpoint were kept, dropped, and which of the network are new, with the reason."""
+
+    kept: list[str] = field(default_factory=list)
+    dropped: dict[str, str] = field(default_factory=dict)
+    new: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"kept {len(self.kept)} tensors as they are"]
+        lines += [f"dropped {name}: {why}" for name, why in self.dropped.items()]
+        lines += [f"new {name}: {why}" for name, why in self.new.items()]
+        return "\n".join(lines)
+
+
+def load_official(
+    path: str | Path,
+    num_classes: int | None,
+    drop_labels: bool = True,
+    image_size: int | None = None,
+    generator: torch.Generator | None = None,
+) -> UViT:
+    """A `UViT` with the weights of an official checkpoint (`cifar10_uvit_small.pth`, `imagenet64_uvit_mid.pth`, ...).
+
+    Args:
+        path: a bare state_dict, read with `weights_only=True`.
+        num_classes: K of the network to make; None makes an unconditional one.
+        drop_labels: draw a new label embedding; False keeps the file's (its classes must be the first K, with or
+            without a null row after them).
+        image_size: side of the images to make; None keeps the file's. Another one resizes the patches' positions.
+        generator: of what is drawn anew; None draws from torch's global generator.
+
+    Returns:
+        The network in evaluation mode. What was kept, dropped and made anew is printed on stderr.
+
+    Raises:
+        InputError: a damaged file, a pickle that wants to run code, or a file of another architecture.
+    """
+    state = load_tensors(Path(path))
+    require(
+        isinstance(state, Mapping) and "pos_embed" in state and "patch_embed.proj.weight" in state,
+        f"{path} holds no U-ViT: expected a state_dict with pos_embed, patch_embed.proj.weight, in_blocks.* ...",
+    )
+    model, report = adapt(dict(state), num_classes, drop_labels, image_size, generator, where=str(path))
+    print(f"{path}:\n{report}", file=sys.stderr)
+    return model.eval()
+
+
+def adapt(
+    state: dict[str, Tensor],
+    num_classes: int | None,
+    drop_labels: bool = True,
+    image_size: int | None = None,
+    generator: torch.Generator | None = None,
+    where: str = "the checkpoint",
+) -> tuple[UViT, Report]:
+    """Build the network a state_dict belongs to, for other labels or images where asked; see `load_official`."""
+    config, report = infer_config(state, where), Report()
+    labels = state.pop("label_emb.weight", None)
+    old_side, old_extra = config["image_size"] // config["patch_size"], 1 if labels is None else 2
+    model = UViT(**config | {"num_classes": num_classes, "image_size": image_size or config["image_size"]})
+
+    new_side = model.config.image_size // config["patch_size"]
+    state["pos_embed"] = _positions(state["pos_embed"], old_extra, old_side, model, new_side, generator, report)
+    if num_classes is not None:
+        rows = torch.randn(num_classes + 1, config["hidden_size"], generator=generator)
+        state["label_emb.weight"] = _labels(labels, rows, num_classes, drop_labels, where, report)
+    elif labels is not None:
+        report.dropped["label_emb.weight"] = "the network is unconditional"
+
+    wrong = model.load_state_dict(state, strict=False)
+    require(
+        not wrong.missing_keys and not wrong.unexpected_keys,
+        f"{where} is no U-ViT of this kind: missing {wrong.missing_keys[:3]}, unknown {wrong.unexpected_keys[:3]}.",
+    )
+    report.kept = [name for name in state if name not in report.new]
+    return model, report
+
+
+def infer_config(state: Mapping[str, Tensor], where: str = "the checkpoint") -> dict:
+    """The constructor arguments of the network a state_dict belongs to, read off its shapes (labels left out).
+
+    Raises:
+        InputError: if the shapes fit no U-ViT.
+    """
+    try:
+        width, channels, patch, _ = state["patch_embed.proj.weight"].shape
+        extra = 2 if "label_emb.weight" in state else 1
+        side = math.isqrt(state["pos_embed"].shape[1] - extra)
+        config = {
+            "image_size": side * patch,
+            "patch_size": patch,
+            "in_channels": channels,
+            "hidden_size": width,
+            "depth": 2 * len({name.split(".")[1] for name in state if name.startswith("in_blocks.")}),
+            "num_heads": OFFICIAL_HEADS.get(width, max(1, width // 64)),
+            "mlp_ratio": state["mid_block.mlp.fc1.weight"].shape[0] / width,
+            "qkv_bias": "mid_block.attn.qkv.bias" in state,
+            "mlp_time_embed": any(name.startswith("time_embed.") for name in state),
+            "final_conv": "final_layer.weight" in state,
+        }
+    except (KeyError, ValueError, IndexError) as error:
+        raise InputError(f"{where} holds no U-ViT ({type(error).__name__}: {error}).") from None
+    require(
+        state["pos_embed"].shape == (1, extra + side**2, width),
+        f"{where}: pos_embed is {tuple(state['pos_embed'].shape)}, expected (1, {extra} + L, {width}) with L a square.",
+    )
+    return config
+
+
+def _positions(
+    old: Tensor,
+    old_extra: int,
+    old_side: int,
+    model: UViT,
+    new_side: int,
+    generator: torch.Generator | None,
+    report: Report,
+) -> Tensor:
+    """Position embedding for the network's tokens: [label, time, patches], or [time, patches]."""
+    tokens, patches = old[:, :old_extra], old[:, old_extra:]
+    label, time = tokens[:, :-1], tokens[:, -1:]
+    if model.extra_tokens == 2 and old_extra == 1:
+        label = 0.02 * torch.randn(time.shape, generator=generator)
+        report.new["pos_embed"] = "a label position was put before the others"
+    elif model.extra_tokens == 1 and old_extra == 2:
+        label = label[:, :0]
+        report.dropped["pos_embed[:, 0]"] = "the position of the label, which the network does not have"
+    if new_side != old_side:
+        grid = patches.unflatten(1, (old_side, old_side)).permute(0, 3, 1, 2)
+        grid = F.interpolate(grid, size=(new_side, new_side), mode="bicubic", align_corners=False)
+        patches = grid.flatten(2).transpose(1, 2)
+        why = f"patch positions resized from {old_side}x{old_side} to {new_side}x{new_side}"
+        report.new["pos_embed"] = "; ".join(filter(None, (report.new.get("pos_embed"), why)))
+    return torch.cat([label, time, patches], dim=1)
+
+
+def _labels(
+    old: Tensor | None, rows: Tensor, num_classes: int, drop_labels: bool, where: str, report: Report
+) -> Tensor:
+    """Label embedding (K + 1, D), the last row for the null class: the file's, or new rows."""
+    if old is None or drop_labels:
+        if old is not None:
+            report.dropped["label_emb.weight"] = f"the file's {len(old)} labels are another dataset's"
+        report.new["label_emb.weight"] = f"{num_classes} classes and the null class"
+        return rows
+    require(
+        len(old) in (num_classes, num_classes + 1),
+        f"{where} embeds {len(old)} labels, expected {num_classes} or {num_classes + 1} (with the null class). "
+        "Give that num_classes, or drop_labels=True.",
+    )
+    if len(old) == num_classes:
+        report.new["label_emb.weight"] = "a null class was put after the file's labels"
+        return torch.cat([old, rows[-1:]])
+    return old

@@ -1,0 +1,234 @@
+"""U-ViT in pixel space (Bao et al., CVPR 2023, "All are Worth Words"), the official network with its key names."""
+
+import math
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from core_dd.errors import pick, require
+
+PRESETS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
+    {
+        "tiny": {"image_size": 8, "patch_size": 2, "in_channels": 1, "hidden_size": 96, "depth": 4, "num_heads": 4},
+        "mini": {"image_size": 28, "patch_size": 4, "in_channels": 1, "hidden_size": 192, "depth": 6, "num_heads": 4},
+        "cifar10-small": {
+            "image_size": 32, "patch_size": 2, "in_channels": 3, "hidden_size": 512, "depth": 12, "num_heads": 8,
+        },
+        "imagenet64-mid": {
+            "image_size": 64, "patch_size": 4, "in_channels": 3, "hidden_size": 768, "depth": 16, "num_heads": 12,
+        },
+        "imagenet64-large": {
+            "image_size": 64, "patch_size": 4, "in_channels": 3, "hidden_size": 1024, "depth": 20, "num_heads": 16,
+        },
+    }
+)  # fmt: skip
+"""Named sizes: the official ones, and `tiny` (0.6M, 8x8 digits) and `mini` (3.4M, 28x28) for CPUs."""
+
+
+class UViT(ModelMixin, ConfigMixin):
+    """A transformer over [label, time, patch] tokens with long skips, predicting the noise in an image.
+
+    Args:
+        image_size: H = W of the images, a multiple of `patch_size`.
+        patch_size: side of a square patch.
+        in_channels: C of the images.
+        hidden_size: width D of a token, a multiple of `num_heads`.
+        depth: blocks outside the middle one, even: depth / 2 in-blocks, a middle block, depth / 2 out-blocks.
+        num_heads: attention heads.
+        mlp_ratio: hidden width of the MLPs over D.
+        num_classes: K; label K is the null class of classifier-free guidance. None: no labels.
+        qkv_bias: whether the query, key and value projection has a bias.
+        mlp_time_embed: whether the sinusoid of the time passes through an MLP.
+        final_conv: whether a 3x3 convolution follows the patches' decoder.
+
+    Raises:
+        InputError: if the sizes do not fit each other.
+    """
+
+    _supports_gradient_checkpointing = True
+
+    @register_to_config
+    def __init__(
+        self,
+        image_size: int,
+        patch_size: int,
+        in_channels: int,
+        hidden_size: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float = 4,
+        num_classes: int | None = None,
+        qkv_bias: bool = False,
+        mlp_time_embed: bool = False,
+        final_conv: bool = True,
+    ) -> None:
+        super().__init__()
+        require(
+            image_size % patch_size == 0,
+            f"image_size {image_size} is not a multiple of patch_size {patch_size}. Choose another patch_size.",
+        )
+        require(hidden_size % num_heads == 0, f"hidden_size {hidden_size} is not a multiple of num_heads {num_heads}.")
+        require(depth % 2 == 0, f"depth must be even (in-blocks and out-blocks come in pairs), got {depth}.")
+        require(num_classes is None or num_classes >= 1, f"num_classes must be >= 1 or None, got {num_classes}.")
+        block = {"width": hidden_size, "heads": num_heads, "mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias}
+        self.extra_tokens = 1 if num_classes is None else 2
+        tokens = self.extra_tokens + (image_size // patch_size) ** 2
+        self.pos_embed = nn.Parameter(torch.empty(1, tokens, hidden_size))
+        self.patch_embed = PatchEmbed(patch_size, in_channels, hidden_size)
+        self.time_embed = (
+            nn.Sequential(nn.Linear(hidden_size, 4 * hidden_size), nn.SiLU(), nn.Linear(4 * hidden_size, hidden_size))
+            if mlp_time_embed
+            else nn.Identity()
+        )
+        self.label_emb = None if num_classes is None else nn.Embedding(num_classes + 1, hidden_size)
+        self.in_blocks = nn.ModuleList(Block(**block) for _ in range(depth // 2))
+        self.mid_block = Block(**block)
+        self.out_blocks = nn.ModuleList(Block(**block, skip=True) for _ in range(depth // 2))
+        self.norm = nn.LayerNorm(hidden_size)
+        self.decoder_pred = nn.Linear(hidden_size, patch_size**2 * in_channels)
+        self.final_layer = nn.Conv2d(in_channels, in_channels, 3, padding=1) if final_conv else nn.Identity()
+        self.gradient_checkpointing = False
+        self._initialise()
+
+    @classmethod
+    def from_preset(
+        cls, name: str, num_classes: int | None, image_size: int | None = None, in_channels: int | None = None
+    ) -> "UViT":
+        """A fresh network of a size named in `PRESETS`, for other images where given.
+
+        Raises:
+            InputError: for an unknown name, or an image size that the preset's patches do not tile.
+        """
+        sizes = dict(pick(PRESETS, name, "preset"))
+        sizes |= {"image_size": image_size or sizes["image_size"], "in_channels": in_channels or sizes["in_channels"]}
+        return cls(**sizes, num_classes=num_classes)
+
+    @property
+    def null_class(self) -> int | None:
+        """The label that stands for "no label", or None in an unconditional network."""
+        return self.config.num_classes
+
+    def forward(self, sample: Tensor, timestep: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        """Predict the noise.
+
+        Args:
+            sample: noisy images x_t, (B, C, H, W); clean ones lie in [-1, 1].
+            timestep: 999 t with t in [0, 1], float, (B,) or a scalar.
+            class_labels: int64 (B,) in 0..K, K meaning no label; None only for an unconditional network.
+
+        Returns:
+            (B, C, H, W), the dtype of `sample`.
+
+        Raises:
+            ValueError: if labels are missing, or given to an unconditional network.
+        """
+        if (class_labels is None) != (self.label_emb is None):
+            raise ValueError(
+                "class_labels must be given to a network with num_classes and to no other, "
+                f"num_classes is {self.config.num_classes}."
+            )
+        patches = self.patch_embed(sample)
+        time = self.time_embed(sinusoid(timestep.expand(len(sample)), self.config.hidden_size))
+        extra = [time] if class_labels is None else [self.label_emb(class_labels), time]
+        x = torch.cat([torch.stack(extra, dim=1).to(patches.dtype), patches], dim=1) + self.pos_embed
+
+        skips = []
+        for block in self.in_blocks:
+            x = self._run(block, x)
+            skips.append(x)
+        x = self._run(self.mid_block, x)
+        for block in self.out_blocks:
+            x = self._run(block, x, skips.pop())
+
+        x = self.decoder_pred(self.norm(x)[:, self.extra_tokens :])
+        return self.final_layer(unpatchify(x, self.config.patch_size)).to(sample.dtype)
+
+    def _run(self, block: nn.Module, *inputs: Tensor) -> Tensor:
+        """One block, remembering only its inputs where gradient checkpointing is on."""
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return self._gradient_checkpointing_func(block, *inputs)
+        return block(*inputs)
+
+    def _initialise(self) -> None:
+        """The official initialisation; convolutions and label embedding keep torch's own."""
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+
+class PatchEmbed(nn.Module):
+    """Images (B, C, H, W) to patch tokens (B, L, D), row by row."""
+
+    def __init__(self, patch: int, channels: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, width, patch, stride=patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block; with `skip` it first folds a skipped stream into its input."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, qkv_bias: bool, skip: bool = False) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = Attention(width, heads, qkv_bias)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = MLP(width, int(mlp_ratio * width))
+        self.skip_linear = nn.Linear(2 * width, width) if skip else None
+
+    def forward(self, x: Tensor, skipped: Tensor | None = None) -> Tensor:
+        if self.skip_linear is not None:
+            x = self.skip_linear(torch.cat([x, skipped], dim=-1))
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; the rows of `qkv` are queries, keys, values, each with heads contiguous."""
+
+    def __init__(self, width: int, heads: int, qkv_bias: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class MLP(nn.Module):
+    """Two layers with the exact (erf) GELU between."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+def sinusoid(timestep: Tensor, width: int) -> Tensor:
+    """Time as (B, width) float32: cosines then sines of `width // 2` frequencies from 1 down to 1/10000, exclusive."""
+    half = width // 2
+    rates = torch.exp(-math.log(10000) / half * torch.arange(half, dtype=torch.float32, device=timestep.device))
+    angles = timestep.float()[:, None] * rates
+    return F.pad(torch.cat([angles.cos(), angles.sin()], dim=-1), (0, width % 2))
+
+
+def unpatchify(tokens: Tensor, patch: int) -> Tensor:
+    """Tokens (B, L, patch * patch * C), channel fastest, to square images (B, C, H, W)."""
+    side = math.isqrt(tokens.shape[1])
+    x = tokens.unflatten(1, (side, side)).unflatten(-1, (patch, patch, -1))
+    return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)

@@ -1,0 +1,54 @@
+"""A trained model on the disk: a diffusers folder (config.json, safetensors) and gendd.json with what it draws."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from core_dd import files
+from core_dd.errors import InputError, require
+from gen_dd.uvit import UViT
+
+WEIGHTS, CARD = "diffusion_pytorch_model.safetensors", "gendd.json"
+
+
+def save_model(model: UViT, folder: Path, card: Mapping[str, Any]) -> None:
+    """Write weights, configuration and card into `folder`, atomically as a whole.
+
+    Args:
+        model: the network; its EMA weights when training made some.
+        card: data, fingerprint, class_names, and what else describes the model.
+    """
+    with files.atomic(folder) as temporary:
+        model.save_pretrained(temporary)
+        (temporary / CARD).write_text(json.dumps(dict(card), indent=2) + "\n")
+
+
+def load_model(folder: str | Path) -> tuple[UViT, dict[str, Any]]:
+    """Read a model folder, or the `model/` inside a run folder, in evaluation mode.
+
+    Returns:
+        The network, and its card with the weights' digest added as "weights".
+
+    Raises:
+        InputError: if there is no model, or its files are damaged or another architecture's.
+    """
+    folder = Path(folder)
+    folder = folder / "model" if (folder / "model").is_dir() else folder
+    require(
+        (folder / WEIGHTS).is_file() and (folder / "config.json").is_file(),
+        f"no model at {folder}. Expected config.json and {WEIGHTS}, as gendd train writes them under RUN/model.",
+    )
+    name = files.read_json(folder / "config.json").get("_class_name")
+    require(name == "UViT", f"{folder} holds a {name}, expected a UViT.")
+    try:
+        model, missing = UViT.from_pretrained(folder, output_loading_info=True, low_cpu_mem_usage=False)
+    except (SafetensorError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"cannot read {folder / WEIGHTS}: {error}. It is damaged or another network's.") from None
+    wrong = [key for kind in missing.values() for key in kind]
+    require(not wrong, f"{folder / WEIGHTS} does not fit its config.json: {', '.join(map(str, wrong[:3]))}.")
+    card = files.read_json(folder / CARD) if (folder / CARD).is_file() else {}
+    return model, card | {"weights": hashlib.blake2b((folder / WEIGHTS).read_bytes(), digest_size=8).hexdigest()}

@@ -1,0 +1,158 @@
+"""Official checkpoints: written here from a plain second implementation of the official network, read back by ours."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from core_dd.errors import InputError
+from gen_dd.checkpoint import adapt, infer_config, load_official
+
+D, DEPTH, HEADS, PATCH, SIDE, CHANNELS = 128, 4, 2, 2, 8, 3  # width 128 has 128 / 64 = 2 heads
+
+
+class OfficialBlock(nn.Module):
+    def __init__(self, skip):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(D), nn.LayerNorm(D)
+        self.attn, self.mlp = nn.Module(), nn.Module()
+        self.attn.qkv, self.attn.proj = nn.Linear(D, 3 * D, bias=False), nn.Linear(D, D)
+        self.mlp.fc1, self.mlp.fc2 = nn.Linear(D, 4 * D), nn.Linear(4 * D, D)
+        if skip:
+            self.skip_linear = nn.Linear(2 * D, D)
+
+    def forward(self, x, skip=None):
+        if skip is not None:
+            x = self.skip_linear(torch.cat([x, skip], dim=-1))
+        n, length, _ = x.shape
+        qkv = self.attn.qkv(self.norm1(x)).reshape(n, length, 3, HEADS, D // HEADS)
+        heads = []
+        for h in range(HEADS):
+            q, k, v = qkv[:, :, 0, h], qkv[:, :, 1, h], qkv[:, :, 2, h]
+            heads.append(torch.softmax(q @ k.transpose(1, 2) / math.sqrt(D // HEADS), dim=-1) @ v)
+        x = x + self.attn.proj(torch.cat(heads, dim=-1))
+        return x + self.mlp.fc2(F.gelu(self.mlp.fc1(self.norm2(x))))
+
+
+class Official(nn.Module):
+    """The official network, written plainly from its description."""
+
+    def __init__(self, classes=None):
+        super().__init__()
+        tokens = (SIDE // PATCH) ** 2 + (1 if classes is None else 2)
+        self.pos_embed = nn.Parameter(torch.randn(1, tokens, D) * 0.02)
+        self.patch_embed = nn.Module()
+        self.patch_embed.proj = nn.Conv2d(CHANNELS, D, PATCH, stride=PATCH)
+        if classes is not None:
+            self.label_emb = nn.Embedding(classes, D)
+        self.in_blocks = nn.ModuleList(OfficialBlock(False) for _ in range(DEPTH // 2))
+        self.mid_block = OfficialBlock(False)
+        self.out_blocks = nn.ModuleList(OfficialBlock(True) for _ in range(DEPTH // 2))
+        self.norm = nn.LayerNorm(D)
+        self.decoder_pred = nn.Linear(D, PATCH**2 * CHANNELS)
+        self.final_layer = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
+
+    def forward(self, x, t, y=None):
+        n = len(x)
+        rates = torch.tensor([10000 ** (-i / (D // 2)) for i in range(D // 2)])
+        time = torch.cat([torch.cos(t[:, None] * rates), torch.sin(t[:, None] * rates)], dim=1)
+        rows = [self.label_emb(y)] if y is not None else []
+        rows.append(time)
+        patches = self.patch_embed.proj(x)
+        rows += [patches[:, :, i, j] for i in range(SIDE // PATCH) for j in range(SIDE // PATCH)]
+        h = torch.stack(rows, dim=1) + self.pos_embed
+        skips = []
+        for block in self.in_blocks:
+            h = block(h)
+            skips.append(h)
+        h = self.mid_block(h)
+        for block in self.out_blocks:
+            h = block(h, skips.pop())
+        tokens = self.decoder_pred(self.norm(h))[:, -((SIDE // PATCH) ** 2) :]
+        image = torch.zeros(n, CHANNELS, SIDE, SIDE)
+        for index in range(tokens.shape[1]):
+            i, j = divmod(index, SIDE // PATCH)
+            patch = tokens[:, index].reshape(n, PATCH, PATCH, CHANNELS).permute(0, 3, 1, 2)
+            image[:, :, i * PATCH : (i + 1) * PATCH, j * PATCH : (j + 1) * PATCH] = patch
+        return self.final_layer(image)
+
+
+@pytest.fixture
+def inputs(generator):
+    return torch.randn(3, CHANNELS, SIDE, SIDE, generator=generator), torch.tensor([999.0, 412.5, 0.5])
+
+
+def save(network, path):
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize("rows", [10, 11])
+def test_load_official__conditional_outputs_are_equal(tmp_path, inputs, rows, capsys):
+    official, labels = Official(classes=rows), torch.tensor([0, 3, 9])
+    ours = load_official(save(official, tmp_path / "a.pth"), num_classes=10, drop_labels=False)
+    assert torch.allclose(ours(*inputs, labels), official(*inputs, labels), atol=1e-5)
+    assert ("a null class was put after" in capsys.readouterr().err) == (rows == 10)
+
+
+def test_load_official__unconditional_outputs_are_equal(tmp_path, inputs):
+    official = Official()
+    ours = load_official(save(official, tmp_path / "a.pth"), num_classes=None)
+    assert torch.allclose(ours(*inputs), official(*inputs), atol=1e-5)
+
+
+def test_load_official__label_conditioning_is_added_in_front(tmp_path, generator, capsys):
+    official = Official()
+    ours = load_official(save(official, tmp_path / "a.pth"), num_classes=5, generator=generator)
+    assert torch.equal(ours.pos_embed[:, 1:], official.pos_embed) and ours.label_emb.weight.shape == (6, D)
+    assert torch.equal(ours.mid_block.attn.qkv.weight, official.mid_block.attn.qkv.weight)
+    text = capsys.readouterr().err
+    assert "new pos_embed: a label position" in text and "new label_emb.weight: 5 classes and the null class" in text
+
+
+def test_load_official__foreign_labels_are_dropped(tmp_path, capsys):
+    official = Official(classes=1000)
+    ours = load_official(save(official, tmp_path / "a.pth"), num_classes=7)
+    assert ours.config.num_classes == 7 and torch.equal(ours.pos_embed, official.pos_embed)
+    assert "dropped label_emb.weight: the file's 1000 labels" in capsys.readouterr().err
+
+
+def test_adapt__image_size_resizes_patch_positions(inputs):
+    official = Official()
+    ours, report = adapt(official.state_dict(), num_classes=None, image_size=16)
+    grid = official.pos_embed[:, 1:].unflatten(1, (4, 4)).permute(0, 3, 1, 2)
+    expected = F.interpolate(grid, size=(8, 8), mode="bicubic").flatten(2).transpose(1, 2)
+    assert torch.equal(ours.pos_embed[:, 1:], expected) and torch.equal(
+        ours.pos_embed[:, :1], official.pos_embed[:, :1]
+    )
+    assert "resized from 4x4 to 8x8" in report.new["pos_embed"]
+    assert ours(torch.zeros(1, 3, 16, 16), torch.tensor(1.0)).shape == (1, 3, 16, 16)
+
+
+def test_infer_config__of_the_official_sizes():
+    """cifar10_uvit_small from its shapes alone (facts, section 1)."""
+    state = {"pos_embed": torch.empty(1, 257, 512), "patch_embed.proj.weight": torch.empty(512, 3, 2, 2)}
+    state |= {f"in_blocks.{i}.norm1.weight": torch.empty(512) for i in range(6)}
+    state |= {"mid_block.mlp.fc1.weight": torch.empty(2048, 512), "final_layer.weight": torch.empty(3, 3, 3, 3)}
+    config = infer_config(state)
+    assert (config["image_size"], config["depth"], config["num_heads"], config["mlp_ratio"]) == (32, 12, 8, 4)
+    assert not config["qkv_bias"] and not config["mlp_time_embed"] and config["final_conv"]
+
+
+def test_load_official__refuses_what_is_no_uvit(tmp_path):
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match="holds no U-ViT"):
+        load_official(tmp_path / "a.pth", num_classes=10)
+    path = save(Official(), tmp_path / "b.pth")
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(InputError, match="truncated or no tensor file"):
+        load_official(path, num_classes=10)
+    with pytest.raises(InputError, match="embeds 12 labels, expected 10 or 11"):
+        load_official(save(Official(classes=12), tmp_path / "c.pth"), num_classes=10, drop_labels=False)
+    state = Official().state_dict()
+    state.pop("norm.weight")
+    torch.save(state, tmp_path / "d.pth")
+    with pytest.raises(InputError, match="missing \\['norm.weight'\\]"):
+        load_official(tmp_path / "d.pth", num_classes=10)
