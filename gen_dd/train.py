@@ -1,0 +1,420 @@
+"""Command: train a class-conditional U-ViT on real images, through accelerate.
+
+A step is defined by the run's seed and its number alone: the images of the global batch, their noise, times, flips and
+dropped labels are drawn for the whole batch and then dealt out, so neither the number of processes nor gradient
+accumulation changes what a step learns from, and a resumed run continues the very same sequence.
+"""
+
+import contextlib
+import datetime
+import shutil
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list
+from diffusers.training_utils import EMAModel
+from torch import Tensor
+from tqdm import tqdm
+
+from core_dd import cli, files, pictures, readers
+from core_dd.config import load_config, to_dict, to_yaml
+from core_dd.data import DataConfig, ImageData
+from core_dd.errors import pick, require
+from core_dd.rng import stream
+from core_dd.run import Run
+from core_dd.speed import bf16_pays, can_compile, peak_mib, pick_device
+from gen_dd.diffusion import TIME_SCALE, add_noise, drop_labels, noise_loss
+from gen_dd.sample import LARGE, Sampler
+from gen_dd.uvit import PRESETS, UViT
+from gen_dd.weights import save_model
+
+STATE = "state.pt"
+
+
+@dataclass(kw_only=True)
+class TrainConfig(DataConfig):
+    """Train a class-conditional U-ViT diffusion model.
+
+    On several processes: accelerate launch scripts/train_uvit.py ... (GPUs), or
+    torchrun --nproc_per_node 2 scripts/train_uvit.py ... (also CPUs).
+    """
+
+    preset: str = "tiny"
+    """Size of the network: a name of gen_dd.uvit.PRESETS. Image size and channels come from the data."""
+    patch_size: int | None = None
+    """Side of a patch; default: the preset's."""
+    steps: int = 10000
+    """Optimiser steps."""
+    max_seconds: float | None = None
+    """Stop after this much training time, if it comes first."""
+    batch_size: int = 128
+    """Images per step, over all processes and accumulation steps."""
+    accumulate: int = 1
+    """Forward and backward passes that make up one step: memory for time, to the same result."""
+    lr: float = 2e-4
+    """Peak learning rate of AdamW."""
+    betas: tuple[float, float] = (0.99, 0.999)
+    """AdamW's moment decays."""
+    weight_decay: float = 0.03
+    """AdamW's weight decay, on every parameter."""
+    warmup: int = 500
+    """Steps over which the learning rate rises linearly."""
+    grad_clip: float | None = None
+    """Clip the gradient's norm to this; default: no clipping."""
+    label_dropout: float = 0.1
+    """Probability that an image is learnt without its label, which classifier-free guidance needs."""
+    ema_decay: float = 0.9999
+    """Decay of the moving average of the weights that samples are drawn with, constant from the first step on."""
+    hflip: bool | None = None
+    """Mirror half of the images; default: where the dataset's labels allow it."""
+    bf16: bool | None = None
+    """Compute in bf16. Default: where the hardware does it faster and the network has more than 5M parameters."""
+    compile: bool | None = None
+    """Compile the network. Default: on CUDA, and on CPUs when it has more than 5M parameters."""
+    checkpointing: bool = False
+    """Keep only the inputs of the blocks for the backward pass: a third more time for far less memory."""
+    seed: int = 0
+    """Seed of every draw of the run."""
+    device: str | None = None
+    """cpu or cuda; default: cuda where there is one."""
+    out: str | None = None
+    """The run folder; default: the next number under runs/DATA-uvit-PRESET/."""
+    resume: bool = False
+    """Go on from the last checkpoint of the run folder."""
+    dry_run: bool = False
+    """Check everything, print the resolved config, the memory and the time to expect, stop."""
+    log_every: int = 20
+    """Steps between lines of stats.jsonl."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints."""
+    grid_every: int = 2000
+    """Steps between pictures of samples of the averaged weights; 0: none."""
+    keep: int = 3
+    """How many checkpoints to keep."""
+    tracker: str = "tensorboard"
+    """Experiment tracker: tensorboard, wandb and others that accelerate knows, or none."""
+
+    def __post_init__(self) -> None:
+        pick(PRESETS, self.preset, "preset")
+        for name in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep"):
+            require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}.")
+        require(self.lr > 0, f"lr must be > 0, got {self.lr}.")
+        for name in ("label_dropout", "ema_decay"):
+            require(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1), got {getattr(self, name)}.")
+        for name in ("max_seconds", "grad_clip"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"{name} must be > 0, got {value}.")
+        require(self.grid_every >= 0 and self.warmup >= 0, "grid_every and warmup must be >= 0.")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step learns from, or a process's part of it: images in [-1, 1], noise, times in [0, 1), labels."""
+
+    images: Tensor
+    noise: Tensor
+    time: Tensor
+    labels: Tensor
+
+
+class Batches:
+    """The global batch of any step, from the seed and the step's number.
+
+    Args:
+        data: the real images; moved to `device` as uint8, flipped and scaled there.
+        size: images per global batch. Each epoch is a permutation; its incomplete last batch is left out.
+        null_class: what dropped labels become.
+        flip, dropout: see `TrainConfig`.
+        seed: of every draw.
+        device: where the images live and the draws are made.
+    """
+
+    def __init__(
+        self,
+        data: ImageData,
+        size: int,
+        *,
+        null_class: int,
+        flip: bool,
+        dropout: float,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.images, self.labels = data.train_images.to(device), data.train_labels.to(device)
+        self.size, self.null_class, self.flip, self.dropout = size, null_class, flip, dropout
+        self.seed, self.device = seed, device
+        self._epoch, self._order = -1, None
+
+    def __call__(self, step: int) -> Batch:
+        """The global batch of one step."""
+        index = self._members(step)
+        generator = stream(self.seed, "batch", step, device=self.device)
+        uniform = torch.rand(3, self.size, generator=generator, device=self.device)
+        images = self.images[index].float().div_(127.5).sub_(1)
+        if self.flip:
+            images = torch.where(uniform[0].view(-1, 1, 1, 1) < 0.5, images.flip(3), images)
+        noise = torch.randn(images.shape, generator=generator, device=self.device)
+        return Batch(
+            images, noise, uniform[1], drop_labels(self.labels[index], self.null_class, uniform[2], self.dropout)
+        )
+
+    def _members(self, step: int) -> Tensor:
+        """Which images: a slice of the epoch's permutation, or draws with replacement from a set below one batch."""
+        per_epoch = len(self.labels) // self.size
+        if per_epoch == 0:
+            generator = stream(self.seed, "members", step)
+            return torch.randint(len(self.labels), (self.size,), generator=generator).to(self.device)
+        epoch, position = divmod(step, per_epoch)
+        if epoch != self._epoch:
+            order = torch.randperm(len(self.labels), generator=stream(self.seed, "epoch", epoch))
+            self._epoch, self._order = epoch, order.to(self.device)
+        return self._order[position * self.size : (position + 1) * self.size]
+
+
+class Trainer:
+    """One training, ready to step: network, optimiser, average of the weights, batches."""
+
+    def __init__(self, config: TrainConfig, data: ImageData) -> None:
+        self.config, self.data = config, data
+        model = make_model(config, data)
+        large = sum(parameter.numel() for parameter in model.parameters()) > LARGE
+        kind = pick_device(config.device).type
+        bf16 = bf16_pays(kind) and (large or kind == "cuda") if config.bf16 is None else config.bf16
+        AcceleratorState._reset_state()  # an earlier training in this process may have had another precision
+        self.accelerator = Accelerator(cpu=kind == "cpu", mixed_precision="bf16" if bf16 else "no")
+        self.device, self.processes = self.accelerator.device, self.accelerator.num_processes
+        parts = self.processes * config.accumulate
+        require(
+            config.batch_size % parts == 0,
+            f"batch_size {config.batch_size} is not a multiple of {self.processes} processes x accumulate "
+            f"{config.accumulate}. Choose a multiple of {parts}.",
+        )
+        self.model = model.to(self.device)
+        if config.checkpointing:
+            self.model.enable_gradient_checkpointing()
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=config.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self.ema = EMAModel(
+            self.model.parameters(), decay=config.ema_decay, min_decay=config.ema_decay, update_after_step=-1
+        )
+        if (config.compile if config.compile is not None else large or kind == "cuda") and can_compile(kind):
+            self.model.compile(dynamic=False)
+        self.network, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
+        self.batches = Batches(
+            data,
+            config.batch_size,
+            null_class=model.null_class,
+            flip=data.hflip if config.hflip is None else config.hflip,
+            dropout=config.label_dropout,
+            seed=config.seed,
+            device=self.device,
+        )
+
+    def summary(self) -> str:
+        """What runs where, in one line."""
+        count = sum(parameter.numel() for parameter in self.model.parameters())
+        share = self.config.batch_size // (self.processes * self.config.accumulate)
+        return (
+            f"U-ViT with {count / 1e6:.2f}M parameters on {self.processes} x {self.device.type}, "
+            f"{self.accelerator.mixed_precision.replace('no', 'fp32')}, {share} images per process and pass"
+        )
+
+    def step(self, step: int) -> Tensor:
+        """One optimiser step; returns the loss of the global batch (of this process's part, when there are several)."""
+        total = torch.zeros((), device=self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        for part, last in self._parts(self.batches(step)):
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.network):
+                noisy = add_noise(part.images, part.noise, part.time)
+                predicted = self.network(noisy, TIME_SCALE * part.time, part.labels)
+                loss = noise_loss(predicted, part.noise).mean() / self.config.accumulate
+                self.accelerator.backward(loss)
+                total += loss.detach()
+        if self.config.grad_clip is not None:
+            self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.grad_clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr * min(1.0, step / self.config.warmup if self.config.warmup else 1.0)
+        self.optimizer.step()
+        self.ema.step(self.model.parameters())
+        return total
+
+    def _parts(self, batch: Batch) -> Iterator[tuple[Batch, bool]]:
+        """This process's slices of a global batch, and whether each is the last."""
+        count, rank = self.config.accumulate, self.accelerator.process_index
+        size = self.config.batch_size // (count * self.processes)
+        for i in range(count):
+            cut = slice((i * self.processes + rank) * size, (i * self.processes + rank + 1) * size)
+            yield Batch(*(getattr(batch, name)[cut] for name in ("images", "noise", "time", "labels"))), i == count - 1
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[UViT]:
+        """The network with the averaged weights in place of the trained ones, while the block lasts."""
+        self.ema.store(self.model.parameters())
+        self.ema.copy_to(self.model.parameters())
+        try:
+            yield self.model
+        finally:
+            self.ema.restore(self.model.parameters())
+
+    def save(self, folder: Path, step: int) -> None:
+        """Everything the next step depends on, and the model to sample from."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.state_dict(),
+        }
+        torch.save(state, folder / STATE)
+        data = self.data
+        card = {"data": data.name, "fingerprint": data.fingerprint, "class_names": list(data.class_names)}
+        with self.averaged() as model:
+            save_model(model, folder / "model", card | {"step": step, "train": to_dict(self.config)})
+
+    def load(self, folder: Path) -> None:
+        """Continue from what `save` wrote."""
+        state = readers.load_tensors(folder / STATE)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.ema.load_state_dict(state["ema"])
+        self.ema.to(self.device)
+
+    def picture(self, path: Path) -> None:
+        """A grid of samples of the averaged weights, ten for each of the first ten classes."""
+        with self.averaged() as model:
+            sampler = Sampler(model, steps=20, seed=self.config.seed, device=self.device)
+            shown = range(min(10, sampler.classes))
+            numbers = [index * sampler.classes + label for label in shown for index in range(10)]
+            images = sampler.draw(numbers)
+        self.model.train()
+        pictures.save_grid(path, images, sampler.labels(numbers))
+
+    def mean(self, value: Tensor) -> float:
+        """The mean of every process's value."""
+        return float(self.accelerator.reduce(value, "mean"))
+
+    def agree(self, flag: bool) -> bool:
+        """Whether any process says so; every process gets the same answer."""
+        if self.processes == 1:
+            return flag
+        return bool(self.accelerator.reduce(torch.tensor(float(flag), device=self.device), "sum") > 0)
+
+
+def make_model(config: TrainConfig, data: ImageData) -> UViT:
+    """The fresh network a config asks for, its weights drawn from the run's seed.
+
+    Raises:
+        InputError: if the images are not square or their side is no multiple of the patch.
+    """
+    channels, height, width = data.shape
+    require(height == width, f"U-ViT wants square images, {data.name} has {width}x{height}. Pass --image_size.")
+    sizes = dict(PRESETS[config.preset]) | {"image_size": height, "in_channels": channels}
+    sizes["patch_size"] = config.patch_size or sizes["patch_size"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream(config.seed, "weights").initial_seed())
+        return UViT(**sizes, num_classes=data.num_classes)
+
+
+def train(config: TrainConfig) -> None:
+    """Train as `config` says, in a run folder whose `model/` the sampler reads.
+
+    Raises:
+        InputError: whatever does not fit, before any work; a loss that is not finite.
+    """
+    # Whatever can be wrong is found before any work; only the first process has a run folder.
+    data = config.load_data(config.seed)
+    trainer = Trainer(config, data)
+    run = open_run(config, data) if trainer.accelerator.is_main_process else None
+    [last] = broadcast_object_list([run.last() if run else None])
+    start, folder = last or (0, None)
+    if folder is not None:
+        trainer.load(folder)
+        say(run, f"resumed at step {start} from {folder}")
+    say(run, f"{trainer.summary()}; {config.steps - start} steps to go")
+    bar = tqdm(desc="train", total=config.steps, initial=start, unit="step", disable=run is None)
+    began = time.perf_counter()
+
+    for step in range(start, config.steps):
+        # One step, the same whatever the number of processes; stop in time, on all of them together.
+        loss, done = trainer.step(step), step + 1
+        seconds = time.perf_counter() - began
+        stop = trainer.agree(config.max_seconds is not None and seconds >= config.max_seconds) or done == config.steps
+        bar.update()
+
+        # Log, picture, checkpoint.
+        if done % config.log_every == 0 or stop:
+            value = trainer.mean(loss)
+            if run:
+                run.log(done, loss=value, lr=trainer.optimizer.param_groups[0]["lr"])
+            bar.set_postfix_str(f"loss {value:.4f}, {config.batch_size * (done - start) / seconds:.0f} img/s")
+        if run and config.grid_every and (done % config.grid_every == 0 or stop):
+            trainer.picture(run.folder / "grids" / f"step-{done:06d}.png")
+        if run and (done % config.checkpoint_every == 0 or stop):
+            with run.checkpoint(done) as folder:
+                trainer.save(folder, done)
+        if stop:
+            break
+
+    # The result is the last checkpoint's model.
+    bar.close()
+    trainer.accelerator.wait_for_everyone()
+    if run:
+        finish(run)
+
+
+def open_run(config: TrainConfig, data: ImageData) -> Run:
+    """The run folder, new or continued."""
+    name = f"{data.name}-uvit-{config.preset}"
+    return Run.open(config.out, name, config, resume=config.resume, tracker=config.tracker, keep=config.keep)
+
+
+def finish(run: Run) -> None:
+    """Copy the last checkpoint's model to `model/`, close the run."""
+    step, last = run.last()
+    if (run.folder / "model").exists():
+        shutil.rmtree(run.folder / "model")
+    with files.atomic(run.folder / "model") as temporary:
+        shutil.copytree(last / "model", temporary)
+    run.say(f"{run.folder / 'model'}: the averaged weights after {step} steps")
+    run.close()
+
+
+def say(run: Run | None, text: str) -> None:
+    """A line for people, from the first process."""
+    if run:
+        run.say(text)
+
+
+def dry_run(config: TrainConfig) -> None:
+    """Print the resolved config, and the memory and time to expect, measured on a few steps that are then lost."""
+    data = config.load_data(config.seed)
+    trainer, seconds = Trainer(config, data), []
+    for step in range(4):
+        started = time.perf_counter()
+        trainer.step(step).item()
+        seconds.append(time.perf_counter() - started)
+    each = statistics.median(seconds[1:])
+    total = datetime.timedelta(seconds=round(seconds[0] + each * config.steps))
+    print(to_yaml(config), end="")
+    print(f"# {trainer.summary()}")
+    print(f"# memory: {peak_mib(trainer.device) / 1024:.2f} GiB at its peak")
+    print(f"# time: {seconds[0]:.1f} s to start, then {each:.3g} s per step: {total} for {config.steps}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train one model."""
+    config = load_config(TrainConfig, argv, prog="gendd train")
+    (dry_run if config.dry_run else train)(config)
+
+
+if __name__ == "__main__":
+    cli.entry(main)
