@@ -8,16 +8,13 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from core_dd import cli, subset
+from core_dd import cli, fidelity, subset
 from core_dd.config import load_config, to_dict
 from core_dd.data import DataConfig, ImageData
 from core_dd.distilled import DistilledSet, new_meta
 from core_dd.errors import pick, require
-from core_dd.preprocess import fractions
-from core_dd.protocols import PROTOCOLS
 from core_dd.rng import stream
 from core_dd.speed import pick_device
-from core_dd.train_eval import train
 
 
 @dataclass(frozen=True)
@@ -131,27 +128,10 @@ def select(
     return DistilledSet(pool.images[index], labels[index], meta)
 
 
-def classifier_features(
-    dset: DistilledSet, data: ImageData, network: str, seed: int, device: torch.device, chunk: int = 1000
-) -> Tensor:
+def classifier_features(dset: DistilledSet, data: ImageData, network: str, seed: int, device: torch.device) -> Tensor:
     """Features (N, D), float32, of a set's images by one classifier trained on the real training images."""
-    classifiers = train(
-        data.train_images,
-        data.train_labels,
-        data,
-        protocol=PROTOCOLS["quick"],
-        network=network,
-        runs=[0],
-        seed=seed,
-        device=device,
-    )
-    net = classifiers.network(0)
-    with torch.inference_mode():
-        parts = [
-            net.features(classifiers.preprocess.forward(fractions(part).to(device)))
-            for part in dset.images.split(chunk)
-        ]
-    return torch.cat(parts).float().cpu()
+    classifier = fidelity.real_classifier(data, network, seed, device)
+    return fidelity.features(classifier.network(0), dset.images, classifier.preprocess).cpu()
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,6 +1,8 @@
 """What every test shares: an own cache folder, one seed for nothing global, and real data where it is at hand."""
 
 import os
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,22 @@ def digits():
 @pytest.fixture
 def generator():
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def small_disk_later():
+    """A function; once called, no file may grow past 64 KiB, which is what a full disk does to a write."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.fixture
+def small_disk(small_disk_later):
+    """No file may grow past 64 KiB."""
+    small_disk_later()
 
 
 def shared_data(name: str) -> Path:

@@ -1,4 +1,3 @@
-import resource
 import signal
 import subprocess
 import sys
@@ -9,17 +8,6 @@ from safetensors.torch import save_file
 
 from core_dd import files
 from core_dd.errors import InputError
-
-
-@pytest.fixture
-def small_disk():
-    """No file may grow past 64 KiB: what a full disk does to a write."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_atomic__replaces_on_success(tmp_path):

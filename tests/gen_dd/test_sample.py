@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import re
@@ -166,8 +167,7 @@ def test_resume__refuses_another_model(folder, tmp_path):
 
 
 def test_full_disk__keeps_the_shards_written(folder, tmp_path, monkeypatch):
-    import gen_dd.sample as module
-
+    module = importlib.import_module("gen_dd.sample")
     real, written = module.write_tensors, []
 
     def failing(path, *rest):

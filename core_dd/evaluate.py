@@ -1,0 +1,232 @@
+"""Command: a distilled set -> scores.json, the record of classifiers trained on it and tested once on real images."""
+
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core_dd import cli, fidelity, files, train_eval
+from core_dd.config import load_config, to_dict, to_yaml
+from core_dd.data import DataConfig, ImageData
+from core_dd.distilled import DistilledSet, new_meta, versions
+from core_dd.errors import pick, require
+from core_dd.networks import build_network
+from core_dd.protocols import PROTOCOLS
+from core_dd.speed import pick_device
+
+REAL = "real"
+"""The name of the full real training set where a set is asked for."""
+
+
+@dataclass(kw_only=True)
+class EvaluateConfig(DataConfig):
+    """Train classifiers on a set from scratch and score them on the real test images."""
+
+    set: str = REAL
+    """The distilled set (a file, a folder of shards, a run folder), or "real" for the full real training set."""
+    name: str | None = None
+    """What reports call the set; default: its method and ipc."""
+    protocol: str = "dm"
+    """How to train: dm, dc, challenge (as published), or quick."""
+    network: str = "convnet3"
+    """What to train: convnet1 to convnet6, with suffixes such as _bn, _w256, _maxpool."""
+    runs: int | None = None
+    """Classifiers; default: as many as the protocol says (5; challenge 3)."""
+    epochs: int | None = None
+    """Shorten a protocol that counts passes to this E; the score is marked smoke and never ranked."""
+    steps: int | None = None
+    """Shorten any protocol to this many steps; the score is marked smoke and never ranked."""
+    fidelity: bool = False
+    """Also measure the set's distance from the real images (classifier_frechet)."""
+    seed: int = 0
+    """Of the classifiers' initial weights, batches and augmentation."""
+    device: str | None = None
+    """cpu, cuda, cuda:1, ...; default: cuda where there is one."""
+    out: str | None = None
+    """The file to write; default: scores.json beside the set."""
+    dry_run: bool = False
+    """Check everything, print the resolved config and how long the training is, stop."""
+
+    def __post_init__(self) -> None:
+        require(self.runs is None or self.runs >= 1, f"runs must be >= 1, got {self.runs}.")
+        pick(PROTOCOLS, self.protocol, "protocol").shortened(self.epochs, self.steps)
+        require(self.out is not None or self.set != REAL, "the real set has no folder of its own; pass --out FILE.")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a set is worth.
+
+    `accuracies` are fractions of the real test set, one per classifier; `record` is everything else in scores.json:
+    protocol, network, runs, seed, smoke; `set` (name, path, method, ipc, images, hash, cost), `data` (name,
+    fingerprint, training and test images); the protocol as it was resolved, the config, versions, device, seconds;
+    `curves` (training loss of each run at `curve_steps`) and, if asked for, `fidelity`.
+    """
+
+    accuracies: list[float]
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy, a fraction."""
+        return statistics.fmean(self.accuracies)
+
+    @property
+    def std(self) -> float:
+        """Sample standard deviation over the classifiers (n - 1 below the sum); 0 for a single one."""
+        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
+
+    @property
+    def ci95(self) -> tuple[float, float] | None:
+        """95 % confidence interval of the mean by Student's t; None for a single classifier."""
+        if len(self.accuracies) < 2:
+            return None
+        from scipy.stats import t
+
+        half = t.ppf(0.975, len(self.accuracies) - 1) * self.std / math.sqrt(len(self.accuracies))
+        return self.mean - half, self.mean + half
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of scores.json."""
+        summary = {"mean": self.mean, "std": self.std, "ci95": self.ci95 and list(self.ci95)}
+        return {"accuracies": self.accuracies, **summary, **self.record}
+
+    def __str__(self) -> str:
+        interval = f", 95 % interval {100 * self.ci95[0]:.2f} to {100 * self.ci95[1]:.2f}" if self.ci95 else ""
+        shortened = " [smoke: shortened protocol]" if self.record.get("smoke") else ""
+        return f"{100 * self.mean:.2f} +- {100 * self.std:.2f} % over {len(self.accuracies)}{interval}{shortened}"
+
+
+def evaluate(
+    dset: DistilledSet,
+    data: ImageData,
+    protocol: str = "dm",
+    network: str = "convnet3",
+    runs: int | None = 5,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    *,
+    epochs: int | None = None,
+    steps: int | None = None,
+    with_fidelity: bool = False,
+) -> Scores:
+    """Train `runs` classifiers on a set and test each once on the real test images.
+
+    Args:
+        dset: the set; its own preprocessing is used where it has one, else mean and std of `data`.
+        data: the real data it stands for.
+        protocol: a key of `PROTOCOLS`.
+        network: a name `build_network` takes.
+        runs: classifiers; None: as many as the protocol says.
+        seed: of the classifiers' initial weights, batches and augmentation.
+        device: where; None: CUDA where there is one.
+        epochs, steps: shorten the protocol; the score is marked smoke.
+        with_fidelity: also measure the set's distance from the real images.
+
+    Raises:
+        InputError: a set that is unsound or not made from `data`, an unknown name, a network that cannot take the
+            images.
+    """
+    start, device = time.perf_counter(), pick_device(None if device is None else str(device))
+    plan = pick(PROTOCOLS, protocol, "protocol").shortened(epochs, steps)
+    numbers = range(plan.runs if runs is None else runs)
+    require(len(numbers) >= 1, f"runs must be >= 1, got {runs}.")
+    dset.check(data)
+    images, labels = dset.decoded()
+    classifiers = train_eval.train(
+        images,
+        labels,
+        data,
+        protocol=plan,
+        network=network,
+        runs=numbers,
+        seed=seed,
+        device=device,
+        preprocess=dset.preprocess,
+    )
+    accuracies = classifiers.accuracies(data.test_images, data.test_labels)
+    record = {
+        "protocol": protocol,
+        "network": network,
+        "runs": len(numbers),
+        "seed": seed,
+        "smoke": plan.smoke,
+        "set": {
+            "name": None,
+            "path": None,
+            "method": dset.meta.get("method"),
+            "ipc": dset.meta.get("ipc"),
+            "images": len(dset),
+            "hash": dset.digest(),
+            "cost": dset.meta.get("cost"),
+        },
+        "data": {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "train_images": len(data.train_images),
+            "test_images": len(data.test_images),
+        },
+        "resolved_protocol": to_dict(plan),
+        "std_kind": "sample",
+        "versions": versions(),
+        "device": str(device),
+    }
+    if with_fidelity:
+        classifier = fidelity.real_classifier(data, network, seed, device)
+        record["fidelity"] = {"classifier_frechet": fidelity.classifier_frechet(images, data, classifier)}
+    record["seconds"] = time.perf_counter() - start
+    record |= {"curve_steps": classifiers.curve_steps, "curves": {"loss": classifiers.curve_loss}}
+    return Scores(accuracies, record)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Check, score, write."""
+    config = load_config(EvaluateConfig, argv, prog="gendd evaluate")
+    out = Path(config.out) if config.out else beside(Path(config.set))
+    require(not out.exists(), f"{out} exists. Choose another --out or remove it first.")
+    data = config.load_data(config.seed)
+    dset = real_set(data, config.seed) if config.set == REAL else DistilledSet.load(config.set)
+    dset.check(data, where=config.set)
+    build_network(config.network, data.shape, data.num_classes)
+    if config.dry_run:
+        protocol = PROTOCOLS[config.protocol].shortened(config.epochs, config.steps)
+        plan = protocol.plan(len(dset), protocol.augmentation(data, config.network) is not None)
+        runs = config.runs or protocol.runs
+        print(f"{to_yaml(config)}# {runs} classifiers, {plan.steps} steps of {plan.batch} images each, to {out}")
+        return
+
+    scores = evaluate(
+        dset,
+        data,
+        protocol=config.protocol,
+        network=config.network,
+        runs=config.runs,
+        seed=config.seed,
+        device=config.device,
+        epochs=config.epochs,
+        steps=config.steps,
+        with_fidelity=config.fidelity,
+    )
+    scores.record["set"] |= {"name": config.name, "path": None if config.set == REAL else config.set}
+    scores.record["config"] = to_dict(config)
+    files.write_json(out, scores.to_json())
+    print(f"{config.name or config.set} on {data.name}, {config.protocol}, {config.network}: {scores}\n{out}")
+
+
+def real_set(data: ImageData, seed: int) -> DistilledSet:
+    """All real training images as a set."""
+    return DistilledSet(data.train_images, data.train_labels, new_meta(data, method=REAL, ipc=None, seed=seed))
+
+
+def beside(place: Path) -> Path:
+    """The scores.json of a set: in its folder."""
+    return (place if place.is_dir() else place.parent) / "scores.json"
+
+
+if __name__ == "__main__":
+    cli.entry(main)

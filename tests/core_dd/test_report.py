@@ -1,0 +1,272 @@
+"""The report: what is ranked with what, what stands beside the papers, and a page that needs nothing else."""
+
+import json
+import re
+import statistics
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+
+from core_dd import cli
+from core_dd.distilled import DistilledSet, new_meta
+from core_dd.errors import InputError
+from core_dd.ranking import (
+    accuracy,
+    beside_published,
+    cells,
+    find_scores,
+    grouped,
+    markdown_table,
+    notes,
+    published_text,
+    read_entry,
+    summary,
+    text_table,
+)
+from core_dd.report import main
+
+
+def score(folder: Path, accuracies, *, method="dm", ipc=10, data="digits", fingerprint="f", **changes) -> Path:
+    """A scores.json as `gendd evaluate` writes it."""
+    n, mean = len(accuracies), statistics.fmean(accuracies)
+    half = 2.776 * statistics.stdev(accuracies) / n**0.5 if n > 1 else None
+    record = {
+        "accuracies": accuracies,
+        "mean": mean,
+        "std": statistics.stdev(accuracies) if n > 1 else 0.0,
+        "ci95": None if half is None else [mean - half, mean + half],
+        "protocol": "quick",
+        "network": "convnet2",
+        "runs": n,
+        "seed": 0,
+        "smoke": False,
+        "seconds": 1.5,
+        "set": {"path": "none.safetensors", "method": method, "ipc": ipc, "images": 100, "hash": folder.name},
+        "data": {"name": data, "fingerprint": fingerprint},
+        "config": {"protocol": "quick", "nested": {"lr": 0.01}},
+        "versions": {"torch": "2"},
+        "curves": {},
+        **changes,
+    }
+    folder.mkdir(parents=True)
+    (folder / "scores.json").write_text(json.dumps(record))
+    return folder / "scores.json"
+
+
+def entries(*paths: Path):
+    return [read_entry(path) for path in paths]
+
+
+def test_grouped__ranks_best_first_and_marks_overlap(tmp_path):
+    low = score(tmp_path / "low", [0.80, 0.81, 0.82])
+    high = score(tmp_path / "high", [0.95, 0.96, 0.97], method="a")
+    near = score(tmp_path / "near", [0.94, 0.96, 0.97], method="b")
+    (group,) = grouped(entries(low, high, near))
+    assert [(e.file, e.rank, e.close) for e in group.entries] == [(high, 1, False), (near, 2, True), (low, 3, False)]
+
+
+def test_grouped__smoke_is_shown_last_and_never_ranked(tmp_path):
+    real = score(tmp_path / "real", [0.5, 0.6])
+    smoke = score(tmp_path / "smoke", [0.9, 0.91], smoke=True)
+    (group,) = grouped(entries(smoke, real))
+    assert [(e.file, e.rank) for e in group.entries] == [(real, 1), (smoke, None)]
+    assert cells(group)[2][0] == "smoke"
+    assert "nothing is ranked" in summary(grouped(entries(smoke)))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"protocol": "dm"},
+        {"network": "convnet3"},
+        {"data": "mnist"},
+        {"fingerprint": "e"},
+    ],
+)
+def test_grouped__other_protocol_network_or_data_is_another_ranking(tmp_path, other):
+    groups = grouped(entries(score(tmp_path / "a", [0.5]), score(tmp_path / "b", [0.6], **other)))
+    assert [[entry.rank for entry in group.entries] for group in groups] == [[1], [1]]
+    assert any("do not compare" in note for note in notes(groups))
+
+
+def test_grouped__sets_called_the_same_are_told_apart(tmp_path):
+    a, b, c = (score(tmp_path / name, [0.5, 0.6], seed=seed) for name, seed in (("a", 0), ("b", 1), ("c", 1)))
+    (group,) = grouped(entries(a, b, c))
+    assert {e.label for e in group.entries} == {
+        "dm ipc 10 (seed 0)",
+        "dm ipc 10 (seed 1) (b)",
+        "dm ipc 10 (seed 1) (c)",
+    }
+
+
+def test_accuracy__a_single_run_has_no_spread(tmp_path):
+    one, two = entries(score(tmp_path / "a", [0.5]), score(tmp_path / "b", [0.4, 0.6]))
+    assert (accuracy(one), accuracy(two)) == ("50.0", "50.0 ± 14.1")
+    assert one.interval is None
+
+
+def test_beside_published__joins_method_network_and_ipc(tmp_path):
+    paths = [
+        score(tmp_path / "dm", [0.83, 0.84], data="fashion_mnist", network="convnet3"),
+        score(tmp_path / "mine", [0.70, 0.72], data="fashion_mnist", network="convnet3", method="mine"),
+        score(tmp_path / "all", [0.93, 0.94], data="fashion_mnist", network="convnet3", method="real", ipc=None),
+    ]
+    (group,) = grouped(entries(*paths))
+    lines = {(line.method, line.ipc): line for line in beside_published(group)}
+    assert [published_text(row) for row in lines["DM", 10].published] == ["83.5 ± 0.3"]
+    assert [entry.file for entry in lines["DM", 10].ours] == [paths[0]]
+    assert lines["mine ipc 10", 10].published == () and lines["mine ipc 10", 10].ours[0].file == paths[1]
+    assert [entry.file for entry in lines["Whole", None].ours] == [paths[2]]
+    values = [max([r.percent for r in v.published] + [e.mean for e in v.ours]) for v in lines.values() if v.ipc == 10]
+    assert values == sorted(values, reverse=True)
+    assert any("factor x factor" in note for note in notes([group]))
+
+
+def test_beside_published__the_same_value_from_two_tables_is_one(tmp_path):
+    path = score(tmp_path / "dm", [0.4], data="cifar10", network="convnet3")
+    (group,) = grouped(entries(path))
+    (line,) = [line for line in beside_published(group) if line.method == "DM"]
+    assert [published_text(row) for row in line.published] == ["48.9 ± 0.6"]
+    assert line.published[0].source.count("Table") == 3
+
+
+def test_beside_published__nothing_for_digits(tmp_path):
+    (group,) = grouped(entries(score(tmp_path / "a", [0.5])))
+    assert beside_published(group) == []
+
+
+def test_find_scores__files_folders_and_patterns_each_once(tmp_path):
+    a, b = score(tmp_path / "x" / "a", [0.5]), score(tmp_path / "x" / "b", [0.6])
+    assert find_scores([a, tmp_path / "x", str(tmp_path / "*" / "b")]) == [a, b]
+
+
+def test_text_table__columns_are_aligned():
+    text = text_table([["#", "set", "n"], ["1", "long name", "5"], ["12", "x", "10"]])
+    assert text.splitlines() == ["#   set         n", "--  ---------  --", "1   long name   5", "12  x          10"]
+
+
+def test_markdown_table__escapes_pipes():
+    assert markdown_table([["#", "set", "n"], ["1", "a|b", "2"]]).splitlines()[1:] == [
+        "| --- | --- | ---: |",
+        "| 1 | a\\|b | 2 |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"mean": 0.9}, "says mean 90.0000 %"),
+        ({"accuracies": []}, "no accuracies"),
+        ({"accuracies": ["x"]}, "is no score"),
+        ({"set": {"name": "x"}}, "it lacks 'method'"),
+        ({"ci95": 0.1}, "is no score"),
+    ],
+)
+def test_read_entry__refuses_what_is_no_score(tmp_path, change, said):
+    path = score(tmp_path / "a", [0.5])
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=re.escape(str(path))) as error:
+        read_entry(path)
+    assert said in str(error.value)
+
+
+class Page(HTMLParser):
+    """What a page refers to, holds and leaves open."""
+
+    VOID = frozenset({"meta", "img", "br"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.addresses, self.names, self.open, self.places, self.text = [], [], [], set(), ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.names.append(tag)
+        attrs = dict(attrs)
+        self.addresses += [value for key, value in attrs.items() if key in ("src", "href", "xlink:href")]
+        self.places |= {attrs["id"]} if "id" in attrs else set()
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture
+def demo(tmp_path, digits):
+    """Two scores whose sets are on disk, a smoke one whose set is gone, and a run with a curve."""
+    index = torch.cat([part[:3] for part in digits.class_indices()])
+    for name, images in (
+        ("random", digits.train_images[index]),
+        ("noisy <b>", digits.train_images[index].float().div(255).add(0.1)),
+    ):
+        dset = DistilledSet(images, digits.train_labels[index], new_meta(digits, method=name, ipc=3, seed=0))
+        path = dset.save(tmp_path / "sets" / f"{len(name)}.safetensors")
+        place = {"path": str(path), "method": name, "ipc": 3, "images": 30, "hash": dset.digest()}
+        score(
+            tmp_path / "scores" / f"s{len(name)}", [0.8, 0.82], set=place, fidelity={"classifier_frechet": 2.5},
+            curve_steps=[0, 10, 20], curves={"loss": [[2.0, 1.0, 0.5], [2.2, 1.1, 0.4]]},
+        )  # fmt: skip
+    score(tmp_path / "scores" / "gone", [0.9, 0.95], smoke=True)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "stats.jsonl").write_text("".join(f'{{"step": {i}, "loss": {1 / i}}}\n' for i in range(1, 50)))
+    return tmp_path
+
+
+def test_main__writes_a_page_that_needs_nothing_else(demo, capsys):
+    main([str(demo / "scores"), "--runs", str(demo / "run"), "--out", str(demo / "out"), "--title", "A & B"])
+    text = (demo / "out" / "report.html").read_text()
+    page = Page(text)
+    assert page.open == [] and "script" not in page.names and "link" not in page.names
+    assert all(address.startswith(("data:image/png;base64,", "#")) for address in page.addresses)
+    assert {address[1:] for address in page.addresses if address.startswith("#")} <= page.places
+    assert "url(" not in text and "@import" not in text
+    assert page.names.count("img") == 2 and "A & B" in page.text and "noisy <b> ipc 3" in page.text
+    assert "No picture: " in page.text and "classifier_frechet" in page.text and "step" in page.text
+    out = capsys.readouterr().out
+    assert "noisy <b> ipc 3" in out and str(demo / "out" / "report.html") in out
+
+
+def test_main__markdown_has_the_same_ranking_and_its_pictures(demo):
+    main([str(demo / "scores"), "--out", str(demo / "out")])
+    text = (demo / "out" / "report.md").read_text()
+    groups = grouped(entries(*find_scores([demo / "scores"])))
+    assert markdown_table(cells(groups[0])) in text
+    pictures = re.findall(r"\]\((pictures/[^)]+)\)", text)
+    assert len(pictures) == 2 and all((demo / "out" / picture).is_file() for picture in pictures)
+
+
+def test_main__a_changed_set_is_not_drawn(demo, digits):
+    record = json.loads((demo / "scores" / "s6" / "scores.json").read_text())
+    Path(record["set"]["path"]).unlink()
+    meta = new_meta(digits, method="random", ipc=1, seed=0)
+    DistilledSet(digits.train_images[:10], digits.train_labels[:10], meta).save(record["set"]["path"])
+    main([str(demo / "scores" / "s6"), "--out", str(demo / "out")])
+    assert "has changed since it was scored" in (demo / "out" / "report.html").read_text()
+
+
+def test_main__dry_run_prints_the_ranking_and_writes_nothing(demo, capsys):
+    main(["--scores", str(demo / "scores"), "--out", str(demo / "out"), "--dry_run"])
+    assert "smoke" in capsys.readouterr().out and not (demo / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["{}/scores", "--out", "{}/scores"], "exists"),
+        (["{}/nowhere"], "no scores at"),
+        ([], "no scores given"),
+        (["{}/scores", "--per_class", "0"], "per_class must be >= 1"),
+        (["{}/scores", "--runs", "{}/scores"], "has no curve"),
+        (["{}/run/stats.jsonl"], "is not valid JSON"),
+    ],
+)
+def test_main__refuses_and_writes_nothing(demo, capsys, argv, said):
+    assert cli.main(["report", *(word.format(demo) for word in argv)]) == 2
+    assert said in capsys.readouterr().err
+    assert not (demo / "out").exists() and not (demo / "runs").exists()

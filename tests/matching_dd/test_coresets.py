@@ -1,0 +1,75 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from core_dd.data import load_data
+from core_dd.distilled import DistilledSet
+from core_dd.errors import InputError
+from matching_dd import coreset
+from matching_dd.coresets import main
+
+
+def test_random__real_images_of_each_class_none_twice(digits):
+    dset = coreset("random", digits, 10, seed=3)
+    assert dset.images.dtype == torch.uint8
+    assert dset.labels.tolist() == [k for k in range(10) for _ in range(10)]
+    index = [
+        int(torch.nonzero((digits.train_images == image).all((1, 2, 3)) & (digits.train_labels == label)).flatten()[0])
+        for image, label in zip(dset.images, dset.labels, strict=True)
+    ]
+    assert len(set(index)) == 100
+    dset.check(digits)
+
+
+def test_random__depends_on_the_seed_alone(digits):
+    first, again, other = (coreset("random", digits, 2, seed=seed).digest() for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_random__can_take_a_whole_class():
+    data = load_data("digits", limit_per_class=4)
+    dset = coreset("random", data, 4, seed=0)
+    for k, members in enumerate(data.class_indices()):
+        own = dset.images[dset.labels == k].flatten(1).tolist()
+        assert sorted(own) == sorted(data.train_images[members].flatten(1).tolist())
+
+
+def test_coreset__refuses_more_than_a_class_has():
+    data = load_data("digits", limit_per_class=4)
+    with pytest.raises(InputError, match=r"class 0 \('0'\) of digits has 4 training images, ipc is 5"):
+        coreset("random", data, 5, seed=0)
+
+
+def test_coreset__refuses_an_empty_class(digits):
+    keep = digits.train_labels != 7
+    data = replace(digits, train_images=digits.train_images[keep], train_labels=digits.train_labels[keep])
+    with pytest.raises(InputError, match=r"class 7 \('7'\) of digits has no training image"):
+        coreset("random", data, 1, seed=0)
+
+
+def test_coreset__refuses_unknown_names(digits):
+    with pytest.raises(InputError, match="unknown coreset 'randon'; did you mean 'random'"):
+        coreset("randon", digits, 1, seed=0)
+
+
+@pytest.mark.parametrize("ipc", [0, -1])
+def test_coreset__refuses_ipc(digits, ipc):
+    with pytest.raises(InputError, match=f"ipc must be >= 1, got {ipc}"):
+        coreset("random", digits, ipc, seed=0)
+
+
+def test_command__writes_what_the_function_returns(digits, capsys):
+    main(["--name", "random", "--data", "digits", "--ipc", "2", "--seed", "5", "--out", "set.safetensors"])
+    assert "set.safetensors: 20 images" in capsys.readouterr().out
+    dset = DistilledSet.load("set.safetensors")
+    assert dset.digest() == coreset("random", digits, 2, seed=5).digest()
+    assert dset.meta["method"] == "random" and dset.meta["ipc"] == 2 and dset.meta["config"]["seed"] == 5
+    with pytest.raises(InputError, match="exists"):
+        main(["--out", "set.safetensors"])
+
+
+def test_command__numbers_folders():
+    for number in ("00000", "00001"):
+        main(["--ipc", "1"])
+        assert len(DistilledSet.load(f"runs/digits-random-ipc1/{number}")) == 10

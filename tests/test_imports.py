@@ -1,0 +1,51 @@
+"""Imports go one way: gen_dd -> core_dd <- matching_dd, and nobody imports scripts, tests or benchmarks."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAY_IMPORT = {
+    "core_dd": {"core_dd"},
+    "gen_dd": {"core_dd", "gen_dd"},
+    "matching_dd": {"core_dd", "matching_dd"},
+    "scripts": {"core_dd", "gen_dd", "matching_dd"},
+    "benchmarks": {"core_dd", "gen_dd", "matching_dd", "benchmarks"},
+}
+OURS = {*MAY_IMPORT, "tests"}
+
+
+def imported(source: str) -> set[str]:
+    """The top-level packages a module imports, at any depth of its code."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add((node.module or "").split(".")[0])
+        elif isinstance(node, ast.ImportFrom):
+            names.add("relative import")
+    return names
+
+
+def test_imported__finds_every_form():
+    source = "import core_dd.rng\ndef f():\n    from gen_dd import uvit\n    from . import x\n"
+    assert imported(source) == {"core_dd", "gen_dd", "relative import"}
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_package__imports_only_what_it_may(package):
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    forbidden = (OURS | {"relative import"}) - MAY_IMPORT[package]
+    wrong = {str(file.relative_to(ROOT)): found for file in files if (found := imported(file.read_text()) & forbidden)}
+    assert wrong == {}
+
+
+@pytest.mark.parametrize(("library", "only"), [("tyro", {"core_dd/config.py"}), ("omegaconf", {"core_dd/config.py"})])
+def test_library__known_to_one_file(library, only):
+    files = [
+        file for package in ("core_dd", "gen_dd", "matching_dd", "scripts") for file in (ROOT / package).rglob("*.py")
+    ]
+    assert {str(file.relative_to(ROOT)) for file in files if library in imported(file.read_text())} == only
