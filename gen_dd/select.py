@@ -22,34 +22,113 @@ class Pool:
     """One class of a generated pool, as a selector sees it.
 
     Attributes:
-        features: (N, D), by a classifier trained on real data; None unless the selector wants them.
+        size: N, how many images.
         generator: of the selector's draws.
+        features, real_features: of the images and of the class's real training images, (N, D) and (M, D), by a
+            classifier trained on real data; None unless the selector wants them.
+        confidence, real_confidence: the classifier's probability of the right class, (N,) and (M,).
+        correct: whether the classifier gets the image right, bool (N,).
     """
 
     size: int
-    features: Tensor | None
     generator: torch.Generator
+    features: Tensor | None = None
+    real_features: Tensor | None = None
+    confidence: Tensor | None = None
+    real_confidence: Tensor | None = None
+    correct: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class Selector:
-    """A rule for choosing images of one class.
+Selector = Callable[[Pool, int], Tensor]
+"""(pool, ipc) -> int64 (ipc,): distinct images of one class."""
 
-    Attributes:
-        choose: (pool, ipc) -> int64 (ipc,), distinct.
-        wants_features: whether a classifier is trained for it.
+
+def random(pool: Pool, ipc: int) -> Tensor:
+    """Uniformly, without replacement."""
+    return torch.randperm(pool.size, generator=pool.generator)[:ipc]
+
+
+def herding(pool: Pool, ipc: int) -> Tensor:
+    """The running mean of the features follows the pool's (Welling 2009)."""
+    return subset.herding(pool.features, ipc)
+
+
+def k_center(pool: Pool, ipc: int) -> Tensor:
+    """Farthest-first: every image has a chosen one near it in feature space."""
+    return subset.k_center(pool.features, ipc)
+
+
+def medoids(pool: Pool, ipc: int) -> Tensor:
+    """The images nearest the centres of k-means in feature space."""
+    return subset.medoids(pool.features, ipc, seed=pool.generator.initial_seed())
+
+
+def most_confident(pool: Pool, ipc: int) -> Tensor:
+    """Of the images the classifier gets right, those it is surest of (CaO2's first stage for few images per class)."""
+    return _ranked(pool, pool.confidence, ipc)
+
+
+def least_confident(pool: Pool, ipc: int) -> Tensor:
+    """Of the images the classifier gets right, those it is least sure of (CaO2's first stage for many)."""
+    return _ranked(pool, -pool.confidence, ipc)
+
+
+def _ranked(pool: Pool, score: Tensor, ipc: int) -> Tensor:
+    """The best by score among the right ones; wrong ones follow, surest first, where the right are too few."""
+    order = torch.argsort(torch.where(pool.correct, score, pool.confidence - 3), descending=True, stable=True)
+    return order[:ipc]
+
+
+def difficulty(pool: Pool, ipc: int) -> Tensor:
+    """Difficulties log(1 - confidence) spread like the real images' (after DiffGuideSamp, ICCVW 2025).
+
+    The real difficulties are cut at ipc evenly spaced quantiles; each takes the free image nearest to it.
+    """
+    ours, real = (torch.log((1 - c.double()).clamp_min(1e-6)) for c in (pool.confidence, pool.real_confidence))
+    targets = torch.quantile(real, (torch.arange(ipc, dtype=torch.float64) + 0.5) / ipc)
+    free, picked = torch.ones(pool.size, dtype=torch.bool), []
+    for target in targets[torch.randperm(ipc, generator=pool.generator)]:
+        picked.append(int((ours - target).abs().masked_fill(~free, torch.inf).argmin()))
+        free[picked[-1]] = False
+    return torch.tensor(picked)
+
+
+GROUPS = 2000
+"""Candidate groups that `moments` draws per class."""
+
+
+def moments(pool: Pool, ipc: int) -> Tensor:
+    """Of many random groups, the one whose moments are nearest the real images' (D3HR's metric, ICML 2025).
+
+    |mean - mu| + |std - sigma| + 0.1 |skew - real skew| over features; the last two only from 2 images up.
     """
 
-    choose: Callable[[Pool, int], Tensor]
-    wants_features: bool = True
+    def describe(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean, std = x.mean(-2), x.std(-2, correction=0)
+        skew = ((x - mean.unsqueeze(-2)) / std.unsqueeze(-2).clamp_min(1e-6)).pow(3).mean(-2)
+        return mean, std, skew
+
+    real, best, chosen = describe(pool.real_features), torch.inf, None
+    weights = (1.0, 1.0, 0.1) if ipc > 1 else (1.0, 0.0, 0.0)
+    for _ in range(GROUPS):
+        group = torch.randperm(pool.size, generator=pool.generator)[:ipc]
+        gaps = [(a - b).norm() for a, b in zip(describe(pool.features[group]), real, strict=True)]
+        score = sum(weight * gap for weight, gap in zip(weights, gaps, strict=True))
+        if score < best:
+            best, chosen = score, group
+    return chosen
 
 
 SELECTORS: MappingProxyType[str, Selector] = MappingProxyType(
     {
-        "random": Selector(
-            lambda pool, ipc: torch.randperm(pool.size, generator=pool.generator)[:ipc], wants_features=False
-        ),
-        "herding": Selector(lambda pool, ipc: subset.herding(pool.features, ipc)),
+        "random": random,
+        "herding": herding,
+        "k_center": k_center,
+        "medoids": medoids,
+        "most_confident": most_confident,
+        "least_confident": least_confident,
+        "difficulty": difficulty,
+        "moments": moments,
     }
 )
 """Selectors by name."""
@@ -62,8 +141,8 @@ class SelectConfig(DataConfig):
     pool: str = ""
     """What to choose from: a folder of gendd sample, or a distilled-set file."""
     selector: str = "herding"
-    """How: random, or herding (the running mean follows the class mean, in the features of a classifier trained on the
-    real training images)."""
+    """How: random; or by a classifier trained on the real training images: herding, k_center, medoids,
+    most_confident, least_confident, difficulty (spread like the real images'), moments (nearest mean, std, skew)."""
     ipc: int = 10
     """Images per class."""
     network: str = "convnet3"
@@ -116,11 +195,13 @@ def select(
         f"the pool has {len(members[smallest])} images of class {smallest} ('{data.class_names[smallest]}'), ipc is "
         f"{ipc}. Sample more, or choose a smaller ipc.",
     )
-    features = classifier_features(pool, data, network, seed, pick_device(device)) if rule.wants_features else None
-    chosen = []
-    for k, own in enumerate(members):
-        of_class = Pool(len(own), None if features is None else features[own], stream(seed, "select", k))
-        chosen.append(own[rule.choose(of_class, ipc)])
+    views = (
+        classifier_views(pool, data, network, seed, pick_device(device)) if rule is not random else [{}] * len(members)
+    )
+    chosen = [
+        own[rule(Pool(len(own), stream(seed, "select", k), **view), ipc)]
+        for k, (own, view) in enumerate(zip(members, views, strict=True))
+    ]
     index = torch.cat(chosen)
     method = f"{pool.meta.get('method', 'pool')}+{selector}"
     config = {"selector": selector, "network": network, "pool": pool.meta.get("config"), "pool_images": len(pool)}
@@ -128,10 +209,31 @@ def select(
     return DistilledSet(pool.images[index], labels[index], meta)
 
 
-def classifier_features(dset: DistilledSet, data: ImageData, network: str, seed: int, device: torch.device) -> Tensor:
-    """Features (N, D), float32, of a set's images by one classifier trained on the real training images."""
+def classifier_views(
+    pool: DistilledSet, data: ImageData, network: str, seed: int, device: torch.device
+) -> list[dict[str, Tensor]]:
+    """For each class, what a classifier trained on the real training images makes of the pool and of those images."""
     classifier = fidelity.real_classifier(data, network, seed, device)
-    return fidelity.features(classifier.network(0), dset.images, classifier.preprocess).cpu()
+    net = classifier.network(0)
+    ours = [fidelity.features(net, images, classifier.preprocess) for images in (pool.images, data.train_images)]
+    with torch.inference_mode():
+        guesses = [torch.softmax(net.classifier(features), dim=1).cpu() for features in ours]
+    labels, views = (pool.hard_labels, data.train_labels), []
+    for k in range(data.num_classes):
+        (own, sure), (real, real_sure) = (
+            (features.cpu()[label == k], guess[label == k])
+            for features, guess, label in zip(ours, guesses, labels, strict=True)
+        )
+        views.append(
+            {
+                "features": own,
+                "real_features": real,
+                "confidence": sure[:, k],
+                "real_confidence": real_sure[:, k],
+                "correct": sure.argmax(1) == k,
+            }
+        )
+    return views
 
 
 def main(argv: Sequence[str] | None = None) -> None:
