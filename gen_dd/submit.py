@@ -1,0 +1,148 @@
+"""Command: a submission to the ECCV 2024 dataset-distillation challenge from a set, scored before it is ready.
+
+The challenge reads FOLDER/cifar100.pt or FOLDER/tinyimagenet.pt: one bare float tensor (K x ipc, C, H, W), class by
+class, already normalised with the challenge's constants; labels are implied by the order.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from core_dd import cli, files, readers
+from core_dd.config import load_config
+from core_dd.data import DataConfig, ImageData
+from core_dd.distilled import DistilledSet, new_meta
+from core_dd.errors import pick, require
+from core_dd.evaluate import Scores, evaluate
+from core_dd.preprocess import MeanStd
+
+
+@dataclass(frozen=True)
+class Target:
+    """One of the challenge's datasets: its file and normalisation."""
+
+    file: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+TARGETS = MappingProxyType(
+    {
+        "cifar100": Target("cifar100.pt", (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
+        "tiny_imagenet": Target("tinyimagenet.pt", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    }
+)
+"""The challenge's datasets, by the name of the data."""
+
+TRACK1_IPC = 10
+
+
+@dataclass(kw_only=True)
+class SubmitConfig(DataConfig):
+    """Write, reread, check and score a submission to the ECCV 2024 challenge."""
+
+    set: str = ""
+    """The distilled set: 10 images per class for track 1, anything sampled inside the budget for track 2."""
+    track: int = 1
+    """1 (10 images per class) or 2 (as many as the generator drew; the fullest equal number per class is handed in)."""
+    out: str = ""
+    """The folder to write into."""
+    epochs: int | None = None
+    """Score by a challenge protocol shortened to this many passes, and say so; default: the full protocol."""
+    steps: int | None = None
+    """Score by a challenge protocol shortened to this many steps, and say so."""
+    seed: int = 0
+    """Of the scoring."""
+    device: str | None = None
+    """cpu, cuda, cuda:1; default: cuda where there is one."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.set), "which set? Pass --set FILE_OR_FOLDER.")
+        require(bool(self.out), "where to? Pass --out FOLDER.")
+        require(self.track in (1, 2), f"track must be 1 or 2, got {self.track}.")
+
+
+def to_tensor(dset: DistilledSet, target: Target, classes: int, track: int) -> Tensor:
+    """The challenge's tensor: float32 (K x ipc, C, H, W), class by class, normalised.
+
+    Raises:
+        InputError: soft labels, a class without images, or on track 1 other than 10 images per class.
+    """
+    require(dset.labels.ndim == 1, "the challenge takes no soft labels; give a set with hard labels.")
+    images, labels = dset.decoded()
+    counts = torch.bincount(labels, minlength=classes)
+    ipc = int(counts.min())
+    require(ipc >= 1, f"class {int(counts.argmin())} has no image in the set.")
+    require(
+        track == 2 or bool((counts == TRACK1_IPC).all()),
+        f"track 1 wants {TRACK1_IPC} images per class, the set has {ipc} to {int(counts.max())}. Select 10 first.",
+    )
+    order = torch.cat([torch.nonzero(labels == k).flatten()[:ipc] for k in range(classes)])
+    return normaliser(target).forward(images[order]).contiguous()
+
+
+def from_tensor(path: Path, data: ImageData, target: Target) -> DistilledSet:
+    """Read a submission back as the challenge does: labels by order, pixels through the inverse normalisation.
+
+    Raises:
+        InputError: if the file is damaged, or its tensor has another shape or values that are not finite.
+    """
+    tensor = readers.load_tensors(path)
+    require(isinstance(tensor, Tensor), f"{path} holds a {type(tensor).__name__}, expected one bare tensor.")
+    count = len(tensor) if tensor.ndim == 4 else 0
+    require(
+        tensor.dtype == torch.float32
+        and tensor.shape[1:] == data.shape
+        and count > 0
+        and count % data.num_classes == 0,
+        f"{path} holds {tensor.dtype} of shape {tuple(tensor.shape)}, expected float32 "
+        f"(ipc x {data.num_classes}, {', '.join(map(str, data.shape))}).",
+    )
+    ipc = count // data.num_classes
+    meta = new_meta(data, method="submission", ipc=ipc, seed=0)
+    dset = DistilledSet(normaliser(target).inverse(tensor), torch.arange(data.num_classes).repeat_interleave(ipc), meta)
+    dset.check(data, where=str(path))
+    return dset
+
+
+def normaliser(target: Target) -> MeanStd:
+    """The challenge's normalisation."""
+    return MeanStd({"mean": torch.tensor(target.mean), "std": torch.tensor(target.std)})
+
+
+def submit(config: SubmitConfig) -> tuple[Path, Scores]:
+    """Write the submission, read it back, check and score it.
+
+    Raises:
+        InputError: data that is not the challenge's, a set that does not fit, or a file that exists.
+    """
+    data = config.load_data(config.seed)
+    target = pick(TARGETS, data.name, "challenge dataset")
+    path = Path(config.out) / target.file
+    require(not path.exists(), f"{path} exists. Choose another --out or remove it first.")
+    dset = DistilledSet.load(config.set)
+    dset.check(data, where=config.set)
+    tensor = to_tensor(dset, target, data.num_classes, config.track)
+    with files.atomic(path) as temporary:
+        torch.save(tensor, temporary)
+    handed_in = from_tensor(path, data, target)
+    scores = evaluate(
+        handed_in, data, protocol="challenge", runs=None, seed=config.seed, device=config.device,
+        epochs=config.epochs, steps=config.steps,
+    )  # fmt: skip
+    files.write_json(path.with_suffix(".scores.json"), scores.to_json())
+    return path, scores
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make one submission."""
+    path, scores = submit(load_config(SubmitConfig, argv, prog="gendd submit"))
+    print(f"{path} is ready: read back, checked, and scored by the challenge protocol: {scores}")
+
+
+if __name__ == "__main__":
+    cli.entry(main)

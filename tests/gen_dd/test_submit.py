@@ -1,0 +1,78 @@
+import dataclasses
+
+import pytest
+import torch
+from conftest import shared_data
+
+from core_dd.data import load_data
+from core_dd.distilled import DistilledSet, new_meta
+from core_dd.errors import InputError
+from gen_dd.submit import TARGETS, SubmitConfig, from_tensor, submit, to_tensor
+
+
+@pytest.fixture
+def data(digits, generator):
+    """20 classes of random colour images that call themselves CIFAR-100."""
+    images = torch.randint(0, 256, (240, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    labels = torch.arange(240) % 20
+    return dataclasses.replace(
+        digits, name="cifar100", train_images=images, train_labels=labels, test_images=images[:40],
+        test_labels=labels[:40], class_names=tuple(map(str, range(20))),
+    )  # fmt: skip
+
+
+def made(data, count):
+    meta = new_meta(data, method="uvit", ipc=None, seed=0)
+    return DistilledSet(data.train_images[:count], data.train_labels[:count], meta)
+
+
+def test_to_tensor__class_by_class_and_normalised(data):
+    tensor = to_tensor(made(data, 200), TARGETS["cifar100"], 20, track=1)
+    assert tensor.shape == (200, 3, 32, 32) and tensor.dtype == torch.float32
+    expected = (data.train_images[7 + 20].float() / 255)[1] * (1 / 0.2564) - 0.4866 / 0.2564
+    assert torch.allclose(tensor[7 * 10 + 1, 1], expected, atol=1e-5)  # class 7's second image, green channel
+
+
+def test_to_tensor__track_2_hands_in_the_fullest_equal_number(data):
+    assert len(to_tensor(made(data, 139), TARGETS["cifar100"], 20, track=2)) == 120  # 6 or 7 per class
+
+
+def test_to_tensor__track_1_wants_ten(data):
+    with pytest.raises(InputError, match="track 1 wants 10 images per class, the set has 6 to 7"):
+        to_tensor(made(data, 139), TARGETS["cifar100"], 20, track=1)
+
+
+def test_from_tensor__round_trip(data, tmp_path):
+    torch.save(to_tensor(made(data, 200), TARGETS["cifar100"], 20, track=1), tmp_path / "cifar100.pt")
+    again = from_tensor(tmp_path / "cifar100.pt", data, TARGETS["cifar100"])
+    assert again.labels.tolist() == [k for k in range(20) for _ in range(10)]
+    assert torch.allclose(again.images[71], data.train_images[27].float() / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "tensor", [torch.zeros(199, 3, 32, 32), torch.zeros(200, 3, 28, 28), torch.zeros(200).double()]
+)
+def test_from_tensor__refuses_other_shapes(data, tmp_path, tensor):
+    torch.save(tensor, tmp_path / "cifar100.pt")
+    with pytest.raises(InputError, match=r"expected float32 \(ipc x 20, 3, 32, 32\)"):
+        from_tensor(tmp_path / "cifar100.pt", data, TARGETS["cifar100"])
+
+
+def test_submit__only_challenge_data(tmp_path):
+    with pytest.raises(InputError, match="unknown challenge dataset 'digits'"):
+        submit(SubmitConfig(data="digits", set="x.safetensors", out=str(tmp_path)))
+
+
+def test_submit__on_real_cifar100(tmp_path):
+    """Ten real images per class, written, reread and scored by two steps of the challenge protocol."""
+    place = shared_data("cifar100")
+    data = load_data(f"parquet:{place}")
+    index = torch.cat([members[:10] for members in data.class_indices()])
+    meta = new_meta(data, method="random", ipc=10, seed=0)
+    DistilledSet(data.train_images[index], data.train_labels[index], meta).save(tmp_path / "set.safetensors")
+    options = {"data": f"parquet:{place}", "set": str(tmp_path / "set.safetensors"), "out": str(tmp_path / "out")}
+    path, scores = submit(SubmitConfig(**options, steps=2))
+    assert torch.load(path, weights_only=True).shape == (1000, 3, 32, 32)
+    assert len(scores.accuracies) == 3 and scores.record["smoke"]
+    with pytest.raises(InputError, match="exists"):
+        submit(SubmitConfig(**options, steps=2))
