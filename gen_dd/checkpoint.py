@@ -61,7 +61,7 @@ def load_official(
         isinstance(state, Mapping) and "pos_embed" in state and "patch_embed.proj.weight" in state,
         f"{path} holds no U-ViT: expected a state_dict with pos_embed, patch_embed.proj.weight, in_blocks.* ...",
     )
-    model, report = adapt(dict(state), num_classes, drop_labels, image_size, generator, where=str(path))
+    model, report = adapt(state, num_classes, drop_labels, image_size, generator, where=str(path))
     print(f"{path}:\n{report}", file=sys.stderr)
     return model.eval()
 
@@ -73,9 +73,14 @@ def adapt(
     image_size: int | None = None,
     generator: torch.Generator | None = None,
     where: str = "the checkpoint",
+    num_heads: int | None = None,
 ) -> tuple[UViT, Report]:
-    """Build the network a state_dict belongs to, for other labels or images where asked; see `load_official`."""
-    config, report = infer_config(state, where), Report()
+    """Build the network a state_dict belongs to, for other labels or images where asked; see `load_official`.
+
+    `num_heads` is what shapes do not tell; None takes the official network's of that width.
+    """
+    state, config, report = dict(state), infer_config(state, where), Report()
+    config["num_heads"] = num_heads or config["num_heads"]
     labels = state.pop("label_emb.weight", None)
     old_side, old_extra = config["image_size"] // config["patch_size"], 1 if labels is None else 2
     model = UViT(**config | {"num_classes": num_classes, "image_size": image_size or config["image_size"]})

@@ -50,7 +50,7 @@ class SampleConfig:
     steps: int = 50
     """Network evaluations per image."""
     solver: str = "dpmpp_2m"
-    """How noise becomes images: a name of gen_dd.solvers.SOLVERS."""
+    """How noise becomes images: dpmpp_2m (DPM-Solver++ 2M), dpmpp_3m, unipc, ddim, dpm_fast (the official code's)."""
     cfg_scale: float = 0.0
     """Classifier-free guidance s in cond + s (cond - null); 0 is off. Above 0 every step costs two evaluations."""
     batch: int = 250

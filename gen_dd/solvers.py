@@ -1,6 +1,7 @@
 """From noise to images: solvers of the probability-flow ODE, each a function (noise_of, x, steps) -> x.
 
-`noise_of(x, timestep)` is the network's prediction at x_t for the scalar timestep 999 t.
+`noise_of(x, timestep)` is the network's prediction at x_t for the scalar timestep 999 t; x is standard normal noise
+(B, C, H, W) and what is returned is the image at the end of the grid, not clamped.
 """
 
 import warnings
@@ -9,37 +10,30 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from diffusers import DPMSolverMultistepScheduler
+from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 from core_dd.errors import require
-from gen_dd.diffusion import TIME_SCALE, alpha_sigma, log_alpha
+from gen_dd.diffusion import TIME_SCALE, alpha_sigma, half_log_snr, log_alpha, time_of
 
 NoiseOf = Callable[[Tensor, Tensor], Tensor]
+Solver = Callable[[NoiseOf, Tensor, int], Tensor]
 
 T_START, T_END = 1.0, 1e-3
 
 
-class ExactDPMSolver(DPMSolverMultistepScheduler):
-    """diffusers' DPM-Solver++ (Lu et al. 2022) on the exact continuous-time grid, uniform from t = 1 to 1e-3.
+def exact_betas() -> list[float]:
+    """The 1000 betas whose running product of 1 - beta is alpha^2 at t = 1/1000, 2/1000, ..., 1."""
+    grid = torch.linspace(0, 1, 1001, dtype=torch.float64)
+    return (-torch.expm1(2 * log_alpha(grid[1:]) - 2 * log_alpha(grid[:-1]))).tolist()
 
-    The stock class rounds times to a table of 1000 betas; here sigma / alpha is exact at every grid point, and the
-    network is fed 999 t. Agrees with the plain formulas to about 1e-5.
+
+class ExactGrid:
+    """Put before a diffusers scheduler: exact continuous times, uniform from t = 1 to 1e-3.
+
+    The stock classes round times to a table of 1000 betas; here sigma / alpha is exact at every grid point, and the
+    network is fed 999 t. With DPM-Solver++ 2M this agrees with the plain formulas to about 1e-5.
     """
-
-    def __init__(self, solver_order: int = 2) -> None:
-        grid = torch.linspace(0, 1, 1001, dtype=torch.float64)
-        betas = -torch.expm1(2 * log_alpha(grid[1:]) - 2 * log_alpha(grid[:-1]))
-        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)  # diffusers on numpy 2
-        super().__init__(
-            trained_betas=betas.tolist(),
-            solver_order=solver_order,
-            prediction_type="epsilon",
-            algorithm_type="dpmsolver++",
-            solver_type="midpoint",
-            final_sigmas_type="sigma_min",
-            timestep_spacing="linspace",
-        )
 
     def set_timesteps(self, num_inference_steps: int | None = None, device: Any = None, **options: Any) -> None:
         """Lay `num_inference_steps` + 1 exact times; the last step is of lower order only below 10 steps."""
@@ -55,26 +49,88 @@ class ExactDPMSolver(DPMSolverMultistepScheduler):
         self.set_begin_index(0)
 
 
-def dpmpp_2m(noise_of: NoiseOf, x: Tensor, steps: int) -> Tensor:
-    """DPM-Solver++ multistep of order 2: one network evaluation per step.
+class ExactDPMSolver(ExactGrid, DPMSolverMultistepScheduler):
+    """DPM-Solver++ multistep (Lu et al. 2022) of order 1 (DDIM), 2 or 3 on the exact grid."""
 
-    Args:
-        noise_of: predicted noise at (x, 999 t).
-        x: standard normal noise, (B, C, H, W).
-        steps: network evaluations, >= 1.
 
-    Returns:
-        The image at t = 1e-3, like `x`, not clamped.
+class ExactUniPC(ExactGrid, UniPCMultistepScheduler):
+    """UniPC (Zhao et al. 2023) on the exact grid."""
+
+
+def _multistep(cls: type, order: int, **options: Any) -> Solver:
+    """A solver that steps one of the schedulers above: one network evaluation per step."""
+
+    def solve(noise_of: NoiseOf, x: Tensor, steps: int) -> Tensor:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)  # diffusers on numpy 2
+            scheduler = cls(
+                trained_betas=exact_betas(),
+                solver_order=order,
+                prediction_type="epsilon",
+                final_sigmas_type="sigma_min",
+                timestep_spacing="linspace",
+                **options,
+            )
+            scheduler.set_timesteps(steps, device=x.device)
+        for timestep in scheduler.timesteps:
+            x = scheduler.step(noise_of(x, timestep), timestep, x).prev_sample
+        return x
+
+    return solve
+
+
+def dpm_fast(noise_of: NoiseOf, x: Tensor, steps: int) -> Tensor:
+    """The official code's sampler, "DPM-Solver-fast" (Lu et al. 2022): singlestep, noise prediction, orders 3, 2, 1.
+
+    K = steps // 3 + 1 intervals of equal lambda from t = 1 to 1e-4; all of order 3 but the last one or two, so that the
+    network is evaluated exactly `steps` times.
     """
-    scheduler = ExactDPMSolver()
-    scheduler.set_timesteps(steps, device=x.device)
-    for timestep in scheduler.timesteps:
-        x = scheduler.step(noise_of(x, timestep), timestep, x).prev_sample
+    require(steps >= 1, f"steps must be >= 1, got {steps}.")
+    count = steps // 3 + 1
+    orders = {0: [3] * (count - 2) + [2, 1], 1: [3] * (count - 1) + [1], 2: [3] * (count - 1) + [2]}[steps % 3]
+    ends = half_log_snr(torch.tensor([1.0, 1e-4], dtype=torch.float64))
+    grid = torch.linspace(float(ends[0]), float(ends[1]), count + 1, dtype=torch.float64)
+    for low, high, order in zip(grid[:-1], grid[1:], orders, strict=True):
+        x = _singlestep(noise_of, x, low, high, order)
     return x
 
 
-SOLVERS: MappingProxyType[str, Callable[[NoiseOf, Tensor, int], Tensor]] = MappingProxyType({"dpmpp_2m": dpmpp_2m})
-"""Solvers by name."""
+def _singlestep(noise_of: NoiseOf, x: Tensor, low: Tensor, high: Tensor, order: int) -> Tensor:
+    """One interval of DPM-Solver from lambda `low` to `high` (algorithms 1 and 2 of the paper)."""
+    h, (alpha_s, _) = high - low, alpha_sigma(time_of(low))
+
+    def noise(at: Tensor, x: Tensor) -> Tensor:
+        return noise_of(x, (TIME_SCALE * time_of(at)).to(x))
+
+    def first_order(to: Tensor) -> Tensor:
+        alpha, sigma = alpha_sigma(time_of(to))
+        return float(alpha / alpha_s) * x - float(sigma * torch.expm1(to - low)) * start
+
+    start, (_, sigma_t) = noise(low, x), alpha_sigma(time_of(high))
+    if order == 1:
+        return first_order(high)
+    if order == 2:
+        middle = noise(low + h / 2, first_order(low + h / 2))
+        return first_order(high) - float(sigma_t * torch.expm1(h)) * (middle - start)
+    first = noise(low + h / 3, first_order(low + h / 3))
+    part, sigma = 2 * h / 3, alpha_sigma(time_of(low + 2 * h / 3))[1]
+    x2 = first_order(low + part) - float(2 * sigma * (torch.expm1(part) / part - 1)) * (first - start)
+    second = noise(low + part, x2)
+    return first_order(high) - float(1.5 * sigma_t * (torch.expm1(h) / h - 1)) * (second - start)
+
+
+DPMPP = {"algorithm_type": "dpmsolver++", "solver_type": "midpoint"}
+
+SOLVERS: MappingProxyType[str, Solver] = MappingProxyType(
+    {
+        "dpmpp_2m": _multistep(ExactDPMSolver, 2, **DPMPP),
+        "dpmpp_3m": _multistep(ExactDPMSolver, 3, **DPMPP),
+        "ddim": _multistep(ExactDPMSolver, 1, **DPMPP),
+        "unipc": _multistep(ExactUniPC, 2),
+        "dpm_fast": dpm_fast,
+    }
+)
+"""Solvers by name; each evaluates the network `steps` times."""
 
 
 def guided(model: Callable[..., Tensor], labels: Tensor, cfg_scale: float, null_class: int) -> NoiseOf:

@@ -9,6 +9,7 @@ import contextlib
 import datetime
 import shutil
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,10 +30,11 @@ from core_dd.errors import pick, require
 from core_dd.rng import stream
 from core_dd.run import Run
 from core_dd.speed import bf16_pays, can_compile, peak_mib, pick_device
+from gen_dd.checkpoint import adapt, load_official
 from gen_dd.diffusion import TIME_SCALE, add_noise, drop_labels, noise_loss
-from gen_dd.sample import LARGE, Sampler
+from gen_dd.sample import Sampler
 from gen_dd.uvit import PRESETS, UViT
-from gen_dd.weights import save_model
+from gen_dd.weights import load_model, save_model
 
 STATE = "state.pt"
 
@@ -49,6 +51,9 @@ class TrainConfig(DataConfig):
     """Size of the network: a name of gen_dd.uvit.PRESETS. Image size and channels come from the data."""
     patch_size: int | None = None
     """Side of a patch; default: the preset's."""
+    init_from: str | None = None
+    """Start from other weights: an official checkpoint (.pth) or a model folder; the network is then theirs, not the
+    preset's. Labels of another dataset are dropped, positions resized; what was kept is said."""
     steps: int = 10000
     """Optimiser steps."""
     max_seconds: float | None = None
@@ -73,10 +78,10 @@ class TrainConfig(DataConfig):
     """Decay of the moving average of the weights that samples are drawn with, constant from the first step on."""
     hflip: bool | None = None
     """Mirror half of the images; default: where the dataset's labels allow it."""
-    bf16: bool | None = None
-    """Compute in bf16. Default: where the hardware does it faster and the network has more than 5M parameters."""
-    compile: bool | None = None
-    """Compile the network. Default: on CUDA, and on CPUs when it has more than 5M parameters."""
+    bf16: bool = True
+    """Compute in bf16 where the hardware does it faster; weights, average and optimiser stay in fp32."""
+    compile: bool = True
+    """Compile the network where that works; it costs some seconds at the start."""
     checkpointing: bool = False
     """Keep only the inputs of the blocks for the backward pass: a third more time for far less memory."""
     seed: int = 0
@@ -183,9 +188,8 @@ class Trainer:
     def __init__(self, config: TrainConfig, data: ImageData) -> None:
         self.config, self.data = config, data
         model = make_model(config, data)
-        large = sum(parameter.numel() for parameter in model.parameters()) > LARGE
         kind = pick_device(config.device).type
-        bf16 = bf16_pays(kind) and (large or kind == "cuda") if config.bf16 is None else config.bf16
+        bf16 = config.bf16 and bf16_pays(kind)
         AcceleratorState._reset_state()  # an earlier training in this process may have had another precision
         self.accelerator = Accelerator(cpu=kind == "cpu", mixed_precision="bf16" if bf16 else "no")
         self.device, self.processes = self.accelerator.device, self.accelerator.num_processes
@@ -208,7 +212,7 @@ class Trainer:
         self.ema = EMAModel(
             self.model.parameters(), decay=config.ema_decay, min_decay=config.ema_decay, update_after_step=-1
         )
-        if (config.compile if config.compile is not None else large or kind == "cuda") and can_compile(kind):
+        if config.compile and can_compile(kind):
             self.model.compile(dynamic=False)
         self.network, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
         self.batches = Batches(
@@ -317,11 +321,37 @@ def make_model(config: TrainConfig, data: ImageData) -> UViT:
     """
     channels, height, width = data.shape
     require(height == width, f"U-ViT wants square images, {data.name} has {width}x{height}. Pass --image_size.")
+    if config.init_from is not None:
+        return initialised_from(Path(config.init_from), data, config.seed)
     sizes = dict(PRESETS[config.preset]) | {"image_size": height, "in_channels": channels}
     sizes["patch_size"] = config.patch_size or sizes["patch_size"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(config.seed, "weights").initial_seed())
         return UViT(**sizes, num_classes=data.num_classes)
+
+
+def initialised_from(place: Path, data: ImageData, seed: int) -> UViT:
+    """The network whose weights are at `place`, fitted to the labels and size of `data`; says what was kept on stderr.
+
+    Raises:
+        InputError: no or damaged weights, or images with another number of channels.
+    """
+    generator, options = stream(seed, "weights"), {"image_size": data.shape[1], "num_classes": data.num_classes}
+    if place.is_dir():
+        model, card = load_model(place)
+        known = card.get("fingerprint") == data.fingerprint
+        heads = model.config.num_heads
+        model, report = adapt(
+            model.state_dict(), drop_labels=not known, generator=generator, num_heads=heads, **options
+        )
+        print(f"{place}:\n{report}", file=sys.stderr)
+    else:
+        model = load_official(place, generator=generator, **options)
+    require(
+        model.config.in_channels == data.shape[0],
+        f"{place} was trained on images of {model.config.in_channels} channels, {data.name} has {data.shape[0]}.",
+    )
+    return model.train()
 
 
 def train(config: TrainConfig) -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -18,12 +19,15 @@ from gen_dd.weights import load_model
 ROOT = Path(__file__).parent.parent.parent
 QUICK = {
     "steps": 12, "batch_size": 8, "warmup": 2, "lr": 1e-3, "ema_decay": 0.9, "log_every": 1, "checkpoint_every": 4,
-    "grid_every": 0, "tracker": "none", "device": "cpu", "limit_per_class": 8,
+    "grid_every": 0, "tracker": "none", "device": "cpu", "limit_per_class": 8, "bf16": False, "compile": False,
 }  # fmt: skip
 
 
 def flags(**options):
-    return [word for name, value in (QUICK | options).items() for word in (f"--{name}", str(value))]
+    words = [
+        (f"--no_{name}",) if value is False else (f"--{name}", str(value)) for name, value in (QUICK | options).items()
+    ]
+    return [word for pair in words for word in pair]
 
 
 def launch(*command, **options):
@@ -151,6 +155,32 @@ def test_batches__images_are_in_range_and_flips_mirror(digits):
 def test_make_model__weights_come_from_the_seed(digits):
     a, b, c = (make_model(TrainConfig(seed=seed), digits) for seed in (0, 0, 1))
     assert torch.equal(a.pos_embed, b.pos_embed) and not torch.equal(a.pos_embed, c.pos_embed)
+
+
+def test_init_from__a_model_folder_keeps_its_weights(whole, digits, capsys):
+    source, _ = load_model(whole)
+    same = make_model(TrainConfig(init_from=str(whole)), digits)
+    assert all(torch.equal(a, b) for a, b in zip(source.parameters(), same.parameters(), strict=True))
+    larger = make_model(TrainConfig(init_from=str(whole)), load_data("digits", image_size=16))
+    assert larger.config.image_size == 16 and larger.config.num_heads == source.config.num_heads
+    text = capsys.readouterr().err
+    assert "patch positions resized from 4x4 to 8x8" in text and "dropped label_emb.weight" in text
+
+
+def test_init_from__official_checkpoint(whole, digits, tmp_path, capsys):
+    state = load_model(whole)[0].state_dict()
+    state.pop("label_emb.weight")
+    state["pos_embed"] = state["pos_embed"][:, 1:]
+    torch.save(state, tmp_path / "official.pth")
+    model = make_model(TrainConfig(init_from=str(tmp_path / "official.pth")), digits)
+    assert torch.equal(model.pos_embed[:, 1:], state["pos_embed"]) and model.config.num_classes == 10
+    assert "a label position was put before the others" in capsys.readouterr().err
+
+
+def test_init_from__other_channels(whole, digits):
+    colour = dataclasses.replace(digits, train_images=digits.train_images.repeat(1, 3, 1, 1))
+    with pytest.raises(InputError, match="trained on images of 1 channels, digits has 3"):
+        make_model(TrainConfig(init_from=str(whole)), colour)
 
 
 def test_train__stops_on_a_diverged_loss(tmp_path):
