@@ -56,47 +56,44 @@ class DSA:
         """The operations, in order."""
         return self.strategy.split("_")
 
-    def siamese(
-        self, real: Tensor, syn: Tensor, generator: torch.Generator | Sequence[torch.Generator]
-    ) -> tuple[Tensor, Tensor]:
+    def siamese(self, real: Tensor, syn: Tensor, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
         """The same transform for every real and synthetic image of a group, another one for each group.
 
         Args:
             real: (G, B, C, H, W). syn: (G, M, C, H, W); M may differ from B.
-            generator: of the G draws, which depend on neither B nor M; or one for each group, which makes a group's
-                transform independent of the other groups too.
+            generators: one per group; what it gives depends on neither B nor M, nor on the other groups.
 
         Returns:
             Both, transformed; differentiable.
         """
-        require(len(real) == len(syn), f"siamese augmentation needs one synthetic group per real one: {len(syn)}.")
-        if isinstance(generator, torch.Generator):
-            operations, u = self._draw(len(real), 1, generator)
-        else:
-            draws = [self._draw(1, 1, own) for _, own in zip(real, generator, strict=True)]
-            operations, u = [names for name, _ in draws for names in name], torch.cat([u for _, u in draws])
+        operations, u = self._draw(1, generators)
         return self._apply(real, operations, u), self._apply(syn, operations, u)
 
     def per_image(self, x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """A transform of its own for every image; group g draws from `generators[g]` alone.
+        """A transform of its own for every image.
 
         Args:
             x: (G, B, C, H, W).
+            generators: one per group.
 
         Returns:
             (G, B, C, H, W); differentiable.
         """
-        draws = [self._draw(1, x.shape[1], generator) for _, generator in zip(x, generators, strict=True)]
-        return self._apply(x, [name for names, _ in draws for name in names], torch.cat([u for _, u in draws]))
+        operations, u = self._draw(x.shape[1], generators)
+        return self._apply(x, operations, u)
 
-    def _draw(self, groups: int, images: int, generator: torch.Generator) -> tuple[list[list[str]], Tensor]:
+    def _draw(self, images: int, generators: Sequence[torch.Generator]) -> tuple[list[list[str]], Tensor]:
         """Each group's operations, and u ~ U[0, 1), (groups, images, 11), whatever they are."""
-        choice = torch.randint(len(self.names), (groups,), generator=generator, device=generator.device)
-        u = torch.rand(groups, images, DSA_DRAWS, generator=generator, device=generator.device)
-        return [self.names if self.mode == "M" else [self.names[i]] for i in choice.tolist()], u
+        operations, u = [], []
+        for own in generators:
+            chosen = int(torch.randint(len(self.names), (), generator=own, device=own.device))
+            operations.append(self.names if self.mode == "M" else [self.names[chosen]])
+            u.append(torch.rand(images, DSA_DRAWS, generator=own, device=own.device))
+        return operations, torch.stack(u)
 
     def _apply(self, x: Tensor, operations: list[list[str]], u: Tensor) -> Tensor:
-        """Groups with the same operations are transformed together."""
+        """Transform x (G, B, ...) by u (G, B or 1, 11); groups with the same operations go together."""
+        require(len(x) == len(u), f"augmentation needs one generator per group: {len(x)} groups, {len(u)} generators.")
         u, parts, order = u.to(x.device).expand(-1, x.shape[1], -1), [], []
         for names in sorted({*map(tuple, operations)}):
             groups = [g for g, own in enumerate(operations) if tuple(own) == names]

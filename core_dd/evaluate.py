@@ -41,6 +41,8 @@ class EvaluateConfig(DataConfig):
     """Shorten a protocol that counts passes to this E; the score is marked smoke and never ranked."""
     steps: int | None = None
     """Shorten any protocol to this many steps; the score is marked smoke and never ranked."""
+    smoke: bool = False
+    """Mark the score as smoke although the protocol is whole, because the set itself comes from a shortened run."""
     fidelity: bool = False
     """Also measure the set's distance from the real images (classifier_frechet)."""
     seed: int = 0
@@ -98,7 +100,7 @@ class Scores:
 
     def __str__(self) -> str:
         interval = f", 95 % interval {100 * self.ci95[0]:.2f} to {100 * self.ci95[1]:.2f}" if self.ci95 else ""
-        shortened = " [smoke: shortened protocol]" if self.record.get("smoke") else ""
+        shortened = " [smoke]" if self.record.get("smoke") else ""
         return f"{100 * self.mean:.2f} +- {100 * self.std:.2f} % over {len(self.accuracies)}{interval}{shortened}"
 
 
@@ -213,6 +215,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with_fidelity=config.fidelity,
     )
     scores.record["set"] |= {"name": config.name, "path": None if config.set == REAL else config.set}
+    scores.record["smoke"] = scores.record["smoke"] or config.smoke
     scores.record["config"] = to_dict(config)
     files.write_json(out, scores.to_json())
     print(f"{config.name or config.set} on {data.name}, {config.protocol}, {config.network}: {scores}\n{out}")

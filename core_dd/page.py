@@ -195,7 +195,7 @@ def _provenance(entries: Sequence[Entry], colours: dict[str, int]) -> str:
             "scores": str(entry.file),
             "set": f"{record['set'].get('path')} (hash {record['set'].get('hash')})",
             "data": f"{entry.data} (fingerprint {entry.fingerprint})",
-            "protocol": f"{entry.protocol}{', shortened (smoke)' if entry.smoke else ''}",
+            "protocol": f"{entry.protocol}{' (smoke)' if entry.smoke else ''}",
             "network": entry.network,
             "seed": str(record.get("seed")),
             "accuracies": ", ".join(f"{value:.2f} %" for value in entry.accuracies),

@@ -10,11 +10,9 @@ from typing import Any
 
 from core_dd import published
 from core_dd.errors import InputError, require
+from core_dd.evaluate import REAL
 from core_dd.files import read_json
 from core_dd.published import PublishedRow
-
-FULL_TRAINING_SET = "real"
-"""The method name of a score trained on all real training images; papers call it "Whole"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +34,9 @@ class Entry:
     interval: tuple[float, float] | None
     """95 % interval of the mean; None for a single run."""
     seconds: float
+    """What the score took: training the classifiers and testing them."""
+    made_in: float | None
+    """Seconds that making the set took, as its file says."""
     smoke: bool
     distances: dict[str, float]
     """Fidelity of the set under the names in the score, e.g. classifier_frechet."""
@@ -91,7 +92,7 @@ def find_scores(places: Sequence[str | Path]) -> list[Path]:
     for place in places:
         path = Path(place)
         if path.is_dir():
-            hits = sorted(path.rglob("scores*.json"))
+            hits = sorted(path.rglob("scores.json"))
         elif path.is_file():
             hits = [path]
         else:
@@ -127,6 +128,7 @@ def read_entry(path: Path) -> Entry:
             std=100 * float(record["std"]),
             interval=None if interval is None else (100 * float(interval[0]), 100 * float(interval[1])),
             seconds=float(record["seconds"]),
+            made_in=(dset.get("cost") or {}).get("seconds"),
             smoke=bool(record["smoke"]),
             distances={name: float(value) for name, value in (record.get("fidelity") or {}).items()},
             record=record,
@@ -209,13 +211,18 @@ def notes(groups: Sequence[Group]) -> list[str]:
     if any(entry.close for entry in entries):
         said.append("≈ beside a rank: the 95 % interval overlaps that of the set ranked just above.")
     if any(entry.smoke for entry in entries):
-        said.append("Smoke scores were measured with a shortened protocol. They are shown, but never ranked.")
+        said.append("Smoke scores, whose protocol or set was cut short, are shown but never ranked.")
     if len(groups) > 1:
         said.append("Scores on different data, protocols or networks stand in separate tables and do not compare.")
     if len({entry.images for entry in entries}) > 1:
         said.append("Sets of different size are ranked together; compare methods at equal images per class (ipc).")
     if len({len(entry.accuracies) for entry in entries}) > 1:
         said.append("Some scores rest on more classifiers than others; see column n.")
+    if any(entry.made_in is not None for entry in entries):
+        said.append(
+            "made in s is the time the set's own file states: distilling, or sampling the pool (selections carry their "
+            "pool's), without training the generator."
+        )
     if any("classifier_frechet" in entry.distances for entry in entries):
         said.append(
             "classifier_frechet is the Fréchet distance in the features of a classifier trained on the real data, "
@@ -259,7 +266,7 @@ def published_text(row: PublishedRow) -> str:
     return percent if row.std is None else f"{percent} ± {row.std:.1f}"
 
 
-HEADINGS = ("#", "set", "ipc", "images", "accuracy %", "95 % interval", "n", "seconds")
+HEADINGS = ("#", "set", "ipc", "images", "accuracy %", "95 % interval", "n", "made in s", "scored in s")
 
 
 def cells(group: Group) -> list[list[str]]:
@@ -276,8 +283,9 @@ def cells(group: Group) -> list[list[str]]:
                 accuracy(entry),
                 "-" if entry.interval is None else f"{entry.interval[0]:.1f} to {entry.interval[1]:.1f}",
                 str(len(entry.accuracies)),
+                "-" if entry.made_in is None else f"{entry.made_in:.1f}",
                 f"{entry.seconds:.1f}",
-                *(f"{entry.distances[name]:.3g}" if name in entry.distances else "-" for name in names),
+                *(_short(entry.distances[name]) if name in entry.distances else "-" for name in names),
             ]
         )
     return rows
@@ -332,9 +340,9 @@ def _overlap(a: Entry, b: Entry) -> bool:
 
 
 def _plain(name: str) -> str:
-    """A method's name without case, hyphens and spaces; the full training set is called the same everywhere."""
+    """A method's name without case, hyphens and spaces; the full training set is "Whole" in papers."""
     plain = re.sub(r"[^a-z0-9+]", "", name.lower())
-    return "whole" if plain == FULL_TRAINING_SET else plain
+    return "whole" if plain == REAL else plain
 
 
 def _merged(rows: Sequence[PublishedRow]) -> tuple[PublishedRow, ...]:
@@ -348,6 +356,11 @@ def _merged(rows: Sequence[PublishedRow]) -> tuple[PublishedRow, ...]:
             notes = "; ".join(dict.fromkeys(note for note in (twin.note, row.note) if note))
             merged[merged.index(twin)] = replace(twin, source=f"{twin.source}; {row.source}", note=notes)
     return tuple(merged)
+
+
+def _short(distance: float) -> str:
+    """Three digits; what rounding leaves of zero is zero."""
+    return "0" if abs(distance) < 1e-6 else f"{distance:.3g}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -9,8 +9,10 @@ from pathlib import Path
 from core_dd import cli, files, pictures
 from core_dd.charts import Line
 from core_dd.config import load_config, to_yaml
+from core_dd.data import DataConfig
 from core_dd.distilled import DistilledSet
 from core_dd.errors import InputError, require
+from core_dd.evaluate import REAL, real_set
 from core_dd.page import Panel, Picture, page
 from core_dd.ranking import (
     Entry,
@@ -66,17 +68,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Everything is read and checked before anything is written.
     groups = grouped([read_entry(path) for path in find_scores(config.scores)])
     entries = [entry for group in groups for entry in group.entries]
-    panels = [*_score_panels(entries), *(panel for place in config.runs for panel in _run_panels(Path(place)))]
+    colours = {digest: i for i, digest in enumerate(dict.fromkeys(entry.record["set"]["hash"] for entry in entries))}
+    panels = [panel for place in config.runs for panel in _run_panels(Path(place))]
+    panels += [panel for group in groups for panel in _score_panel(group, colours)]
     for group in groups:
         print(f"\n{group.title}\n{text_table(cells(group))}")
-    print("\n" + "\n".join(f"- {note}" for note in notes(groups)))
+    print("\n≈: the 95 % interval overlaps that of the set above. What compares with what is said in the report.")
     if config.dry_run:
         print("\n" + to_yaml(config), end="")
         return
 
     # The folder appears whole or not at all.
     shown = {entry.record["set"]["hash"]: entry for entry in reversed(entries)}
-    colours = {digest: i for i, digest in enumerate(dict.fromkeys(entry.record["set"]["hash"] for entry in entries))}
     drawn = [_picture(shown[digest], config.per_class) for digest in colours]
     with files.atomic(folder) as temporary:
         (temporary / "pictures").mkdir(parents=True)
@@ -136,17 +139,11 @@ def _with_flag(argv: Sequence[str]) -> list[str]:
 
 def _picture(entry: Entry, per_class: int) -> Picture:
     """The grid of an entry's set, if its file is still there and still the one that was scored."""
-    place, digest = entry.record["set"].get("path"), entry.record["set"]["hash"]
-    dset, why = None, "the score names no file"
-    if place:
-        try:
-            dset = DistilledSet.load(next((p for p in (Path(place), entry.file.parent / place) if p.exists()), place))
-        except InputError as error:
-            why = str(error)
-    if dset is not None and dset.digest() != digest:
-        dset, why = None, f"{place} has changed since it was scored"
-    if dset is None:
-        return Picture(label=entry.label, png=None, caption=f"No picture: {why}")
+    try:
+        dset = _load_set(entry)
+        require(dset.digest() == entry.record["set"]["hash"], "the set has changed since it was scored.")
+    except InputError as error:
+        return Picture(label=entry.label, png=None, caption=f"No picture: {error}")
     images, labels = dset.decoded()
     counts = (labels if labels.ndim == 1 else labels.argmax(1)).bincount()
     classes = sorted({round(i * (len(counts) - 1) / max(min(len(counts), ROWS) - 1, 1)) for i in range(ROWS)})
@@ -164,19 +161,34 @@ def _picture(entry: Entry, per_class: int) -> Picture:
     )
 
 
-def _score_panels(entries: Sequence[Entry]) -> list[Panel]:
-    """The classifiers' training curves, one chart per quantity, one line per set."""
-    names = dict.fromkeys(name for entry in entries for name in entry.record.get("curves") or {})
-    panels = []
-    for name in names:
-        lines = []
-        for i, entry in enumerate(entries):
-            c = (entry.record.get("curves") or {}).get(name)
-            if c:
-                ys = [sum(v) / len(v) for v in zip(*c)]
-                lines.append(Line(label=entry.label, x=tuple(range(len(ys))), y=tuple(ys), colour=i))
-        panels.append(Panel(title="Classifier training", subtitle=name, lines=tuple(lines), x_label="epoch"))
-    return panels
+def _load_set(entry: Entry) -> DistilledSet:
+    """The set an entry scored: its file, found from here or from beside the score, or the real training images.
+
+    Raises:
+        InputError: if it is not there any more.
+    """
+    record = entry.record
+    if record["set"].get("path") is None:
+        config = record.get("config") or {}
+        require(entry.method == REAL and "data" in config, "the score names no file.")
+        known = {key: config[key] for key in ("data", "image_size", "limit_per_class") if key in config}
+        return real_set(DataConfig(**known).load_data(entry.record["seed"]), entry.record["seed"])
+    path = Path(record["set"]["path"])
+    return DistilledSet.load(path if path.exists() else entry.file.parent / path.name)
+
+
+def _score_panel(group: Group, colours: dict[str, int]) -> list[Panel]:
+    """The classifiers' training loss, one line per set: the mean over its classifiers."""
+    lines = []
+    for entry in group.entries:
+        steps, runs = entry.record.get("curve_steps"), (entry.record.get("curves") or {}).get("loss")
+        if steps and runs:
+            means = tuple(sum(values) / len(values) for values in zip(*runs, strict=True))
+            lines.append(Line(label=entry.label, x=tuple(steps), y=means, colour=colours[entry.record["set"]["hash"]]))
+    title = f"Classifiers on {group.title}"
+    return (
+        [Panel(title=title, subtitle="training loss, mean over the classifiers", lines=tuple(lines))] if lines else []
+    )
 
 
 def _run_panels(folder: Path) -> list[Panel]:

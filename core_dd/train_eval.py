@@ -21,7 +21,7 @@ from core_dd.networks import build_network
 from core_dd.preprocess import Preprocess
 from core_dd.protocols import Plan, Protocol
 from core_dd.rng import stream
-from core_dd.speed import autocast, compiled
+from core_dd.speed import autocast, bf16_pays, compiled
 
 State = dict[str, Tensor]
 """Parameters or buffers by name; stacked, every tensor is (R, ...)."""
@@ -29,7 +29,7 @@ State = dict[str, Tensor]
 TEST_CHUNK = 500
 """Test images per forward: bounds the memory."""
 
-COMPILE_FROM = 3e7
+COMPILE_FROM = 4e6
 """Pixels (steps x classifiers x batch x H x W) from which compiling, about 10 s, was measured to pay."""
 
 CURVE_POINTS = 100
@@ -80,21 +80,8 @@ class Classifiers:
         return (right / len(labels)).tolist()
 
 
-def train(
-    images: Tensor,
-    labels: Tensor,
-    data: ImageData,
-    *,
-    protocol: Protocol,
-    network: str,
-    runs: Sequence[int],
-    seed: int,
-    device: torch.device,
-    preprocess: Preprocess | None = None,
-    stacked: bool | None = None,
-    bf16: bool = True,
-) -> Classifiers:
-    """Train one classifier per element of `runs`.
+class Training:
+    """R classifiers in training on one set.
 
     Args:
         images: pixels, uint8 or float on the 0..1 scale, (N, C, H, W).
@@ -103,53 +90,87 @@ def train(
         protocol, network: how to train what.
         runs: the runs' numbers; they key the random streams.
         seed: of every stream.
+        device: where the set, the classifiers and the work are.
         preprocess: the map to training space; None fits mean and std on `data`.
-        stacked: one vmapped step for all classifiers; None: on CUDA.
+        stacked: one vmapped step for all classifiers, or one after the other; None: stacked on CUDA.
         bf16: autocast to bf16 where it pays; master weights stay fp32.
+
+    Raises:
+        InputError: a network that cannot take the images.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        data: ImageData,
+        *,
+        protocol: Protocol,
+        network: str,
+        runs: Sequence[int],
+        seed: int,
+        device: torch.device,
+        preprocess: Preprocess | None = None,
+        stacked: bool | None = None,
+        bf16: bool = True,
+    ) -> None:
+        self.images, self.labels, self.device = images.to(device), labels.to(device), device
+        self.protocol, self.runs, self.seed = protocol, list(runs), seed
+        self.preprocess = (preprocess or Preprocess.fit(data)).to(device)
+        self.augmentation = protocol.augmentation(data, network)
+        self.plan = protocol.plan(len(images), augmented=self.augmentation is not None)
+        self.net, self.params, self.buffers = initialise(network, data, self.runs, seed, device)
+        self._gradients = gradients_of(
+            self.net,
+            device,
+            stacked=device.type == "cuda" if stacked is None else stacked,
+            bf16=bf16,
+            fast=pays_to_compile(self.plan, len(self.runs), data.shape),
+        )
+
+    def step(self, step: int) -> Tensor:
+        """Step number `step` of every run, called in order from 0; returns the training losses (R,)."""
+        # A new optimiser at the start, and where the protocol drops the learning rate.
+        if step in (0, self.plan.drop):
+            momentum, decay = self.protocol.momentum, self.protocol.weight_decay
+            self.optimizer = torch.optim.SGD(self.params.values(), momentum=momentum, weight_decay=decay)
+        self.optimizer.param_groups[0]["lr"] = self.plan.lr_at(step)
+
+        # Every run's own batch (R, B, ...) and augmentation.
+        index = draw_batches(self.plan, len(self.images), self.runs, self.seed, step).to(self.device)
+        x, y = self.preprocess.forward(self.images[index]), self.labels[index]
+        if self.augmentation is not None:
+            x = self.augmentation.per_image(x, [stream(self.seed, "augment", r, step) for r in self.runs])
+
+        # One step of all.
+        grads, loss = self._gradients(self.params, self.buffers, channels_last(x), y)
+        for name, parameter in self.params.items():
+            parameter.grad = grads[name]
+        self.optimizer.step()
+        return loss
+
+
+def train(images: Tensor, labels: Tensor, data: ImageData, **options) -> Classifiers:
+    """Train one classifier per run to the end of its protocol; the arguments are those of `Training`.
 
     Raises:
         InputError: a network that cannot take the images, or a loss that is not finite.
     """
-    net, params, buffers = initialise(network, data, runs, seed, device)
-    preprocess = (preprocess or Preprocess.fit(data)).to(device)
-    images, labels = images.to(device), labels.to(device)
-    augmentation = protocol.augmentation(data, network)
-    plan = protocol.plan(len(images), augmented=augmentation is not None)
-    stacked = device.type == "cuda" if stacked is None else stacked
-    step_of_all = make_step(net, device, stacked=stacked, bf16=bf16, fast=pays_to_compile(plan, len(runs), data))
-    curve_steps, losses = [], []
-    every = max(1, plan.steps // CURVE_POINTS)
-
-    for step in tqdm(range(plan.steps), desc=f"{len(runs)} x {network}", unit="step", disable=None, leave=False):
-        # A new optimiser at the start, and where the protocol drops the learning rate.
-        if step in (0, plan.drop):
-            optimizer = torch.optim.SGD(
-                params.values(), lr=plan.lr, momentum=protocol.momentum, weight_decay=protocol.weight_decay
-            )
-        optimizer.param_groups[0]["lr"] = plan.lr_at(step)
-
-        # Every run's own batch (R, B, ...) and augmentation.
-        index = draw_batches(plan, len(images), runs, seed, step).to(device)
-        x = preprocess.forward(images[index])
-        if augmentation is not None:
-            x = augmentation.per_image(x, [stream(seed, "augment", r, step) for r in runs])
-
-        # One step of all.
-        grads, loss = step_of_all(params, buffers, channels_last(x), labels[index])
-        for name, parameter in params.items():
-            parameter.grad = grads[name]
-        optimizer.step()
-
-        # The loss curve.
-        if step % every == 0 or step == plan.steps - 1:
+    training = Training(images, labels, data, **options)
+    steps, curve_steps, curve = training.plan.steps, [], []
+    title = f"{len(training.runs)} x {options['network']}"
+    for step in tqdm(range(steps), desc=title, unit="step", disable=None, leave=False):
+        loss = training.step(step)
+        if step % max(1, steps // CURVE_POINTS) == 0 or step == steps - 1:
             require(
                 bool(loss.isfinite().all()),
                 f"training a classifier diverged: its loss is not finite at step {step}. Are the images on the 0..1 "
                 "scale, and is the learning rate of the protocol meant for them?",
             )
             curve_steps.append(step)
-            losses.append(loss)
-    return Classifiers(net, params, buffers, preprocess, curve_steps, torch.stack(losses, 1).tolist())
+            curve.append(loss)
+    curves = torch.stack(curve, 1).tolist()
+    return Classifiers(training.net, training.params, training.buffers, training.preprocess, curve_steps, curves)
 
 
 def initialise(
@@ -161,7 +182,7 @@ def initialise(
     return nets[0], {name: tensor.detach() for name, tensor in params.items()}, buffers
 
 
-def make_step(
+def gradients_of(
     net: nn.Module, device: torch.device, *, stacked: bool, bf16: bool = True, fast: bool = True
 ) -> Callable[[State, State, Tensor, Tensor], tuple[State, Tensor]]:
     """A function of (params, buffers, x (R, B, C, H, W), y (R, B)) that gives every run's (gradients, loss (R,)).
@@ -172,22 +193,26 @@ def make_step(
         bf16: autocast where it pays.
         fast: compile.
     """
+    kind, mixed = device.type, bf16 and bf16_pays(device.type)
 
     def loss(params: State, buffers: State, x: Tensor, y: Tensor) -> Tensor:
-        with autocast(device, bf16):
+        with torch.autocast(kind, torch.bfloat16, enabled=mixed):
             logits = functional_call(net, (params, buffers), (x,))
         return F.cross_entropy(logits.float(), y)
 
-    one_run = grad_and_value(loss)
-    function = vmap(one_run, randomness="error") if stacked else one_run
-    function = compiled(function, device, dynamic=False) if fast else function
     if stacked:
-        return function
+        step = vmap(grad_and_value(loss), randomness="error")
+        return compiled(step, device, dynamic=False) if fast else step
+    loss_of_one = compiled(loss, device, dynamic=False) if fast else loss
 
     def one_by_one(params: State, buffers: State, x: Tensor, y: Tensor) -> tuple[State, Tensor]:
-        results = [function(one(params, r), one(buffers, r), x[r], y[r]) for r in range(len(x))]
-        grads = {name: torch.stack([grad[name] for grad, _ in results]) for name in params}
-        return grads, torch.stack([loss for _, loss in results])
+        grads, losses = [], []
+        for r in range(len(x)):
+            own = {name: tensor.detach().requires_grad_() for name, tensor in one(params, r).items()}
+            value = loss_of_one(own, one(buffers, r), x[r], y[r])
+            grads.append(torch.autograd.grad(value, list(own.values())))
+            losses.append(value.detach())
+        return dict(zip(params, map(torch.stack, zip(*grads, strict=True)), strict=True)), torch.stack(losses)
 
     return one_by_one
 
@@ -209,6 +234,6 @@ def channels_last(x: Tensor) -> Tensor:
     return x.movedim(2, -1).contiguous().movedim(-1, 2)
 
 
-def pays_to_compile(plan: Plan, runs: int, data: ImageData) -> bool:
-    """Whether the training is long enough to earn back the compilation."""
-    return plan.steps * runs * plan.batch * data.shape[1] * data.shape[2] >= COMPILE_FROM
+def pays_to_compile(plan: Plan, runs: int, shape: tuple[int, int, int]) -> bool:
+    """Whether the training is long enough to earn back the compilation; shape (C, H, W)."""
+    return plan.steps * runs * plan.batch * shape[1] * shape[2] >= COMPILE_FROM
