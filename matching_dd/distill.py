@@ -122,11 +122,12 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
         started = time.perf_counter()
 
         # Match.
-        for step in (bar := tqdm(range(first, config.iterations), "distil", config.iterations, initial=first)):
+        steps = range(first, config.iterations)
+        for step in (bar := tqdm(steps, "distil", config.iterations, initial=first, unit="step", disable=None)):
             loss, done = matching.step(step), step + 1
             if done % config.log_every == 0 or done % config.checkpoint_every == 0 or done == config.iterations:
                 run.log(done, loss=loss.item())  # stops on a loss that is not finite, before anything is saved
-                bar.set_postfix(loss=f"{loss.item():.4g}")
+                bar.set_postfix(loss=f"{loss.item():.4g}", refresh=False)
             if done % config.checkpoint_every == 0 or done == config.iterations:
                 dset = matching.synthetic.to_distilled(describe(config, data, done, time.perf_counter() - started))
                 with run.checkpoint(done) as folder:

@@ -30,7 +30,7 @@ class DM:
 
     def __init__(self, config: DMConfig, data: ImageData, device: torch.device) -> None:
         self.net = frozen_network(config.network, data, device)
-        self.features = Features(device, config.bf16)
+        self.features = Features(device, bf16=config.bf16, compile=config.compile)
 
     def draw_network(self, step: int, generator: torch.Generator) -> nn.Module:
         """The same module with new random weights."""

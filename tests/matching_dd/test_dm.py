@@ -1,0 +1,159 @@
+"""DM against a second, plain implementation written from the paper: one class, one image, one layer at a time."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from core_dd.augment import DSA
+from core_dd.networks import reset
+from core_dd.rng import stream
+from core_dd.speed import bf16_pays, can_compile
+from matching_dd.base import Features
+from matching_dd.distill import Matching
+from matching_dd.methods.dm import DM, DMConfig
+
+CPU = torch.device("cpu")
+PLAIN = {"bf16": False, "compile": False}
+
+
+def plain_features(net: torch.nn.Module, image: Tensor) -> Tensor:
+    """ConvNet of one image (C, H, W), from the state's tensors alone: conv, instance norm, ReLU, average pooling."""
+    weights, x = list(net.state_dict().values()), image[None]
+    for i in range(0, len(weights) - 2, 4):
+        kernel, bias, gain, shift = weights[i : i + 4]
+        x = F.conv2d(x, kernel, bias, padding=3 if i == 0 and len(image) == 1 else 1)
+        mean = x.mean((2, 3), keepdim=True)
+        variance = ((x - mean) ** 2).mean((2, 3), keepdim=True)
+        x = (x - mean) / (variance + 1e-5).sqrt() * gain[:, None, None] + shift[:, None, None]
+        x = x.clamp(min=0)[..., : x.shape[2] // 2 * 2, : x.shape[3] // 2 * 2]
+        x = (x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]) / 4
+    return x.flatten()
+
+
+def plain_loss(net: torch.nn.Module, real: Tensor, syn: Tensor) -> Tensor:
+    """Sum over classes and dimensions of the squared difference of mean features (facts A1)."""
+    total = torch.zeros(())
+    for own_real, own_syn in zip(real, syn, strict=True):
+        mean_real = sum(plain_features(net, image) for image in own_real) / len(own_real)
+        mean_syn = sum(plain_features(net, image) for image in own_syn) / len(own_syn)
+        total = total + ((mean_real - mean_syn) ** 2).sum()
+    return total
+
+
+def test_loss__equals_plain_loop_in_value_and_gradient(digits, generator):
+    dm = DM(DMConfig(network="convnet2_w16", **PLAIN), digits, CPU)
+    net = dm.draw_network(0, generator)
+    real = torch.randn(3, 5, *digits.shape, generator=generator)
+    syn = torch.randn(3, 2, *digits.shape, generator=generator, requires_grad=True)
+    value, plain = dm.loss(net, real, syn), plain_loss(net, real, syn)
+    torch.testing.assert_close(value, plain)
+    gradients = [torch.autograd.grad(loss, syn)[0] for loss in (value, plain)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+    assert gradients[0].abs().max() > 1e-3
+
+
+def test_loss__zero_when_synthetic_is_real(digits, generator):
+    dm = DM(DMConfig(network="convnet1_w16", **PLAIN), digits, CPU)
+    real = torch.randn(3, 4, *digits.shape, generator=generator)
+    assert dm.loss(dm.draw_network(0, generator), real, real.clone()) < 1e-8
+
+
+def test_step__equals_plain_iteration(digits):
+    """Three iterations of the command: fresh network, one DSA draw per class, sum of losses, joint step, momentum."""
+    config = DMConfig(network="convnet1_w8", ipc=2, batch_real=6, lr_img=3.0, seed=4, **PLAIN)
+    ours = Matching(config, digits)
+    images, velocity = ours.synthetic.images.detach().clone(), torch.zeros_like(ours.synthetic.images)
+    for step in range(3):
+        net = reset(DM(config, digits, CPU).net, stream(4, "network", step))
+        leaf, loss = images.clone().requires_grad_(), torch.zeros(())
+        for k in range(10):
+            members = digits.class_indices()[k]
+            chosen = members[torch.randperm(len(members), generator=stream(4, "real", step, k))[:6]]
+            real = (digits.train_images[chosen] / 255 - digits.mean[0]) / digits.std[0]
+            dsa = DSA("color_crop_cutout_scale_rotate")
+            pair = dsa.siamese(real[None], leaf[k : k + 1], [stream(4, "augment", step, k)])
+            loss = loss + plain_loss(net, *pair)
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        velocity = 0.5 * velocity + gradient
+        images = images - 3.0 * velocity
+        torch.testing.assert_close(ours.step(step), loss.detach(), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours.synthetic.images.detach(), images, rtol=1e-3, atol=1e-4)
+
+
+def test_draw_network__is_new_every_step_and_repeatable(digits):
+    dm = DM(DMConfig(network="convnet1_w8", **PLAIN), digits, CPU)
+    weights = [
+        torch.cat([p.flatten() for p in dm.draw_network(step, stream(0, step)).parameters()]) for step in (0, 1, 0)
+    ]
+    assert torch.equal(weights[0], weights[2]) and not torch.equal(weights[0], weights[1])
+    assert not any(parameter.requires_grad for parameter in dm.net.parameters())
+
+
+@pytest.mark.parametrize("memory_gib", [0.0002, 0.0005])
+def test_step__chunks_of_classes_give_the_same_step(digits, memory_gib):
+    options = {"network": "convnet2_w16", "ipc": 3, "batch_real": 20, **PLAIN}
+    whole, parts = Matching(DMConfig(**options), digits), Matching(DMConfig(**options, memory_gib=memory_gib), digits)
+    assert len(whole.chunks) == 1 < len(parts.chunks)
+    assert [k for chunk in parts.chunks for k in chunk] == list(range(10))
+    for step in range(3):
+        torch.testing.assert_close(parts.step(step), whole.step(step))
+        torch.testing.assert_close(parts.synthetic.images, whole.synthetic.images, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm__statistics_span_all_classes(digits, generator):
+    """One forward per set over all classes, as the published code does for BatchNorm networks; never in pieces."""
+    dm = DM(DMConfig(network="convnet1_bn_w8", **PLAIN), digits, CPU)
+    net = dm.draw_network(0, generator)
+    images = torch.randn(10, 60, *digits.shape, generator=generator)
+    together = dm.features.fixed(net, images)
+    torch.testing.assert_close(together, net.features(images.flatten(0, 1)).unflatten(0, (10, 60)))
+    assert (together[:1] - dm.features.fixed(net, images[:1])).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("count", [3, 37, 500])
+def test_fixed__pieces_give_the_features_of_the_whole(digits, generator, count):
+    dm = DM(DMConfig(network="convnet2_w8", **PLAIN), digits, CPU)
+    net = dm.draw_network(0, generator)
+    images = torch.randn(2, count, *digits.shape, generator=generator)
+    pieces = dm.features.fixed(net, images)
+    assert not pieces.requires_grad
+    torch.testing.assert_close(pieces, dm.features(net, images))
+
+
+def gradient(digits, net_seed: int, **options) -> tuple[float, Tensor]:
+    """DM's loss on digits at the start of a run, and its gradient."""
+    matching = Matching(DMConfig(network="convnet2_w32", batch_real=64, **options), digits)
+    net = matching.method.draw_network(0, stream(net_seed, "net"))
+    loss = matching.method.loss(net, matching.real.draw(0, range(10)), matching.synthetic.decoded(range(10)))
+    return loss.item(), torch.autograd.grad(loss, matching.synthetic.images)[0].flatten()
+
+
+def test_compiled__equals_eager_in_fp32(digits):
+    if not can_compile("cpu"):
+        pytest.skip("torch.compile does not work here: no C++ compiler")
+    fast, plain = gradient(digits, 0, bf16=False), gradient(digits, 0, **PLAIN)
+    assert fast[0] == pytest.approx(plain[0], rel=1e-4)
+    torch.testing.assert_close(fast[1], plain[1], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.skipif(not bf16_pays("cpu"), reason="no bf16 units: features are fp32 anyway")
+def test_bf16__agrees_with_fp32(digits):
+    """Loss within 2 %, gradient within 15 %: bf16 rounds each activation by up to 2^-9, and its direction is kept.
+
+    That is enough, because every iteration draws another random network, whose gradient differs by about 100 % of its
+    length: the optimiser averages over noise an order of magnitude larger than the rounding.
+    """
+    loss, own = gradient(digits, 0, compile=False)
+    loss_fp32, fp32 = gradient(digits, 0, **PLAIN)
+    _, other = gradient(digits, 1, **PLAIN)
+    assert loss == pytest.approx(loss_fp32, rel=0.02) and loss != loss_fp32
+    error, noise = (own - fp32).norm() / fp32.norm(), (other - fp32).norm() / fp32.norm()
+    assert 0 < error < 0.15
+    assert error < noise / 5
+
+
+def test_features__are_fp32_whatever_the_autocast(digits, generator):
+    features = Features(CPU, compile=False)
+    net = DM(DMConfig(network="convnet1_w8", **PLAIN), digits, CPU).draw_network(0, generator)
+    assert features.fixed(net, torch.randn(1, 2, *digits.shape, generator=generator)).dtype == torch.float32
