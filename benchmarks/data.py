@@ -1,0 +1,28 @@
+"""The data benchmarks run on: random pixels in CIFAR-10's shape; the work does not depend on their values."""
+
+import torch
+
+from core_dd.data import ImageData
+from core_dd.rng import stream
+
+CLASSES = 10
+
+
+def random_data(per_class: int) -> ImageData:
+    """`per_class` training images of each of 10 classes, class by class; no test images."""
+    labels = torch.arange(CLASSES).repeat_interleave(per_class)
+    images = torch.randint(256, (len(labels), 3, 32, 32), dtype=torch.uint8, generator=stream(0, "benchmark"))
+    return ImageData(
+        name="random",
+        train_images=images,
+        train_labels=labels,
+        val_images=images[:0],
+        val_labels=labels[:0],
+        test_images=images[:0],
+        test_labels=labels[:0],
+        class_names=tuple("abcdefghij"),
+        mean=torch.tensor((0.4914, 0.4822, 0.4465)),
+        std=torch.tensor((0.2023, 0.1994, 0.2010)),
+        fingerprint="",
+        hflip=True,
+    )

@@ -1,0 +1,47 @@
+"""U-ViT training step: cifar10-small (44M), 16 images of 3x32x32, AdamW and weight average included."""
+
+import copy
+
+import torch
+
+from benchmarks.data import CLASSES, random_data
+from benchmarks.plain_uvit import PlainUViT
+from core_dd.speed import pick_device
+from gen_dd.train import TrainConfig, Trainer
+from gen_dd.uvit import PRESETS
+
+TARGET = 2.5
+PRESET, BATCH = "cifar10-small", 16
+
+
+def ours():
+    """One step of `gendd train` at its default settings."""
+    trainer = Trainer(TrainConfig(preset=PRESET, batch_size=BATCH), random_data(per_class=100))
+    steps = iter(range(10**9))
+    return lambda: trainer.step(next(steps)).item()
+
+
+def reference():
+    """One step of the published loop: fp32, eager, explicit attention, the average updated tensor by tensor."""
+    device, data = pick_device(), random_data(per_class=100)
+    model = PlainUViT(**PRESETS[PRESET], num_classes=CLASSES).to(device)
+    average = copy.deepcopy(model).requires_grad_(False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-4, betas=(0.99, 0.999), weight_decay=0.03)
+
+    def step() -> float:
+        index = torch.randint(len(data.train_labels), (BATCH,))
+        x0 = (data.train_images[index].float() / 127.5 - 1).to(device)
+        labels = data.train_labels[index].to(device)
+        labels = torch.where(torch.rand(BATCH, device=device) < 0.1, CLASSES, labels)
+        t, noise = torch.rand(BATCH, device=device), torch.randn_like(x0)
+        alpha = torch.exp(-19.9 * t**2 / 4 - 0.1 * t / 2).reshape(-1, 1, 1, 1)
+        loss = (model(alpha * x0 + (1 - alpha**2).sqrt() * noise, 999 * t, labels) - noise).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            for mean, parameter in zip(average.parameters(), model.parameters(), strict=True):
+                mean.mul_(0.9999).add_(parameter, alpha=1 - 0.9999)
+        return loss.item()
+
+    return step
