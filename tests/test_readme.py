@@ -1,0 +1,67 @@
+"""The README promises only what is there: its commands parse, its Python runs, its files and targets exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from commands import accepted
+
+from core_dd import cli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FILES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md")}
+BLOCKS = re.findall(r"^( *)```(\w*)\n(.*?)^\1```", README, flags=re.MULTILINE | re.DOTALL)
+COMMANDS = [
+    line.strip()
+    for _, language, block in BLOCKS
+    if language == ""
+    for line in block.replace("\\\n", " ").splitlines()
+    if re.match(r"\s*(gendd|torchrun|make) ", line)
+]
+SCRIPTS = {"scripts/train_uvit.py": "train", "scripts/sample_timed.py": "sample"}
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if not line.startswith("make")])
+def test_command__is_accepted_with_every_flag(line, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(line, comments=True)
+    if words[0] == "torchrun":
+        script = next(word for word in words if word.endswith(".py"))
+        assert (ROOT / script).is_file()
+        words = ["torchrun", SCRIPTS[script], *words[words.index(script) + 1 :]]
+    accepted(words[1:])
+
+
+def test_command__each_one_is_explained():
+    for command in cli.COMMANDS:
+        assert f"`gendd {command}`" in README
+
+
+def test_make__targets_exist():
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = set(
+        re.findall(r"\bmake (demo|test|lint|bench|help|\w+)\b(?= |`|$)", "\n".join(re.findall(r"`([^`]+)`", README)))
+    )
+    assert named and named <= targets
+
+
+@pytest.mark.parametrize("block", [text for _, language, text in BLOCKS if language == "python" and "import" in text])
+def test_python__runs(block, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_paths__exist(name):
+    quoted = re.findall(r"`((?:core_dd|gen_dd|matching_dd|configs|scripts|tests|benchmarks)/[\w/.]+)`", FILES[name])
+    linked = re.findall(r"\]\(([\w/.]+)\)", FILES[name])
+    invented = {"mine", "NAME"}
+    missing = [p for p in (*quoted, *linked) if not invented & set(re.split(r"[/_.]", p)) and not (ROOT / p).exists()]
+    assert (quoted or linked) and missing == []
+
+
+def test_measured__every_place_is_filled():
+    empty = re.findall(r"<!-- measured: (\w+) -->\n<!-- end -->", README)
+    assert empty == []
