@@ -5,6 +5,7 @@ index) alone. Batches are runs of numbers, each written as one shard as soon as 
 moment leaves whole, balanced data, and neither batch size nor process count changes an image beyond rounding.
 """
 
+import contextlib
 import math
 import os
 import re
@@ -289,12 +290,21 @@ IDENTITY = ("steps", "solver", "cfg_scale", "seed")
 """Options that decide what the images are; a resumed run must keep them."""
 
 
+LAUNCHERS = frozenset({"torchrun", "accelerate", "torch.distributed.run", "accelerate.commands.launch"})
+"""What a process that starts others has on its command line."""
+
+
 def command_start() -> float:
     """When this command began, as `time.time()`: its process, or the launcher's that started it."""
     process = psutil.Process()
-    if "RANK" in os.environ and process.parent() is not None:
-        process = process.parent()
-    return process.create_time()
+    with contextlib.suppress(psutil.Error):
+        parent = process.parent()
+        if parent is not None and LAUNCHERS & {Path(word).name for word in parent.cmdline()}:
+            process = parent
+    start = process.create_time()
+    if hasattr(time, "CLOCK_BOOTTIME"):  # Linux counts from boot, and psutil knows the boot to whole seconds only
+        start = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + (start - psutil.boot_time())
+    return start
 
 
 def local_device() -> str | None:

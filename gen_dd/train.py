@@ -210,7 +210,11 @@ class Trainer:
             fused=True,
         )
         self.ema = EMAModel(
-            self.model.parameters(), decay=config.ema_decay, min_decay=config.ema_decay, update_after_step=-1
+            self.model.parameters(),
+            decay=config.ema_decay,
+            min_decay=config.ema_decay,
+            update_after_step=-1,
+            foreach=True,
         )
         if config.compile and can_compile(kind):
             self.model.compile(dynamic=False)

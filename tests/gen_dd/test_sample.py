@@ -97,6 +97,17 @@ def minimum(folder):
     return int(re.search(r"The minimum here is about (\d+) s", errors)[1])
 
 
+@pytest.mark.parametrize("launcher", [[], ["-m", "torch.distributed.run", "--nproc_per_node", "1"]])
+def test_command_start__is_when_the_first_process_was_started(tmp_path, launcher):
+    """psutil alone is off by the fraction of a second in which the machine was booted."""
+    script = tmp_path / "script.py"
+    script.write_text("from gen_dd.sample import command_start; print(f'{command_start():.3f}')")
+    began = time.time()
+    command = [sys.executable, *launcher, str(script)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert began - 0.03 <= float(output.split()[-1]) <= began + 0.5
+
+
 @pytest.mark.parametrize("extra", [3, 6])
 def test_command__budget_covers_start_to_last_byte(folder, tmp_path, minimum, extra):
     seconds, began = minimum + extra, time.time()
