@@ -11,7 +11,6 @@ import argparse
 import importlib
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,7 @@ import torch
 
 from core_dd import files
 from core_dd.errors import pick, require
-from core_dd.speed import bf16_pays
+from core_dd.speed import bf16_pays, peak_mib, pick_device
 
 BENCHMARKS = MappingProxyType(
     {
@@ -101,7 +100,7 @@ def work(name: str, side: str) -> None:
     os.dup2(2, 1)  # whatever else prints goes to stderr
     unit = getattr(importlib.import_module(BENCHMARKS[name]), side)()
     for question in sys.stdin:
-        answer = {"peak_mib": peak_mib()} if question.strip() == "memory" else {"seconds": timed(unit)}
+        answer = {"peak_mib": peak_mib(pick_device())} if question.strip() == "memory" else {"seconds": timed(unit)}
         answers.write(json.dumps(answer) + "\n")
 
 
@@ -112,17 +111,6 @@ def timed(unit) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - start
-
-
-def peak_mib() -> float:
-    """Peak memory of this process in MiB: the GPU's when there is one, else the resident set's."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would carry over the parent's peak
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def machine() -> dict[str, Any]:

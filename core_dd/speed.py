@@ -71,6 +71,7 @@ def compiled(fn: Callable, device: torch.device | str, **options) -> Callable:
     """
     if not can_compile(torch.device(device).type):
         return fn
+    torch._dynamo.config.recompile_limit = 64  # one process may judge many networks and batch sizes
     fast, usable = torch.compile(fn, **options), True
 
     def call(*args, **kwargs):

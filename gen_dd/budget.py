@@ -151,10 +151,12 @@ def rounds(
         ranks: the processes.
 
     Raises:
-        InputError: if not even the first image fits; says how much the budget must be here.
+        InputError: if not even the first image fits; says how much the budget must be here. (A resumed folder that has
+            it may find its budget spent: then nothing is drawn.)
     """
+    fits = ranks.least(pace.fitting(clock.left())) > 0
     require(
-        ranks.least(pace.fitting(clock.left())) > 0,
+        fits or all(low > 0 for low, _ in free),
         f"a budget of {clock.budget or 0:g} s is too short: starting took {clock.elapsed():.1f} s and one image takes "
         f"{pace.one:.2g} s. The minimum here is about {1.05 * (clock.elapsed() + MARGIN * pace.one + FINISH_S):.0f} s.",
     )

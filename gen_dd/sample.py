@@ -268,6 +268,11 @@ def run(config: SampleConfig) -> Path:
 def finish(out: Path, config: SampleConfig, card: dict, identity: dict, clock: Clock, classes: int) -> None:
     """Write the last index and the picture; say what was drawn and where every second went."""
     shards = finished(out, resume=True)
+    require(
+        bool(shards),
+        f"the budget of {clock.budget or 0:g} s ended before the first batch did: this machine got slower than "
+        "measured. Nothing was written; sample again, or with a larger --budget.",
+    )
     count = sum(stop - start for start, stop in shards)
     meta = describe(card, config.seed, to_dict(config), clock.elapsed(), ipc=config.num_per_class)
     write_index(out, meta, identity)

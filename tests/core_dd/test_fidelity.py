@@ -1,53 +1,111 @@
+"""Frechet distance: closed forms for Gaussians, and as a measure of images."""
+
+from dataclasses import replace
+
+import numpy as np
 import pytest
+import scipy.linalg
 import torch
 
 from core_dd.errors import InputError
-from core_dd.fidelity import classifier_frechet, frechet_distance, moments, real_classifier
+from core_dd.fidelity import classifier_frechet, features, frechet_distance, moments, real_classifier
+from core_dd.protocols import QUICK
+from core_dd.train_eval import train
 
 
-def covariance(d, generator):
-    a = torch.randn(d, d, generator=generator, dtype=torch.float64)
-    return a @ a.T / d
+def random_covariance(d, generator, rank=None):
+    factor = torch.randn(rank or 2 * d, d, generator=generator, dtype=torch.float64)
+    return factor.T @ factor / len(factor)
 
 
-def test_frechet__zero_for_equal_gaussians(generator):
-    mu, cov = torch.randn(5, generator=generator), covariance(5, generator)
-    assert frechet_distance(mu, cov, mu, cov) == pytest.approx(0, abs=1e-9)
+def test_frechet_distance__of_one_dimension():
+    one = torch.ones(1)
+    assert frechet_distance(one, 4 * torch.eye(1), 3 * one, 9 * torch.eye(1)) == pytest.approx(2**2 + (2 - 3) ** 2)
 
 
-def test_frechet__closed_forms():
-    """Diagonal covariances: |mu1 - mu2|^2 + sum (s1 - s2)^2."""
-    mu1, mu2 = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.0, 1.0, 0.0])
-    s1, s2 = torch.tensor([1.0, 2.0, 0.5]), torch.tensor([2.0, 2.0, 1.5])
-    expected = 1 + 4 + 1 + 0 + 1
-    assert frechet_distance(mu1, s1.square().diag(), mu2, s2.square().diag()) == pytest.approx(expected, abs=1e-9)
+def test_frechet_distance__of_diagonal_covariances(generator):
+    a, b = torch.rand(5, generator=generator), torch.rand(5, generator=generator)
+    mu = torch.randn(5, generator=generator)
+    expected = mu.square().sum() + (a.sqrt() - b.sqrt()).square().sum()
+    assert frechet_distance(mu, a.diag(), 0 * mu, b.diag()) == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_frechet__equals_the_matrix_square_root(generator):
-    from scipy.linalg import sqrtm
-
-    mu, (a, b) = torch.zeros(6), (covariance(6, generator), covariance(6, generator))
-    expected = (a.trace() + b.trace()).item() - 2 * sqrtm((a @ b).numpy()).real.trace()
-    assert frechet_distance(mu, a, mu, b) == pytest.approx(expected, rel=1e-7)
-    assert frechet_distance(mu, b, mu, a) == pytest.approx(expected, rel=1e-7)
-
-
-def test_frechet__singular_covariances_are_welcome():
-    mu, cov = moments(torch.eye(4)[:2])
-    assert frechet_distance(mu, cov, mu, torch.zeros(4, 4)) == pytest.approx(cov.trace().item())
+def test_frechet_distance__equals_the_matrix_square_root(generator):
+    c1, c2 = random_covariance(6, generator), random_covariance(6, generator)
+    mu1, mu2 = torch.randn(2, 6, generator=generator, dtype=torch.float64)
+    root = scipy.linalg.sqrtm((c1 @ c2).numpy()).real
+    expected = (mu1 - mu2).square().sum().item() + np.trace(c1.numpy() + c2.numpy() - 2 * root)
+    assert frechet_distance(mu1, c1, mu2, c2) == pytest.approx(expected, rel=1e-9)
+    assert frechet_distance(mu2, c2, mu1, c1) == pytest.approx(expected, rel=1e-9)
 
 
-def test_frechet__refuses_other_shapes():
+def test_frechet_distance__zero_for_equal_ones_of_low_rank(generator):
+    covariance, mu = random_covariance(20, generator, rank=3), torch.randn(20, generator=generator)
+    distance = frechet_distance(mu, covariance, mu, covariance)
+    assert distance == pytest.approx(0, abs=1e-5)  # eigenvalues 0 are off by 1e-16 or so, and their roots by 1e-8
+
+
+def test_frechet_distance__of_low_rank_equals_the_nuclear_norm(generator):
+    """tr (A'A B'B)^(1/2) is the sum of the singular values of A B'."""
+    a, b = (torch.randn(n, 12, generator=generator, dtype=torch.float64) for n in (3, 5))
+    zero = torch.zeros(12, dtype=torch.float64)
+    expected = a.square().sum() + b.square().sum() - 2 * torch.linalg.svdvals(a @ b.T).sum()
+    assert frechet_distance(zero, a.T @ a, zero, b.T @ b) == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_frechet_distance__refuses_other_shapes():
     with pytest.raises(InputError, match="expected two means"):
         frechet_distance(torch.zeros(2), torch.eye(2), torch.zeros(3), torch.eye(3))
+
+
+def test_moments__refuse_a_single_row():
     with pytest.raises(InputError, match="needs at least 2 images, got 1"):
         moments(torch.zeros(1, 3))
 
 
-def test_classifier_frechet__real_images_are_nearer_than_noise(digits):
-    classifier = real_classifier(digits, "convnet2_w32", device=torch.device("cpu"))
-    noise = torch.rand(200, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    near = classifier_frechet(digits.test_images[:200], digits, classifier)
-    far = classifier_frechet(noise, digits, classifier)
-    assert 0 <= near < 0.2 * far
-    assert classifier_frechet(digits.train_images, digits, classifier) == pytest.approx(0, abs=1e-6)
+def test_moments__equal_numpys(generator):
+    x = torch.randn(50, 4, generator=generator)
+    mean, covariance = moments(x)
+    np.testing.assert_allclose(mean, x.double().mean(0))
+    np.testing.assert_allclose(covariance, np.cov(x.double().numpy(), rowvar=False))
+
+
+@pytest.fixture(scope="module")
+def classifier(digits):
+    return train(
+        digits.train_images,
+        digits.train_labels,
+        digits,
+        protocol=replace(QUICK, steps=40),
+        network="convnet2_w32",
+        runs=[0],
+        seed=0,
+        device=torch.device("cpu"),
+    )
+
+
+def test_classifier_frechet__tells_real_digits_from_noise(digits, classifier, generator):
+    real = classifier_frechet(digits.test_images, digits, classifier)
+    turned = classifier_frechet(digits.test_images.flip(2), digits, classifier)
+    noise = classifier_frechet(torch.rand(355, 1, 8, 8, generator=generator), digits, classifier)
+    assert classifier_frechet(digits.train_images, digits, classifier) == pytest.approx(0, abs=1e-3)
+    assert 0 < 3 * real < min(turned, noise)
+
+
+def test_features__are_those_of_the_last_block(digits, classifier):
+    net, images = classifier.network(0), digits.test_images[:7]
+    found = features(net, images, classifier.preprocess)
+    assert found.shape == (7, net.classifier.in_features) and found.dtype == torch.float32
+    with torch.no_grad():
+        expected = net.features((images / 255 - digits.mean) / digits.std)
+    torch.testing.assert_close(found, expected, atol=0.05, rtol=0.05)  # bf16
+
+
+def test_real_classifier__knows_the_digits(digits):
+    classifier = real_classifier(digits, network="convnet2_w32")
+    assert classifier.accuracies(digits.test_images, digits.test_labels)[0] > 0.95
+
+
+def test_classifier_frechet__refuses_a_single_image(digits, classifier):
+    with pytest.raises(InputError, match="at least 2 images, got 1"):
+        classifier_frechet(digits.test_images[:1], digits, classifier)

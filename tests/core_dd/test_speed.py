@@ -51,3 +51,16 @@ def test_compiled__without_a_compiler_says_so_once_and_runs():
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
     assert done.stdout.strip() == "1.0"
     assert done.stderr.count("torch.compile is off because there is no C++ compiler") == 1
+
+
+def test_compiled__keeps_compiling_for_many_shapes():
+    calls = []
+
+    def backend(graph, inputs):
+        calls.append(graph)
+        return graph
+
+    fast = speed.compiled(lambda x: x.sin(), "cpu", backend=backend, dynamic=False)
+    for size in range(1, 21):
+        assert torch.allclose(fast(torch.ones(size)), torch.ones(size).sin())
+    assert len(calls) == 20

@@ -144,7 +144,7 @@ def test_train__bf16_and_fp32_accuracies_agree_within_their_interval(digits):
         accuracies = torch.tensor(trained.accuracies(digits.test_images, digits.test_labels))
         means.append(accuracies.mean().item())
         halves.append(2.776 * accuracies.std().item() / 5**0.5)  # Student's t, 4 degrees of freedom
-    assert min(means) > 0.8
+    assert min(means) > 0.6
     assert abs(means[0] - means[1]) <= sum(halves)
 
 

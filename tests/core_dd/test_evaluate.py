@@ -1,0 +1,183 @@
+"""The judge: scores, their statistics, scores.json, and what it refuses."""
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+import core_dd
+from core_dd import DistilledSet, Scores, evaluate
+from core_dd.distilled import new_meta
+from core_dd.errors import InputError
+from core_dd.evaluate import main, real_set
+
+TINY = ["--network", "convnet1_w16", "--protocol", "quick", "--steps", "5", "--runs", "2"]
+
+
+@pytest.fixture(scope="module")
+def small(digits):
+    """Three real images of each digit as a set."""
+    index = torch.cat([members[:3] for members in digits.class_indices()])
+    meta = new_meta(digits, method="random", ipc=3, seed=0)
+    return DistilledSet(digits.train_images[index], digits.train_labels[index], meta)
+
+
+@pytest.fixture
+def small_file(small, tmp_path):
+    return small.save(tmp_path / "set" / "distilled.safetensors")
+
+
+def test_scores__mean_std_and_student_interval():
+    scores = Scores([0.5, 0.6, 0.7])
+    assert scores.mean == pytest.approx(0.6)
+    assert scores.std == pytest.approx(0.1)
+    half = 4.302653 * 0.1 / math.sqrt(3)  # the 97.5 % quantile of t with 2 degrees of freedom
+    assert scores.ci95 == pytest.approx((0.6 - half, 0.6 + half), abs=1e-6)
+    assert str(scores) == "60.00 +- 10.00 % over 3, 95 % interval 35.16 to 84.84"
+
+
+def test_scores__of_one_run_have_no_interval():
+    scores = Scores([0.5])
+    assert (scores.mean, scores.std, scores.ci95) == (0.5, 0.0, None)
+    assert scores.to_json()["ci95"] is None
+
+
+def test_evaluate__quick_learns_digits_from_ten_of_each(digits, generator):
+    draws = [members[torch.randperm(len(members), generator=generator)[:10]] for members in digits.class_indices()]
+    index, meta = torch.cat(draws), new_meta(digits, method="random", ipc=10, seed=0)
+    dset = DistilledSet(digits.train_images[index] / 255, digits.train_labels[index], meta)
+    scores = evaluate(dset, digits, "quick", "convnet3_w32", runs=2)
+    assert scores.mean > 0.9
+    assert not scores.record["smoke"]
+    loss = scores.record["curves"]["loss"]
+    assert len(loss) == 2 and all(run[-1] < 0.3 * run[0] for run in loss)
+
+
+def test_evaluate__record_says_what_was_done(small, digits):
+    scores = evaluate(small, digits, "dm", "convnet1_w16", runs=2, seed=7, epochs=3)
+    record = json.loads(json.dumps(scores.to_json()))
+    assert record["accuracies"] == scores.accuracies and len(scores.accuracies) == 2
+    assert record["set"] | {"cost": None} == {
+        "name": None, "path": None, "method": "random", "ipc": 3, "images": 30, "hash": small.digest(), "cost": None,
+    }  # fmt: skip
+    assert record["data"]["fingerprint"] == digits.fingerprint
+    assert record["data"]["test_images"] == len(digits.test_labels)
+    assert (record["protocol"], record["network"], record["runs"], record["seed"]) == ("dm", "convnet1_w16", 2, 7)
+    assert record["smoke"] and record["resolved_protocol"]["epochs"] == 3
+    assert record["curve_steps"] == [0, 1, 2, 3] and [len(run) for run in record["curves"]["loss"]] == [4, 4]
+    assert record["seconds"] > 0 and record["versions"]["torch"] in torch.__version__
+
+
+def test_evaluate__runs_default_to_the_protocols(small, digits):
+    assert len(evaluate(small, digits, "challenge", "convnet1_w8", runs=None, steps=1).accuracies) == 3
+    assert len(evaluate(small, digits, "dm", "convnet1_w8", steps=1).accuracies) == 5
+
+
+def test_evaluate__soft_labels(small, digits):
+    soft = torch.nn.functional.one_hot(small.labels, 10).float() * 0.9 + 0.01
+    scores = evaluate(replace(small, labels=soft), digits, "quick", "convnet1_w16", runs=1, steps=3)
+    assert 0 <= scores.mean <= 1
+
+
+def test_evaluate__preprocesses_as_the_set_says(small, digits):
+    """A set that carries its own mean and std is trained and tested in that space."""
+    own = {"mean": torch.tensor([0.9]), "std": torch.tensor([3.0])}
+    other = replace(small, meta=small.meta | {"preprocess": {"kind": "mean_std"}}, tensors=own)
+    losses = [
+        evaluate(dset, digits, "quick", "convnet1_w8_nonorm", runs=1, steps=1).record["curves"]["loss"]
+        for dset in (small, other)
+    ]
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({"images": torch.full((30, 1, 8, 8), torch.nan)}, {}, "NaN"),
+        ({"images": torch.zeros(30, 3, 8, 8)}, {}, r"\(3, 8, 8\), but digits has \(1, 8, 8\)"),
+        ({"labels": torch.full((30,), 10)}, {}, "labels from 10 to 10, expected 0 to 9"),
+        ({}, {"protocol": "md"}, "did you mean 'dm'"),
+        ({}, {"network": "convent3"}, "did you mean 'convnet3'"),
+        ({}, {"network": "convnet6"}, "too small"),
+        ({}, {"runs": 0}, "runs must be >= 1"),
+        ({}, {"device": "cuda:99"}, "not usable"),
+    ],
+)
+def test_evaluate__refuses(small, digits, change, options, message):
+    with pytest.raises(InputError, match=message):
+        evaluate(replace(small, **change), digits, **{"runs": 1, "steps": 1, **options})
+
+
+def test_evaluate__refuses_a_set_of_other_data(small, digits):
+    foreign = replace(small, meta=small.meta | {"data": "mnist", "fingerprint": "0"})
+    with pytest.raises(InputError, match="was made from mnist"):
+        evaluate(foreign, digits, runs=1, steps=1)
+
+
+def test_command__writes_scores_beside_the_set_once(small_file, capsys):
+    argv = ["--set", str(small_file), "--name", "three", *TINY]
+    main(argv)
+    place = small_file.with_name("scores.json")
+    record = json.loads(place.read_text())
+    assert record["set"]["name"] == "three" and record["set"]["path"] == str(small_file)
+    assert record["config"]["steps"] == 5 and record["smoke"]
+    assert record["mean"] == pytest.approx(sum(record["accuracies"]) / 2)
+    assert "smoke" in capsys.readouterr().out
+    with pytest.raises(InputError, match="scores.json exists"):
+        main(argv)
+    assert json.loads(place.read_text()) == record
+
+
+def test_command__repeats_itself(small_file, tmp_path):
+    for name in ("a.json", "b.json"):
+        main(["--set", str(small_file), "--out", str(tmp_path / name), *TINY])
+    first, second = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
+    assert first["accuracies"] == second["accuracies"] and first["curves"] == second["curves"]
+
+
+def test_command__scores_all_real_images_with_fidelity(tmp_path, digits):
+    main(["--set", "real", "--out", str(tmp_path / "r.json"), "--limit_per_class", "20", "--fidelity", *TINY])
+    record = json.loads((tmp_path / "r.json").read_text())
+    assert record["set"]["method"] == "real" and record["set"]["ipc"] is None and record["set"]["path"] is None
+    assert record["set"]["images"] == record["data"]["train_images"] == 200
+    assert record["fidelity"]["classifier_frechet"] == pytest.approx(0, abs=1e-3)  # the real images against themselves
+
+
+def test_command__dry_run_writes_nothing(small_file, capsys):
+    main(["--set", str(small_file), "--dry_run"])
+    assert "5 classifiers, 1001 steps of 30 images" in capsys.readouterr().out
+    assert not small_file.with_name("scores.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--set", "real"], "pass --out FILE"),
+        (["--set", "nowhere.safetensors"], "no file at nowhere.safetensors"),
+        (["--set", "real", "--out", "s.json", "--epochs", "2", "--steps", "2"], "not both"),
+        (["--set", "real", "--out", "s.json", "--network", "convnet3_bm"], "unknown network variant"),
+    ],
+)
+def test_command__refuses(argv, message):
+    with pytest.raises(InputError, match=message):
+        main(argv)
+
+
+def test_real_set__holds_the_training_images(digits):
+    dset = real_set(digits, 0)
+    dset.check(digits)
+    assert torch.equal(dset.images, digits.train_images) and dset.meta["method"] == "real"
+
+
+def test_core_dd__exports_its_names_and_imports_quickly():
+    assert set(core_dd.__all__) == {
+        "DistilledSet", "ImageData", "Scores", "build_network", "evaluate", "load_data",
+    }  # fmt: skip
+    assert all(getattr(core_dd, name) is not None for name in core_dd.__all__)
+    assert callable(core_dd.evaluate)  # the function, although a submodule has its name
+    check = "import sys, core_dd; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", check], check=True)
