@@ -9,8 +9,8 @@ from core_dd.augment import DSA
 from core_dd.networks import reset
 from core_dd.rng import stream
 from core_dd.speed import bf16_pays, can_compile
+from matching_dd.base import Features
 from matching_dd.distill import Matching
-from matching_dd.features import Features
 from matching_dd.methods.dm import DM, DMConfig
 
 CPU = torch.device("cpu")
@@ -106,9 +106,9 @@ def test_batch_norm__statistics_span_all_classes(digits, generator):
     dm = DM(DMConfig(network="convnet1_bn_w8", **PLAIN), digits, CPU)
     net = dm.draw_network(0, generator)
     images = torch.randn(10, 60, *digits.shape, generator=generator)
-    together = dm.features(net, images)
+    together = dm.features.fixed(net, images)
     torch.testing.assert_close(together, net.features(images.flatten(0, 1)).unflatten(0, (10, 60)))
-    assert (together[:1] - dm.features(net, images[:1])).abs().max() > 1e-3
+    assert (together[:1] - dm.features.fixed(net, images[:1])).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("count", [3, 37, 500])
@@ -116,7 +116,7 @@ def test_fixed__pieces_give_the_features_of_the_whole(digits, generator, count):
     dm = DM(DMConfig(network="convnet2_w8", **PLAIN), digits, CPU)
     net = dm.draw_network(0, generator)
     images = torch.randn(2, count, *digits.shape, generator=generator)
-    pieces = dm.features(net, images)
+    pieces = dm.features.fixed(net, images)
     assert not pieces.requires_grad
     torch.testing.assert_close(pieces, dm.features(net, images))
 
@@ -156,4 +156,4 @@ def test_bf16__agrees_with_fp32(digits):
 def test_features__are_fp32_whatever_the_autocast(digits, generator):
     features = Features(CPU, compile=False)
     net = DM(DMConfig(network="convnet1_w8", **PLAIN), digits, CPU).draw_network(0, generator)
-    assert features(net, torch.randn(1, 2, *digits.shape, generator=generator)).dtype == torch.float32
+    assert features.fixed(net, torch.randn(1, 2, *digits.shape, generator=generator)).dtype == torch.float32
