@@ -10,8 +10,11 @@ from core_dd.errors import require
 COLOURS = 8
 """How many series colours the page defines, `--series-0` to `--series-7`; further series start over."""
 
-POINTS = 240
+POINTS = 120
 """A longer curve is drawn as the means of this many equal pieces, over the band of their extremes."""
+
+POINTS_BESIDE_OTHERS = 40
+"""The same for several curves in one chart, which have no bands."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +78,10 @@ def strips(rows: Sequence[Bar], title: str, unit: str = "%") -> str:
 def lines(series: Sequence[Line], title: str, x_label: str = "step") -> str:
     """Curves over steps. The y axis is logarithmic where the values are positive and span more than a factor of 20."""
     width, height, left, right, top, bottom = 460, 250, 48, 12, 10, 40
-    pieces = [_pieces(line) for line in series]
+    alone = len(series) == 1
+    pieces = [_pieces(line, POINTS if alone else POINTS_BESIDE_OTHERS) for line in series]
+    if not alone:
+        pieces = [(xs, mean, mean, mean) for xs, _, mean, _ in pieces]
     lowest, highest = min(min(low) for _, low, _, _ in pieces), max(max(high) for _, _, _, high in pieces)
     log = lowest > 0 and highest / lowest > 20
     scale: Callable[[float], float] = math.log10 if log else float
@@ -205,10 +211,10 @@ def _coloured(shapes: Sequence[str], colour: int) -> str:
     return tag("g", "".join(shapes), style=f"--c:var(--series-{colour % COLOURS})")
 
 
-def _pieces(line: Line) -> tuple[list[float], list[float], list[float], list[float]]:
-    """(x, low, mean, high) of at most POINTS equal pieces of a curve."""
+def _pieces(line: Line, points: int) -> tuple[list[float], list[float], list[float], list[float]]:
+    """(x, low, mean, high) of at most `points` equal pieces of a curve."""
     require(len(line.x) == len(line.y) > 0, f"curve '{line.label}' has {len(line.x)} steps and {len(line.y)} values.")
-    size = math.ceil(len(line.x) / POINTS)
+    size = math.ceil(len(line.x) / points)
     starts = range(0, len(line.x), size)
     xs, ys = ([values[i : i + size] for i in starts] for values in (line.x, line.y))
     return [sum(x) / len(x) for x in xs], [min(y) for y in ys], [sum(y) / len(y) for y in ys], [max(y) for y in ys]

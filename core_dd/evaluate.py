@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from core_dd import cli, fidelity, files, train_eval
 from core_dd.config import load_config, to_dict, to_yaml
@@ -17,7 +18,7 @@ from core_dd.distilled import DistilledSet, new_meta, versions
 from core_dd.errors import pick, require
 from core_dd.networks import build_network
 from core_dd.protocols import PROTOCOLS
-from core_dd.speed import pick_device
+from core_dd.speed import peak_mib, pick_device
 
 REAL = "real"
 """The name of the full real training set where a set is asked for."""
@@ -135,16 +136,14 @@ def evaluate(
             images.
     """
     start, device = time.perf_counter(), pick_device(None if device is None else str(device))
-    plan = pick(PROTOCOLS, protocol, "protocol").shortened(epochs, steps)
-    numbers = range(plan.runs if runs is None else runs)
+    resolved = pick(PROTOCOLS, protocol, "protocol").shortened(epochs, steps)
+    numbers = range(resolved.runs if runs is None else runs)
     require(len(numbers) >= 1, f"runs must be >= 1, got {runs}.")
     dset.check(data)
-    images, labels = dset.decoded()
     classifiers = train_eval.train(
-        images,
-        labels,
+        *pixels_and_labels(dset),
         data,
-        protocol=plan,
+        protocol=resolved,
         network=network,
         runs=numbers,
         seed=seed,
@@ -157,7 +156,7 @@ def evaluate(
         "network": network,
         "runs": len(numbers),
         "seed": seed,
-        "smoke": plan.smoke,
+        "smoke": resolved.smoke,
         "set": {
             "name": None,
             "path": None,
@@ -173,16 +172,19 @@ def evaluate(
             "train_images": len(data.train_images),
             "test_images": len(data.test_images),
         },
-        "resolved_protocol": to_dict(plan),
+        "resolved_protocol": to_dict(resolved),
         "std_kind": "sample",
         "versions": versions(),
         "device": str(device),
+        "seconds": time.perf_counter() - start,
+        "curve_steps": classifiers.curve_steps,
+        "curves": {"loss": classifiers.curve_loss},
     }
     if with_fidelity:
         classifier = fidelity.real_classifier(data, network, seed, device)
-        record["fidelity"] = {"classifier_frechet": fidelity.classifier_frechet(images, data, classifier)}
-    record["seconds"] = time.perf_counter() - start
-    record |= {"curve_steps": classifiers.curve_steps, "curves": {"loss": classifiers.curve_loss}}
+        record["fidelity"] = {
+            "classifier_frechet": fidelity.classifier_frechet(pixels_and_labels(dset)[0], data, classifier)
+        }
     return Scores(accuracies, record)
 
 
@@ -196,10 +198,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     dset.check(data, where=config.set)
     build_network(config.network, data.shape, data.num_classes)
     if config.dry_run:
-        protocol = PROTOCOLS[config.protocol].shortened(config.epochs, config.steps)
-        plan = protocol.plan(len(dset), protocol.augmentation(data, config.network) is not None)
-        runs = config.runs or protocol.runs
-        print(f"{to_yaml(config)}# {runs} classifiers, {plan.steps} steps of {plan.batch} images each, to {out}")
+        print(f"{to_yaml(config)}# {forecast(dset, data, config)}, to {out}")
         return
 
     scores = evaluate(
@@ -219,6 +218,37 @@ def main(argv: Sequence[str] | None = None) -> None:
     scores.record["config"] = to_dict(config)
     files.write_json(out, scores.to_json())
     print(f"{config.name or config.set} on {data.name}, {config.protocol}, {config.network}: {scores}\n{out}")
+
+
+def pixels_and_labels(dset: DistilledSet) -> tuple[Tensor, Tensor]:
+    """What classifiers train on; bytes stay bytes, a batch at a time becomes floats."""
+    if dset.images.dtype == torch.uint8 and dset.meta.get("factor", 1) == 1:
+        return dset.images, dset.labels
+    return dset.decoded()
+
+
+def forecast(dset: DistilledSet, data: ImageData, config: EvaluateConfig) -> str:
+    """How long the training will be and what it will take, from a step of it."""
+    protocol, device = PROTOCOLS[config.protocol].shortened(config.epochs, config.steps), pick_device(config.device)
+    training = train_eval.Training(
+        *pixels_and_labels(dset),
+        data,
+        protocol=protocol,
+        network=config.network,
+        runs=range(config.runs or protocol.runs),
+        seed=config.seed,
+        device=device,
+        preprocess=dset.preprocess,
+    )
+    plan = training.plan
+    training.step(0)  # compiles, where that pays
+    start = time.perf_counter()
+    training.step(plan.per_pass).tolist()
+    minutes = plan.steps * (time.perf_counter() - start) / 60
+    return (
+        f"{len(training.runs)} classifiers, {plan.steps} steps of {plan.batch} images each: "
+        f"about {minutes:.1f} minutes and {peak_mib(device):.0f} MiB"
+    )
 
 
 def real_set(data: ImageData, seed: int) -> DistilledSet:

@@ -192,20 +192,20 @@ def _score_panel(group: Group, colours: dict[str, int]) -> list[Panel]:
 
 
 def _run_panels(folder: Path) -> list[Panel]:
-    """The curves in a run folder's stats.jsonl, one chart per quantity.
+    """The curves in a run folder's stats.jsonl, one chart per measured quantity (the learning rate is none).
 
     Raises:
         InputError: if there are none.
     """
     stats = read_stats(folder / "stats.jsonl")
     require(bool(stats), f"{folder} has no curve: stats.jsonl is missing or empty. Give a run folder.")
-    names = list(dict.fromkeys(name for line in stats for name in line if name != "step"))
+    names = list(dict.fromkeys(name for line in stats for name in line if name not in ("step", "lr")))
     panels = []
     for name in names:
         pairs = [(line["step"], line[name]) for line in stats if name in line]
         xs, ys = zip(*pairs, strict=True)
         curve = Line(label=name, x=xs, y=ys)
-        panels.append(Panel(title=f"{folder.parent.name}/{folder.name}", subtitle=name, lines=(curve,)))
+        panels.append(Panel(title=str(folder), subtitle=name, lines=(curve,)))
     return panels
 
 

@@ -1,8 +1,9 @@
 """Train R classifiers at once on one set; the test images are read once, at the end.
 
 The classifiers' weights are stacked, (R, ...). On CUDA one vmapped step trains all of them; on the CPU, where that
-measured slower, one step per classifier does, in bf16 and channels last. Batches and augmentation of run r come from
-streams keyed by (seed, r, step), so a classifier is the same whether trained alone or among others.
+measured half as fast, the same step trains one after the other. Both are compiled where it pays, in bf16 with fp32
+master weights where that does. Batches and augmentation of run r come from streams keyed by (seed, r, step), so a
+classifier is the same whether trained alone or among others.
 """
 
 import copy
@@ -21,7 +22,7 @@ from core_dd.networks import build_network
 from core_dd.preprocess import Preprocess
 from core_dd.protocols import Plan, Protocol
 from core_dd.rng import stream
-from core_dd.speed import autocast, bf16_pays, compiled
+from core_dd.speed import autocast, bf16_pays, can_compile, compiled
 
 State = dict[str, Tensor]
 """Parameters or buffers by name; stacked, every tensor is (R, ...)."""
@@ -114,6 +115,7 @@ class Training:
         stacked: bool | None = None,
         bf16: bool = True,
     ) -> None:
+        labels = labels.float() if labels.is_floating_point() else labels.long()
         self.images, self.labels, self.device = images.to(device), labels.to(device), device
         self.protocol, self.runs, self.seed = protocol, list(runs), seed
         self.preprocess = (preprocess or Preprocess.fit(data)).to(device)
@@ -143,7 +145,7 @@ class Training:
             x = self.augmentation.per_image(x, [stream(self.seed, "augment", r, step) for r in self.runs])
 
         # One step of all.
-        grads, loss = self._gradients(self.params, self.buffers, channels_last(x), y)
+        grads, loss = self._gradients(self.params, self.buffers, x, y)
         for name, parameter in self.params.items():
             parameter.grad = grads[name]
         self.optimizer.step()
@@ -203,13 +205,15 @@ def gradients_of(
     if stacked:
         step = vmap(grad_and_value(loss), randomness="error")
         return compiled(step, device, dynamic=False) if fast else step
+    fast = fast and can_compile(kind)
     loss_of_one = compiled(loss, device, dynamic=False) if fast else loss
+    layout = torch.channels_last if fast else torch.contiguous_format  # each is the faster one there
 
     def one_by_one(params: State, buffers: State, x: Tensor, y: Tensor) -> tuple[State, Tensor]:
         grads, losses = [], []
         for r in range(len(x)):
             own = {name: tensor.detach().requires_grad_() for name, tensor in one(params, r).items()}
-            value = loss_of_one(own, one(buffers, r), x[r], y[r])
+            value = loss_of_one(own, one(buffers, r), x[r].contiguous(memory_format=layout), y[r])
             grads.append(torch.autograd.grad(value, list(own.values())))
             losses.append(value.detach())
         return dict(zip(params, map(torch.stack, zip(*grads, strict=True)), strict=True)), torch.stack(losses)
@@ -227,11 +231,6 @@ def draw_batches(plan: Plan, images: int, runs: Sequence[int], seed: int, step: 
     number, position = divmod(step, plan.per_pass)
     orders = [torch.randperm(images, generator=stream(seed, "order", r, number)) for r in runs]
     return torch.stack(orders)[:, position * plan.batch : (position + 1) * plan.batch]
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """(R, B, C, H, W), the same values, with the channels innermost in memory."""
-    return x.movedim(2, -1).contiguous().movedim(-1, 2)
 
 
 def pays_to_compile(plan: Plan, runs: int, shape: tuple[int, int, int]) -> bool:

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from core_dd.charts import POINTS, Bar, Line, bars, lines, log_ticks, number, strips, tag, ticks
+from core_dd.charts import POINTS, POINTS_BESIDE_OTHERS, Bar, Line, bars, lines, log_ticks, number, strips, tag, ticks
 
 
 def shapes(drawn: str, name: str, cls: str) -> list[dict[str, str]]:
@@ -66,6 +66,13 @@ def test_lines__long_curves_are_means_over_a_band():
     (path,) = shapes(drawn, "path", "line")
     assert path["d"].count("L") == POINTS - 1
     assert len(shapes(drawn, "path", "band")) == 1
+
+
+def test_lines__several_curves_are_thinner_and_have_no_band():
+    curve = Line(label="x", x=tuple(range(400)), y=tuple(float(i % 2) for i in range(400)))
+    drawn = lines([curve, curve], "t")
+    assert [path["d"].count("L") for path in shapes(drawn, "path", "line")] == [POINTS_BESIDE_OTHERS - 1] * 2
+    assert not shapes(drawn, "path", "band")
 
 
 def test_lines__wide_positive_ranges_are_logarithmic():

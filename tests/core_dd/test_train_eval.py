@@ -13,7 +13,7 @@ from core_dd.networks import build_network
 from core_dd.protocols import DM, QUICK
 from core_dd.rng import stream
 from core_dd.speed import autocast, bf16_pays
-from core_dd.train_eval import Training, channels_last, draw_batches, gradients_of, initialise, train
+from core_dd.train_eval import Training, draw_batches, gradients_of, initialise, train
 
 CPU = torch.device("cpu")
 SHORT = DM.shortened(epochs=2)
@@ -100,7 +100,7 @@ def test_gradients_of__compiled_equals_eager(digits, stacked, generator):
     net, params, buffers = initialise("convnet1_w8", digits, range(2), 0, CPU)
     x, y = torch.randn(2, 12, 1, 8, 8, generator=generator), torch.randint(10, (2, 12), generator=generator)
     eager, fast = (gradients_of(net, CPU, stacked=stacked, bf16=False, fast=f) for f in (False, True))
-    (grads, loss), (fast_grads, fast_loss) = eager(params, buffers, x, y), fast(params, buffers, channels_last(x), y)
+    (grads, loss), (fast_grads, fast_loss) = eager(params, buffers, x, y), fast(params, buffers, x, y)
     torch.testing.assert_close(fast_loss, loss)
     for name, grad in grads.items():
         torch.testing.assert_close(fast_grads[name], grad, rtol=0, atol=1e-4 * grad.abs().max().item() + 1e-6)
@@ -177,12 +177,6 @@ def test_draw_batches__a_pass_visits_every_image_once_in_each_runs_own_order():
         assert torch.equal(order.sort(1).values, torch.arange(600).expand(2, -1))
         assert not torch.equal(order[0], order[1])
     assert not torch.equal(torch.cat(steps[:3], 1), torch.cat(steps[3:], 1))
-
-
-def test_channels_last__keeps_the_values(generator):
-    x = torch.randn(2, 3, 4, 5, 6, generator=generator)
-    assert torch.equal(channels_last(x), x)
-    assert channels_last(x)[0].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_accuracies__equal_each_network_on_the_whole_test_set(digits, few, monkeypatch):
