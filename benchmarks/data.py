@@ -8,6 +8,11 @@ from core_dd.rng import stream
 CLASSES = 10
 
 
+def plain_device() -> str:
+    """Where the references run, as the published loops choose it; nothing else about the machine is set up."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def random_data(per_class: int) -> ImageData:
     """`per_class` training images of each of 10 classes, class by class; no test images."""
     labels = torch.arange(CLASSES).repeat_interleave(per_class)

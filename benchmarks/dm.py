@@ -3,9 +3,8 @@
 import torch
 from torch import nn
 
-from benchmarks.data import CLASSES, random_data
+from benchmarks.data import CLASSES, plain_device, random_data
 from core_dd.augment import DSA
-from core_dd.speed import pick_device
 from matching_dd.distill import Matching
 from matching_dd.methods.dm import DMConfig
 
@@ -22,7 +21,7 @@ def ours():
 
 def reference():
     """One iteration of the published loop: fp32, eager, class by class, all training images held as floats."""
-    data, device, augment = random_data(PER_CLASS), pick_device(), DSA()
+    data, device, augment = random_data(PER_CLASS), plain_device(), DSA()
     normalise = [data.mean[:, None, None], data.std[:, None, None]]
     images = torch.cat([(part / 255 - normalise[0]) / normalise[1] for part in data.train_images.split(1000)]).to(
         device

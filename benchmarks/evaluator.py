@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from benchmarks.data import random_data
+from benchmarks.data import plain_device, random_data
 from core_dd.augment import DSA
 from core_dd.protocols import DM
 from core_dd.speed import pick_device
@@ -37,7 +37,7 @@ def ours() -> Callable[[], None]:
 
 def reference() -> Callable[[], None]:
     """As the published loops do it: fp32, eager, one classifier after the other."""
-    device, data = pick_device(), random_data(per_class=50)
+    device, data = plain_device(), random_data(per_class=50)
     mean, std = (tensor[:, None, None].to(device) for tensor in (data.mean, data.std))
     images, labels = (data.train_images.to(device) / 255 - mean) / std, data.train_labels.to(device)
     augment, nets = DSA(), []

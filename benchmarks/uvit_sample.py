@@ -1,17 +1,17 @@
-"""U-ViT sampling: cifar10-small (44M), 16 images of 3x32x32 in 5 steps of DPM-Solver++(2M)."""
+"""U-ViT sampling: cifar10-small (44M), 32 images of 3x32x32 in 5 steps of DPM-Solver++(2M)."""
 
 import math
 
 import torch
 
-from benchmarks.data import CLASSES
+from benchmarks.data import CLASSES, plain_device
 from benchmarks.plain_uvit import PlainUViT
 from core_dd.speed import pick_device
 from gen_dd.sample import Sampler
 from gen_dd.uvit import PRESETS, UViT
 
 TARGET = 2.5
-PRESET, BATCH, STEPS = "cifar10-small", 16, 5
+PRESET, BATCH, STEPS = "cifar10-small", 32, 5
 
 
 def ours():
@@ -22,7 +22,7 @@ def ours():
 
 def reference():
     """The same solver written plainly: fp32, eager, explicit attention."""
-    device = pick_device()
+    device = plain_device()
     model = PlainUViT(**PRESETS[PRESET], num_classes=CLASSES).to(device).eval()
     labels = torch.arange(BATCH, device=device) % CLASSES
     times = [1 + (1e-3 - 1) * k / STEPS for k in range(STEPS + 1)]

@@ -1,17 +1,16 @@
-"""U-ViT training step: cifar10-small (44M), 16 images of 3x32x32, AdamW and weight average included."""
+"""U-ViT training step: cifar10-small (44M), 32 images of 3x32x32, AdamW and weight average included."""
 
 import copy
 
 import torch
 
-from benchmarks.data import CLASSES, random_data
+from benchmarks.data import CLASSES, plain_device, random_data
 from benchmarks.plain_uvit import PlainUViT
-from core_dd.speed import pick_device
 from gen_dd.train import TrainConfig, Trainer
 from gen_dd.uvit import PRESETS
 
 TARGET = 2.5
-PRESET, BATCH = "cifar10-small", 16
+PRESET, BATCH = "cifar10-small", 32
 
 
 def ours():
@@ -23,7 +22,7 @@ def ours():
 
 def reference():
     """One step of the published loop: fp32, eager, explicit attention, the average updated tensor by tensor."""
-    device, data = pick_device(), random_data(per_class=100)
+    device, data = plain_device(), random_data(per_class=100)
     model = PlainUViT(**PRESETS[PRESET], num_classes=CLASSES).to(device)
     average = copy.deepcopy(model).requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-4, betas=(0.99, 0.999), weight_decay=0.03)

@@ -122,7 +122,7 @@ class Sampler:
     ) -> None:
         require(model.null_class is not None, "the model takes no labels; train one with classes.")
         self.model = model.to(device).eval()
-        self.fast = compiled(self.model, device, dynamic=False) if compile else self.model
+        self.fast = compiled(self.model, device, frozen=True, dynamic=False) if compile else self.model
         self.solve, self.steps, self.cfg_scale = pick(SOLVERS, solver, "solver"), steps, cfg_scale
         self.seed, self.batch, self.device, self.bf16 = seed, batch, torch.device(device), bf16
         self.classes = model.config.num_classes
