@@ -86,10 +86,13 @@ class DSA:
         """Each group's operations, and u ~ U[0, 1), (groups, images, 11), whatever they are."""
         operations, u = [], []
         for own in generators:
-            chosen = int(torch.randint(len(self.names), (), generator=own, device=own.device))
-            operations.append(self.names if self.mode == "M" else [self.names[chosen]])
+            operations.append(self._chosen(own))
             u.append(torch.rand(images, DSA_DRAWS, generator=own, device=own.device))
         return operations, torch.stack(u)
+
+    def _chosen(self, generator: torch.Generator) -> list[str]:
+        """A group's operations, in order."""
+        return self.names if self.mode == "M" else one_of(self.names, generator)
 
     def _apply(self, x: Tensor, operations: list[list[str]], u: Tensor) -> Tensor:
         """Transform x (G, B, ...) by u (G, B or 1, 11); groups with the same operations go together."""
@@ -105,6 +108,23 @@ class DSA:
             order += groups
         transformed = torch.cat(parts).reshape(x.shape)
         return transformed[torch.tensor(order).argsort()]
+
+
+@dataclass(frozen=True)
+class IDCAugment(DSA):
+    """IDC's variant (Kim et al., ICML 2022): of the strategy flip and color always, one of the others, cutout last."""
+
+    def _chosen(self, generator: torch.Generator) -> list[str]:
+        first, middle, last = (
+            [name for name in group if name in self.names]
+            for group in (("flip", "color"), ("crop", "scale", "rotate"), ("cutout",))
+        )
+        return [*first, *(one_of(middle, generator) if middle else []), *last]
+
+
+def one_of(names: Sequence[str], generator: torch.Generator) -> list[str]:
+    """One of the names, drawn uniformly."""
+    return [names[int(torch.randint(len(names), (), generator=generator, device=generator.device))]]
 
 
 def color(x: Tensor, u: Tensor) -> Tensor:
@@ -170,6 +190,7 @@ DSA_OPS = MappingProxyType(
         "flip": (flip, slice(7, 8)),
         "scale": (scale, slice(8, 10)),
         "rotate": (rotate, slice(10, 11)),
+        "none": (lambda x, u: x, slice(0, 0)),
     }
 )
 """DSA's operations by name, each with its columns of the uniform draws."""
@@ -199,6 +220,34 @@ def take(x: Tensor, rows: Tensor, cols: Tensor, fill: Tensor) -> Tensor:
 def _integer(u: Tensor, count: int) -> Tensor:
     """u ~ U[0, 1) to an integer uniform in {0..count-1}."""
     return (u * count).long().clamp_max(count - 1)
+
+
+def cutmix(x: Tensor, y: Tensor, probability: float, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
+    """CutMix (Yun et al., ICCV 2019) with Beta(1, 1), as IDC does: one box per group, from another image of the group.
+
+    Args:
+        x: (G, B, C, H, W). y: soft labels (G, B, K), mixed by the box's area within the image.
+        probability: that a group is mixed.
+        generators: one per group.
+
+    Returns:
+        Both, mixed.
+    """
+    x, y = x.clone(), y.clone()
+    for images, labels, generator in zip(x, y, generators, strict=True):
+        draw, share, *centre = torch.rand(4, generator=generator, device=generator.device).tolist()
+        partner = torch.randperm(len(images), generator=generator, device=generator.device).to(x.device)
+        if draw >= probability:
+            continue
+        box = []
+        for size, place in zip(x.shape[-2:], centre, strict=True):
+            half, middle = int(size * (1 - share) ** 0.5) // 2, int(size * place)
+            box.append(slice(max(0, middle - half), min(size, middle + half)))
+        rows, cols = box
+        kept = 1 - (rows.stop - rows.start) * (cols.stop - cols.start) / (x.shape[-1] * x.shape[-2])
+        images[:, :, rows, cols] = images[partner][:, :, rows, cols]
+        labels.copy_(kept * labels + (1 - kept) * labels[partner])
+    return x, y
 
 
 DC_CROP, DC_SCALE, DC_ROTATE, DC_NOISE = 4, 0.2, 45, 0.001

@@ -33,7 +33,7 @@ class EvaluateConfig(DataConfig):
     name: str | None = None
     """What reports call the set; default: its method and ipc."""
     protocol: str = "dm"
-    """How to train: dm, dc, challenge (as published), or quick."""
+    """How to train, as published: dm, dc, challenge, idm, mtt, idc, datadam_paper, datadam_code; or ours: quick."""
     network: str = "convnet3"
     """What to train: convnet1 to convnet6, with suffixes such as _bn, _w256, _maxpool."""
     runs: int | None = None
@@ -136,7 +136,7 @@ def evaluate(
             images.
     """
     start, device = time.perf_counter(), pick_device(None if device is None else str(device))
-    resolved = pick(PROTOCOLS, protocol, "protocol").shortened(epochs, steps)
+    resolved = pick(PROTOCOLS, protocol, "protocol").fitted_to(dset.meta.get("lr")).shortened(epochs, steps)
     numbers = range(resolved.runs if runs is None else runs)
     require(len(numbers) >= 1, f"runs must be >= 1, got {runs}.")
     dset.check(data)
@@ -222,14 +222,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def pixels_and_labels(dset: DistilledSet) -> tuple[Tensor, Tensor]:
     """What classifiers train on; bytes stay bytes, a batch at a time becomes floats."""
-    if dset.images.dtype == torch.uint8 and dset.meta.get("factor", 1) == 1:
+    if dset.images.dtype == torch.uint8 and dset.factor == 1:
         return dset.images, dset.labels
     return dset.decoded()
 
 
 def forecast(dset: DistilledSet, data: ImageData, config: EvaluateConfig) -> str:
     """How long the training will be and what it will take, from a step of it."""
-    protocol, device = PROTOCOLS[config.protocol].shortened(config.epochs, config.steps), pick_device(config.device)
+    protocol = PROTOCOLS[config.protocol].fitted_to(dset.meta.get("lr")).shortened(config.epochs, config.steps)
+    device = pick_device(config.device)
     training = train_eval.Training(
         *pixels_and_labels(dset),
         data,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from tqdm import tqdm
 
+from core_dd.augment import cutmix
 from core_dd.data import ImageData
 from core_dd.errors import require
 from core_dd.networks import build_network
@@ -116,6 +117,8 @@ class Training:
         bf16: bool = True,
     ) -> None:
         labels = labels.float() if labels.is_floating_point() else labels.long()
+        if protocol.cutmix and not labels.is_floating_point():
+            labels = F.one_hot(labels, data.num_classes).float()
         self.images, self.labels, self.device = images.to(device), labels.to(device), device
         self.protocol, self.runs, self.seed = protocol, list(runs), seed
         self.preprocess = (preprocess or Preprocess.fit(data)).to(device)
@@ -133,7 +136,7 @@ class Training:
     def step(self, step: int) -> Tensor:
         """Step number `step` of every run, called in order from 0; returns the training losses (R,)."""
         # A new optimiser at the start, and where the protocol drops the learning rate.
-        if step in (0, self.plan.drop):
+        if self.plan.new_optimizer_at(step):
             momentum, decay = self.protocol.momentum, self.protocol.weight_decay
             self.optimizer = torch.optim.SGD(self.params.values(), momentum=momentum, weight_decay=decay)
         self.optimizer.param_groups[0]["lr"] = self.plan.lr_at(step)
@@ -143,6 +146,9 @@ class Training:
         x, y = self.preprocess.forward(self.images[index]), self.labels[index]
         if self.augmentation is not None:
             x = self.augmentation.per_image(x, [stream(self.seed, "augment", r, step) for r in self.runs])
+        if self.protocol.cutmix:
+            generators = [stream(self.seed, "cutmix", r, step) for r in self.runs]
+            x, y = cutmix(x, y, self.protocol.cutmix, generators)
 
         # One step of all.
         grads, loss = self._gradients(self.params, self.buffers, x, y)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from core_dd import augment
-from core_dd.augment import DSA, DSA_OPS, STRATEGY, DCAugment, spline_rotate, strategy_for
+from core_dd.augment import DSA, DSA_OPS, STRATEGY, DCAugment, IDCAugment, cutmix, spline_rotate, strategy_for
 from core_dd.errors import InputError
 
 
@@ -219,3 +219,34 @@ def test_dc_augment__one_operation_per_image_filled_with_the_groups_mean(generat
 def test_dc_augment__refuses_unknown_operations():
     with pytest.raises(InputError, match="unknown DC augmentation 'crops'; did you mean 'crop'"):
         DCAugment("crops")
+
+
+def test_idc__flip_and_color_always_then_one_of_the_rest_then_cutout(generator):
+    chosen = [IDCAugment("color_crop_cutout_flip_scale_rotate")._chosen(generator) for _ in range(60)]
+    assert {tuple(names) for names in chosen} == {
+        ("flip", "color", one, "cutout") for one in ("crop", "scale", "rotate")
+    }
+    assert IDCAugment("color")._chosen(generator) == ["color"]
+
+
+def test_cutmix__mixes_labels_by_the_area_it_pastes(generator):
+    """Images that are constant in the colour of their label: a pixel says where it came from."""
+    y = torch.eye(8)[None]
+    x = torch.arange(8.0).reshape(1, 8, 1, 1, 1).expand(1, 8, 1, 10, 12)
+    areas = []
+    for seed in range(40):
+        mixed, labels = cutmix(x, y, 1.0, generators(seed))
+        for i in range(8):
+            shares = torch.bincount(mixed[0, i].long().flatten(), minlength=8) / 120
+            torch.testing.assert_close(labels[0, i], shares)
+        areas.append(1 - labels[0].diagonal().min().item())
+    assert min(areas) < 0.2 and max(areas) > 0.6
+    assert torch.equal(x[0, 3], torch.full((1, 10, 12), 3.0))  # the images given are left alone
+
+
+def test_cutmix__happens_with_its_probability_and_per_group(generator):
+    x, y = torch.randn(2, 6, 1, 8, 8, generator=generator), torch.eye(6).expand(2, 6, 6)
+    mixed = [not torch.equal(cutmix(x[:1], y[:1], 0.5, generators(seed))[1], y[:1]) for seed in range(200)]
+    assert 0.3 < sum(mixed) / 200 < 0.6  # a box may also be empty, or the partner the image itself
+    both, alone = cutmix(x, y, 1.0, generators(1, 2)), cutmix(x[1:], y[1:], 1.0, generators(2))
+    assert torch.equal(both[0][1], alone[0][0]) and torch.equal(both[1][1], alone[1][0])

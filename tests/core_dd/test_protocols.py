@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from core_dd.augment import DSA, DCAugment
+from core_dd.augment import DSA, DCAugment, IDCAugment
 from core_dd.errors import InputError
-from core_dd.protocols import CHALLENGE, DC, DM, PROTOCOLS, QUICK
+from core_dd.protocols import CHALLENGE, DATADAM_CODE, DATADAM_PAPER, DC, DM, IDC, MTT, PROTOCOLS, QUICK
 
 
 @pytest.mark.parametrize(
@@ -18,35 +18,66 @@ from core_dd.protocols import CHALLENGE, DC, DM, PROTOCOLS, QUICK
 def test_plan__counts_passes_as_published(protocol, augmented, passes, before_the_drop, images, per_pass):
     plan = protocol.plan(images, augmented)
     assert (plan.batch, plan.per_pass) == (min(256, images), per_pass)
-    assert (plan.steps, plan.drop) == (passes * per_pass, before_the_drop * per_pass)
-    assert plan.lr_at(plan.drop - 1) == 0.01
-    assert plan.lr_at(plan.drop) == pytest.approx(0.001)
+    assert (plan.steps, plan.drops) == (passes * per_pass, (before_the_drop * per_pass,))
+    (drop,) = plan.drops
+    assert plan.lr_at(drop - 1) == 0.01
+    assert plan.lr_at(drop) == pytest.approx(0.001)
+    assert [step for step in range(plan.steps) if plan.new_optimizer_at(step)] == [0, drop]
 
 
-@pytest.mark.parametrize("name", ["dm", "dc", "challenge"])
+@pytest.mark.parametrize("name", ["dm", "dc", "challenge", "idm"])
 def test_published__share_their_optimiser(name):
     protocol = PROTOCOLS[name]
     assert (protocol.lr, protocol.momentum, protocol.weight_decay, protocol.batch_size) == (0.01, 0.9, 5e-4, 256)
     assert not protocol.smoke
 
 
-def test_runs__five_and_three_in_the_challenge():
+def test_runs__as_published():
     assert {name: protocol.runs for name, protocol in PROTOCOLS.items()} == {
-        "dm": 5, "dc": 5, "challenge": 3, "quick": 5,
+        "dm": 5, "dc": 5, "challenge": 3, "idm": 5, "mtt": 5, "idc": 3, "datadam_paper": 100, "datadam_code": 10,
+        "quick": 5,
     }  # fmt: skip
+
+
+def test_idc__drops_to_a_fifth_twice_and_keeps_its_momentum():
+    plan = IDC.plan(100, augmented=True)
+    assert (plan.batch, plan.per_pass, plan.steps) == (64, 2, 2000)
+    assert plan.drops == (666 * 2, 833 * 2)
+    rates = [plan.lr_at(step) for step in (0, 1331, 1332, 1665, 1666, 1999)]
+    assert rates == pytest.approx([0.01, 0.01, 0.002, 0.002, 0.0004, 0.0004])
+    assert not any(plan.new_optimizer_at(step) for step in range(1, plan.steps))
+    assert IDC.cutmix == 0.5
+
+
+def test_datadam__paper_halves_every_15_passes_and_code_runs_1801():
+    paper, code = DATADAM_PAPER.plan(10, augmented=True), DATADAM_CODE.plan(100, augmented=True)
+    assert [paper.lr_at(step) for step in (0, 14, 15, 30)] == pytest.approx([0.01, 0.01, 0.005, 0.0025])
+    assert (code.batch, code.steps, code.drops) == (64, 1801 * 2, (902 * 2,))
+
+
+def test_mtt__trains_at_the_sets_own_learning_rate():
+    assert MTT.fitted_to(0.03).plan(10, augmented=True).lr_at(0) == 0.03
+    assert DM.fitted_to(0.03) is DM
+    for lr in (None, -0.01):
+        with pytest.raises(InputError, match=f"this set has {lr}. Give a set that MTT distilled"):
+            MTT.fitted_to(lr)
+
+
+def test_augmentation__of_idc_leaves_cutout_to_cutmix(digits):
+    assert IDC.augmentation(digits, "convnet3") == IDCAugment("color_crop_scale_rotate")
 
 
 def test_plan__epochs_follow_the_published_rule_when_shortened():
     short = DM.shortened(epochs=4)
     plan = short.plan(300, augmented=True)
-    assert (plan.steps, plan.drop) == (5 * 2, 4 * 2)  # passes 0..4, the drop after pass 4 // 2 + 1
+    assert (plan.steps, plan.drops) == (5 * 2, (4 * 2,))  # passes 0..4, the drop after pass 4 // 2 + 1
     assert short.smoke
 
 
 def test_plan__steps_cut_the_schedule():
     plan = DC.shortened(steps=100).plan(500, augmented=False)
     assert plan.steps == 100
-    assert plan.drop == 152 * 2 * 100 // (301 * 2)
+    assert plan.drops == (152 * 2 * 100 // (301 * 2),)
 
 
 @pytest.mark.parametrize("images", [7, 100, 1437, 60000])

@@ -168,6 +168,15 @@ def test_train__stops_on_a_loss_that_is_not_finite(digits, few):
         train(images.float() * 1e30, labels, digits, **options())
 
 
+def test_train__cutmix_is_each_runs_own(digits, few):
+    protocol = replace(QUICK, steps=4, cutmix=1.0)
+    among = train(*few, digits, **options(protocol=protocol, runs=[0, 1]))
+    alone = train(*few, digits, **options(protocol=protocol, runs=[1]))
+    assert among.curve_loss[1] == pytest.approx(alone.curve_loss[0], rel=1e-3)
+    plain = train(*few, digits, **options(protocol=replace(QUICK, steps=4), runs=[1]))
+    assert plain.curve_loss[0] != pytest.approx(alone.curve_loss[0], rel=1e-3)
+
+
 def test_draw_batches__a_pass_visits_every_image_once_in_each_runs_own_order():
     plan = DM.plan(600, augmented=True)
     steps = [draw_batches(plan, 600, [0, 3], 0, step) for step in range(6)]
