@@ -1,13 +1,16 @@
 """How close a set's images are to the real ones: distances of features."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
 from core_dd import train_eval
 from core_dd.data import ImageData
+from core_dd.distilled import read_tensors, write_tensors
 from core_dd.errors import require
 from core_dd.preprocess import Preprocess
-from core_dd.protocols import QUICK
+from core_dd.protocols import QUICK, Protocol
 from core_dd.speed import autocast, pick_device
 
 
@@ -53,19 +56,47 @@ def moments(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def real_classifier(
-    data: ImageData, network: str = "convnet3", seed: int = 0, device: torch.device | None = None
+    data: ImageData,
+    network: str = "convnet3",
+    seed: int = 0,
+    device: torch.device | None = None,
+    protocol: Protocol = QUICK,
+    cache: Path | None = None,
 ) -> train_eval.Classifiers:
-    """One classifier trained on all real training images with the quick protocol: whose features measure."""
-    return train_eval.train(
+    """One classifier trained on all real training images: whose features measure, and choose.
+
+    Args:
+        data: the real data.
+        network, seed, device, protocol: as in `train_eval.Training`.
+        cache: a file to read it from, or to write it to where there is none yet.
+
+    Raises:
+        InputError: if the file holds another classifier, or none.
+    """
+    device = device or pick_device()
+    identity = {"fingerprint": data.fingerprint, "network": network, "protocol": protocol.name, "seed": seed}
+    if cache is not None and cache.exists():
+        tensors, meta = read_tensors(cache)
+        require(
+            meta == identity,
+            f"{cache} holds the classifier {meta}, wanted is {identity}. Name another file, or remove this one.",
+        )
+        net, params, buffers = train_eval.initialise(network, data, [0], seed, device)
+        params, buffers = ({name: tensors[name].to(device) for name in state} for state in (params, buffers))
+        return train_eval.Classifiers(net, params, buffers, Preprocess.fit(data).to(device), [], [])
+    classifier = train_eval.train(
         data.train_images,
         data.train_labels,
         data,
-        protocol=QUICK,
+        protocol=protocol,
         network=network,
         runs=[0],
         seed=seed,
-        device=device or pick_device(),
+        device=device,
     )
+    if cache is not None:
+        write_tensors(cache, classifier.params | classifier.buffers, identity)
+    return classifier
 
 
 def classifier_frechet(images: Tensor, data: ImageData, classifier: train_eval.Classifiers | None = None) -> float:

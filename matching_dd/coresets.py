@@ -4,19 +4,52 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from core_dd import cli
+from core_dd import cli, fidelity, subset
 from core_dd.config import load_config, to_dict
 from core_dd.data import DataConfig, ImageData, load_data
 from core_dd.distilled import DistilledSet, new_meta
 from core_dd.errors import pick, require
+from core_dd.protocols import PROTOCOLS
+from core_dd.rng import stream
 from core_dd.run import find_folder
-from matching_dd.real import choose
+from core_dd.speed import pick_device
+from matching_dd.real import choose, members_of
 
-CORESETS: MappingProxyType[str, Callable[[ImageData, int, int], Tensor]] = MappingProxyType({"random": choose})
-"""Coresets by name: (data, ipc, seed) -> indices of training images, int64 (K, ipc)."""
+
+def random(data: ImageData, ipc: int, seed: int, **_: Any) -> Tensor:
+    """Uniformly, without replacement."""
+    return choose(data, ipc, seed)
+
+
+def by_features(chooser: Callable[[Tensor, int, int], Tensor]) -> Callable[..., Tensor]:
+    """A coreset from a choice among one class's features (N, D): (features, ipc, seed) -> (ipc,)."""
+
+    def chosen(data: ImageData, ipc: int, seed: int, **classifier: Any) -> Tensor:
+        members = members_of(data, ipc)
+        trained = fidelity.real_classifier(data, seed=seed, **classifier)
+        net, picked = trained.network(0), []
+        for k, own in enumerate(members):
+            features = fidelity.features(net, data.train_images[own], trained.preprocess).cpu()
+            picked.append(own[chooser(features, ipc, stream(seed, "coreset", k).initial_seed())])
+        return torch.stack(picked)
+
+    return chosen
+
+
+CORESETS: MappingProxyType[str, Callable[..., Tensor]] = MappingProxyType(
+    {
+        "random": random,
+        "herding": by_features(lambda features, ipc, _: subset.herding(features, ipc)),
+        "k_center": by_features(lambda features, ipc, _: subset.k_center(features, ipc)),
+        "medoids": by_features(subset.medoids),
+    }
+)
+"""Coresets by name: (data, ipc, seed, **options of `fidelity.real_classifier`) -> training images, int64 (K, ipc)."""
 
 
 @dataclass(kw_only=True)
@@ -24,29 +57,45 @@ class CoresetConfig(DataConfig):
     """Choose ipc real training images of every class."""
 
     name: str = "random"
-    """How: random (uniformly, without replacement)."""
+    """How: random (uniformly, without replacement), or in the features of a classifier trained on the training images:
+    herding (their running mean follows the class mean), k_center (farthest first), medoids (nearest to the centres of
+    k-means)."""
     ipc: int = 10
     """Images per class."""
+    network: str = "convnet3"
+    """The classifier whose features choose."""
+    protocol: str = "quick"
+    """How it is trained: quick, dm, dc, challenge."""
+    classifier: str | None = None
+    """Its file: read where there is one, else written after training; default: classifier.safetensors beside the
+    set."""
     seed: int = 0
-    """Seed of the choice."""
+    """Seed of the choice and of the classifier."""
+    device: str | None = None
+    """cpu or cuda; default: cuda where there is one."""
     out: str | None = None
     """The file to write; default: distilled.safetensors in the next folder under runs/DATA-NAME-ipcN/."""
 
+    def __post_init__(self) -> None:
+        pick(CORESETS, self.name, "coreset")
+        pick(PROTOCOLS, self.protocol, "protocol")
 
-def coreset(name: str, data: str | ImageData, ipc: int, seed: int = 0) -> DistilledSet:
+
+def coreset(name: str, data: str | ImageData, ipc: int, seed: int = 0, **classifier: Any) -> DistilledSet:
     """Real images as a distilled set: uint8, class by class, hard labels.
 
     Args:
         name: a key of `CORESETS`.
         data: the real data, or its spec.
         ipc: images per class.
-        seed: of the choice.
+        seed: of the choice, and of the classifier.
+        classifier: other options of `core_dd.fidelity.real_classifier`, whose features the others than random use.
 
     Raises:
         InputError: an unknown name, `ipc` < 1, or a class that is empty or has fewer than `ipc` images.
     """
     data = load_data(data, seed=seed) if isinstance(data, str) else data
-    chosen = pick(CORESETS, name, "coreset")(data, ipc, seed).flatten()
+    chosen = pick(CORESETS, name, "coreset")(data, ipc, seed, **classifier).flatten()
     meta = new_meta(data, method=name, ipc=ipc, seed=seed)
     return DistilledSet(data.train_images[chosen], data.train_labels[chosen], meta)
 
@@ -59,10 +108,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"{config.out} exists. Choose another --out or remove it first.",
     )
     data = config.load_data(config.seed)
-    dset = coreset(config.name, data, config.ipc, config.seed)
-    dset.meta["config"] = to_dict(config)
     folder = f"{data.name}-{config.name}-ipc{config.ipc}"
     path = Path(config.out) if config.out else find_folder(None, folder, resume=False) / "distilled.safetensors"
+    dset = coreset(
+        config.name,
+        data,
+        config.ipc,
+        config.seed,
+        network=config.network,
+        protocol=PROTOCOLS[config.protocol],
+        cache=Path(config.classifier) if config.classifier else path.with_name("classifier.safetensors"),
+        device=pick_device(config.device),
+    )
+    dset.meta["config"] = to_dict(config)
     dset.save(path)
     print(f"{path}: {len(dset)} images, {config.ipc} per class of {data.name}")
 

@@ -48,9 +48,22 @@ def choose(data: ImageData, ipc: int, seed: int) -> Tensor:
     Raises:
         InputError: if a class is empty or has fewer than `ipc` images.
     """
+    shuffled = (
+        members[torch.randperm(len(members), generator=stream(seed, "choose", k))]
+        for k, members in enumerate(members_of(data, ipc))
+    )
+    return torch.stack([members[:ipc] for members in shuffled])
+
+
+def members_of(data: ImageData, ipc: int) -> list[Tensor]:
+    """The training images of every class, of which `ipc` are to be chosen.
+
+    Raises:
+        InputError: if a class is empty or has fewer than `ipc` images.
+    """
     require(ipc >= 1, f"ipc must be >= 1, got {ipc}. Set 'ipc: 10' in the YAML or pass --ipc 10.")
-    chosen = []
-    for k, members in enumerate(data.class_indices()):
+    classes = data.class_indices()
+    for k, members in enumerate(classes):
         require(
             len(members) >= ipc,
             f"class {k} ('{data.class_names[k]}') of {data.name} has {len(members)} training images, "
@@ -58,5 +71,4 @@ def choose(data: ImageData, ipc: int, seed: int) -> Tensor:
             if len(members)
             else f"class {k} ('{data.class_names[k]}') of {data.name} has no training image. Add some or drop it.",
         )
-        chosen.append(members[torch.randperm(len(members), generator=stream(seed, "choose", k))[:ipc]])
-    return torch.stack(chosen)
+    return classes

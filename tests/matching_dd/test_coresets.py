@@ -1,11 +1,15 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from core_dd import fidelity, subset
 from core_dd.data import load_data
 from core_dd.distilled import DistilledSet
 from core_dd.errors import InputError
+from core_dd.fidelity import real_classifier
+from core_dd.protocols import QUICK
 from matching_dd import coreset
 from matching_dd.coresets import main
 
@@ -73,3 +77,35 @@ def test_command__numbers_folders():
     for number in ("00000", "00001"):
         main(["--ipc", "1"])
         assert len(DistilledSet.load(f"runs/digits-random-ipc1/{number}")) == 10
+
+
+CLASSIFIER = {"network": "convnet1_w8", "protocol": replace(QUICK, steps=10)}
+
+
+@pytest.mark.parametrize(("name", "chooser"), [("herding", subset.herding), ("k_center", subset.k_center)])
+def test_features__choose_within_each_class(digits, name, chooser):
+    dset = coreset(name, digits, 3, seed=1, **CLASSIFIER)
+    trained = real_classifier(digits, seed=1, **CLASSIFIER)
+    for k, members in enumerate(digits.class_indices()):
+        features = fidelity.features(trained.network(0), digits.train_images[members], trained.preprocess)
+        assert torch.equal(dset.images[dset.labels == k], digits.train_images[members[chooser(features, 3)]])
+
+
+def test_medoids__are_real_images_and_repeatable(digits):
+    first, again = (coreset("medoids", digits, 4, seed=2, **CLASSIFIER) for _ in range(2))
+    assert first.digest() == again.digest()
+    for k, members in enumerate(digits.class_indices()):
+        own = {tuple(image) for image in digits.train_images[members].flatten(1).tolist()}
+        assert len({tuple(image) for image in first.images[first.labels == k].flatten(1).tolist()} & own) == 4
+
+
+def test_command__trains_the_classifier_once(digits, capsys):
+    options = ["--data", "digits", "--ipc", "1", "--network", "convnet1_w8", "--classifier", "judge.safetensors"]
+    main([*options, "--name", "herding", "--out", "first.safetensors"])
+    written = Path("judge.safetensors").read_bytes()
+    main([*options, "--name", "herding", "--out", "second.safetensors"])
+    assert Path("judge.safetensors").read_bytes() == written
+    assert DistilledSet.load("first.safetensors").digest() == DistilledSet.load("second.safetensors").digest()
+    with pytest.raises(InputError, match=r"judge.safetensors holds the classifier .* Name another file"):
+        main([*options, "--name", "k_center", "--seed", "1", "--out", "third.safetensors"])
+    assert not Path("third.safetensors").exists()
