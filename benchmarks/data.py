@@ -13,9 +13,9 @@ def plain_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def random_data(per_class: int) -> ImageData:
-    """`per_class` training images of each of 10 classes, class by class; no test images."""
-    labels = torch.arange(CLASSES).repeat_interleave(per_class)
+def random_data(per_class: int, classes: int = CLASSES) -> ImageData:
+    """`per_class` training images of each class, class by class; no test images."""
+    labels = torch.arange(classes).repeat_interleave(per_class)
     images = torch.randint(256, (len(labels), 3, 32, 32), dtype=torch.uint8, generator=stream(0, "benchmark"))
     return ImageData(
         name="random",
@@ -25,7 +25,7 @@ def random_data(per_class: int) -> ImageData:
         val_labels=labels[:0],
         test_images=images[:0],
         test_labels=labels[:0],
-        class_names=tuple("abcdefghij"),
+        class_names=tuple(map(str, range(classes))),
         mean=torch.tensor((0.4914, 0.4822, 0.4465)),
         std=torch.tensor((0.2023, 0.1994, 0.2010)),
         fingerprint="",

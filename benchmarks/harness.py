@@ -1,7 +1,7 @@
 """Measure each benchmark's two sides in turn and print the ratios reference / ours.
 
-A benchmark is a module with a docstring whose first line is its title, a constant `TARGET` (the ratio to reach), and
-two functions, `reference()` and `ours()`. Each does its setting up and returns a callable that does one unit of work.
+A benchmark is a module with a docstring whose first line is its title, and three functions: `target()`, the ratio to
+reach, `reference()` and `ours()`. These two do their setting up and return a callable that does one unit of work.
 
 Each side runs in a process of its own, so that its peak memory is its own. The two are timed by turns, one unit each,
 so that whatever else the machine does falls on both; the median of the units after the warm-up counts.
@@ -26,29 +26,40 @@ from core_dd import files
 from core_dd.errors import pick, require
 from core_dd.speed import bf16_pays, peak_mib, pick_device
 
-BENCHMARKS = MappingProxyType(
+MATCHING = MappingProxyType(
     {
-        "evaluator": "benchmarks.evaluator",
-        "dm": "benchmarks.dm",
-        "uvit_train": "benchmarks.uvit_train",
-        "uvit_sample": "benchmarks.uvit_sample",
+        f"{method}_k{classes}": ("benchmarks.matching", method, classes)
+        for classes in (10, 100)
+        for method in ("dm", "m3d", "datadam", "idm", "cafe", "dc", "dsa", "idc", "mtt", "ead")
     }
 )
-"""Benchmarks by name."""
+MAIN = MappingProxyType(
+    {
+        "evaluator": ("benchmarks.evaluator",),
+        "dm": ("benchmarks.matching", "dm", 10),
+        "uvit_train": ("benchmarks.uvit_train",),
+        "uvit_sample": ("benchmarks.uvit_sample",),
+    }
+)
+BENCHMARKS = MappingProxyType({**MAIN, **MATCHING})
+"""Benchmarks by name: the module, and what its functions are called with."""
+GROUPS = MappingProxyType({"matching": tuple(MATCHING)})
+"""Names that stand for several."""
 
 SIDES = ("reference", "ours")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the benchmarks named on the command line (default: all), print a table, write JSON."""
+    """Run the benchmarks named on the command line, print a table, write JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help=f"which ones: {', '.join(BENCHMARKS)}; default: all")
+    known = ", ".join([*GROUPS, *BENCHMARKS])
+    parser.add_argument("names", nargs="*", help=f"which ones: {known}; default: {', '.join(MAIN)}")
     parser.add_argument("--repeats", type=int, default=5, help="timed units of each side (default 5)")
     parser.add_argument("--warmup", type=int, default=2, help="untimed units before them (default 2)")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks.json"), help="where the JSON goes")
     args = parser.parse_args(argv)
     require(args.repeats >= 1 and args.warmup >= 0, "repeats must be >= 1 and warmup >= 0.")
-    names = args.names or list(BENCHMARKS)
+    names = [own for name in args.names or MAIN for own in GROUPS.get(name, (name,))]
     for name in names:
         pick(BENCHMARKS, name, "benchmark")
 
@@ -60,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def compare(name: str, repeats: int, warmup: int) -> dict[str, Any]:
     """Time one benchmark's sides by turns; seconds are medians, memory is each process's peak."""
-    module = importlib.import_module(BENCHMARKS[name])
+    place, *arguments = BENCHMARKS[name]
+    module = importlib.import_module(place)
     workers = {side: _start(name, side) for side in SIDES}
     seconds = {side: [] for side in SIDES}
     for _ in range(warmup + repeats):
@@ -71,9 +83,9 @@ def compare(name: str, repeats: int, warmup: int) -> dict[str, Any]:
         worker.communicate()
     median = {side: statistics.median(seconds[side][warmup:]) for side in SIDES}
     return {
-        "title": module.__doc__.splitlines()[0],
+        "title": " ".join([module.__doc__.splitlines()[0], *map(str, arguments)]),
         "ratio": median["reference"] / median["ours"],
-        "target": module.TARGET,
+        "target": module.target(*arguments),
         "memory_ratio": memory["reference"]["peak_mib"] / memory["ours"]["peak_mib"],
         **{side: {"seconds": median[side], "all": seconds[side][warmup:], **memory[side]} for side in SIDES},
     }
@@ -98,7 +110,8 @@ def work(name: str, side: str) -> None:
     """The worker process: set up, then answer questions from stdin until it closes."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever else prints goes to stderr
-    unit = getattr(importlib.import_module(BENCHMARKS[name]), side)()
+    place, *arguments = BENCHMARKS[name]
+    unit = getattr(importlib.import_module(place), side)(*arguments)
     for question in sys.stdin:
         answer = {"peak_mib": peak_mib(pick_device())} if question.strip() == "memory" else {"seconds": timed(unit)}
         answers.write(json.dumps(answer) + "\n")

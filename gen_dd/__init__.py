@@ -6,6 +6,7 @@ export(
     __name__,
     {
         "UViT": "gen_dd.uvit:UViT",
+        "UViTPipeline": "gen_dd.pipeline:UViTPipeline",
         "load_official": "gen_dd.checkpoint:load_official",
         "sample": "gen_dd.sample:sample",
         "select": "gen_dd.select:select",

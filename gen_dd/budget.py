@@ -118,9 +118,10 @@ class Ranks:
         torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MIN)
         return int(tensor)
 
-    def share(self, start: int, stop: int) -> range:
-        """This process's part of the numbers from `start` to `stop` (exclusive)."""
-        low, high = (start + (stop - start) * rank // self.count for rank in (self.index, self.index + 1))
+    def share(self, start: int, stop: int, group: int = 1) -> range:
+        """This process's part of the numbers from `start` to `stop` (exclusive), in whole groups."""
+        groups = (stop - start) // group
+        low, high = (start + groups * rank // self.count * group for rank in (self.index, self.index + 1))
         return range(low, high)
 
     def close(self) -> None:
@@ -136,6 +137,7 @@ def rounds(
     clock: Clock,
     free: Sequence[tuple[int, int | None]],
     ranks: Ranks,
+    group: int = 1,
 ) -> Iterator[tuple[range, Tensor]]:
     """Draw the free numbers round by round, while time lasts; yields this process's numbers and images.
 
@@ -149,24 +151,26 @@ def rounds(
         clock: the budget.
         free: ranges of numbers (first, end) not drawn yet, in order; the last may be endless (None).
         ranks: the processes.
+        group: so many consecutive numbers are never parted; every free range is a multiple of it.
 
     Raises:
-        InputError: if not even the first image fits; says how much the budget must be here. (A resumed folder that has
+        InputError: if not even the first group fits; says how much the budget must be here. (A resumed folder that has
             it may find its budget spent: then nothing is drawn.)
     """
-    fits = ranks.least(pace.fitting(clock.left())) > 0
+    fits = ranks.least(pace.fitting(clock.left())) >= group
     require(
         fits or all(low > 0 for low, _ in free),
-        f"a budget of {clock.budget or 0:g} s is too short: starting took {clock.elapsed():.1f} s and one image takes "
-        f"{pace.one:.2g} s. The minimum here is about {1.05 * (clock.elapsed() + MARGIN * pace.one + FINISH_S):.0f} s.",
+        f"a budget of {clock.budget or 0:g} s is too short: starting took {clock.elapsed():.1f} s and {group} image(s) "
+        f"take {pace.seconds(group):.2g} s. The minimum here is about "
+        f"{1.05 * (clock.elapsed() + MARGIN * pace.seconds(group) + FINISH_S):.0f} s.",
     )
     for low, high in free:
         while high is None or low < high:
-            size = ranks.least(pace.fitting(clock.left())) * ranks.count
+            size = ranks.least(pace.fitting(clock.left()) // group * group) * ranks.count
             if size == 0:
                 return
             stop = low + size if high is None else min(high, low + size)
-            mine, seconds, began = ranks.share(low, stop), clock.left(), time.perf_counter()
+            mine, seconds, began = ranks.share(low, stop, group), clock.left(), time.perf_counter()
             try:
                 images, took = draw(mine, seconds) if mine else None, time.perf_counter() - began
                 finished = True

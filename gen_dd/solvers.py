@@ -10,11 +10,12 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from diffusers import DPMSolverMultistepScheduler, SchedulerMixin, UniPCMultistepScheduler
 from torch import Tensor
 
 from core_dd.errors import require
 from gen_dd.diffusion import TIME_SCALE, alpha_sigma, half_log_snr, log_alpha, time_of
+from gen_dd.guidance import Guide
 
 NoiseOf = Callable[[Tensor, Tensor], Tensor]
 Solver = Callable[[NoiseOf, Tensor, int], Tensor]
@@ -40,7 +41,9 @@ class ExactGrid:
         require(
             bool(num_inference_steps) and num_inference_steps >= 1, f"steps must be >= 1, got {num_inference_steps}."
         )
-        super().set_timesteps(num_inference_steps, device=device, **options)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)  # diffusers on numpy 2
+            super().set_timesteps(num_inference_steps, device=device, **options)
         times = torch.linspace(T_START, T_END, num_inference_steps + 1, dtype=torch.float64)
         alpha, sigma = alpha_sigma(times)
         self.sigmas = (sigma / alpha).float()
@@ -57,21 +60,25 @@ class ExactUniPC(ExactGrid, UniPCMultistepScheduler):
     """UniPC (Zhao et al. 2023) on the exact grid."""
 
 
-def _multistep(cls: type, order: int, **options: Any) -> Solver:
+def make_scheduler(cls: type[SchedulerMixin], order: int) -> SchedulerMixin:
+    """One of the schedulers above, of this order, for a network that predicts the noise."""
+    options = {"algorithm_type": "dpmsolver++", "solver_type": "midpoint"} if cls is ExactDPMSolver else {}
+    return cls(
+        trained_betas=exact_betas(),
+        solver_order=order,
+        prediction_type="epsilon",
+        final_sigmas_type="sigma_min",
+        timestep_spacing="linspace",
+        **options,
+    )
+
+
+def _multistep(cls: type[SchedulerMixin], order: int) -> Solver:
     """A solver that steps one of the schedulers above: one network evaluation per step."""
 
     def solve(noise_of: NoiseOf, x: Tensor, steps: int) -> Tensor:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)  # diffusers on numpy 2
-            scheduler = cls(
-                trained_betas=exact_betas(),
-                solver_order=order,
-                prediction_type="epsilon",
-                final_sigmas_type="sigma_min",
-                timestep_spacing="linspace",
-                **options,
-            )
-            scheduler.set_timesteps(steps, device=x.device)
+        scheduler = make_scheduler(cls, order)
+        scheduler.set_timesteps(steps, device=x.device)
         for timestep in scheduler.timesteps:
             x = scheduler.step(noise_of(x, timestep), timestep, x).prev_sample
         return x
@@ -119,13 +126,11 @@ def _singlestep(noise_of: NoiseOf, x: Tensor, low: Tensor, high: Tensor, order: 
     return first_order(high) - float(1.5 * sigma_t * (torch.expm1(h) / h - 1)) * (second - start)
 
 
-DPMPP = {"algorithm_type": "dpmsolver++", "solver_type": "midpoint"}
-
 SOLVERS: MappingProxyType[str, Solver] = MappingProxyType(
     {
-        "dpmpp_2m": _multistep(ExactDPMSolver, 2, **DPMPP),
-        "dpmpp_3m": _multistep(ExactDPMSolver, 3, **DPMPP),
-        "ddim": _multistep(ExactDPMSolver, 1, **DPMPP),
+        "dpmpp_2m": _multistep(ExactDPMSolver, 2),
+        "dpmpp_3m": _multistep(ExactDPMSolver, 3),
+        "ddim": _multistep(ExactDPMSolver, 1),
         "unipc": _multistep(ExactUniPC, 2),
         "dpm_fast": dpm_fast,
     }
@@ -133,8 +138,17 @@ SOLVERS: MappingProxyType[str, Solver] = MappingProxyType(
 """Solvers by name; each evaluates the network `steps` times."""
 
 
-def guided(model: Callable[..., Tensor], labels: Tensor, cfg_scale: float, null_class: int) -> NoiseOf:
-    """Classifier-free guidance: cond + s (cond - null), both halves in one forward.
+def guided(
+    model: Callable[..., Tensor],
+    labels: Tensor,
+    cfg_scale: float,
+    null_class: int,
+    *,
+    interval: tuple[float, float] | None = None,
+    guide: Guide | None = None,
+    index: Tensor | None = None,
+) -> NoiseOf:
+    """Classifier-free guidance cond + s (cond - null), both halves in one forward, and a guide's correction of x0.
 
     s = 0 is plain conditional sampling; the other convention's scale w (null + w (cond - null)) is 1 + s.
 
@@ -143,13 +157,29 @@ def guided(model: Callable[..., Tensor], labels: Tensor, cfg_scale: float, null_
         labels: int64 (B,) in 0..K-1.
         cfg_scale: s >= 0.
         null_class: the label that stands for "no label".
+        interval: the times (low, high) in [0, 1] between which s applies (Kynkaanniemi et al., NeurIPS 2024); outside,
+            the network is evaluated once. None: always.
+        guide: moves the estimate of the clean images, prepared; `index` then are their numbers within the class, (B,).
     """
-    if cfg_scale == 0:
-        return lambda x, timestep: model(x, timestep, labels)
     both = torch.cat([labels, torch.full_like(labels, null_class)])
 
     def noise_of(x: Tensor, timestep: Tensor) -> Tensor:
+        t = float(timestep) / TIME_SCALE if guide or interval else None
+        if cfg_scale == 0 or (interval and not interval[0] <= t <= interval[1]):
+            noise = model(x, timestep, labels)
+            return noise if guide is None else corrected(noise, x, t)
         cond, null = model(torch.cat([x, x]), timestep, both).chunk(2)
-        return cond + cfg_scale * (cond - null)
+        if guide is None:
+            return cond + cfg_scale * (cond - null)
+        if guide.inside_cfg:
+            cond = corrected(cond, x, t)
+            return cond + cfg_scale * (cond - null)
+        return corrected(cond + cfg_scale * (cond - null), x, t)
+
+    def corrected(noise: Tensor, x: Tensor, t: float) -> Tensor:
+        """The noise that goes with the corrected x0 = (x - sigma noise) / alpha."""
+        alpha, sigma = (float(part) for part in alpha_sigma(torch.tensor(t, dtype=torch.float64)))
+        x0 = (x - sigma * noise) / alpha
+        return noise - alpha / sigma * (guide.correct_x0(x0, t, labels, index) - x0)
 
     return noise_of

@@ -7,6 +7,8 @@ accumulation changes what a step learns from, and a resumed run continues the ve
 
 import contextlib
 import datetime
+import math
+import os
 import shutil
 import statistics
 import sys
@@ -23,7 +25,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 from tqdm import tqdm
 
-from core_dd import cli, files, pictures, readers
+from core_dd import cli, files, readers
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data import DataConfig, ImageData
 from core_dd.errors import pick, require
@@ -32,9 +34,10 @@ from core_dd.run import Run
 from core_dd.speed import bf16_pays, can_compile, peak_mib, pick_device
 from gen_dd.checkpoint import adapt, load_official
 from gen_dd.diffusion import TIME_SCALE, add_noise, drop_labels, noise_loss
-from gen_dd.sample import Sampler
+from gen_dd.sample import Sampler, local_device
 from gen_dd.uvit import PRESETS, UViT
-from gen_dd.weights import load_model, save_model
+from gen_dd.validate import Validator, keep_best, save_samples
+from gen_dd.weights import CARD, load_model, save_model
 
 STATE = "state.pt"
 
@@ -100,6 +103,22 @@ class TrainConfig(DataConfig):
     """Steps between checkpoints."""
     grid_every: int = 2000
     """Steps between pictures of samples of the averaged weights; 0: none."""
+    eval_every: int = 0
+    """Steps between evaluations of samples of the averaged weights, by which the best model is kept; 0: none."""
+    eval_images: int = 1000
+    """Samples compared with the training images in each evaluation (FID; the literature takes 50000)."""
+    eval_steps: int = 50
+    """Network evaluations per such sample."""
+    eval_ipc: int = 0
+    """Also train a ConvNet on this many samples per class and test it on the validation split, which then chooses the
+    best model; 0: no. Wants val_fraction."""
+    eval_network: str = "convnet3"
+    """That ConvNet; also the classifier of the real data whose features stand in for Inception's."""
+    val_fraction: float = 0.0
+    """The part of each class's training images kept aside as the validation split."""
+    inception_weights: str | None = None
+    """A file of torch-fidelity's Inception weights, for FID; default: its download; none: do without. Without them the
+    Frechet distance in a classifier's features is measured, under its own name."""
     keep: int = 3
     """How many checkpoints to keep."""
     tracker: str = "tensorboard"
@@ -115,7 +134,15 @@ class TrainConfig(DataConfig):
         for name in ("max_seconds", "grad_clip"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{name} must be > 0, got {value}.")
-        require(self.grid_every >= 0 and self.warmup >= 0, "grid_every and warmup must be >= 0.")
+        for name in ("grid_every", "eval_every", "eval_ipc", "warmup"):
+            require(getattr(self, name) >= 0, f"{name} must be >= 0, got {getattr(self, name)}.")
+        require(self.eval_images >= 2, f"eval_images must be >= 2, got {self.eval_images}.")
+        require(self.eval_steps >= 1, f"eval_steps must be >= 1, got {self.eval_steps}.")
+        require(0 <= self.val_fraction < 1, f"val_fraction must be in [0, 1), got {self.val_fraction}.")
+        require(
+            self.eval_ipc == 0 or self.val_fraction > 0,
+            "eval_ipc wants a validation split. Pass --val_fraction 0.1, or leave it out.",
+        )
 
 
 @dataclass(frozen=True)
@@ -188,11 +215,19 @@ class Trainer:
     def __init__(self, config: TrainConfig, data: ImageData) -> None:
         self.config, self.data = config, data
         model = make_model(config, data)
+        require(
+            os.environ.get("ACCELERATE_USE_FSDP", "false") != "true",
+            "FSDP is not supported: every process holds the whole network. Launch with distributed_type MULTI_GPU; "
+            "--checkpointing and --accumulate save memory.",
+        )
         kind = pick_device(config.device).type
+        if kind == "cuda":
+            local_device()  # refuses more processes than GPUs
         bf16 = config.bf16 and bf16_pays(kind)
         AcceleratorState._reset_state()  # an earlier training in this process may have had another precision
         self.accelerator = Accelerator(cpu=kind == "cpu", mixed_precision="bf16" if bf16 else "no")
         self.device, self.processes = self.accelerator.device, self.accelerator.num_processes
+        self.rank = self.accelerator.process_index
         parts = self.processes * config.accumulate
         require(
             config.batch_size % parts == 0,
@@ -219,6 +254,7 @@ class Trainer:
         if config.compile and can_compile(kind):
             self.model.compile(dynamic=False)
         self.network, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
+        self.scores: dict[str, float] = {}
         self.batches = Batches(
             data,
             config.batch_size,
@@ -259,7 +295,7 @@ class Trainer:
 
     def _parts(self, batch: Batch) -> Iterator[tuple[Batch, bool]]:
         """This process's slices of a global batch, and whether each is the last."""
-        count, rank = self.config.accumulate, self.accelerator.process_index
+        count, rank = self.config.accumulate, self.rank
         size = self.config.batch_size // (count * self.processes)
         for i in range(count):
             cut = slice((i * self.processes + rank) * size, (i * self.processes + rank + 1) * size)
@@ -275,36 +311,64 @@ class Trainer:
         finally:
             self.ema.restore(self.model.parameters())
 
-    def save(self, folder: Path, step: int) -> None:
-        """Everything the next step depends on, and the model to sample from."""
+    def save(self, folder: Path, step: int, grid: Path | None) -> None:
+        """Everything the next step depends on, and the model to sample from, with a picture of its samples."""
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict(),
+            "processes": self.processes,
         }
         torch.save(state, folder / STATE)
+        self.save_averaged(folder / "model", step, grid)
+
+    def save_averaged(self, folder: Path, step: int, grid: Path | None) -> None:
+        """The averaged weights, with what the model is, when they were made and what they scored last."""
         data = self.data
         card = {"data": data.name, "fingerprint": data.fingerprint, "class_names": list(data.class_names)}
+        card |= {"step": step, "train": to_dict(self.config), "metrics": self.scores}
         with self.averaged() as model:
-            save_model(model, folder / "model", card | {"step": step, "train": to_dict(self.config)})
+            save_model(model, folder, card, grid)
 
-    def load(self, folder: Path) -> None:
-        """Continue from what `save` wrote."""
+    def load(self, folder: Path) -> str:
+        """Continue from what `save` wrote; returns what there is to say about it."""
         state = readers.load_tensors(folder / STATE)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema.load_state_dict(state["ema"])
         self.ema.to(self.device)
+        self.scores = files.read_json(folder / "model" / CARD)["metrics"]
+        before = state["processes"]
+        if before == self.processes:
+            return ""
+        return f"; {before} process(es) before, {self.processes} now, the same global batch of {self.config.batch_size}"
 
-    def picture(self, path: Path) -> None:
-        """A grid of samples of the averaged weights, ten for each of the first ten classes."""
+    def draw(self, numbers: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:
+        """Samples of the averaged weights by number, shared out to the processes: uint8 (N, C, H, W), int64 (N,)."""
+        share = math.ceil(len(numbers) / self.processes)
+        mine = [numbers[min(i, len(numbers) - 1)] for i in range(self.rank * share, (self.rank + 1) * share)]
         with self.averaged() as model:
-            sampler = Sampler(model, steps=20, seed=self.config.seed, device=self.device)
-            shown = range(min(10, sampler.classes))
-            numbers = [index * sampler.classes + label for label in shown for index in range(10)]
-            images = sampler.draw(numbers)
+            sampler = Sampler(model, steps=steps, seed=self.config.seed, device=self.device, bf16=self.config.bf16)
+            parts = [sampler.draw(mine[i : i + sampler.batch]) for i in range(0, share, sampler.batch)]
         self.model.train()
-        pictures.save_grid(path, images, sampler.labels(numbers))
+        images = self.accelerator.gather(torch.cat(parts).to(self.device)).cpu()
+        return images[: len(numbers)], sampler.labels(numbers)
+
+    def picture(self, run: Run | None, step: int) -> Path | None:
+        """Keep a grid of samples of the averaged weights, ten for each of the first ten classes."""
+        classes = self.data.num_classes
+        images, labels = self.draw([i * classes + label for label in range(min(10, classes)) for i in range(10)], 20)
+        return save_samples(run, images, labels, step) if run else None
+
+    def validate(self, validator: Validator | None, run: Run | None, step: int) -> Path | None:
+        """Score samples of the averaged weights, keep their picture, and the model if it is the best so far."""
+        count = max(self.config.eval_images, self.config.eval_ipc * self.data.num_classes)
+        images, labels = self.draw(range(count), self.config.eval_steps)
+        if run is None:
+            return None
+        self.scores, grid = validator.measure(images, labels), save_samples(run, images, labels, step)
+        keep_best(run, self.scores, step, lambda folder: self.save_averaged(folder, step, grid))
+        return grid
 
     def mean(self, value: Tensor) -> float:
         """The mean of every process's value."""
@@ -365,15 +429,18 @@ def train(config: TrainConfig) -> None:
         InputError: whatever does not fit, before any work; a loss that is not finite.
     """
     # Whatever can be wrong is found before any work; only the first process has a run folder.
-    data = config.load_data(config.seed)
+    data = config.load_data(config.seed, config.val_fraction)
     trainer = Trainer(config, data)
-    run = open_run(config, data) if trainer.accelerator.is_main_process else None
+    first = trainer.accelerator.is_main_process
+    validator = make_validator(config, data, trainer.device) if first and config.eval_every else None
+    run = open_run(config, data) if first else None
     [last] = broadcast_object_list([run.last() if run else None])
     start, folder = last or (0, None)
     if folder is not None:
-        trainer.load(folder)
-        say(run, f"resumed at step {start} from {folder}")
+        say(run, f"resumed at step {start} from {folder}{trainer.load(folder)}")
     say(run, f"{trainer.summary()}; {config.steps - start} steps to go")
+    if validator and validator.note:
+        say(run, validator.note)
     bar = tqdm(desc="train", total=config.steps, initial=start, unit="step", disable=run is None)
     began = time.perf_counter()
 
@@ -384,17 +451,17 @@ def train(config: TrainConfig) -> None:
         stop = trainer.agree(config.max_seconds is not None and seconds >= config.max_seconds) or done == config.steps
         bar.update()
 
-        # Log, picture, checkpoint.
-        if done % config.log_every == 0 or stop:
-            value = trainer.mean(loss)
+        # Evaluate or picture, log, checkpoint.
+        evaluate, picture = (due(done, every, stop) for every in (config.eval_every, config.grid_every))
+        grid = trainer.validate(validator, run, done) if evaluate else trainer.picture(run, done) if picture else None
+        if due(done, config.log_every, stop) or evaluate:
+            value, scores = trainer.mean(loss), trainer.scores if evaluate else {}
             if run:
-                run.log(done, loss=value, lr=trainer.optimizer.param_groups[0]["lr"])
+                run.log(done, loss=value, lr=trainer.optimizer.param_groups[0]["lr"], **scores)
             bar.set_postfix_str(f"loss {value:.4f}, {config.batch_size * (done - start) / seconds:.0f} img/s")
-        if run and config.grid_every and (done % config.grid_every == 0 or stop):
-            trainer.picture(run.folder / "grids" / f"step-{done:06d}.png")
-        if run and (done % config.checkpoint_every == 0 or stop):
+        if run and due(done, config.checkpoint_every, stop):
             with run.checkpoint(done) as folder:
-                trainer.save(folder, done)
+                trainer.save(folder, done, grid)
         if stop:
             break
 
@@ -405,10 +472,28 @@ def train(config: TrainConfig) -> None:
         finish(run)
 
 
+def due(done: int, every: int, stop: bool) -> bool:
+    """Whether what happens every so many steps, and at the end, happens now; 0 steps: never."""
+    return every > 0 and (done % every == 0 or stop)
+
+
 def open_run(config: TrainConfig, data: ImageData) -> Run:
     """The run folder, new or continued."""
     name = f"{data.name}-uvit-{config.preset}"
     return Run.open(config.out, name, config, resume=config.resume, tracker=config.tracker, keep=config.keep)
+
+
+def make_validator(config: TrainConfig, data: ImageData, device: torch.device) -> Validator:
+    """What scores the samples of a run; see `TrainConfig`."""
+    return Validator(
+        data,
+        images=config.eval_images,
+        ipc=config.eval_ipc,
+        inception_weights=config.inception_weights,
+        network=config.eval_network,
+        seed=config.seed,
+        device=device,
+    )
 
 
 def finish(run: Run) -> None:
@@ -430,7 +515,7 @@ def say(run: Run | None, text: str) -> None:
 
 def dry_run(config: TrainConfig) -> None:
     """Print the resolved config, and the memory and time to expect, measured on a few steps that are then lost."""
-    data = config.load_data(config.seed)
+    data = config.load_data(config.seed, config.val_fraction)
     trainer, seconds = Trainer(config, data), []
     for step in range(4):
         started = time.perf_counter()

@@ -1,7 +1,8 @@
-"""A trained model on the disk: a diffusers folder (config.json, safetensors) and gendd.json with what it draws."""
+"""A trained model on the disk: a diffusers folder (config.json, safetensors), gendd.json with what it draws, a card."""
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,27 @@ from safetensors import SafetensorError
 
 from core_dd import files
 from core_dd.errors import InputError, require
+from gen_dd.card import GRID, model_card, write_pipeline
 from gen_dd.uvit import UViT
 
 WEIGHTS, CARD = "diffusion_pytorch_model.safetensors", "gendd.json"
 
 
-def save_model(model: UViT, folder: Path, card: Mapping[str, Any]) -> None:
-    """Write weights, configuration and card into `folder`, atomically as a whole.
+def save_model(model: UViT, folder: Path, card: Mapping[str, Any], grid: Path | None = None) -> None:
+    """Write weights, configuration, pipeline and card (gendd.json, README.md) into `folder`, atomically as a whole.
 
     Args:
         model: the network; its EMA weights when training made some.
         card: data, fingerprint, class_names, and what else describes the model.
+        grid: a picture of samples to lay beside it.
     """
     with files.atomic(folder) as temporary:
         model.save_pretrained(temporary)
+        write_pipeline(temporary)
         (temporary / CARD).write_text(json.dumps(dict(card), indent=2) + "\n")
+        if grid is not None:
+            shutil.copyfile(grid, temporary / GRID)
+        (temporary / "README.md").write_text(model_card(card, model.config, grid is not None), encoding="utf-8")
 
 
 def load_model(folder: str | Path) -> tuple[UViT, dict[str, Any]]:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Remakes results/NAME on real data: every set named in SETS at every ipc of IPCS, judged by one protocol, and the
 # report beside the papers' rows. A distillation runs ITERATIONS of its published length, so its rows are marked smoke and
-# not ranked; so is every row when EPOCHS shortens the protocol. Finished steps are not done again.
+# not ranked; so is every row when EPOCHS shortens the protocol. Finished steps are not done again,
+# and a distillation that was killed goes on.
 #
 #   scripts/results.sh fashion_mnist idx:/usr/share/datasets/fashion-mnist
 #   EPOCHS=100 RUNS=3 scripts/results.sh cifar10 parquet:../shared/data/cifar10
@@ -30,7 +31,7 @@ for ipc in $IPCS; do
         folder=$WORK/$set-ipc$ipc
         if [ -e "matching_dd/methods/$set.py" ]; then
             once "$folder/distilled.safetensors" gendd distill --data "$DATA" --method "$set" --ipc "$ipc" \
-                --iterations "$ITERATIONS" --checkpoint_every 50 --out "$folder"
+                --iterations "$ITERATIONS" --checkpoint_every 50 --out "$folder" $([ -e "$folder/config.yaml" ] && echo --resume)
             once "$folder/scores.json" "${judge[@]}" --set "$folder" --name "$set ipc $ipc, $ITERATIONS iterations" --smoke
         else
             once "$folder/distilled.safetensors" gendd coreset --data "$DATA" --name "$set" --ipc "$ipc" \

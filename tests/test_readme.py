@@ -8,6 +8,8 @@ import pytest
 from commands import accepted
 
 from core_dd import cli
+from gen_dd.uvit import UViT
+from gen_dd.weights import save_model
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -50,6 +52,8 @@ def test_make__targets_exist():
 @pytest.mark.parametrize("block", [text for _, language, text in BLOCKS if language == "python" and "import" in text])
 def test_python__runs(block, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    save_model(UViT.from_preset("tiny", num_classes=10), tmp_path / "runs" / "digits" / "train" / "model", {})
     exec(compile(block, "README.md", "exec"), {})
 
 

@@ -13,6 +13,7 @@ import torch
 from core_dd.data import load_data
 from core_dd.errors import InputError
 from core_dd.run import read_stats
+from gen_dd.sample import own_gpu
 from gen_dd.train import Batches, TrainConfig, Trainer, make_model, train
 from gen_dd.weights import load_model
 
@@ -25,7 +26,8 @@ QUICK = {
 
 def flags(**options):
     words = [
-        (f"--no_{name}",) if value is False else (f"--{name}", str(value)) for name, value in (QUICK | options).items()
+        (f"--{'' if value else 'no_'}{name}",) if isinstance(value, bool) else (f"--{name}", str(value))
+        for name, value in (QUICK | options).items()
     ]
     return [word for pair in words for word in pair]
 
@@ -102,6 +104,36 @@ def test_train__two_processes_equal_one(whole, tmp_path):
     assert [line["loss"] for line in ours] == pytest.approx([line["loss"] for line in theirs], rel=1e-3)
     for a, b in zip(flat(state(tmp_path / "run")["model"]), flat(state(whole)["model"]), strict=True):
         assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_train__resumes_with_another_number_of_processes(whole, tmp_path):
+    """From one process to two, to the same result as `whole` but for rounding; the log says so."""
+    process = launch(out=tmp_path / "run", steps=4)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    two = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    process = launch(*two, out=tmp_path / "run", resume=True)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "; 1 process(es) before, 2 now, the same global batch of 8" in log
+    ours, theirs = read_stats(tmp_path / "run" / "stats.jsonl"), read_stats(whole / "stats.jsonl")
+    assert ours[:4] == theirs[:4]
+    assert [line["loss"] for line in ours] == pytest.approx([line["loss"] for line in theirs], rel=1e-3)
+    for a, b in zip(flat(state(tmp_path / "run")["model"]), flat(state(whole)["model"]), strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_trainer__refuses_fsdp(digits, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(InputError, match="FSDP is not supported"):
+        Trainer(TrainConfig(**QUICK), digits)
+
+
+def test_own_gpu__one_for_each_process():
+    assert own_gpu("1", 2) == "cuda:1" and own_gpu(None, 2) is None and own_gpu("1", 0) is None
+    with pytest.raises(InputError, match="process 2 has no GPU: there are 2"):
+        own_gpu("2", 2)
 
 
 def test_step__accumulation_changes_nothing(digits):

@@ -1,0 +1,200 @@
+"""Evaluation while training: samples of the averaged weights against training images and a validation split.
+
+The test images are never looked at, so that the checkpoint kept as `best` was not chosen by them.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from core_dd import fidelity, files, pictures, readers, train_eval
+from core_dd.data import ImageData
+from core_dd.distilled import read_tensors, write_tensors
+from core_dd.errors import InputError, require
+from core_dd.networks import build_network
+from core_dd.protocols import QUICK
+from core_dd.run import Run
+from gen_dd.weights import CARD
+
+BEST = "best"
+"""Where a run folder keeps the best model: a link into `models/`."""
+
+LOWER_IS_BETTER = {"val_accuracy": False, "fid": True, "classifier_frechet": True}
+"""What can choose the best model: the first of these that was measured does."""
+
+CHUNK = 50
+"""Images per forward of the Inception network."""
+
+
+class Validator:
+    """Measures generated images.
+
+    Args:
+        data: the real data; its validation split may be empty.
+        images: how many samples are compared with the training images, >= 2.
+        ipc: images per class of the generated set that a ConvNet is trained on; 0: none.
+        inception_weights: a file of torch-fidelity's Inception weights; None: its download; "none": do without.
+        network: the classifier whose features stand in for Inception's, and which is trained on a generated set.
+        seed: of the classifiers.
+        device: where to compute.
+
+    Attributes:
+        note: why FID is not measured; empty if it is.
+
+    Raises:
+        InputError: if the named weights cannot be read, or the network cannot take the images.
+    """
+
+    def __init__(
+        self,
+        data: ImageData,
+        *,
+        images: int,
+        ipc: int,
+        inception_weights: str | None,
+        network: str,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        build_network(network, data.shape, data.num_classes)  # refuses what does not fit before any work
+        self.data, self.images, self.ipc, self.device = data, images, ipc, device
+        self.network, self.seed = network, seed
+        self.inception, reason = load_inception(inception_weights, device)
+        self.note = f"FID is not measured because {reason}; classifier_frechet takes its place." if reason else ""
+        own = hashlib.blake2b(data.train_images.contiguous().numpy(), digest_size=8).hexdigest()
+        self._stem, self._weights = f"{data.fingerprint}-{own}", digest(inception_weights)
+        self._reference, self._classifier = None, None
+
+    def measure(self, images: Tensor, labels: Tensor) -> dict[str, float]:
+        """What these samples are worth: fid or classifier_frechet, and val_accuracy where it was asked for.
+
+        Args:
+            images: uint8 (N, C, H, W), round the classes; enough for both.
+            labels: int64 (N,).
+        """
+        compared, (K, ipc) = images[: self.images], (self.data.num_classes, self.ipc)
+        scores = {"fid": self.fid(compared)} if self.inception else {"classifier_frechet": self.frechet(compared)}
+        if ipc:
+            scores["val_accuracy"] = self.accuracy(images[: K * ipc], labels[: K * ipc])
+        return scores
+
+    def fid(self, images: Tensor) -> float:
+        """Frechet Inception distance (Heusel et al. 2017) to the training images, in torch-fidelity's features."""
+        if self._reference is None:
+            self._reference = self._cached_reference()
+        return fidelity.frechet_distance(*fidelity.moments(self.inception_features(images)), *self._reference)
+
+    def frechet(self, images: Tensor) -> float:
+        """`core_dd.fidelity.classifier_frechet` to the training images."""
+        if self._classifier is None:
+            cache = readers.cache_folder() / f"classifier-{self._stem}-{self.network}-seed{self.seed}.safetensors"
+            self._classifier = fidelity.real_classifier(self.data, self.network, self.seed, self.device, cache=cache)
+        return fidelity.classifier_frechet(images, self.data, self._classifier)
+
+    def accuracy(self, images: Tensor, labels: Tensor) -> float:
+        """The accuracy on the validation split of a ConvNet trained on these images by protocol `quick`."""
+        options = {"protocol": QUICK, "network": self.network, "runs": [0], "seed": self.seed, "device": self.device}
+        classifiers = train_eval.train(images, labels, self.data, **options)
+        return classifiers.accuracies(self.data.val_images, self.data.val_labels)[0]
+
+    @torch.inference_mode()
+    def inception_features(self, images: Tensor) -> Tensor:
+        """torch-fidelity's features (N, 2048) of uint8 images (N, 1 or 3, H, W)."""
+        parts = [self.inception(x.expand(-1, 3, -1, -1).to(self.device))[0].cpu() for x in images.split(CHUNK)]
+        return torch.cat(parts)
+
+    def _cached_reference(self) -> tuple[Tensor, Tensor]:
+        """Mean and covariance of the training images' features, kept per data and per weights."""
+        place = readers.cache_folder() / f"fid-{self._stem}-{self._weights}.safetensors"
+        if not place.exists():
+            mu, cov = fidelity.moments(self.inception_features(self.data.train_images))
+            write_tensors(
+                place, {"mu": mu, "cov": cov}, {"data": self.data.name, "images": len(self.data.train_labels)}
+            )
+        tensors, _ = read_tensors(place)
+        return tensors["mu"], tensors["cov"]
+
+
+def load_inception(weights: str | None, device: torch.device) -> tuple[nn.Module | None, str]:
+    """torch-fidelity's Inception network, or None and why.
+
+    Raises:
+        InputError: if the named file is missing or holds other weights.
+    """
+    if weights == "none":
+        return None, "inception_weights is 'none'"
+    if weights is not None:
+        require(
+            Path(weights).is_file(), f"no Inception weights at {weights}. Leave out --inception_weights to download."
+        )
+        readers.load_tensors(weights)  # refuses a pickle that would run code, which torch-fidelity would let
+    try:
+        from torch_fidelity.utils import create_feature_extractor
+
+        options = {"feature_extractor_weights_path": weights, "verbose": False}
+        return create_feature_extractor("inception-v3-compat", ["2048"], cuda=False, **options).to(device), ""
+    except ImportError:
+        return None, "torch-fidelity is not installed"
+    except Exception as error:  # a failed download or a damaged file comes as one of many kinds
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        if weights is not None:
+            raise InputError(f"{weights} holds no weights of torch-fidelity's Inception ({reason}).") from None
+        return None, f"its weights could not be downloaded ({reason})"
+
+
+def digest(weights: str | None) -> str:
+    """A short name of the Inception weights, for the cache."""
+    if weights in (None, "none"):
+        return "download"
+    return hashlib.blake2b(Path(weights).read_bytes(), digest_size=8).hexdigest()
+
+
+def chooser(scores: dict[str, float]) -> str:
+    """Which of the scores chooses the best model."""
+    return next(name for name in LOWER_IS_BETTER if name in scores)
+
+
+def is_better(scores: dict[str, float], best: dict[str, float]) -> bool:
+    """Whether `scores` beat those of the best so far, by what chooses now; so do they if it was not measured then."""
+    name = chooser(scores)
+    if name not in best:
+        return True
+    return scores[name] < best[name] if LOWER_IS_BETTER[name] else scores[name] > best[name]
+
+
+def keep_best(run: Run, scores: dict[str, float], step: int, save: Callable[[Path], None]) -> None:
+    """Save the model and point `best` to it where it beats what `best` points to.
+
+    Args:
+        run: the run folder.
+        scores: what was measured.
+        step: when.
+        save: writes the model folder.
+    """
+    pointer = run.folder / BEST
+    known = files.read_json(pointer / CARD)["metrics"] if pointer.exists() else {}
+    if not is_better(scores, known):
+        return
+    place = run.folder / "models" / f"step-{step:06d}"
+    if place.exists():
+        shutil.rmtree(place)
+    save(place)
+    link = run.folder / f".{BEST}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(place.relative_to(run.folder))
+    os.replace(link, pointer)
+    for old in set(place.parent.iterdir()) - {place}:
+        shutil.rmtree(old)
+    run.say(f"{pointer}: the best so far, {chooser(scores)} {scores[chooser(scores)]:.4g} at step {step}")
+
+
+def save_samples(run: Run, images: Tensor, labels: Tensor, step: int) -> Path:
+    """Write the picture of a step's samples: ten for each of the first ten classes."""
+    path = run.folder / "grids" / f"step-{step:06d}.png"
+    pictures.save_grid(path, images, labels, classes=range(min(10, int(labels.max()) + 1)))
+    return path
