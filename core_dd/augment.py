@@ -190,7 +190,6 @@ DSA_OPS = MappingProxyType(
         "flip": (flip, slice(7, 8)),
         "scale": (scale, slice(8, 10)),
         "rotate": (rotate, slice(10, 11)),
-        "none": (lambda x, u: x, slice(0, 0)),
     }
 )
 """DSA's operations by name, each with its columns of the uniform draws."""

@@ -14,6 +14,7 @@ COMMANDS = MappingProxyType(
         "select": ("gen_dd.select:main", "choose ipc images per class from a generated pool"),
         "submit": ("gen_dd.submit:main", "hand in a set to the ECCV 2024 challenge, checked and scored"),
         "distill": ("matching_dd.distill:main", "learn ipc images per class by matching real data"),
+        "experts": ("matching_dd.experts:main", "record training trajectories on real data, for mtt and ead"),
         "coreset": ("matching_dd.coresets:main", "choose ipc real images per class"),
         "evaluate": ("core_dd.evaluate:main", "train classifiers on a set and score them on the real test set"),
         "report": ("core_dd.report:main", "turn many scores into report.md and report.html"),

@@ -20,6 +20,7 @@ from torch import Tensor
 from core_dd import files, readers
 from core_dd.data import ImageData
 from core_dd.errors import InputError, require
+from core_dd.factor import check_factor, decode
 from core_dd.preprocess import Preprocess
 
 SCHEMA = 1
@@ -49,6 +50,11 @@ class DistilledSet:
     def hard_labels(self) -> Tensor:
         """int64 (N,): the labels, or the arg max of soft ones."""
         return self.labels if self.labels.ndim == 1 else self.labels.argmax(1)
+
+    @property
+    def factor(self) -> int:
+        """Every image holds factor x factor smaller ones."""
+        return self.meta.get("factor", 1)
 
     @property
     def preprocess(self) -> Preprocess | None:
@@ -129,6 +135,7 @@ class DistilledSet:
             f"{where} has images {images.dtype} of shape {tuple(images.shape)}, expected uint8 or float (N, C, H, W).",
         )
         require(len(images) > 0, f"{where} has no images.")
+        check_factor(self.factor, *images.shape[-2:])
         hard = labels.ndim == 1 and labels.dtype in (torch.int64, torch.int32)
         soft = labels.ndim == 2 and labels.is_floating_point()
         require(
@@ -168,11 +175,12 @@ class DistilledSet:
         )
 
     def decoded(self) -> tuple[Tensor, Tensor]:
-        """The images a classifier trains on: float (N, C, H, W) on the 0..1 scale, and their labels."""
+        """The images a classifier trains on: float (N l^2, C, H, W) on the 0..1 scale, and their labels; l is the
+        factor, see `core_dd.factor`."""
         images = self.images.float().div(255) if self.images.dtype == torch.uint8 else self.images.float()
-        factor = self.meta.get("factor", 1)
-        require(factor == 1, f"factor {factor} is not supported by this version; expected 1.")
-        return images, self.labels
+        if self.factor == 1:
+            return images, self.labels
+        return decode(images, self.factor), torch.cat([self.labels] * self.factor**2)
 
     def digest(self) -> str:
         """16 hex digits of the images and labels: the set's identity in scores."""

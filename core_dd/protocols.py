@@ -9,7 +9,13 @@ from core_dd.augment import DSA, DCAugment, IDCAugment, strategy_for
 from core_dd.data import ImageData
 from core_dd.errors import require
 
-DSA_KINDS = MappingProxyType({"dsa": DSA, "idc": lambda strategy: IDCAugment(strategy.replace("_cutout", ""))})
+DSA_KINDS = MappingProxyType(
+    {
+        "dsa": DSA,
+        "idc": lambda strategy: IDCAugment(strategy.replace("_cutout", "")),
+        "none": lambda strategy: None,
+    }
+)
 """Augmentations made from a DSA strategy; beside CutMix, IDC leaves out cutout."""
 
 
@@ -28,6 +34,7 @@ SCHEDULES: MappingProxyType[str, Callable[[int], Schedule]] = MappingProxyType(
     {
         "dc": lambda epochs: Schedule(epochs + 1, (epochs // 2 + 2,), 0.1, restarts=True),
         "idc": lambda epochs: Schedule(epochs, (2 * epochs // 3, 5 * epochs // 6), 0.2),
+        "constant": lambda epochs: Schedule(epochs, (), 1.0),
         "datadam": lambda epochs: Schedule(epochs, tuple(range(15, epochs, 15)), 0.5),
     }
 )
@@ -59,7 +66,7 @@ class Protocol:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     augment: str = "dsa"
-    """dsa; dc: that of DC, which augments MNIST and BatchNorm networks only; idc: that of IDC, without cutout."""
+    """dsa; dc: that of DC, which augments MNIST and BatchNorm networks only; idc: that of IDC, without cutout; none."""
     cutmix: float = 0.0
     """Probability that a batch is mixed by CutMix, with Beta(1, 1)."""
     runs: int = 5

@@ -1,18 +1,31 @@
-"""What every matching method shares: its config fields, the protocol the loop calls, and fast features."""
+"""What every matching method shares: its config fields, the iteration, and fast features."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from functools import partial
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from core_dd.augment import DSA
+from core_dd.augment import DSA, IDCAugment, strategy_for
 from core_dd.data import DataConfig, ImageData
-from core_dd.errors import require
-from core_dd.networks import build_network
-from core_dd.speed import autocast, can_compile, compiled
+from core_dd.errors import pick, require
+from core_dd.networks import build_network, reset
+from core_dd.preprocess import Preprocess
+from core_dd.rng import stream
+from core_dd.speed import autocast, can_compile, compiled, pick_device
+from matching_dd.optim import PerClassSGD
+from matching_dd.real import RealImages
+from matching_dd.synthetic import SPACES, Synthetic, initial_images
+
+AUGMENT_MODES: MappingProxyType[str, Callable[[str], DSA]] = MappingProxyType(
+    {"S": DSA, "M": partial(DSA, mode="M"), "idc": IDCAugment}
+)
+"""How operations are chosen, by name: strategy -> augmentation."""
 
 
 @dataclass(kw_only=True)
@@ -26,7 +39,7 @@ class MatchingConfig(DataConfig):
     iterations: int = 20000
     """Steps of the image optimiser."""
     lr_img: float = 1.0
-    """Learning rate of the images, which live in training space (normalised)."""
+    """Learning rate of the images, in the space they are learnt in."""
     momentum: float = 0.5
     """Momentum of the image optimiser, SGD."""
     batch_real: int = 256
@@ -34,12 +47,26 @@ class MatchingConfig(DataConfig):
     network: str = "convnet3"
     """Network whose features are matched: convnet1 to convnet6, with suffixes such as convnet3_bn_w64."""
     init: str = "real"
-    """What the set starts from: real (random training images) or noise."""
+    """What the set starts from: real (random training images), k_center (training images that cover their class),
+    noise, or mix and mix_bilinear (training images shrunk to the factor's tiles)."""
+    factor: int = 1
+    """Every stored image holds factor x factor smaller ones, which are enlarged to be matched and trained on."""
+    max_syn: int | None = None
+    """Synthetic images per class and iteration, after the factor; more are sampled at random. Default: all."""
+    space: str = "training"
+    """Where the images are learnt, and so what lr_img means: training (normalised) or pixels (0..1)."""
+    clamp: bool = False
+    """Bring every pixel back to 0..1 before each iteration."""
+    per_class: bool = False
+    """Step the images once per class and iteration, as the IDC family does: momentum moves the other classes, too."""
     preprocess: str = "mean_std"
     """The training space: mean_std or zca."""
     augment: str = "auto"
-    """DSA operations, one drawn per class and applied alike to its real and synthetic images: names joined by _, or
-    auto (all six, without flip where a mirror image changes the label)."""
+    """DSA operations, applied alike to a class's real and synthetic images: names joined by _, auto (all six, without
+    flip where a mirror image changes the label), or none."""
+    augment_mode: str = "S"
+    """S draws one of the operations per class and iteration, M applies all of them in order; idc applies flip, color
+    and cutout, and draws one of the others."""
     bf16: bool = True
     """Compute features in bf16 where the hardware does it faster; reductions stay in fp32."""
     compile: bool = True
@@ -67,37 +94,132 @@ class MatchingConfig(DataConfig):
     """Experiment tracker: tensorboard, wandb and others that accelerate knows, or none."""
 
     def __post_init__(self) -> None:
-        for name in ("ipc", "iterations", "batch_real", "checkpoint_every", "keep", "log_every"):
+        for name in ("ipc", "iterations", "batch_real", "factor", "checkpoint_every", "keep", "log_every"):
             require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}.")
         require(self.lr_img > 0, f"lr_img must be > 0, got {self.lr_img}.")
         require(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}.")
         require(self.memory_gib is None or self.memory_gib > 0, f"memory_gib must be > 0, got {self.memory_gib}.")
-        if self.augment != "auto":
+        require(self.max_syn is None or self.max_syn >= 1, f"max_syn must be >= 1, got {self.max_syn}.")
+        pick(SPACES, self.space, "space")
+        pick(AUGMENT_MODES, self.augment_mode, "augment_mode")
+        if self.augment not in ("auto", "none"):
             DSA(self.augment)
 
+    @property
+    def syn_per_class(self) -> int:
+        """Synthetic images of a class that an iteration takes."""
+        decoded = self.ipc * self.factor**2
+        return decoded if self.max_syn is None else min(decoded, self.max_syn)
 
-class Method(Protocol):
-    """A matching method: built once per run, asked for a network and a loss in every iteration."""
 
-    Config: ClassVar[type[MatchingConfig]]
+class Method:
+    """One distillation, ready to iterate: the real images, the synthetic ones, a network, the image optimiser.
 
-    def __init__(self, config: Any, data: ImageData, device: torch.device) -> None: ...
+    Most methods give a `loss` and nothing else: every iteration draws a fresh random network and steps all images
+    once, jointly. One that keeps its networks longer overrides `draw_network`; one with loops of its own overrides
+    `step` and, for what the next iteration depends on beside the images, `state` and `load_state`.
 
-    def draw_network(self, step: int, generator: torch.Generator) -> nn.Module:
-        """The network of this iteration; its weights come from `generator` alone."""
-        ...
+    Args:
+        config: of the class `Config`.
+        data: the real data.
+
+    Raises:
+        InputError: whatever in `config` does not fit `data` or this machine.
+    """
+
+    Config: ClassVar[type[MatchingConfig]] = MatchingConfig
+    graph_copies: ClassVar[int] = 1
+    """How often autograd keeps what `graph_bytes` counts: twice where it differentiates a gradient."""
+
+    def __init__(self, config: Any, data: ImageData) -> None:
+        self.config, self.data, self.device = config, data, pick_device(config.device)
+        preprocess = Preprocess.fit(data, config.preprocess)
+        start = initial_images(config.init, data, config.ipc, preprocess, config.seed, config.factor)
+        preprocess = preprocess.to(self.device)
+        self.real = RealImages(data, config.batch_real, preprocess, config.seed, self.device)
+        self.synthetic = Synthetic(start.to(self.device), preprocess, factor=config.factor, space=config.space)
+        strategy = strategy_for(data) if config.augment == "auto" else config.augment
+        self.augment = None if strategy == "none" else AUGMENT_MODES[config.augment_mode](strategy)
+        self.optimizer = self.image_optimizer()
+        self.net = build_network(config.network, data.shape, data.num_classes).requires_grad_(False)
+        self.net.to(self.device).train()
+        self.features = Features(self.device, self.measure, bf16=config.bf16, compile=config.compile)
+        self.most_at_once = images_at_once(config, self.net, data.shape)
+        self.chunks = class_chunks(data.num_classes, config, self.net, data.shape, self.graph_copies)
+
+    def draw_network(self, step: int) -> nn.Module:
+        """The network of this iteration: the one module, compiled once, with new random weights."""
+        return reset(self.net, stream(self.config.seed, "network", step))
+
+    def image_optimizer(self) -> torch.optim.Optimizer:
+        """SGD on the images: one joint step per iteration, or one per class."""
+        images, lr, momentum = self.synthetic.images, self.config.lr_img, self.config.momentum
+        if self.config.per_class:
+            return PerClassSGD(images, lr=lr, momentum=momentum)
+        return torch.optim.SGD([images], lr=lr, momentum=momentum)
+
+    def measure(self, net: nn.Module, images: Tensor) -> Tensor:
+        """What `features` computes of each image, (N, D), of augmented images (N, C, H, W); compiled."""
+        return net.features(images)
+
+    def draw(self, step: int, classes: range) -> tuple[Tensor, Tensor]:
+        """Real (len(classes), B, C, H, W) and synthetic (len(classes), M, C, H, W) images, augmented alike."""
+        real, syn = self.real.draw(step, classes), self.synthetic.decoded(classes)
+        if syn.shape[1] > self.config.syn_per_class:
+            syn = syn[torch.arange(len(classes))[:, None], self.chosen(step, classes)]
+        if self.augment is None:
+            return real, syn
+        return self.augment.siamese(real, syn, [stream(self.config.seed, "augment", step, k) for k in classes])
+
+    def chosen(self, step: int, classes: range) -> Tensor:
+        """Which of a class's decoded images `draw` takes where it leaves some out: int64 (len(classes), M)."""
+        decoded, seed = self.config.ipc * self.config.factor**2, self.config.seed
+        orders = [torch.randperm(decoded, generator=stream(seed, "synthetic", step, k)) for k in classes]
+        return torch.stack(orders)[:, : self.config.syn_per_class]
+
+    def begin(self) -> None:
+        """What comes before an iteration: clamping."""
+        if self.config.clamp:
+            self.synthetic.clamp_()
 
     def loss(self, net: nn.Module, real: Tensor, syn: Tensor) -> Tensor:
         """Scalar, summed over classes; real (K, B, C, H, W), syn (K, M, C, H, W), training space, augmented.
 
-        K may be any part of the classes: the loop sums the parts, unless the network's samples `interact`.
+        K may be any part of the classes: `step` sums the parts, unless the network's samples `interact`.
         """
-        ...
+        raise NotImplementedError
 
+    def class_loss(self, net: nn.Module, step: int, classes: range) -> Tensor:
+        """The loss of some classes, on the images of one step."""
+        return self.loss(net, *self.draw(step, classes))
 
-def frozen_network(name: str, data: ImageData, device: torch.device) -> nn.Module:
-    """A network for the images of `data` whose weights are never trained, on `device`, in training mode."""
-    return build_network(name, data.shape, data.num_classes).requires_grad_(False).to(device).train()
+    def match(self, net: nn.Module, turn: int) -> Tensor:
+        """One step of the images, at one network; `turn` numbers those of the whole run. Returns the loss."""
+        total = torch.zeros((), device=self.device)
+        if self.config.per_class:
+            self.optimizer.approach()
+        self.optimizer.zero_grad(set_to_none=True)
+        for classes in self.chunks:
+            loss = self.class_loss(net, turn, classes)
+            loss.backward()
+            total += loss.detach()
+        self.optimizer.step()
+        return total
+
+    def step(self, step: int) -> Tensor:
+        """One iteration; returns its loss."""
+        net = self.draw_network(step)
+        self.begin()
+        return self.match(net, step)
+
+    def state(self) -> dict[str, Any]:
+        """Everything the next iteration depends on: tensors and plain values."""
+        return {**self.synthetic.state(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` gave."""
+        self.synthetic.load_state(state)
+        self.optimizer.load_state_dict(state["optimizer"])
 
 
 def interact(net: nn.Module) -> bool:
@@ -111,19 +233,31 @@ as fast as 256 images of 32x32 at once); on a GPU that many fill it, in little m
 
 
 class Features:
-    """`net.features` of images by class: compiled, in bf16 where it pays, with fp32 results.
+    """What a network makes of images by class: compiled, in bf16 where it pays, with fp32 results.
 
     The graph is compiled once per shape: redraw the network's weights in place (`core_dd.networks.reset`).
+
+    Args:
+        device: where it computes.
+        measure: (net, images (N, C, H, W)) -> (N, D); default: the network's features.
+        bf16, compile: as in `MatchingConfig`.
     """
 
-    def __init__(self, device: torch.device, *, bf16: bool = True, compile: bool = True) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        measure: Callable[[nn.Module, Tensor], Tensor] = lambda net, images: net.features(images),
+        *,
+        bf16: bool = True,
+        compile: bool = True,
+    ) -> None:
         self.device, self.bf16 = device, bf16
         compile = compile and can_compile(device.type)
         # Uncompiled, PyTorch's group norm is slow on channels-last images (half the speed of all of ConvNet-3).
         layout = torch.channels_last if compile else torch.contiguous_format
 
         def compute(net: nn.Module, images: Tensor) -> Tensor:
-            return net.features(images.contiguous(memory_format=layout)).float()
+            return measure(net, images.contiguous(memory_format=layout)).float()
 
         self._compute = compiled(compute, device, dynamic=False) if compile else compute
 
@@ -163,7 +297,14 @@ def graph_bytes(net: nn.Module, shape: tuple[int, int, int]) -> int:
     return sum(kept.values()) + features.nbytes
 
 
-def class_chunks(classes: int, config: MatchingConfig, net: nn.Module, shape: tuple[int, int, int]) -> list[range]:
+def images_at_once(config: MatchingConfig, net: nn.Module, shape: tuple[int, int, int]) -> int | None:
+    """How many real images may be in one graph under `config.memory_gib`, at least 1; None for any number."""
+    return None if config.memory_gib is None else max(1, int(config.memory_gib * 2**30 / graph_bytes(net, shape)))
+
+
+def class_chunks(
+    classes: int, config: MatchingConfig, net: nn.Module, shape: tuple[int, int, int], graph_copies: int = 1
+) -> list[range]:
     """The classes in parts of nearly equal size, as few as `config.memory_gib` allows.
 
     Counted per class: the real batch as pixels, in training space, augmented and between the two, and what the graph
@@ -175,7 +316,8 @@ def class_chunks(classes: int, config: MatchingConfig, net: nn.Module, shape: tu
     if config.memory_gib is None:
         return [range(classes)]
     image_bytes = 4 * shape[0] * shape[1] * shape[2]
-    per_class = 4 * config.batch_real * image_bytes + config.ipc * (graph_bytes(net, shape) + 4 * image_bytes)
+    syn_bytes = config.syn_per_class * (graph_copies * graph_bytes(net, shape) + 4 * image_bytes)
+    per_class = 4 * config.batch_real * image_bytes + syn_bytes
     limit = int(config.memory_gib * 2**30 / per_class)
     needed = classes if interact(net) else 1
     require(

@@ -34,7 +34,11 @@ class RealImages:
 
     def draw(self, step: int, classes: range) -> Tensor:
         """Real images of some classes in training space, (len(classes), B, C, H, W)."""
-        return self.preprocess.forward(self.images[self.indices(step, classes).to(self.images.device)])
+        return self.at(self.indices(step, classes))
+
+    def at(self, indices: Tensor) -> Tensor:
+        """The training images with these indices, of any shape (...), in training space: (..., C, H, W)."""
+        return self.preprocess.forward(self.images[indices.to(self.images.device)])
 
     def _pick(self, members: Tensor, generator: torch.Generator) -> Tensor:
         if len(members) < self.batch:

@@ -5,61 +5,148 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from core_dd import subset
 from core_dd.data import ImageData
 from core_dd.distilled import DistilledSet
-from core_dd.errors import pick
-from core_dd.preprocess import Preprocess
+from core_dd.errors import pick, require
+from core_dd.factor import check_factor, decode
+from core_dd.preprocess import Preprocess, fractions
 from core_dd.rng import stream
-from matching_dd.real import choose
+from matching_dd.real import choose, members_of
+
+SPACES = MappingProxyType({"training": False, "pixels": True})
+"""Where images may be learnt, by name, and whether that is the 0..1 scale of pixels."""
 
 
 class Synthetic:
-    """Synthetic images of every class, learnt in training space, with fixed hard labels.
+    """Synthetic images of every class, and whatever else is learnt with them.
 
     Args:
         images: (K, ipc, C, H, W), training space; becomes the leaf that learns, on the device it is on.
-        preprocess: the map from pixels to training space, on the CPU.
+        preprocess: the map from pixels to training space, on the same device.
+        factor: every image holds factor x factor smaller ones, see `core_dd.factor`.
+        space: a key of `SPACES`; the leaf is in it.
+
+    Attributes:
+        images: the leaf, (K, ipc, C, H, W).
+        labels: None for fixed hard labels, else soft ones, float (K * ipc, K), class by class as the images. A method
+            that learns them puts its leaf here.
+        lr: None, or the learning rate a classifier is to train with, a scalar tensor, where a method learns it.
     """
 
-    def __init__(self, images: Tensor, preprocess: Preprocess) -> None:
-        self.images = images.detach().clone().requires_grad_()
-        self.preprocess = preprocess
+    def __init__(self, images: Tensor, preprocess: Preprocess, *, factor: int = 1, space: str = "training") -> None:
+        self.factor, self.in_pixels, self.preprocess = factor, pick(SPACES, space, "space"), preprocess
+        start = preprocess.inverse(images) if self.in_pixels else images
+        self.images = start.detach().clone().requires_grad_()
+        self.labels: Tensor | None = None
+        self.lr: Tensor | None = None
+
+    def pixels(self, classes: range | None = None) -> Tensor:
+        """The images as stored, on the 0..1 scale, not clamped: (len(classes), ipc, C, H, W), differentiable."""
+        images = self.images if classes is None else self.images[classes.start : classes.stop]
+        return images if self.in_pixels else self.preprocess.inverse(images)
 
     def decoded(self, classes: range) -> Tensor:
-        """The images that classifiers will train on, of some classes: (len(classes), M, C, H, W), differentiable."""
-        return self.images[classes.start : classes.stop]
+        """The images that classifiers will train on, of some classes, in training space.
+
+        Returns:
+            (len(classes), ipc * factor^2, C, H, W), tile by tile; differentiable.
+        """
+        if self.factor == 1 and not self.in_pixels:
+            return self.images[classes.start : classes.stop]
+        return self.preprocess.forward(decode(self.pixels(classes), self.factor))
+
+    @torch.no_grad()
+    def clamp_(self) -> None:
+        """Bring every pixel back to 0..1, in place."""
+        pixels = self.pixels().clamp(0, 1)
+        self.images.copy_(pixels if self.in_pixels else self.preprocess.forward(pixels))
+
+    def state(self) -> dict[str, Tensor]:
+        """What is learnt, by name."""
+        learnt = {"images": self.images, "labels": self.labels, "lr": self.lr}
+        return {name: tensor.detach() for name, tensor in learnt.items() if tensor is not None}
+
+    @torch.no_grad()
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` gave, in place."""
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
 
     def to_distilled(self, meta: dict[str, Any]) -> DistilledSet:
-        """The set in pixel units, class by class, with `meta` as `core_dd.distilled.new_meta` makes it."""
+        """The set in pixel units, class by class, undecoded, with `meta` as `core_dd.distilled.new_meta` makes it."""
         classes, ipc = self.images.shape[:2]
-        pixels = self.preprocess.inverse(self.images.detach().cpu()).flatten(0, 1)
-        labels = torch.arange(classes).repeat_interleave(ipc)
+        hard = torch.arange(classes).repeat_interleave(ipc)
+        labels = hard if self.labels is None else self.labels.detach().float().cpu()
         kind, tensors = self.preprocess.to_meta()
-        return DistilledSet(pixels, labels, {**meta, "preprocess": kind}, tensors)
+        lr = None if self.lr is None else self.lr.item()
+        meta = {**meta, "preprocess": kind, "factor": self.factor, "lr": lr}
+        return DistilledSet(self.pixels().detach().flatten(0, 1).cpu(), labels, meta, tensors)
 
 
-def initial_images(init: str, data: ImageData, ipc: int, preprocess: Preprocess, seed: int) -> Tensor:
+def initial_images(init: str, data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int = 1) -> Tensor:
     """The images a `Synthetic` starts from: (K, ipc, C, H, W), training space, on the CPU.
 
+    Args:
+        init: a key of `INITS`.
+        data: the real data.
+        ipc: images per class.
+        preprocess: on the CPU.
+        seed: of the draws.
+        factor: of the `Synthetic`.
+
     Raises:
-        InputError: an unknown `init`, or fewer than `ipc` real images in a class to start from.
+        InputError: an unknown `init`, too few real images in a class, or a factor that does not fit the images.
     """
-    return pick(INITS, init, "init")(data, ipc, preprocess, seed)
+    check_factor(factor, *data.shape[1:])
+    return pick(INITS, init, "init")(data, ipc, preprocess, seed, factor)
 
 
-def real_images(data: ImageData, ipc: int, preprocess: Preprocess, seed: int) -> Tensor:
+def real_images(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int) -> Tensor:
     """Random real images of each class, none twice."""
     return preprocess.forward(data.train_images[choose(data, ipc, seed)])
 
 
-def noise(data: ImageData, ipc: int, preprocess: Preprocess, seed: int) -> Tensor:
+def noise(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int) -> Tensor:
     """Standard normal noise in training space."""
     return torch.randn(data.num_classes, ipc, *data.shape, generator=stream(seed, "noise"))
 
 
-INITS: MappingProxyType[str, Callable[[ImageData, int, Preprocess, int], Tensor]] = MappingProxyType(
-    {"real": real_images, "noise": noise}
+def k_center(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int) -> Tensor:
+    """Real images of each class that cover it: the one nearest the mean, then the farthest ones, in training space."""
+    real = [preprocess.forward(data.train_images[members]) for members in members_of(data, ipc)]
+    return torch.stack([own[subset.k_center(own.flatten(1), ipc)] for own in real])
+
+
+def mix(mode: str) -> Callable[[ImageData, int, Preprocess, int, int], Tensor]:
+    """Random real images, none twice, shrunk by interpolation `mode`, as the tiles that `core_dd.factor` cuts."""
+
+    def tiles(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int) -> Tensor:
+        count, (_, height, width) = ipc * factor**2, data.shape
+        smallest = min(len(members) for members in members_of(data, 1))
+        require(
+            count <= smallest,
+            f"init mix takes ipc x factor^2 = {count} real images of every class, the smallest of {data.name} has "
+            f"{smallest}. Lower ipc or factor, or use another init.",
+        )
+        real = fractions(data.train_images[choose(data, count, seed)]).flatten(0, 1)
+        small = F.interpolate(real, size=(-(-height // factor), -(-width // factor)), mode=mode)
+        grid = small.unflatten(0, (data.num_classes, ipc, factor, factor)).permute(0, 1, 4, 2, 5, 3, 6)
+        return preprocess.forward(grid.flatten(5, 6).flatten(3, 4)[..., :height, :width])
+
+    return tiles
+
+
+INITS: MappingProxyType[str, Callable[[ImageData, int, Preprocess, int, int], Tensor]] = MappingProxyType(
+    {
+        "real": real_images,
+        "noise": noise,
+        "k_center": k_center,
+        "mix": mix("nearest"),  # IDC
+        "mix_bilinear": mix("bilinear"),  # IDM
+    }
 )
-"""How a set starts, by name: (data, ipc, preprocess, seed) -> images."""
+"""How a set starts, by name: (data, ipc, preprocess, seed, factor) -> images."""

@@ -14,10 +14,11 @@ from safetensors.torch import save_file
 from core_dd import cli
 from core_dd.data import load_data
 from core_dd.distilled import DistilledSet, new_meta
+from core_dd.files import read_json, write_json
 from core_dd.run import Run
 from gen_dd.train import TrainConfig
 from gen_dd.uvit import UViT
-from gen_dd.weights import WEIGHTS, save_model
+from gen_dd.weights import CARD, WEIGHTS, save_model
 
 IMAGES = np.arange(20 * 36, dtype=np.uint8).reshape(20, 6, 6)
 LABELS = np.arange(20, dtype=np.uint8) % 4
@@ -111,6 +112,26 @@ def other_weights(folder: Path) -> None:
     (folder / "wide" / WEIGHTS).replace(folder / WEIGHTS)
 
 
+def no_dropout(folder: Path) -> None:
+    """A model that never learnt without its labels."""
+    card = read_json(folder / CARD)
+    write_json(folder / CARD, card | {"train": {"data": "digits", "label_dropout": 0.0}})
+
+
+def sampled(**identity) -> Callable[[Path], None]:
+    """out: a folder that another sampling began."""
+
+    def prepare(folder: Path) -> None:
+        model()(folder)
+        settings = {"steps": 50, "solver": "dpmpp_2m", "seed": 0, "cfg_scale": 0.0} | identity
+        (folder / "out").mkdir()
+        write_json(
+            folder / "out" / "index.json", {"identity": settings, "meta": {"cost": {"seconds": 1}}, "shards": []}
+        )
+
+    return prepare
+
+
 def started(preset: str) -> Callable[[Path], None]:
     """A training that was begun with another network."""
     return lambda folder: Run.open(folder / "out", "x", TrainConfig(preset=preset), tracker="none").close()
@@ -136,12 +157,33 @@ def change(**values) -> Callable[[DistilledSet], None]:
     return apply
 
 
+def experts(**changes) -> Callable[[Path], None]:
+    """set/index.json, of one expert of the digits, but for what is changed."""
+    index = {
+        "data": "digits",
+        "fingerprint": "a002f230981ce8ab",
+        "network": "convnet1",
+        "preprocess": "mean_std",
+        "epochs": 50,
+        "files": ["expert-00000.safetensors"],
+    }
+    return lambda folder: write_json(folder / "set" / "index.json", index | changes)
+
+
 def foreign(dset: DistilledSet) -> None:
     dset.meta |= {"data": "mnist", "fingerprint": "ea358c2091367acc"}
 
 
+def foreign_factor(dset: DistilledSet) -> None:
+    dset.meta["factor"] = 7
+
+
 CORESET = "coreset --ipc 1 --out out.safetensors --data "
 DISTILL = "distill --method dm --iterations 2 --out out --tracker none "
+M3D, DATADAM = (DISTILL.replace("dm", method) for method in ("m3d", "datadam"))
+DC, IDC = (DISTILL.replace("dm", method) for method in ("dc", "idc --init real"))
+MTT = DISTILL.replace("dm", "mtt --network convnet1")
+EXPERTS = "experts --data digits --out out --tracker none --device cpu "
 EVALUATE = "evaluate --data digits --protocol quick --out out.json --set "
 
 TRAIN = "train --data digits --device cpu --steps 2 --tracker none --out out "
@@ -198,6 +240,69 @@ CASES = {
     "distil nothing to resume": Case(DISTILL + "--resume", "nothing to resume"),
     "distil unknown init": Case(DISTILL + "--init reel", "did you mean 'real'?"),
     "distil unknown augmentation": Case(DISTILL + "--augment colour", "unknown DSA operation 'colour'"),
+    "distil unknown augment mode": Case(DISTILL + "--augment_mode X", "unknown augment_mode 'X'"),
+    "distil unknown space": Case(DISTILL + "--space pixel", "did you mean 'pixels'?"),
+    "distil factor zero": Case(DISTILL + "--factor 0", "factor must be >= 1, got 0"),
+    "distil factor that does not fit": Case(DISTILL + "--factor 5", "factor 5 does not fit images of 8x8"),
+    "distil max_syn zero": Case(DISTILL + "--max_syn 0", "max_syn must be >= 1, got 0"),
+    "distil ipc too large for k_center": Case(DISTILL + "--init k_center --ipc 141", "ipc is 141"),
+    "distil ipc too large for mix": Case(
+        DISTILL + "--init mix --factor 2 --ipc 36", "takes ipc x factor^2 = 144 real images of every class"
+    ),
+    "dm negative moment": Case(DISTILL + "--third_moment -1", "third_moment must be >= 0, got -1.0"),
+    "m3d unknown kernel": Case(M3D + "--kernel gausian", "unknown kernel 'gausian'; did you mean 'gaussian'?"),
+    "m3d ipm zero": Case(M3D + "--ipm 0", "ipm must be >= 1, got 0"),
+    "datadam unknown norm": Case(DATADAM + "--norm l3", "unknown attention norm 'l3'"),
+    "datadam unknown loss": Case(DATADAM + "--attention mss", "unknown attention loss 'mss'; did you mean 'mse'?"),
+    "datadam power below one": Case(DATADAM + "--p 0.5", "p must be >= 1, got 0.5"),
+    "datadam negative weight": Case(DATADAM + "--mmd_weight -0.1", "mmd_weight must be >= 0, got -0.1"),
+    "datadam scale zero": Case(DATADAM + "--scale 0", "scale must be > 0, got 0.0"),
+    "datadam layer the network lacks": Case(DATADAM + "--layers 1_4", "layers '1_4' must be numbers from 1 to 3"),
+    "datadam no layer": Case(DATADAM + "--network convnet1", "this network has one block"),
+    "idm queue too short": Case(DISTILL + "--method idm --factor 1 --queue 3", "queue must be > 3, got 3"),
+    "idm no steps": Case(DISTILL + "--method idm --factor 1 --train_steps 0", "train_steps must be >= 1, got 0"),
+    "cafe too few steps": Case(DISTILL + "--method cafe --max_steps 9", "max_steps must be >= 10, got 9"),
+    "cafe in parts": Case(DISTILL + "--method cafe --memory_gib 0.01", "cafe compares all classes with one another"),
+    "dc unknown distance": Case(DC + "--distance cosine", "unknown gradient distance 'cosine'; did you mean 'cos'?"),
+    "dc no image step": Case(DC + "--outer 0", "outer must be >= 1, got 0"),
+    "dc memory too small": Case(DC + "--memory_gib 0.0001", "memory_gib 0.0001 is too small"),
+    "dsa learning rate zero": Case(DISTILL + "--method dsa --lr_net 0", "lr_net must be > 0, got 0.0"),
+    "idc factor that does not fit": Case(IDC + "--factor 5", "factor 5 does not fit images of 8x8"),
+    "idc cutmix above one": Case(IDC + "--cutmix 2", "cutmix must be in [0, 1], got 2.0"),
+    "idc no real images": Case(IDC + "--real_net 0", "real_net must be >= 1, got 0"),
+    "mtt no experts": Case(MTT, "give the folder of recorded experts: --experts FOLDER. Record some: gendd experts"),
+    "mtt missing experts": Case(MTT + "--experts nowhere", "no experts at nowhere: there is no index.json"),
+    "mtt experts of other data": Case(
+        MTT + "--experts set", "set holds experts of mnist", experts(data="mnist", fingerprint="ea358c2091367acc")
+    ),
+    "mtt experts of another network": Case(
+        MTT + "--experts set", "network convnet2, but the distillation has convnet1", experts(network="convnet2")
+    ),
+    "mtt experts of another space": Case(
+        MTT + "--experts set", "preprocess zca, but the distillation has mean_std", experts(preprocess="zca")
+    ),
+    "mtt unfinished experts": Case(MTT + "--experts set", "set holds no finished expert yet", experts(files=[])),
+    "mtt experts too short": Case(
+        MTT + "--experts set", "need experts of 21 epochs; those in set have 3", experts(epochs=3)
+    ),
+    "mtt damaged index": Case(
+        MTT + "--experts set", "index.json is not valid JSON", lambda f: (experts()(f), cut("index.json", 20)(f))
+    ),
+    "mtt no steps": Case(MTT + "--syn_steps 0", "syn_steps must be >= 1, got 0"),
+    "mtt batches by class": Case(MTT + "--max_syn 3", "set batch_syn, not max_syn"),
+    "ead no experts": Case(DISTILL + "--method ead", "give the folder of recorded experts"),
+    "ead unknown coefficient": Case(DISTILL + "--method ead --coefficient won", "did you mean 'one'?"),
+    "ead probe above the batch": Case(DISTILL + "--method ead --batch_probe 99", "batch_probe must be from 1 to"),
+    "experts none": Case(EXPERTS + "--experts 0", "experts must be >= 1, got 0"),
+    "experts no epochs": Case(EXPERTS + "--epochs 0", "epochs must be >= 1, got 0"),
+    "experts unknown network": Case(EXPERTS + "--network convent3", "did you mean 'convnet3'?"),
+    "experts folder exists": Case(
+        EXPERTS, "out exists. Choose another --out", lambda f: (f / "out" / "x").mkdir(parents=True)
+    ),
+    "experts nothing to resume": Case(EXPERTS + "--resume", "nothing to resume at out"),
+    "set whose factor does not fit": Case(
+        EVALUATE + "set.safetensors", "factor 7 does not fit images of 8x8", distilled(foreign_factor)
+    ),
     "unknown yaml key": Case(
         "distill --config a.yaml", "a.yaml: unknown key 'ipcs'; did you mean 'ipc'?", yaml("ipcs: 3\n")
     ),
@@ -259,6 +364,14 @@ CASES = {
     "checkpoint of another architecture": Case(
         TRAIN + "--resume", "was started with preset mini, now it is tiny", started("mini")
     ),
+    "train no validation split for a ConvNet": Case(TRAIN + "--eval_ipc 5", "eval_ipc wants a validation split"),
+    "train validation split of everything": Case(TRAIN + "--val_fraction 1", "val_fraction must be in [0, 1), got 1.0"),
+    "train missing Inception weights": Case(
+        TRAIN + "--eval_every 1 --inception_weights nowhere.pth", "no Inception weights at nowhere.pth"
+    ),
+    "train unknown evaluation network": Case(
+        TRAIN + "--eval_every 1 --eval_network convent3", "did you mean 'convnet3'?"
+    ),
     "missing model": Case(SAMPLE + "--num_per_class 1", "no model at run"),
     "model of another architecture": Case(SAMPLE + "--num_per_class 1", "another network's", model(other_weights)),
     "truncated model": Case(SAMPLE + "--num_per_class 1", "It is damaged", model(cut(WEIGHTS, 5000))),
@@ -270,6 +383,41 @@ CASES = {
     "sample number zero": Case(SAMPLE + "--num_per_class 0", "num_per_class must be >= 1, got 0"),
     "sample steps zero": Case(SAMPLE + "--num_per_class 1 --steps 0", "steps must be >= 1, got 0"),
     "sample unknown solver": Case(SAMPLE + "--num_per_class 1 --solver dpmp_2m", "did you mean 'dpmpp_2m'?"),
+    "sample guidance without a null class": Case(
+        SAMPLE + "--num_per_class 1 --cfg_scale 0.4", "was trained with label_dropout 0", model(no_dropout)
+    ),
+    "sample negative guidance": Case(SAMPLE + "--num_per_class 1 --cfg_scale -1", "cfg_scale must be >= 0, got -1.0"),
+    "sample guidance interval upside down": Case(
+        SAMPLE + "--num_per_class 1 --cfg_interval 0.8 0.2", "cfg_interval must be 0 <= low < high <= 1, got 0.8 0.2"
+    ),
+    "sample unknown guide": Case(
+        SAMPLE + "--num_per_class 1 --guide mdg3", "unknown guide 'mdg3'; did you mean 'mgd3'?"
+    ),
+    "sample guide options without a guide": Case(SAMPLE + "--num_per_class 1 --guide_slots 5", "belong to a guide"),
+    "sample guide of no slots": Case(
+        SAMPLE + "--num_per_class 1 --guide coda --guide_slots 0", "guide_slots must be >= 1, got 0"
+    ),
+    "sample guide of negative weight": Case(
+        SAMPLE + "--num_per_class 1 --guide coda --guide_scale -1", "guide_scale must be >= 0, got -1.0"
+    ),
+    "sample guide until after the end": Case(
+        SAMPLE + "--num_per_class 1 --guide coda --guide_until 2", "guide_until must be in [0, 1], got 2.0"
+    ),
+    "sample guide with missing data": Case(
+        SAMPLE + "--num_per_class 1 --guide mgd3 --guide_data idx:nowhere", "no folder at nowhere", model()
+    ),
+    "sample groups that do not divide the number": Case(
+        SAMPLE + "--num_per_class 7 --guide repulsion", "num_per_class 7 is not a multiple of the groups of 10", model()
+    ),
+    "sample resumed from another seed": Case(
+        SAMPLE + "--num_per_class 1 --resume", "was drawn with seed 7, now it is 0", sampled(seed=7)
+    ),
+    "sample resumed from another guide": Case(
+        SAMPLE + "--num_per_class 1 --resume", "was drawn with guide mgd3, now it is None", sampled(guide="mgd3")
+    ),
+    "sample resumed from another model": Case(
+        SAMPLE + "--num_per_class 1 --resume", "was drawn with weights 0123", sampled(weights="0123")
+    ),
     "sample folder exists": Case(
         SAMPLE + "--num_per_class 1",
         "out exists. Choose another --out",

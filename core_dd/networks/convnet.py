@@ -116,12 +116,26 @@ class ConvNet(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """(N, C, H, W) in training space to (N, D): the last block's output, flattened channel-major."""
-        require(
-            tuple(x.shape[1:]) == self.in_shape,
-            f"the network was built for images of shape {self.in_shape}, got {tuple(x.shape[1:])}.",
-        )
+        self._check(x)
         return self.blocks(x).flatten(1)
+
+    def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The output of each block's activation, before its pooling, (N, width, H', W'); and `features(x)`."""
+        self._check(x)
+        outputs = []
+        for *layers, pool in self.blocks:
+            for layer in layers:
+                x = layer(x)
+            outputs.append(x)
+            x = pool(x)
+        return outputs, x.flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) in training space to logits (N, K)."""
         return self.classifier(self.features(x))
+
+    def _check(self, x: Tensor) -> None:
+        require(
+            tuple(x.shape[1:]) == self.in_shape,
+            f"the network was built for images of shape {self.in_shape}, got {tuple(x.shape[1:])}.",
+        )

@@ -2,13 +2,11 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from core_dd.data import ImageData
-from core_dd.networks import reset
-from matching_dd.base import Features, MatchingConfig, frozen_network
-from matching_dd.losses import mean_discrepancy
+from core_dd.errors import require
+from matching_dd.base import MatchingConfig, Method
+from matching_dd.losses import mean_discrepancy, moment_discrepancy
 
 
 @dataclass(kw_only=True)
@@ -18,8 +16,18 @@ class DMConfig(MatchingConfig):
     lr_img is 1 up to ipc 50, and 10 from ipc 100 on CIFAR-10.
     """
 
+    second_moment: float = 0.0
+    """Weight of the squared distance of class variances, "DM + 2nd reg" of M3D's table 1, which gives no weight."""
+    third_moment: float = 0.0
+    """The same of third central moments, "DM + 2nd & 3rd reg"."""
 
-class DM:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("second_moment", "third_moment"):
+            require(getattr(self, name) >= 0, f"{name} must be >= 0, got {getattr(self, name)}.")
+
+
+class DM(Method):
     """Match class means in random feature spaces: a fresh, untrained network in every iteration.
 
     The loss is the sum over classes and feature dimensions, which lr_img assumes. (The authors' code prints it divided
@@ -28,14 +36,11 @@ class DM:
 
     Config = DMConfig
 
-    def __init__(self, config: DMConfig, data: ImageData, device: torch.device) -> None:
-        self.net = frozen_network(config.network, data, device)
-        self.features = Features(device, bf16=config.bf16, compile=config.compile)
-
-    def draw_network(self, step: int, generator: torch.Generator) -> nn.Module:
-        """The same module with new random weights."""
-        return reset(self.net, generator)
-
     def loss(self, net: nn.Module, real: Tensor, syn: Tensor) -> Tensor:
         """Scalar, summed over classes; real (K, B, C, H, W), syn (K, M, C, H, W), training space."""
-        return mean_discrepancy(self.features.fixed(net, real), self.features(net, syn)).sum()
+        features = self.features.fixed(net, real), self.features(net, syn)
+        total = mean_discrepancy(*features)
+        for order, weight in ((2, self.config.second_moment), (3, self.config.third_moment)):
+            if weight:
+                total = total + weight * moment_discrepancy(*features, order)
+        return total.sum()

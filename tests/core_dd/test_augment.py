@@ -146,7 +146,6 @@ def test_per_image__mode_m_applies_all_in_order(generator):
     out = DSA("flip_cutout_color", mode="M").per_image(x, generators(1, 2))
     for g in range(2):
         own = generators(g + 1)[0]
-        torch.randint(3, (), generator=own)
         u, expected = torch.rand(5, augment.DSA_DRAWS, generator=own), x[g]
         for name in ("flip", "cutout", "color"):
             operation, columns = DSA_OPS[name]

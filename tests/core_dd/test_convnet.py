@@ -159,3 +159,14 @@ def test_forward__refuses_wrong_channels():
 def test_networks__every_name_builds():
     for name in NETWORKS:
         assert build_network(name, (3, 64, 64), 3)(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(("shape", "sides"), [(CIFAR10, (32, 16, 8)), (MNIST, (32, 16, 8))])
+def test_activations__come_before_each_pooling(generator, shape, sides):
+    net = build_network("convnet3_w16", shape, 10, generator)
+    x = torch.randn(2, *shape, generator=generator)
+    outputs, features = net.activations(x)
+    assert [tuple(output.shape) for output in outputs] == [(2, 16, side, side) for side in sides]
+    assert all((output >= 0).all() and (output == 0).any() for output in outputs), "of ReLUs"
+    assert torch.equal(features, net.features(x))
+    assert torch.equal(net.blocks[1][3](outputs[1]), net.blocks[:2](x))

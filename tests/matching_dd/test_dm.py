@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
+from plain import plain_features
 from torch import Tensor
 
 from core_dd.augment import DSA
@@ -10,25 +10,10 @@ from core_dd.networks import reset
 from core_dd.rng import stream
 from core_dd.speed import bf16_pays, can_compile
 from matching_dd.base import Features
-from matching_dd.distill import Matching
 from matching_dd.methods.dm import DM, DMConfig
 
 CPU = torch.device("cpu")
 PLAIN = {"bf16": False, "compile": False}
-
-
-def plain_features(net: torch.nn.Module, image: Tensor) -> Tensor:
-    """ConvNet of one image (C, H, W), from the state's tensors alone: conv, instance norm, ReLU, average pooling."""
-    weights, x = list(net.state_dict().values()), image[None]
-    for i in range(0, len(weights) - 2, 4):
-        kernel, bias, gain, shift = weights[i : i + 4]
-        x = F.conv2d(x, kernel, bias, padding=3 if i == 0 and len(image) == 1 else 1)
-        mean = x.mean((2, 3), keepdim=True)
-        variance = ((x - mean) ** 2).mean((2, 3), keepdim=True)
-        x = (x - mean) / (variance + 1e-5).sqrt() * gain[:, None, None] + shift[:, None, None]
-        x = x.clamp(min=0)[..., : x.shape[2] // 2 * 2, : x.shape[3] // 2 * 2]
-        x = (x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]) / 4
-    return x.flatten()
 
 
 def plain_loss(net: torch.nn.Module, real: Tensor, syn: Tensor) -> Tensor:
@@ -42,8 +27,8 @@ def plain_loss(net: torch.nn.Module, real: Tensor, syn: Tensor) -> Tensor:
 
 
 def test_loss__equals_plain_loop_in_value_and_gradient(digits, generator):
-    dm = DM(DMConfig(network="convnet2_w16", **PLAIN), digits, CPU)
-    net = dm.draw_network(0, generator)
+    dm = DM(DMConfig(network="convnet2_w16", **PLAIN), digits)
+    net = dm.draw_network(0)
     real = torch.randn(3, 5, *digits.shape, generator=generator)
     syn = torch.randn(3, 2, *digits.shape, generator=generator, requires_grad=True)
     value, plain = dm.loss(net, real, syn), plain_loss(net, real, syn)
@@ -53,19 +38,43 @@ def test_loss__equals_plain_loop_in_value_and_gradient(digits, generator):
     assert gradients[0].abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("weights", [(0.7, 0.0), (0.7, 0.3)])
+def test_loss__adds_weighted_moments(digits, generator, weights):
+    """Variances, and third central moments, of each class's features (M3D, table 1)."""
+    options = {"network": "convnet1_w8", "second_moment": weights[0], "third_moment": weights[1], **PLAIN}
+    dm = DM(DMConfig(**options), digits)
+    net = dm.draw_network(0)
+    real = torch.randn(2, 5, *digits.shape, generator=generator)
+    syn = torch.randn(2, 3, *digits.shape, generator=generator, requires_grad=True)
+    plain = plain_loss(net, real, syn)
+    for own_real, own_syn in zip(real, syn, strict=True):
+        moments = []
+        for images in (own_real, own_syn):
+            features = torch.stack([plain_features(net, image) for image in images])
+            centred = features - features.mean(0)
+            moments.append([(centred**order).mean(0) for order in (2, 3)])
+        for weight, *pair in zip(weights, *moments, strict=True):
+            plain = plain + weight * ((pair[0] - pair[1]) ** 2).sum()
+    value = dm.loss(net, real, syn)
+    torch.testing.assert_close(value, plain)
+    gradients = [torch.autograd.grad(loss, syn)[0] for loss in (value, plain)]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-6)
+    assert dm.loss(net, real, real.clone()) < 1e-8
+
+
 def test_loss__zero_when_synthetic_is_real(digits, generator):
-    dm = DM(DMConfig(network="convnet1_w16", **PLAIN), digits, CPU)
+    dm = DM(DMConfig(network="convnet1_w16", **PLAIN), digits)
     real = torch.randn(3, 4, *digits.shape, generator=generator)
-    assert dm.loss(dm.draw_network(0, generator), real, real.clone()) < 1e-8
+    assert dm.loss(dm.draw_network(0), real, real.clone()) < 1e-8
 
 
 def test_step__equals_plain_iteration(digits):
     """Three iterations of the command: fresh network, one DSA draw per class, sum of losses, joint step, momentum."""
     config = DMConfig(network="convnet1_w8", ipc=2, batch_real=6, lr_img=3.0, seed=4, **PLAIN)
-    ours = Matching(config, digits)
+    ours = DM(config, digits)
     images, velocity = ours.synthetic.images.detach().clone(), torch.zeros_like(ours.synthetic.images)
     for step in range(3):
-        net = reset(DM(config, digits, CPU).net, stream(4, "network", step))
+        net = reset(DM(config, digits).net, stream(4, "network", step))
         leaf, loss = images.clone().requires_grad_(), torch.zeros(())
         for k in range(10):
             members = digits.class_indices()[k]
@@ -82,10 +91,8 @@ def test_step__equals_plain_iteration(digits):
 
 
 def test_draw_network__is_new_every_step_and_repeatable(digits):
-    dm = DM(DMConfig(network="convnet1_w8", **PLAIN), digits, CPU)
-    weights = [
-        torch.cat([p.flatten() for p in dm.draw_network(step, stream(0, step)).parameters()]) for step in (0, 1, 0)
-    ]
+    dm = DM(DMConfig(network="convnet1_w8", **PLAIN), digits)
+    weights = [torch.cat([p.flatten() for p in dm.draw_network(step).parameters()]) for step in (0, 1, 0)]
     assert torch.equal(weights[0], weights[2]) and not torch.equal(weights[0], weights[1])
     assert not any(parameter.requires_grad for parameter in dm.net.parameters())
 
@@ -93,7 +100,7 @@ def test_draw_network__is_new_every_step_and_repeatable(digits):
 @pytest.mark.parametrize("memory_gib", [0.0002, 0.0005])
 def test_step__chunks_of_classes_give_the_same_step(digits, memory_gib):
     options = {"network": "convnet2_w16", "ipc": 3, "batch_real": 20, **PLAIN}
-    whole, parts = Matching(DMConfig(**options), digits), Matching(DMConfig(**options, memory_gib=memory_gib), digits)
+    whole, parts = DM(DMConfig(**options), digits), DM(DMConfig(**options, memory_gib=memory_gib), digits)
     assert len(whole.chunks) == 1 < len(parts.chunks)
     assert [k for chunk in parts.chunks for k in chunk] == list(range(10))
     for step in range(3):
@@ -103,8 +110,8 @@ def test_step__chunks_of_classes_give_the_same_step(digits, memory_gib):
 
 def test_batch_norm__statistics_span_all_classes(digits, generator):
     """One forward per set over all classes, as the published code does for BatchNorm networks; never in pieces."""
-    dm = DM(DMConfig(network="convnet1_bn_w8", **PLAIN), digits, CPU)
-    net = dm.draw_network(0, generator)
+    dm = DM(DMConfig(network="convnet1_bn_w8", **PLAIN), digits)
+    net = dm.draw_network(0)
     images = torch.randn(10, 60, *digits.shape, generator=generator)
     together = dm.features.fixed(net, images)
     torch.testing.assert_close(together, net.features(images.flatten(0, 1)).unflatten(0, (10, 60)))
@@ -113,8 +120,8 @@ def test_batch_norm__statistics_span_all_classes(digits, generator):
 
 @pytest.mark.parametrize("count", [3, 37, 500])
 def test_fixed__pieces_give_the_features_of_the_whole(digits, generator, count):
-    dm = DM(DMConfig(network="convnet2_w8", **PLAIN), digits, CPU)
-    net = dm.draw_network(0, generator)
+    dm = DM(DMConfig(network="convnet2_w8", **PLAIN), digits)
+    net = dm.draw_network(0)
     images = torch.randn(2, count, *digits.shape, generator=generator)
     pieces = dm.features.fixed(net, images)
     assert not pieces.requires_grad
@@ -123,9 +130,9 @@ def test_fixed__pieces_give_the_features_of_the_whole(digits, generator, count):
 
 def gradient(digits, net_seed: int, **options) -> tuple[float, Tensor]:
     """DM's loss on digits at the start of a run, and its gradient."""
-    matching = Matching(DMConfig(network="convnet2_w32", batch_real=64, **options), digits)
-    net = matching.method.draw_network(0, stream(net_seed, "net"))
-    loss = matching.method.loss(net, matching.real.draw(0, range(10)), matching.synthetic.decoded(range(10)))
+    matching = DM(DMConfig(network="convnet2_w32", batch_real=64, **options), digits)
+    net = reset(matching.net, stream(net_seed, "net"))
+    loss = matching.loss(net, matching.real.draw(0, range(10)), matching.synthetic.decoded(range(10)))
     return loss.item(), torch.autograd.grad(loss, matching.synthetic.images)[0].flatten()
 
 
@@ -155,5 +162,5 @@ def test_bf16__agrees_with_fp32(digits):
 
 def test_features__are_fp32_whatever_the_autocast(digits, generator):
     features = Features(CPU, compile=False)
-    net = DM(DMConfig(network="convnet1_w8", **PLAIN), digits, CPU).draw_network(0, generator)
+    net = DM(DMConfig(network="convnet1_w8", **PLAIN), digits).draw_network(0)
     assert features.fixed(net, torch.randn(1, 2, *digits.shape, generator=generator)).dtype == torch.float32

@@ -1,0 +1,289 @@
+"""Command: record how classifiers' weights move in training on real data, for the methods that match trajectories.
+
+A folder of experts holds one safetensors file each, expert-00000.safetensors and so on: every parameter (and buffer)
+by name, stacked over epochs, (E + 1, *shape), the initial weights first. index.json says what they were trained on.
+"""
+
+import datetime
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from tqdm import tqdm
+
+from core_dd import cli, files
+from core_dd.config import load_config, to_dict, to_yaml
+from core_dd.data import DataConfig, ImageData
+from core_dd.distilled import read_tensors, versions, write_tensors
+from core_dd.errors import InputError, require
+from core_dd.preprocess import Preprocess
+from core_dd.protocols import Protocol
+from core_dd.run import Run, find_folder
+from core_dd.speed import peak_mib, pick_device
+from core_dd.train_eval import State, Training, one
+
+INDEX, TRAJECTORY = "index.json", "trajectory.safetensors"
+
+
+@dataclass(kw_only=True)
+class ExpertsConfig(DataConfig):
+    """Record training trajectories on real data. The defaults are MTT's (Cazenavette et al., CVPR 2022)."""
+
+    network: str = "convnet3"
+    """What to train: convnet1 to convnet6, with suffixes such as _w64."""
+    experts: int = 100
+    """How many."""
+    epochs: int = 50
+    """Passes over the training images; the weights are recorded before the first and after each."""
+    lr: float = 0.01
+    """Learning rate, plain SGD."""
+    batch_size: int = 256
+    """Images per step."""
+    augment: str = "dsa"
+    """dsa or none."""
+    preprocess: str = "mean_std"
+    """The training space, that of the distillation to come: mean_std or zca."""
+    at_once: int | None = None
+    """Networks trained side by side; default: 10 on a GPU, 1 on a CPU, where it is no faster. Which has no influence on
+    any of them."""
+    bf16: bool = True
+    """Train in bf16 where the hardware does it faster; the weights stay in fp32."""
+    seed: int = 0
+    """Seed of every draw."""
+    device: str | None = None
+    """cpu, cuda, cuda:1; default: cuda where there is one."""
+    out: str | None = None
+    """The folder; default: the next number under runs/DATA-experts-NETWORK/."""
+    resume: bool = False
+    """Go on from the last checkpoint."""
+    dry_run: bool = False
+    """Check everything, print the resolved config, and the disk space and time to expect by a few steps; then stop."""
+    checkpoint_every: int = 5
+    """Epochs between checkpoints of the networks in training."""
+    tracker: str = "tensorboard"
+    """Experiment tracker: tensorboard, wandb and others that accelerate knows, or none."""
+
+    def __post_init__(self) -> None:
+        for name in ("experts", "epochs", "batch_size", "checkpoint_every"):
+            require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}.")
+        require(self.at_once is None or self.at_once >= 1, f"at_once must be >= 1, got {self.at_once}.")
+        require(self.lr > 0, f"lr must be > 0, got {self.lr}.")
+        require(self.augment in ("dsa", "none"), f"augment must be dsa or none, got '{self.augment}'.")
+
+    def protocol(self) -> Protocol:
+        """How the experts are trained: at one learning rate, to the last of `epochs` passes."""
+        return Protocol(
+            name="expert",
+            epochs=self.epochs,
+            schedule="constant",
+            batch_size=self.batch_size,
+            lr=self.lr,
+            momentum=0.0,
+            weight_decay=0.0,
+            augment=self.augment,
+        )
+
+
+class Experts:
+    """The recorded experts of a folder; weights are read when asked for, those of one expert and epoch at a time.
+
+    Args:
+        folder: as the command writes it; may still grow.
+        data, network, preprocess: of the distillation; the experts' must be the same.
+
+    Attributes:
+        epochs: E.
+
+    Raises:
+        InputError: if the folder is missing, holds no finished expert, or foreign ones.
+    """
+
+    def __init__(self, folder: str | Path | None, data: ImageData, network: str, preprocess: str) -> None:
+        how = f"Record some: gendd experts --data {data.name} --network {network} --preprocess {preprocess}"
+        require(folder is not None, f"give the folder of recorded experts: --experts FOLDER. {how}.")
+        self.folder = Path(folder)
+        require((self.folder / INDEX).is_file(), f"no experts at {folder}: there is no {INDEX}. {how} --out {folder}.")
+        index = files.read_json(self.folder / INDEX)
+        require(
+            index["fingerprint"] == data.fingerprint,
+            f"{folder} holds experts of {index['data']} (fingerprint {index['fingerprint']}), but the data are "
+            f"{data.name} (fingerprint {data.fingerprint}). {how}.",
+        )
+        for name, own in (("network", network), ("preprocess", preprocess)):
+            require(
+                index[name] == own,
+                f"{folder} holds experts with {name} {index[name]}, but the distillation has {own}. "
+                f"Pass --{name} {index[name]}, or record others: gendd experts --{name} {own}.",
+            )
+        self.files, self.epochs = [self.folder / name for name in index["files"]], index["epochs"]
+        require(len(self.files) > 0, f"{folder} holds no finished expert yet. Go on: gendd experts --resume.")
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def weights(self, expert: int, epoch: int) -> State:
+        """Parameters and buffers by name, on the CPU, after `epoch` of 0..E passes.
+
+        Raises:
+            InputError: if the file is damaged.
+        """
+        try:
+            with safe_open(self.files[expert], framework="pt") as content:
+                names = content.keys()
+                return {name: content.get_slice(name)[epoch : epoch + 1][0] for name in names}
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                f"cannot read {self.files[expert]}: {error}. Remove it and record it again: gendd experts --resume."
+            ) from None
+
+
+def record(config: ExpertsConfig, data: ImageData | None = None) -> Path:
+    """Train the experts as `config` says (on `data`, where it is loaded already), and return their folder.
+
+    Raises:
+        InputError: whatever does not fit, before any work; a loss that is not finite.
+    """
+    # Whatever can be wrong is found before any work.
+    data, device = data or config.load_data(config.seed), pick_device(config.device)
+    config, preprocess = resolved(config, device), Preprocess.fit(data, config.preprocess)
+    groups = [range(i, min(i + config.at_once, config.experts)) for i in range(0, config.experts, config.at_once)]
+    begin(config, data, preprocess, groups[0], device)
+    name = run_name(config, data)
+    with Run.open(config.out, name, config, resume=config.resume, tracker=config.tracker, keep=1) as run:
+        # A resumed run continues in the group, and the epoch of it, where its last checkpoint was.
+        done, folder = run.last() or (0, None)
+        first, within = divmod(done, config.epochs)
+        if folder is not None:
+            run.say(f"resumed at epoch {within} of group {first} from {folder}")
+        bar = tqdm(total=len(groups) * config.epochs, initial=done, desc="experts", unit="epoch", disable=None)
+        for number, group in enumerate(groups[first:], first):
+            training = begin(config, data, preprocess, group, device)
+            trajectory = [snapshot(training)]
+            if number == first and within:
+                trajectory = restore(training, folder / TRAJECTORY)
+
+            # Train, and record the weights after every epoch.
+            for epoch in range(len(trajectory), config.epochs + 1):
+                step, last = number * config.epochs + epoch, epoch == config.epochs
+                run.log(step, loss=train_epoch(training, epoch))  # stops on a loss that is not finite
+                trajectory.append(snapshot(training))
+                bar.update()
+                if last:
+                    write_group(run.folder, group, trajectory, config, data)
+                if last or epoch % config.checkpoint_every == 0:
+                    with run.checkpoint(step) as place:
+                        if not last:
+                            write_tensors(place / TRAJECTORY, stacked(trajectory), {})
+        run.say(f"{run.folder}: {config.experts} experts of {data.name}, {config.epochs} epochs each")
+        return run.folder
+
+
+def begin(
+    config: ExpertsConfig, data: ImageData, preprocess: Preprocess, group: range, device: torch.device
+) -> Training:
+    """The experts of a group, untrained; which others are in it makes no difference to any of them."""
+    return Training(
+        data.train_images,
+        data.train_labels,
+        data,
+        protocol=config.protocol(),
+        network=config.network,
+        runs=group,
+        seed=config.seed,
+        device=device,
+        preprocess=preprocess,
+        bf16=config.bf16,
+    )
+
+
+def train_epoch(training: Training, epoch: int) -> float:
+    """One pass over the real data, 1..E; returns the mean loss of all experts and steps."""
+    per_pass = training.plan.per_pass
+    losses = [training.step(step) for step in range((epoch - 1) * per_pass, epoch * per_pass)]
+    return torch.stack(losses).mean().item()
+
+
+def snapshot(training: Training) -> State:
+    """Parameters and buffers of a group, (R, ...), on the CPU."""
+    return {name: tensor.cpu().clone() for name, tensor in (training.params | training.buffers).items()}
+
+
+def stacked(trajectory: Sequence[State]) -> State:
+    """Snapshots as one tensor per name, the epochs first."""
+    return {name: torch.stack([state[name] for state in trajectory]) for name in trajectory[0]}
+
+
+def restore(training: Training, path: Path) -> list[State]:
+    """Continue from a checkpoint: the snapshots so far, the last of which becomes the experts' weights."""
+    tensors, _ = read_tensors(path)
+    trajectory = [one(tensors, epoch) for epoch in range(len(next(iter(tensors.values()))))]
+    for name, tensor in (training.params | training.buffers).items():
+        tensor.copy_(trajectory[-1][name])
+    training.optimizer = torch.optim.SGD(training.params.values())  # plain: it has no state of its own
+    return trajectory
+
+
+def write_group(
+    folder: Path, group: range, trajectory: Sequence[State], config: ExpertsConfig, data: ImageData
+) -> None:
+    """A file per expert of a group that is finished, then the index."""
+    tensors = stacked(trajectory)
+    index = {
+        "data": data.name,
+        "fingerprint": data.fingerprint,
+        "network": config.network,
+        "preprocess": config.preprocess,
+        "epochs": config.epochs,
+        "config": to_dict(config),
+        "versions": versions(),
+        "files": [f"expert-{expert:05d}.safetensors" for expert in range(group.stop)],
+    }
+    for r, expert in enumerate(group):
+        write_tensors(folder / index["files"][expert], {name: tensor[:, r] for name, tensor in tensors.items()}, {})
+    files.write_json(folder / INDEX, index)
+
+
+def resolved(config: ExpertsConfig, device: torch.device) -> ExpertsConfig:
+    """With the default of at_once filled in."""
+    return replace(config, at_once=config.at_once or (10 if device.type == "cuda" else 1))
+
+
+def run_name(config: ExpertsConfig, data: ImageData) -> str:
+    """What the folder is called where none is given."""
+    return f"{data.name}-experts-{config.network}"
+
+
+def dry_run(config: ExpertsConfig) -> None:
+    """Print the resolved config, and the disk space, memory and time to expect, measured on a few steps."""
+    data, device = config.load_data(config.seed), pick_device(config.device)
+    config = resolved(config, device)
+    find_folder(config.out, run_name(config, data), config.resume)
+    group = range(min(config.at_once, config.experts))
+    training, seconds = begin(config, data, Preprocess.fit(data, config.preprocess), group, device), []
+    for step in range(1 + TRIALS):
+        started = time.perf_counter()
+        training.step(step % training.plan.per_pass).sum().item()
+        seconds.append(time.perf_counter() - started)
+    size = sum(tensor.nbytes for tensor in snapshot(training).values()) / len(group) * (config.epochs + 1)
+    groups, each = -(-config.experts // len(group)), sorted(seconds[1:])[TRIALS // 2]
+    total = datetime.timedelta(seconds=round(seconds[0] + each * groups * training.plan.steps))
+    print(to_yaml(config), end="")
+    print(f"# checked on {device}: {groups} group(s) of {len(group)}, {training.plan.per_pass} steps per epoch")
+    print(f"# disk: {size * config.experts / 2**30:.2f} GiB; memory: {peak_mib(device) / 1024:.2f} GiB at its peak")
+    print(f"# time: {seconds[0]:.1f} s to start, then {each:.3g} s per step: {total}")
+
+
+TRIALS = 5
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Record experts."""
+    config = load_config(ExpertsConfig, argv, prog="gendd experts")
+    (dry_run if config.dry_run else record)(config)
+
+
+if __name__ == "__main__":
+    cli.entry(main)

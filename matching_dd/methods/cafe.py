@@ -1,0 +1,153 @@
+"""CAFE: learning to condense dataset by aligning features (Wang et al., CVPR 2022)."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core_dd.data import ImageData
+from core_dd.errors import require
+from core_dd.rng import stream
+from matching_dd.base import Features, MatchingConfig, Method, interact
+from matching_dd.losses import discrimination_loss, layer_discrepancy, mean_discrepancy
+from matching_dd.real import RealImages
+
+WATCHED = 10
+"""How many accuracies a watcher looks back at."""
+
+MILESTONES = (0.6, 0.8, 0.9)
+"""Parts of the iterations after which lr_img is halved: 1200, 1600 and 1800 of the published 2000."""
+
+
+@dataclass(kw_only=True)
+class CAFEConfig(MatchingConfig):
+    """Distil by CAFE: align the features of every layer, and have synthetic class means classify real images. The
+    defaults are the authors' for CIFAR-10; CAFE+DSA is augment auto.
+
+    An iteration is a new network, on which the images are stepped until its accuracy on real images is steady; between
+    steps it trains on the synthetic images until that accuracy moves. The authors bound neither loop.
+    """
+
+    method: str = "cafe"
+    iterations: int = 2000
+    lr_img: float = 0.1
+    init: str = "noise"
+    augment: str = "none"
+    early_weight: float = 0.1
+    """Weight of the layers' activations but the last."""
+    late_weight: float = 1.0
+    """Weight of the last layer's activations, and of the features."""
+    discrimination: float = 0.01
+    """Weight of the cross-entropy, summed over all real images."""
+    steady: float = 0.04
+    """Images are stepped until the last 10 accuracies span less than this."""
+    moved: float = 0.03
+    """The network trains until the last 10 accuracies span more than this."""
+    batch_watched: int = 128
+    """Real images per class that each accuracy is measured on."""
+    max_steps: int = 100
+    """Image steps per iteration at most."""
+    max_epochs: int = 100
+    """Passes of the network's training at most, between two image steps."""
+    lr_net: float = 0.01
+    """Learning rate of the network's training, plain SGD."""
+    batch_train: int = 256
+    """Synthetic images per step of it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("early_weight", "late_weight", "discrimination"):
+            require(getattr(self, name) >= 0, f"{name} must be >= 0, got {getattr(self, name)}.")
+        for name in ("steady", "moved", "lr_net"):
+            require(getattr(self, name) > 0, f"{name} must be > 0, got {getattr(self, name)}.")
+        for name in ("max_steps", "max_epochs"):
+            require(getattr(self, name) >= WATCHED, f"{name} must be >= {WATCHED}, got {getattr(self, name)}.")
+        for name in ("batch_watched", "batch_train"):
+            require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}.")
+
+
+class CAFE(Method):
+    """Match class means in every layer of a network that is trained on the synthetic images as they come to be.
+
+    The authors add a cross-entropy on real images, which has no gradient in the synthetic ones, to the printed loss,
+    and a tenth of each accuracy leaks into the next: neither is done here.
+    """
+
+    Config = CAFEConfig
+
+    def __init__(self, config: CAFEConfig, data: ImageData) -> None:
+        super().__init__(config, data)
+        require(hasattr(self.net, "activations"), f"cafe sees the layers of ConvNets only, not of {config.network}.")
+        require(len(self.chunks) == 1, "cafe compares all classes with one another: raise memory_gib or leave it out.")
+        with torch.no_grad():
+            layers, features = self.net.activations(torch.zeros(1, *data.shape, device=self.device))
+        self.widths = [*(layer[0].numel() for layer in layers), features.shape[1]]
+        self.weights = [config.early_weight] * (len(layers) - 1) + [config.late_weight] * 2
+        self.logits = Features(self.device, lambda net, images: net(images), bf16=config.bf16, compile=config.compile)
+        seed = stream(config.seed, "watched").initial_seed()
+        self.watched = RealImages(data, config.batch_watched, self.real.preprocess, seed, self.device)
+
+    def measure(self, net: nn.Module, images: Tensor) -> Tensor:
+        """Of each image every layer's activation, then its features, all flattened: (N, sum of `widths`)."""
+        layers, features = net.activations(images)
+        return torch.cat([*(layer.flatten(1) for layer in layers), features], 1)
+
+    def loss(self, net: nn.Module, real: Tensor, syn: Tensor) -> Tensor:
+        """Scalar, summed over all K classes; real (K, B, C, H, W), syn (K, M, C, H, W), training space."""
+        measured, width = self.features(net, syn), self.widths[-1]
+        means, features = [], []
+        for part in [real] if interact(net) else real.split(1):  # a class at a time, for the memory
+            own = self.features.fixed(net, part)
+            means.append(own.mean(1, keepdim=True))
+            features.append(own[..., -width:].clone())
+        pair = torch.cat(means).split(self.widths, 2), measured.split(self.widths, 2)
+        features, syn_features = torch.cat(features), pair[1][-1]
+        alignment = layer_discrepancy(*pair, self.weights) + mean_discrepancy(features, syn_features)
+        return alignment.sum() + self.config.discrimination * discrimination_loss(features, syn_features).sum()
+
+    def step(self, step: int) -> Tensor:
+        """All image steps of one network; returns their mean loss."""
+        config, net, accuracies, losses = self.config, self.draw_network(step), [], []
+        halvings = sum(step >= part * config.iterations for part in MILESTONES)
+        self.optimizer.param_groups[0]["lr"] = config.lr_img * 0.5**halvings
+        for moment in range(step * config.max_steps, (step + 1) * config.max_steps):
+            self.begin()
+            losses.append(self.match(net, moment))
+            accuracies.append(self.accuracy(net, moment * (config.max_epochs + 1)))
+            if len(accuracies) >= WATCHED and span(accuracies) < config.steady:
+                break
+            self.train(net, moment)
+        return torch.stack(losses).mean()
+
+    def accuracy(self, net: nn.Module, key: int) -> float:
+        """Of the network on random real images, not augmented."""
+        classes = self.chunks[0]
+        predicted = self.logits.fixed(net, self.watched.draw(key, classes)).argmax(2).cpu()
+        return (predicted == torch.tensor(classes)[:, None]).float().mean().item()
+
+    def train(self, net: nn.Module, moment: int) -> None:
+        """Passes over the synthetic images, until the accuracy on real ones moves."""
+        config, accuracies = self.config, []
+        images = self.synthetic.decoded(self.chunks[0]).detach().flatten(0, 1)
+        labels = torch.arange(self.data.num_classes, device=self.device)
+        labels = labels.repeat_interleave(len(images) // len(labels))
+        optimizer = torch.optim.SGD(net.requires_grad_().parameters(), lr=config.lr_net)
+        for epoch in range(moment * (config.max_epochs + 1) + 1, (moment + 1) * (config.max_epochs + 1)):
+            generator = stream(config.seed, "epoch", epoch)
+            for batch in torch.randperm(len(images), generator=generator).split(config.batch_train):
+                own = images[batch.to(self.device)]
+                if self.augment is not None:
+                    own = self.augment.per_image(own[None], [generator])[0]
+                optimizer.zero_grad()
+                F.cross_entropy(net(own), labels[batch.to(self.device)]).backward()
+                optimizer.step()
+            accuracies.append(self.accuracy(net, epoch))
+            if len(accuracies) >= WATCHED and span(accuracies) > config.moved:
+                break
+        net.requires_grad_(False)
+
+
+def span(accuracies: list[float]) -> float:
+    """Between the lowest and the highest of the last that a watcher looks at."""
+    return max(accuracies[-WATCHED:]) - min(accuracies[-WATCHED:])

@@ -1,0 +1,166 @@
+"""EAD: dataset distillation by effect alignment (anonymous draft): what replacing real by synthetic data would do."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core_dd.data import ImageData
+from core_dd.errors import pick, require
+from core_dd.rng import stream
+from core_dd.train_eval import State
+from matching_dd.base import MatchingConfig, Method
+from matching_dd.experts import Experts
+from matching_dd.gradients import Gradients, dot, weight_gradients
+from matching_dd.losses import EFFECT_COEFFICIENTS, effect_alignment, effect_coefficient
+
+
+@dataclass(kw_only=True)
+class EADConfig(MatchingConfig):
+    """Distil by EAD: align, along an expert's training, the effect of the synthetic set on a probe batch with that of
+    the real data. Record experts first, with `gendd experts`.
+
+    The draft states neither learning rates, batch sizes, iterations nor the number of checkpoints: these are ours.
+    """
+
+    method: str = "ead"
+    iterations: int = 2000
+    lr_img: float = 1.0
+    """Learning rate of the images, in the space they are learnt in."""
+    lr_label: float = 1.0
+    """Learning rate of the labels' logits."""
+    batch_real: int = 25
+    """Real images per class and iteration of the batch that the synthetic images stand for."""
+    batch_probe: int = 1
+    """Real images per class and iteration of the probe batch, at most batch_real. The fewer, the more directions the
+    probes' gradients take."""
+    augment: str = "none"
+    experts: str | None = None
+    """Folder of recorded experts, of the same data, network and preprocess."""
+    checkpoints: int = 5
+    """Epochs of an expert, drawn at random, over which an iteration's effects are summed."""
+    coefficient: str = "one"
+    """Weight of the real data's effect: one (that of mean losses), minibatch (by the sizes of the batches) or literal
+    (by the sizes of the sets, as printed)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.checkpoints >= 1, f"checkpoints must be >= 1, got {self.checkpoints}.")
+        require(
+            1 <= self.batch_probe <= self.batch_real,
+            f"batch_probe must be from 1 to batch_real {self.batch_real}, got {self.batch_probe}.",
+        )
+        require(self.lr_label > 0, f"lr_label must be > 0, got {self.lr_label}.")
+        require(not self.per_class, "ead steps all classes at once: leave out per_class.")
+        pick(EFFECT_COEFFICIENTS, self.coefficient, "effect coefficient")
+
+
+class EAD(Method):
+    """Match the projections of real and synthetic gradients on a probe batch's, summed over an expert's checkpoints.
+
+    Images and soft labels are learnt together; the labels start as a trained expert's probabilities for the images, and
+    remain probabilities. It is one scalar constraint per iteration, in which checkpoints may cancel.
+    """
+
+    Config = EADConfig
+    graph_copies = 2
+
+    def __init__(self, config: EADConfig, data: ImageData) -> None:
+        super().__init__(config, data)
+        self.experts = Experts(config.experts, data, config.network, config.preprocess)
+        require(
+            config.checkpoints <= self.experts.epochs,
+            f"checkpoints must be at most the {self.experts.epochs} epochs of the experts in {config.experts}, got "
+            f"{config.checkpoints}.",
+        )
+        self.gradients = Gradients(self.net, self.device, bf16=config.bf16, compile=config.compile)
+        self.logits = self.initial_logits().requires_grad_()
+        self.optimizer.add_param_group({"params": [self.logits], "lr": config.lr_label})
+        self.publish_labels()
+        sizes = len(data.train_labels), data.num_classes * config.ipc * config.factor**2
+        batches = config.batch_real, config.syn_per_class  # per class, of both
+        self.coefficient = effect_coefficient(config.coefficient, sizes, batches)
+
+    @torch.no_grad()
+    def initial_logits(self) -> Tensor:
+        """Of the first expert, trained, for the synthetic images: (K, ipc, K), averaged over an image's tiles."""
+        self.net.load_state_dict(self.experts.weights(0, self.experts.epochs))
+        images = self.synthetic.decoded(range(self.data.num_classes))
+        logits = self.net.eval()(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        self.net.train()
+        return logits.unflatten(1, (-1, self.config.ipc)).mean(1)
+
+    def publish_labels(self) -> None:
+        """The synthetic set's labels: those learnt, as probabilities."""
+        self.synthetic.labels = self.logits.detach().softmax(2).flatten(0, 1)
+
+    def step(self, step: int) -> Tensor:
+        """One iteration; returns its loss."""
+        self.begin()
+        self.optimizer.zero_grad(set_to_none=True)
+        every, on_real, on_syn = range(self.data.num_classes), [], []
+        real, syn = self.draw(2 * step, every)
+        probe, labels = self.draw(2 * step + 1, every)[0][:, : self.config.batch_probe], self.soft_labels(2 * step)
+        leaves = [tensor.detach().requires_grad_() for tensor in (syn, labels)]
+        for weights in self.draw_checkpoints(step):
+            self.net.load_state_dict(weights)
+            direction = self.real_gradients(probe)
+            on_real.append(dot(direction, self.real_gradients(real)))
+            on_syn.append(self.project(direction, *leaves))
+
+        # The products' own gradients are summed by now: the loss only turns and scales the sum.
+        products = torch.stack(on_syn).requires_grad_()
+        loss = effect_alignment(torch.stack(on_real), products, self.coefficient)
+        (slope,) = torch.autograd.grad(loss, products)
+        torch.autograd.backward([syn, labels], [slope[0] * leaf.grad for leaf in leaves])
+        self.optimizer.step()
+        self.publish_labels()
+        return loss.detach()
+
+    def draw_checkpoints(self, step: int) -> Iterator[State]:
+        """Weights of a random expert after random epochs, all different, of 0 to E - 1."""
+        generator = stream(self.config.seed, "expert", step)
+        expert = int(torch.randint(len(self.experts), (), generator=generator))
+        epochs = torch.randperm(self.experts.epochs, generator=generator)[: self.config.checkpoints]
+        return (self.experts.weights(expert, epoch) for epoch in epochs.tolist())
+
+    def soft_labels(self, turn: int) -> Tensor:
+        """Of the images that `draw` gives for all classes, (K, M, K); differentiable."""
+        labels = self.logits.softmax(2).repeat(1, self.config.factor**2, 1)
+        if labels.shape[1] > self.config.syn_per_class:
+            every = range(self.data.num_classes)
+            labels = labels[torch.arange(len(every))[:, None], self.chosen(turn, every)]
+        return labels
+
+    def real_gradients(self, images: Tensor) -> list[Tensor]:
+        """Of the mean cross-entropy of real images of all classes (K, B, C, H, W), by parameter."""
+        labels = torch.arange(len(images), device=self.device).repeat_interleave(images.shape[1])
+        gradients = self.gradients.in_parts(images.flatten(0, 1)[None], labels[None], self.most_at_once)
+        return [own[0] for own in gradients]
+
+    def project(self, direction: list[Tensor], images: Tensor, labels: Tensor) -> Tensor:
+        """The product of `direction` with the gradient of images (K, M, C, H, W) and labels (K, M, K), a scalar; its
+        own gradient is added to that of these two leaves."""
+        total = torch.zeros((), device=self.device)
+        params = {name: tensor.detach().requires_grad_() for name, tensor in self.net.named_parameters()}
+        for classes in self.chunks:
+            part = slice(classes.start, classes.stop)
+            batch = images[part].flatten(0, 1), labels[part].flatten(0, 1)
+            own = weight_gradients(self.net, params, *batch, bf16=self.config.bf16)
+            product = dot(direction, own) * len(classes) / len(images)
+            product.backward(inputs=[images, labels])
+            total += product.detach()
+        return total
+
+    def state(self) -> dict[str, Any]:
+        """The images, and the logits of their labels."""
+        return super().state() | {"logits": self.logits.detach()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` gave."""
+        super().load_state(state)
+        with torch.no_grad():
+            self.logits.copy_(state["logits"])
+        self.publish_labels()

@@ -1,0 +1,56 @@
+"""M3D: dataset condensation by minimizing maximum mean discrepancy (Zhang et al., AAAI 2024)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from core_dd.errors import pick, require
+from core_dd.networks import reset
+from core_dd.rng import stream
+from matching_dd.base import MatchingConfig, Method
+from matching_dd.losses import KERNELS, kernel_mmd
+
+
+@dataclass(kw_only=True)
+class M3DConfig(MatchingConfig):
+    """Distil by M3D: match class distributions in a kernel's feature space. The defaults are the paper's where it says.
+
+    It says: 10000 iterations, lr_img 1, ipm 5, factor 2 (ImageNet subsets: 1000, 0.1, 5, 3). What it leaves open is
+    that of IDC's code, on which it builds, and of its re-uses: the kernel's width, images learnt and clamped as pixels,
+    a step per class with momentum, 128 real and up to 200 synthetic images per class, and the augmentation.
+    """
+
+    method: str = "m3d"
+    iterations: int = 10000
+    init: str = "mix"
+    factor: int = 2
+    max_syn: int | None = 200
+    space: str = "pixels"
+    clamp: bool = True
+    per_class: bool = True
+    batch_real: int = 128
+    augment: str = "color_crop_cutout"
+    augment_mode: str = "idc"
+    kernel: str = "gaussian"
+    """Of the discrepancy: gaussian (five, as wide as the data), linear, polynomial or laplace (of fixed width)."""
+    ipm: int = 5
+    """Iterations per model: how long a random network is kept."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        pick(KERNELS, self.kernel, "kernel")
+        require(self.ipm >= 1, f"ipm must be >= 1, got {self.ipm}.")
+
+
+class M3D(Method):
+    """Match class distributions in the reproducing kernel Hilbert space over random features."""
+
+    Config = M3DConfig
+
+    def draw_network(self, step: int) -> nn.Module:
+        """A new random network every `ipm` iterations, never trained."""
+        return reset(self.net, stream(self.config.seed, "network", step // self.config.ipm))
+
+    def loss(self, net: nn.Module, real: Tensor, syn: Tensor) -> Tensor:
+        """Scalar, summed over classes; real (K, B, C, H, W), syn (K, M, C, H, W), training space."""
+        return kernel_mmd(self.features.fixed(net, real), self.features(net, syn), self.config.kernel).sum()

@@ -1,0 +1,108 @@
+"""CAFE against a second, plain implementation of its loss, and its two watchers."""
+
+import pytest
+import torch
+from plain import plain_layers
+from torch import Tensor
+
+from core_dd.errors import InputError
+from matching_dd.methods.cafe import CAFE, CAFEConfig, span
+
+SMALL = {"network": "convnet2_w8", "ipc": 1, "batch_real": 8, "batch_watched": 8, "bf16": False, "compile": False}
+
+
+def plain_loss(net: torch.nn.Module, real: Tensor, syn: Tensor) -> Tensor:
+    """Alignment of ReLU 1 (0.1), the last ReLU (1), the last pooling (1), and once more of the flattened features;
+    then 0.01 times the summed cross-entropy of real images by their inner products with synthetic means (facts A10)."""
+    total, seen, centres = torch.zeros(()), [], []
+    for own in zip(real, syn, strict=True):
+        layers = [[plain_layers(net, image) for image in images] for images in own]
+        means = [[sum(outputs[i] for outputs, _ in images) / len(images) for images in layers] for i in (0, 1)]
+        features = [torch.stack([features for _, features in images]) for images in layers]
+        total = total + 0.1 * ((means[0][0] - means[0][1]) ** 2).sum() + ((means[1][0] - means[1][1]) ** 2).sum()
+        total = total + 2 * ((features[0].mean(0) - features[1].mean(0)) ** 2).sum()
+        seen.append(features[0])
+        centres.append(features[1].mean(0))
+    for label, images in enumerate(seen):
+        for features in images:
+            logits = torch.stack([features @ centre for centre in centres])
+            total = total - 0.01 * logits.log_softmax(0)[label]
+    return total
+
+
+def test_loss__equals_plain_loop_in_value_and_gradient(digits, generator):
+    cafe = CAFE(CAFEConfig(**SMALL), digits)
+    net = cafe.draw_network(0)
+    real = torch.randn(4, 3, *digits.shape, generator=generator)
+    syn = torch.randn(4, 2, *digits.shape, generator=generator, requires_grad=True)
+    value, plain = cafe.loss(net, real, syn), plain_loss(net, real, syn)
+    torch.testing.assert_close(value, plain, rtol=1e-4, atol=1e-4)
+    gradients = [torch.autograd.grad(loss, syn)[0] for loss in (value, plain)]
+    assert gradients[1].abs().max() > 1e-2
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4 * float(gradients[1].abs().max()))
+
+
+def test_loss__alignment_is_zero_when_synthetic_is_real(digits, generator):
+    cafe = CAFE(CAFEConfig(discrimination=0.0, **SMALL), digits)
+    real = torch.randn(10, 4, *digits.shape, generator=generator)
+    assert cafe.loss(cafe.draw_network(0), real, real.clone()) < 1e-6
+
+
+def test_loss__of_batch_norm_takes_all_classes_together(digits, generator):
+    cafe = CAFE(CAFEConfig(**SMALL | {"network": "convnet1_bn_w8"}), digits)
+    net = cafe.draw_network(0)
+    real = torch.randn(10, 4, *digits.shape, generator=generator)
+    layers, features = net.activations(real.flatten(0, 1))
+    syn = real[:, :2]
+    syn_layers, syn_features = net.activations(syn.flatten(0, 1))
+    pairs = [(layers[0].flatten(1), syn_layers[0].flatten(1)), (features, syn_features), (features, syn_features)]
+    expected = sum((a.unflatten(0, (10, 4)).mean(1) - b.unflatten(0, (10, 2)).mean(1)).square().sum() for a, b in pairs)
+    logits = features @ syn_features.unflatten(0, (10, 2)).mean(1).T
+    labels = torch.arange(10).repeat_interleave(4)
+    expected = expected + 0.01 * torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+    torch.testing.assert_close(cafe.loss(net, real, syn), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "steps", "epochs"),
+    [
+        ({"steady": 2.0, "moved": 1e-9}, 10, 10),  # steady at once, and moved as soon as ten accuracies are known
+        ({"steady": 1e-9, "moved": 2.0, "max_steps": 12, "max_epochs": 11}, 12, 11),  # never: the bounds hold
+    ],
+)
+def test_step__watchers_decide_how_long(digits, monkeypatch, options, steps, epochs):
+    cafe, taken, keys = CAFE(CAFEConfig(**SMALL, **options), digits), [], []
+    cafe.optimizer.register_step_post_hook(lambda *_: taken.append(1))
+    measure = cafe.accuracy
+    monkeypatch.setattr(cafe, "accuracy", lambda net, key: keys.append(key) or measure(net, key))
+    cafe.step(1)
+    trainings = steps - 1 if options["steady"] > 1 else steps
+    assert len(taken) == steps and len(keys) == steps + trainings * epochs
+    assert len(set(keys)) == len(keys), "every accuracy has real images of its own"
+
+
+def test_step__trains_the_network_between_image_steps_only(digits):
+    cafe = CAFE(CAFEConfig(steady=2.0, moved=1e-9, **SMALL), digits)
+    fresh = [parameter.clone() for parameter in cafe.draw_network(0).parameters()]
+    cafe.step(0)
+    trained = list(zip(fresh, cafe.net.parameters(), strict=True))
+    assert all(not torch.equal(*pair) for pair in trained if pair[0].ndim > 1)
+    assert not any(parameter.requires_grad for parameter in cafe.net.parameters())
+
+
+def test_step__halves_the_learning_rate_as_published(digits):
+    cafe = CAFE(CAFEConfig(steady=2.0, moved=1e-9, max_epochs=10, **SMALL), digits)
+    rates = []
+    for step in (0, 1199, 1200, 1600, 1800, 1999):
+        cafe.step(step)
+        rates.append(cafe.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.1, 0.1, 0.05, 0.025, 0.0125, 0.0125])
+
+
+def test_span__looks_back_at_ten():
+    assert span([0.0, 0.9, *[0.5] * 8, 0.6]) == pytest.approx(0.4)
+
+
+def test_cafe__needs_all_classes_at_once(digits):
+    with pytest.raises(InputError, match="cafe compares all classes"):
+        CAFE(CAFEConfig(**SMALL | {"batch_real": 200}, memory_gib=0.0008), digits)

@@ -1,0 +1,159 @@
+"""Experts against a plain training loop; what the command writes; resume after kill -9; foreign folders."""
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+
+from core_dd import files
+from core_dd.augment import DSA
+from core_dd.distilled import read_tensors
+from core_dd.errors import InputError
+from core_dd.networks import build_network
+from core_dd.rng import stream
+from core_dd.run import read_stats
+from matching_dd.experts import Experts, ExpertsConfig, main, record
+
+SMALL = {"network": "convnet1_w8", "epochs": 3, "tracker": "none", "device": "cpu"}
+
+
+@pytest.fixture(autouse=True)
+def light(monkeypatch):
+    """One thread, here and in the commands started: these networks are tiny."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield
+    torch.set_num_threads(threads)
+
+
+def contents(folder: str) -> dict[str, bytes]:
+    """Every expert file of a folder."""
+    return {path.name: path.read_bytes() for path in sorted(Path(folder).glob("expert-*"))}
+
+
+@pytest.mark.parametrize("augment", ["dsa", "none"])
+def test_record__equals_plain_training(digits, augment):
+    """MTT's: plain SGD at one learning rate, shuffled batches, the last one shorter, DSA; weights after every epoch."""
+    options = SMALL | {"epochs": 2, "lr": 0.1, "batch_size": 400, "augment": augment, "seed": 5, "bf16": False}
+    record(ExpertsConfig(experts=2, out="run", **options), digits)
+    experts = Experts("run", digits, "convnet1_w8", "mean_std")
+    assert (len(experts), experts.epochs) == (2, 2)
+    net = build_network("convnet1_w8", digits.shape, 10, stream(5, "network", 1))
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+    for epoch in range(3):
+        recorded = experts.weights(1, epoch)
+        assert recorded.keys() == net.state_dict().keys()
+        for name, tensor in net.state_dict().items():
+            torch.testing.assert_close(recorded[name], tensor, rtol=1e-4, atol=1e-5)
+        order = torch.randperm(len(digits.train_labels), generator=stream(5, "order", 1, epoch))
+        for i, batch in enumerate(order.split(400)):
+            x = (digits.train_images[batch] / 255 - digits.mean[0]) / digits.std[0]
+            if augment == "dsa":
+                generator = stream(5, "augment", 1, 4 * epoch + i)
+                x = DSA("color_crop_cutout_scale_rotate").per_image(x[None], [generator])[0]
+            sgd.zero_grad()
+            F.cross_entropy(net(x), digits.train_labels[batch]).backward()
+            sgd.step()
+
+
+def test_command__writes_files_and_index(digits):
+    main(["--network=convnet1_w8", "--experts=3", "--epochs=4", "--at_once=2", "--tracker=none", "--out=run"])
+    index = files.read_json(Path("run/index.json"))
+    assert index["files"] == [f"expert-0000{i}.safetensors" for i in range(3)] == list(contents("run"))
+    assert (index["network"], index["preprocess"], index["epochs"]) == ("convnet1_w8", "mean_std", 4)
+    assert index["fingerprint"] == digits.fingerprint
+    tensors, _ = read_tensors(Path("run/expert-00002.safetensors"))
+    assert tensors["classifier.bias"].shape == (5, 10)
+    losses = [line["loss"] for line in read_stats(Path("run/stats.jsonl"))]
+    assert len(losses) == 8 and losses[3] < losses[0] and losses[7] < losses[4]
+
+
+def test_record__is_the_same_whatever_is_trained_at_once(digits):
+    for at_once in (1, 3):
+        record(ExpertsConfig(experts=3, at_once=at_once, out=f"run{at_once}", **SMALL), digits)
+    assert contents("run1") == contents("run3")
+
+
+def test_batch_norm__statistics_are_recorded(digits):
+    record(ExpertsConfig(experts=1, out="run", **SMALL | {"network": "convnet1_bn_w8"}), digits)
+    weights = Experts("run", digits, "convnet1_bn_w8", "mean_std").weights(0, 3)
+    assert weights["blocks.0.1.num_batches_tracked"] == 3 * 6 and weights["blocks.0.1.running_mean"].abs().max() > 0
+
+
+def test_resume__after_kill_equals_uninterrupted_bit_for_bit():
+    """Killed in the middle of an expert's training; with batch normalisation there are buffers to keep, too."""
+
+    def start(folder: str, *more: str) -> subprocess.Popen:
+        flags = ["--network=convnet1_bn_w8", "--experts=2", "--epochs=40", "--checkpoint_every=1", "--tracker=none"]
+        return subprocess.Popen(
+            [sys.executable, "-m", "matching_dd.experts", *flags, "--device=cpu", f"--out={folder}", *more]
+        )
+
+    process = start("killed")
+    deadline = time.monotonic() + 120
+    while not list(Path("killed/checkpoints").glob("step-00000[2-9]")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not Path("killed/index.json").exists()
+    assert start("killed", "--resume").wait(120) == 0
+    assert start("whole").wait(120) == 0
+    assert "resumed at epoch" in Path("killed/log.txt").read_text()
+    assert contents("killed") == contents("whole") and len(contents("whole")) == 2
+    assert Path("killed/stats.jsonl").read_bytes() == Path("whole/stats.jsonl").read_bytes()
+
+
+def test_dry_run__prints_what_to_expect_and_writes_nothing(capsys):
+    main(["--network=convnet1_w8", "--experts=7", "--epochs=9", "--dry_run", "--at_once=2"])
+    printed = capsys.readouterr().out
+    assert yaml.safe_load(printed)["experts"] == 7
+    assert "4 group(s) of 2, 6 steps per epoch" in printed and "# disk: " in printed and "# time: " in printed
+    assert not list(Path().iterdir())
+
+
+def test_experts__refuses_missing_and_foreign_ones(digits):
+    record(ExpertsConfig(experts=1, out="run", **SMALL), digits)
+
+    def refused(folder, message, data=digits, network="convnet1_w8", preprocess="mean_std"):
+        with pytest.raises(InputError, match=message):
+            Experts(folder, data, network, preprocess)
+
+    refused(None, "give the folder of recorded experts: --experts FOLDER. Record some: gendd experts --data digits")
+    refused("nowhere", "no experts at nowhere: there is no index.json. Record some: gendd experts")
+    refused("run", "experts of digits .*, but the data are mnist", data=replace(digits, name="mnist", fingerprint="x"))
+    refused("run", "network convnet1_w8, but the distillation has convnet2. Pass --network", network="convnet2")
+    refused("run", "preprocess mean_std, but the distillation has zca", preprocess="zca")
+    expert = Path("run/expert-00000.safetensors")
+    expert.write_bytes(expert.read_bytes()[:500])
+    with pytest.raises(InputError, match="cannot read run/expert-00000.safetensors"):
+        Experts("run", digits, "convnet1_w8", "mean_std").weights(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"experts": 0}, "experts must be >= 1, got 0"),
+        ({"epochs": 0}, "epochs must be >= 1, got 0"),
+        ({"at_once": 0}, "at_once must be >= 1, got 0"),
+        ({"lr": 0.0}, "lr must be > 0, got 0"),
+        ({"augment": "dsaa"}, "augment must be dsa or none, got 'dsaa'"),
+    ],
+)
+def test_config__refuses(options, message):
+    with pytest.raises(InputError, match=message):
+        ExpertsConfig(**options)
+
+
+def test_record__diverging_stops_before_anything_is_kept(digits):
+    with pytest.raises(InputError, match="loss is nan at step"):
+        record(ExpertsConfig(experts=1, out="run", **SMALL | {"lr": 1e30}), digits)
+    assert not contents("run")

@@ -1,0 +1,142 @@
+"""What holds for every method: a short run lowers its objective and beats random selection, and resumes exactly."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import fashion_folder
+from torch import nn
+
+from core_dd import evaluate
+from core_dd.data import ImageData, load_data
+from core_dd.distilled import DistilledSet
+from matching_dd import coreset, distill
+from matching_dd.base import Method
+from matching_dd.methods import METHODS
+from matching_dd.methods.cafe import CAFE
+from matching_dd.methods.idm import IDM
+
+SMALL = {"network": "convnet2_w16", "batch_real": 32, "compile": False}
+WAYS = {
+    "cafe": {"iterations": 3, "init": "real", "max_steps": 10, "max_epochs": 10, "batch_watched": 8},
+    "datadam": {"iterations": 80},
+    "dm": {"iterations": 40},
+    "dm with moments": {"iterations": 40, "second_moment": 0.3, "third_moment": 0.1, "ipc": 3},
+    "idm": {"iterations": 40, "factor": 1, "push_every": 10, "train_steps": 4, "batch_train": 64},
+    "m3d": {"iterations": 80, "factor": 1, "lr_img": 0.05},
+    "m3d linear": {"iterations": 80, "factor": 1, "lr_img": 0.05, "kernel": "linear"},
+}
+"""Methods, after their first word, and the options that suit the digits in seconds."""
+
+FASHION = {"network": "convnet2_w8", "iterations": 30, "batch_real": 16}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """These networks are tiny."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def build(way: str, data: ImageData, **options) -> Method:
+    cls = METHODS[way.split()[0]]
+    return cls(cls.Config(**SMALL | {"ipc": 1} | WAYS[way] | options), data)
+
+
+def network(method: Method, step: int) -> nn.Module:
+    """As the method matches in it: random, or trained on real images, or on its synthetic ones."""
+    if isinstance(method, IDM):
+        return method.queue[step % len(method.queue)].net
+    net = method.draw_network(step)
+    if isinstance(method, CAFE):
+        method.train(net, step)
+    return net
+
+
+def gains(way: str, data: ImageData, seeds: range, **options) -> list[float]:
+    """Accuracy above random selection of the same ipc, by seed: of the set, its start, and the classifiers."""
+    found = []
+    for seed in seeds:
+        method = build(way, data, seed=seed, **options)
+        for step in range(method.config.iterations):
+            method.step(step)
+        sets = method.synthetic.to_distilled({}), coreset("random", data, method.config.ipc, seed=seed)
+        ours, random = (evaluate(dset, data, "quick", method.config.network, runs=2, seed=seed).mean for dset in sets)
+        found.append(ours - random)
+    return found
+
+
+def objective_left(way: str, data: ImageData, **options) -> float:
+    """The loss of the set at the end over that at the start, in the same networks, on the same real images."""
+    method = build(way, data, **options)
+    start = method.synthetic.images.detach().clone()
+    for step in range(method.config.iterations):
+        method.step(step)
+    end, losses = method.synthetic.images.detach().clone(), {"start": 0.0, "end": 0.0}
+    for step in range(10**6, 10**6 + 10):
+        net = network(method, step)
+        for name, images in (("start", start), ("end", end)):
+            method.synthetic.images.data.copy_(images)
+            losses[name] += method.class_loss(net, step, range(10)).item()
+    return losses["end"] / losses["start"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_short_run__beats_random_selection(digits, way):
+    found = gains(way, digits, range(2))
+    assert min(found) > 0.03, found
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_short_run__lowers_its_objective(digits, way):
+    assert objective_left(way, digits) < 0.9
+
+
+@pytest.mark.parametrize(("way", "lr_img"), [("dm", 1.0), ("m3d", 0.3), ("datadam", 1.0)])
+def test_short_run__does_both_on_fashion_mnist(way, lr_img):
+    data = load_data(f"idx:{fashion_folder()}", limit_per_class=200)
+    data = replace(data, test_images=data.test_images[:2000], test_labels=data.test_labels[:2000])
+    assert objective_left(way, data, lr_img=lr_img, **FASHION) < 0.9
+    found = gains(way, data, range(2), lr_img=lr_img, **FASHION)
+    assert min(found) > 0, found
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_state__of_every_step_goes_on_exactly(digits, way):
+    """Written to a file and read back after every step, into a new object: the run is the uninterrupted one's, bit for
+    bit."""
+    whole, parts = build(way, digits, seed=2), build(way, digits, seed=2)
+    for step in range(3):
+        expected = whole.step(step)
+        assert torch.equal(parts.step(step), expected)
+        file = io.BytesIO()
+        torch.save(parts.state(), file)
+        file.seek(0)
+        parts = build(way, digits, seed=2)
+        parts.load_state(torch.load(file, weights_only=True))
+        assert torch.equal(parts.synthetic.images, whole.synthetic.images)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_resume__of_the_command_equals_uninterrupted(digits, way):
+    options = {"ipc": 1} | WAYS[way] | SMALL | {"network": "convnet2_w8", "tracker": "none", "log_every": 1}
+    whole = distill(way.split()[0], digits, **options | {"iterations": 3, "out": "whole"})
+    distill(way.split()[0], digits, **options | {"iterations": 2, "out": "parts"})
+    parts = distill(way.split()[0], digits, **options | {"iterations": 3, "out": "parts", "resume": True})
+    assert torch.equal(parts.images, whole.images) and parts.digest() == whole.digest()
+    assert Path("parts/stats.jsonl").read_bytes() == Path("whole/stats.jsonl").read_bytes()
+
+
+def test_factor__reaches_the_judge(digits):
+    """The file holds undecoded images and their factor; classifiers train on the decoded ones."""
+    distill("m3d", digits, 2, **SMALL | {"iterations": 2, "factor": 2, "out": "run", "tracker": "none"})
+    dset = DistilledSet.load("run")
+    dset.check(digits)
+    assert len(dset) == 20 and dset.meta["factor"] == 2 and dset.meta["method"] == "m3d"
+    images, labels = dset.decoded()
+    assert len(images) == 80 and labels.bincount().tolist() == [8] * 10
+    assert 0 < evaluate(dset, digits, "quick", "convnet1_w8", runs=1, steps=5).mean < 1

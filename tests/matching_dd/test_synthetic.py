@@ -1,0 +1,146 @@
+"""The learnable set: where it starts, how it is decoded, clamped and written."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from core_dd.errors import InputError
+from core_dd.factor import decode
+from core_dd.preprocess import Preprocess
+from matching_dd.optim import PerClassSGD
+from matching_dd.real import choose
+from matching_dd.synthetic import INITS, SPACES, Synthetic, initial_images
+
+
+@pytest.fixture
+def preprocess(digits):
+    return Preprocess.fit(digits)
+
+
+def start(digits, preprocess, init="real", ipc=2, factor=1) -> Tensor:
+    return initial_images(init, digits, ipc, preprocess, 3, factor)
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_decoded__is_what_the_written_set_decodes_to(digits, preprocess, space, factor):
+    synthetic = Synthetic(start(digits, preprocess, factor=factor), preprocess, factor=factor, space=space)
+    dset = synthetic.to_distilled({"method": "x"})
+    images, labels = dset.decoded()
+    assert dset.images.shape == (20, 1, 8, 8) and dset.meta["factor"] == factor
+    for k in range(10):
+        ours = synthetic.decoded(range(k, k + 1))[0]
+        torch.testing.assert_close(ours, preprocess.forward(images[labels == k]), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["mean_std", "zca"])
+def test_decoded__happens_in_pixels_whatever_the_training_space(digits, kind, generator):
+    """A judge decodes pixels and then preprocesses; whitening and enlarging do not commute."""
+    preprocess = Preprocess.fit(digits, kind)
+    pixels = torch.rand(10, 1, *digits.shape, generator=generator)
+    synthetic = Synthetic(preprocess.forward(pixels), preprocess, factor=3)
+    expected = preprocess.forward(decode(pixels, 3))
+    torch.testing.assert_close(synthetic.decoded(range(10)), expected, atol=1e-3, rtol=1e-3)
+    synthetic.decoded(range(10)).sum().backward()
+    assert synthetic.images.grad.abs().max() > 0
+
+
+def test_state__carries_soft_labels_and_learning_rate(digits, preprocess):
+    first, second = (Synthetic(start(digits, preprocess), preprocess) for _ in range(2))
+    first.labels, first.lr = torch.rand(20, 10, requires_grad=True), torch.tensor(0.03, requires_grad=True)
+    second.labels, second.lr = torch.zeros(20, 10, requires_grad=True), torch.tensor(1.0, requires_grad=True)
+    second.load_state(first.state())
+    dset = second.to_distilled({})
+    assert torch.equal(dset.labels, first.labels.detach()) and dset.meta["lr"] == pytest.approx(0.03)
+    assert Synthetic(start(digits, preprocess), preprocess).to_distilled({}).meta["lr"] is None
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_clamp__brings_pixels_to_their_range(digits, preprocess, space):
+    synthetic = Synthetic(start(digits, preprocess, "noise"), preprocess, space=space)
+    before = synthetic.pixels().detach().clone()
+    synthetic.clamp_()
+    torch.testing.assert_close(synthetic.pixels(), before.clamp(0, 1), atol=1e-6, rtol=0)
+    assert before.min() < 0 < 1 < before.max()
+
+
+@pytest.mark.parametrize("init", INITS)
+def test_initial_images__shape_and_repeatability(digits, preprocess, init):
+    first, again = (start(digits, preprocess, init, factor=2) for _ in range(2))
+    assert first.shape == (10, 2, 1, 8, 8) and torch.equal(first, again)
+
+
+def test_mix__tiles_are_real_images_shrunk(digits, preprocess):
+    """Nearest neighbour by 2 keeps every other pixel; every tile comes from a real image of its class, none twice."""
+    pixels = preprocess.inverse(start(digits, preprocess, "mix", ipc=3, factor=2)).mul(255).round()
+    chosen = digits.train_images[choose(digits, 12, 3)].float()[..., ::2, ::2]
+    for k in range(10):
+        tiles = [pixels[k, :, :, i : i + 4, j : j + 4] for i in (0, 4) for j in (0, 4)]
+        found = sorted(torch.cat(tiles).flatten(1).tolist())
+        assert found == sorted(chosen[k].flatten(1).tolist())
+
+
+def test_mix_bilinear__tiles_are_block_means(digits, preprocess):
+    pixels = preprocess.inverse(start(digits, preprocess, "mix_bilinear", ipc=1, factor=2))
+    chosen = digits.train_images[choose(digits, 4, 3)].float() / 255
+    means = (chosen[..., ::2, ::2] + chosen[..., 1::2, ::2] + chosen[..., ::2, 1::2] + chosen[..., 1::2, 1::2]) / 4
+    torch.testing.assert_close(pixels[:, 0, :, :4, :4], means[:, 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(pixels[:, 0, :, :4, 4:], means[:, 1], atol=1e-5, rtol=0)
+
+
+def test_mix__without_factor_is_real(digits, preprocess):
+    torch.testing.assert_close(start(digits, preprocess, "mix"), start(digits, preprocess, "real"))
+
+
+def test_k_center__starts_at_the_middle_and_spreads(digits, preprocess):
+    chosen = start(digits, preprocess, "k_center", ipc=5)
+    for k, members in enumerate(digits.class_indices()):
+        own = preprocess.forward(digits.train_images[members]).flatten(1)
+        nearest = own[(own - own.mean(0)).square().sum(1).argmin()]
+        assert torch.equal(chosen[k, 0].flatten(), nearest)
+        radii = [torch.cdist(own, chosen[k, :n].flatten(1)).amin(1).max() for n in range(1, 6)]
+        assert all(smaller <= larger for larger, smaller in pairwise(radii)) and radii[-1] < radii[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"init": "k_center", "ipc": 141}, "has 140 training images, ipc is 141"),
+        ({"init": "mix", "ipc": 36, "factor": 2}, r"takes ipc x factor\^2 = 144 real images .* has 140"),
+        ({"factor": 5}, "factor 5 does not fit images of 8x8"),
+        ({"init": "mixed"}, "unknown init 'mixed'; did you mean 'mix'"),
+    ],
+)
+def test_initial_images__rejects(digits, preprocess, options, message):
+    with pytest.raises(InputError, match=message):
+        start(digits, preprocess, **options)
+
+
+def test_per_class_sgd__known_displacement():
+    """Unit gradients, 3 classes, lr 1, momentum 0.5: displacement after one sweep 1.75, 1.5, 1 (facts A7)."""
+    images = torch.zeros(3, 2, requires_grad=True)
+    optimizer = PerClassSGD(images, lr=1.0, momentum=0.5)
+    optimizer.approach()
+    images.grad = torch.ones(3, 2)
+    optimizer.step()
+    assert images.detach()[:, 0].tolist() == [-1.75, -1.5, -1.0]
+
+
+def test_per_class_sgd__equals_a_step_per_class(generator):
+    """Against torch's SGD stepped on one class at a time, on a loss whose gradient moves with the images."""
+    weight = torch.rand(4, 3, generator=generator)
+    begin = torch.randn(4, 3, generator=generator)
+    ours, plain = (begin.clone().requires_grad_() for _ in range(2))
+    sweep, single = PerClassSGD(ours, 0.3, 0.5), torch.optim.SGD([plain], lr=0.3, momentum=0.5)
+    for _ in range(5):
+        sweep.approach()
+        sweep.zero_grad()
+        (weight * ours.square()).sum().backward()
+        sweep.step()
+        for k in range(4):
+            single.zero_grad()
+            (weight[k] * plain[k].square()).sum().backward()
+            single.step()
+        torch.testing.assert_close(ours, plain)
