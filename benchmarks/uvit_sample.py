@@ -10,7 +10,7 @@ from core_dd.speed import pick_device
 from gen_dd.sample import Sampler
 from gen_dd.uvit import PRESETS, UViT
 
-PRESET, BATCH, STEPS = "cifar10-small", 64, 3
+PRESET, BATCH, PART, STEPS = "cifar10-small", 64, 16, 3
 
 
 def target() -> float:
@@ -19,9 +19,10 @@ def target() -> float:
 
 
 def ours():
-    """One batch of `gendd sample` as it runs when the budget is long."""
-    sampler = Sampler(UViT.from_preset(PRESET, CLASSES), steps=STEPS, batch=BATCH, device=pick_device(), compile=True)
-    return lambda: sampler.draw(range(BATCH))
+    """The same images by `gendd sample`, in batches of 16: on a CPU as fast as all at once, in less memory."""
+    model = UViT.from_preset(PRESET, CLASSES)
+    sampler = Sampler(model, steps=STEPS, batch=PART, device=pick_device(), compile=True)
+    return lambda: torch.cat([sampler.draw(range(start, start + PART)) for start in range(0, BATCH, PART)])
 
 
 def reference():

@@ -80,12 +80,10 @@ def can_compile(device_type: str) -> bool:
     return False
 
 
-def compiled(fn: Callable, device: torch.device | str, *, frozen: bool = False, **options) -> Callable:
+def compiled(fn: Callable, device: torch.device | str, **options) -> Callable:
     """`torch.compile(fn, **options)` where it can work on `device`, else `fn` itself.
 
-    Compilation is lazy, so a failure of the first call falls back to `fn` too, said once. With `frozen` the weights
-    become constants of the compiled program, for networks that are never trained again: on a CPU they are packed as
-    its matrix products want them.
+    Compilation is lazy, so a failure of the first call falls back to `fn` too, said once.
     """
     if not can_compile(torch.device(device).type):
         return fn
@@ -96,8 +94,7 @@ def compiled(fn: Callable, device: torch.device | str, *, frozen: bool = False, 
         nonlocal usable
         if usable:
             try:
-                with torch._inductor.config.patch(freezing=frozen and torch.device(device).type == "cpu"):
-                    return fast(*args, **kwargs)
+                return fast(*args, **kwargs)
             except torch._dynamo.exc.TorchDynamoException as error:
                 usable = False
                 print(f"note: torch.compile failed ({type(error).__name__}); running uncompiled.", file=sys.stderr)

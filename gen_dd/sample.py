@@ -154,7 +154,7 @@ class Sampler:
     ) -> None:
         require(model.null_class is not None, "the model takes no labels; train one with classes.")
         self.model = model.to(device).eval()
-        self.fast = compiled(self.model, device, frozen=True, dynamic=False) if compile else self.model
+        self.fast = compiled(self.model, device, dynamic=False) if compile else self.model
         self.solve, self.steps, self.cfg_scale = pick(SOLVERS, solver, "solver"), steps, cfg_scale
         self.cfg_interval, self.guide = cfg_interval, guide
         self.group = guide.slots if guide is not None and guide.joint else 1
