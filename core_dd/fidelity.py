@@ -1,5 +1,6 @@
 """How close a set's images are to the real ones: distances of features."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -74,13 +75,13 @@ def real_classifier(
         InputError: if the file holds another classifier, or none.
     """
     device = device or pick_device()
-    identity = {"fingerprint": data.fingerprint, "network": network, "protocol": protocol.name, "seed": seed}
+    identity = {"fingerprint": data.fingerprint, "network": network, "protocol": asdict(protocol), "seed": seed}
     if cache is not None and cache.exists():
         tensors, meta = read_tensors(cache)
-        require(
-            meta == identity,
-            f"{cache} holds the classifier {meta}, wanted is {identity}. Name another file, or remove this one.",
+        other = ", ".join(
+            f"{name} {meta.get(name)} instead of {own}" for name, own in identity.items() if meta.get(name) != own
         )
+        require(not other, f"{cache} holds another classifier: {other}. Name another file, or remove this one.")
         net, params, buffers = train_eval.initialise(network, data, [0], seed, device)
         params, buffers = ({name: tensors[name].to(device) for name in state} for state in (params, buffers))
         return train_eval.Classifiers(net, params, buffers, Preprocess.fit(data).to(device), [], [])

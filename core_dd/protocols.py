@@ -182,7 +182,7 @@ published numbers are the best of four tests along the way; ours is the last.)""
 
 DATADAM_PAPER = Protocol(name="datadam_paper", epochs=300, schedule="datadam", runs=100)
 """DataDAM's supplement (Sajedi et al. 2023): the learning rate halves every 15 passes, 100 classifiers. It states
-neither passes nor batch size: after 300 passes the learning rate is a millionth of what it was."""
+neither passes nor batch size: after 300 passes the learning rate is two millionths of what it was."""
 
 DATADAM_CODE = Protocol(name="datadam_code", epochs=1800, batch_size=64, runs=10)
 """DataDAM's released code: 1801 passes in batches of 64. (It prints the best checkpoint's test; ours is the last's.)"""

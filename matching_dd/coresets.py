@@ -65,7 +65,7 @@ class CoresetConfig(DataConfig):
     network: str = "convnet3"
     """The classifier whose features choose."""
     protocol: str = "quick"
-    """How it is trained: quick, dm, dc, challenge."""
+    """How it is trained: a protocol of gendd evaluate, e.g. quick or dm."""
     classifier: str | None = None
     """Its file: read where there is one, else written after training; default: classifier.safetensors beside the
     set."""

@@ -1,4 +1,6 @@
 import os
+import platform
+import resource
 import subprocess
 import sys
 
@@ -64,3 +66,16 @@ def test_compiled__keeps_compiling_for_many_shapes():
     for size in range(1, 21):
         assert torch.allclose(fast(torch.ones(size)), torch.ones(size).sin())
     assert len(calls) == 20
+
+
+def page_faults_of_a_large_tensor() -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)  # 64 MiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told to keep memory")
+def test_pick_device__on_a_cpu_keeps_freed_memory():
+    speed.pick_device("cpu")
+    page_faults_of_a_large_tensor()
+    assert page_faults_of_a_large_tensor() < 2**26 / resource.getpagesize() / 4

@@ -106,6 +106,8 @@ def test_command__trains_the_classifier_once(digits, capsys):
     main([*options, "--name", "herding", "--out", "second.safetensors"])
     assert Path("judge.safetensors").read_bytes() == written
     assert DistilledSet.load("first.safetensors").digest() == DistilledSet.load("second.safetensors").digest()
-    with pytest.raises(InputError, match=r"judge.safetensors holds the classifier .* Name another file"):
+    with pytest.raises(
+        InputError, match=r"judge.safetensors holds another classifier: seed 0 instead of 1. Name another file"
+    ):
         main([*options, "--name", "k_center", "--seed", "1", "--out", "third.safetensors"])
     assert not Path("third.safetensors").exists()
