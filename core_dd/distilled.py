@@ -20,7 +20,7 @@ from torch import Tensor
 from core_dd import files, readers
 from core_dd.data import ImageData
 from core_dd.errors import InputError, require
-from core_dd.factor import check_factor, decode
+from core_dd.factor import check_factor, decode, sources
 from core_dd.preprocess import Preprocess
 
 SCHEMA = 1
@@ -34,7 +34,8 @@ class DistilledSet:
     Attributes:
         images: (N, C, H, W), uint8, or float in pixel units on the 0..1 scale, not clamped.
         labels: int64 (N,), or float (N, K) for soft labels.
-        meta: schema, data, fingerprint, class_names, ipc, preprocess, factor, lr, method, config, seed, cost, versions.
+        meta: schema, data, fingerprint, class_names, ipc, preprocess, factor, decode, lr, method, config, seed, cost,
+            versions.
         tensors: fitted tensors of the preprocessing, by name.
     """
 
@@ -55,6 +56,11 @@ class DistilledSet:
     def factor(self) -> int:
         """Every image holds factor x factor smaller ones."""
         return self.meta.get("factor", 1)
+
+    @property
+    def decode_kind(self) -> str:
+        """Which tiles classifiers train on, see `core_dd.factor`: single or multi."""
+        return self.meta.get("decode", "single")
 
     @property
     def preprocess(self) -> Preprocess | None:
@@ -135,7 +141,7 @@ class DistilledSet:
             f"{where} has images {images.dtype} of shape {tuple(images.shape)}, expected uint8 or float (N, C, H, W).",
         )
         require(len(images) > 0, f"{where} has no images.")
-        check_factor(self.factor, *images.shape[-2:])
+        check_factor(self.factor, *images.shape[-2:], self.decode_kind)
         hard = labels.ndim == 1 and labels.dtype in (torch.int64, torch.int32)
         soft = labels.ndim == 2 and labels.is_floating_point()
         require(
@@ -175,12 +181,13 @@ class DistilledSet:
         )
 
     def decoded(self) -> tuple[Tensor, Tensor]:
-        """The images a classifier trains on: float (N l^2, C, H, W) on the 0..1 scale, and their labels; l is the
-        factor, see `core_dd.factor`."""
+        """The images a classifier trains on: float (M, C, H, W) on the 0..1 scale, and their labels; M is N for factor
+        1, see `core_dd.factor`."""
         images = self.images.float().div(255) if self.images.dtype == torch.uint8 else self.images.float()
         if self.factor == 1:
             return images, self.labels
-        return decode(images, self.factor), torch.cat([self.labels] * self.factor**2)
+        kind = self.factor, self.decode_kind
+        return decode(images, *kind), self.labels[sources(len(images), *kind).to(self.labels.device)]
 
     def digest(self) -> str:
         """16 hex digits of the images and labels: the set's identity in scores."""
@@ -211,6 +218,7 @@ def new_meta(
         "ipc": ipc,
         "preprocess": None if preprocess is None else dict(preprocess),
         "factor": 1,
+        "decode": "single",
         "lr": None,
         "method": method,
         "config": dict(config or {}),

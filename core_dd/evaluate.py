@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core_dd import cli, fidelity, files, train_eval
+from core_dd import best_of_test, cli, fidelity, files, train_eval
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data import DataConfig, ImageData
 from core_dd.distilled import DistilledSet, new_meta, versions
@@ -33,7 +33,8 @@ class EvaluateConfig(DataConfig):
     name: str | None = None
     """What reports call the set; default: its method and ipc."""
     protocol: str = "dm"
-    """How to train, as published: dm, dc, challenge, idm, mtt, idc, datadam_paper, datadam_code; or ours: quick."""
+    """How to train, as published: dm, dc, challenge, idm, mtt, idc, idc_mnist, idc_svhn_ipc1, datadam_paper,
+    datadam_code; or ours: quick."""
     network: str = "convnet3"
     """What to train: convnet1 to convnet6, with suffixes such as _bn, _w256, _maxpool."""
     runs: int | None = None
@@ -44,6 +45,11 @@ class EvaluateConfig(DataConfig):
     """Shorten any protocol to this many steps; the score is marked smoke and never ranked."""
     smoke: bool = False
     """Mark the score as smoke although the protocol is whole, because the set itself comes from a shortened run."""
+    best_of_test: bool = False
+    """Beside the score, whose classifiers are tested once, at their end, also record best_of_test: what the protocol's
+    authors report, who test more often and choose the best by the test set. For idc these are 4 tests along the
+    training; for mtt, idm and datadam_code tests of every checkpoint in the run folder that `set` names, each of which
+    takes as long as the score. It is shown in a column of its own and never ranked by."""
     fidelity: bool = False
     """Also measure the set's distance from the real images (classifier_frechet)."""
     seed: int = 0
@@ -58,6 +64,8 @@ class EvaluateConfig(DataConfig):
     def __post_init__(self) -> None:
         require(self.runs is None or self.runs >= 1, f"runs must be >= 1, got {self.runs}.")
         pick(PROTOCOLS, self.protocol, "protocol").shortened(self.epochs, self.steps)
+        if self.best_of_test:
+            best_of_test.habit(self.protocol)
         require(self.out is not None or self.set != REAL, "the real set has no folder of its own; pass --out FILE.")
 
 
@@ -68,7 +76,7 @@ class Scores:
     `accuracies` are fractions of the real test set, one per classifier; `record` is everything else in scores.json:
     protocol, network, runs, seed, smoke; `set` (name, path, method, ipc, images, hash, cost), `data` (name,
     fingerprint, training and test images); the protocol as it was resolved, the config, versions, device, seconds;
-    `curves` (training loss of each run at `curve_steps`) and, if asked for, `fidelity`.
+    `curves` (training loss of each run at `curve_steps`) and, if asked for, `fidelity` and `best_of_test`.
     """
 
     accuracies: list[float]
@@ -117,6 +125,8 @@ def evaluate(
     epochs: int | None = None,
     steps: int | None = None,
     with_fidelity: bool = False,
+    with_best_of_test: bool = False,
+    earlier: Sequence[DistilledSet] = (),
 ) -> Scores:
     """Train `runs` classifiers on a set and test each once on the real test images.
 
@@ -130,6 +140,8 @@ def evaluate(
         device: where; None: CUDA where there is one.
         epochs, steps: shorten the protocol; the score is marked smoke.
         with_fidelity: also measure the set's distance from the real images.
+        with_best_of_test: also record what the protocol's authors report, who choose by the test set.
+        earlier: for that, the set at other times of its distillation.
 
     Raises:
         InputError: a set that is unsound or not made from `data`, an unknown name, a network that cannot take the
@@ -139,7 +151,9 @@ def evaluate(
     resolved = pick(PROTOCOLS, protocol, "protocol").fitted_to(dset.meta.get("lr")).shortened(epochs, steps)
     numbers = range(resolved.runs if runs is None else runs)
     require(len(numbers) >= 1, f"runs must be >= 1, got {runs}.")
+    habit = best_of_test.habit(protocol) if with_best_of_test else best_of_test.Habit()
     dset.check(data)
+    tests: list[list[float]] = []
     classifiers = train_eval.train(
         *pixels_and_labels(dset),
         data,
@@ -149,6 +163,8 @@ def evaluate(
         seed=seed,
         device=device,
         preprocess=dset.preprocess,
+        pauses=habit.tests,
+        at_pause=lambda unfinished: tests.append(unfinished.accuracies(data.test_images, data.test_labels)),
     )
     accuracies = classifiers.accuracies(data.test_images, data.test_labels)
     record = {
@@ -157,6 +173,29 @@ def evaluate(
         "runs": len(numbers),
         "seed": seed,
         "smoke": resolved.smoke,
+        **identities(dset, data),
+        "resolved_protocol": to_dict(resolved),
+        "std_kind": "sample",
+        "versions": versions(),
+        "device": str(device),
+        "seconds": time.perf_counter() - start,
+        "curve_steps": classifiers.curve_steps,
+        "curves": {"loss": classifiers.curve_loss},
+    }
+    if with_fidelity:
+        classifier = fidelity.real_classifier(data, network, seed, device)
+        distance = fidelity.classifier_frechet(pixels_and_labels(dset)[0], data, classifier)
+        record["fidelity"] = {"classifier_frechet": distance}
+    if with_best_of_test:
+        options = len(numbers), seed, device
+        others = [evaluate(own, data, protocol, network, *options, epochs=epochs, steps=steps) for own in earlier]
+        record["best_of_test"] = best_of_test.chosen(accuracies, tests, [other.accuracies for other in others])
+    return Scores(accuracies, record)
+
+
+def identities(dset: DistilledSet, data: ImageData) -> dict[str, dict[str, Any]]:
+    """What was scored on what, for the record."""
+    return {
         "set": {
             "name": None,
             "path": None,
@@ -172,20 +211,7 @@ def evaluate(
             "train_images": len(data.train_images),
             "test_images": len(data.test_images),
         },
-        "resolved_protocol": to_dict(resolved),
-        "std_kind": "sample",
-        "versions": versions(),
-        "device": str(device),
-        "seconds": time.perf_counter() - start,
-        "curve_steps": classifiers.curve_steps,
-        "curves": {"loss": classifiers.curve_loss},
     }
-    if with_fidelity:
-        classifier = fidelity.real_classifier(data, network, seed, device)
-        record["fidelity"] = {
-            "classifier_frechet": fidelity.classifier_frechet(pixels_and_labels(dset)[0], data, classifier)
-        }
-    return Scores(accuracies, record)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -196,6 +222,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = config.load_data(config.seed)
     dset = real_set(data, config.seed) if config.set == REAL else DistilledSet.load(config.set)
     dset.check(data, where=config.set)
+    choosing = config.best_of_test and best_of_test.habit(config.protocol).sets
+    earlier = best_of_test.earlier_sets(Path(config.set), dset) if choosing else []
     build_network(config.network, data.shape, data.num_classes)
     if config.dry_run:
         print(f"{to_yaml(config)}# {forecast(dset, data, config)}, to {out}")
@@ -212,6 +240,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         epochs=config.epochs,
         steps=config.steps,
         with_fidelity=config.fidelity,
+        with_best_of_test=config.best_of_test,
+        earlier=earlier,
     )
     scores.record["set"] |= {"name": config.name, "path": None if config.set == REAL else config.set}
     scores.record["smoke"] = scores.record["smoke"] or config.smoke

@@ -11,7 +11,17 @@ import yaml
 
 from core_dd import charts
 from core_dd.charts import Bar, Line, tag
-from core_dd.ranking import Beside, Entry, Group, accuracy, beside_published, cells, notes, published_text, summary
+from core_dd.ranking import (
+    Beside,
+    Entry,
+    Group,
+    beside_accuracy,
+    beside_published,
+    cells,
+    notes,
+    published_text,
+    summary,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +156,7 @@ def _published(group: Group, colours: dict[str, int]) -> str:
 def _published_row(line: Beside, group: Group, colours: dict[str, int]) -> str:
     ours = "<br>".join(
         _chip(entry, colours)
-        + escape(accuracy(entry))
+        + escape(beside_accuracy(entry))
         + (" " + tag("span", "smoke", cls="badge") if entry.smoke else "")
         for entry in line.ours
     )

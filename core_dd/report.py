@@ -17,7 +17,7 @@ from core_dd.page import Panel, Picture, page
 from core_dd.ranking import (
     Entry,
     Group,
-    accuracy,
+    beside_accuracy,
     beside_published,
     cells,
     find_scores,
@@ -106,7 +106,7 @@ def markdown(title: str, groups: Sequence[Group], drawn: Sequence[Picture]) -> s
                 line.method,
                 "all" if line.ipc is None else str(line.ipc),
                 "; ".join(published_text(row) for row in line.published) or "-",
-                "; ".join(f"{accuracy(e)}{' (smoke)' if e.smoke else ''}" for e in line.ours) or "-",
+                "; ".join(f"{beside_accuracy(e)}{' (smoke)' if e.smoke else ''}" for e in line.ours) or "-",
                 line.network,
                 "; ".join(row.source + (f" ({row.note})" if row.note else "") for row in line.published),
             ]

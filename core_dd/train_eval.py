@@ -157,15 +157,33 @@ class Training:
         self.optimizer.step()
         return loss
 
+    def classifiers(self, curve_steps: Sequence[int] = (), curve_loss: Sequence[list[float]] = ()) -> Classifiers:
+        """The runs as classifiers, whose weights the next step changes; with the curves so far."""
+        state = self.net, self.params, self.buffers, self.preprocess
+        return Classifiers(*state, list(curve_steps), list(curve_loss))
 
-def train(images: Tensor, labels: Tensor, data: ImageData, **options) -> Classifiers:
-    """Train one classifier per run to the end of its protocol; the arguments are those of `Training`.
+
+def train(
+    images: Tensor,
+    labels: Tensor,
+    data: ImageData,
+    *,
+    pauses: Sequence[float] = (),
+    at_pause: Callable[[Classifiers], None] = lambda classifiers: None,
+    **options,
+) -> Classifiers:
+    """Train one classifier per run to the end of its protocol; the other arguments are those of `Training`.
+
+    Args:
+        pauses: parts of the training, in (0, 1).
+        at_pause: is shown the classifiers as they are after each of them; to the training it makes no difference.
 
     Raises:
         InputError: a network that cannot take the images, or a loss that is not finite.
     """
     training = Training(images, labels, data, **options)
     steps, curve_steps, curve = training.plan.steps, [], []
+    stops = {round(part * steps) for part in pauses}
     title = f"{len(training.runs)} x {options['network']}"
     for step in tqdm(range(steps), desc=title, unit="step", disable=None, leave=False):
         loss = training.step(step)
@@ -177,8 +195,9 @@ def train(images: Tensor, labels: Tensor, data: ImageData, **options) -> Classif
             )
             curve_steps.append(step)
             curve.append(loss)
-    curves = torch.stack(curve, 1).tolist()
-    return Classifiers(training.net, training.params, training.buffers, training.preprocess, curve_steps, curves)
+        if step + 1 in stops:
+            at_pause(training.classifiers())
+    return training.classifiers(curve_steps, torch.stack(curve, 1).tolist())
 
 
 def initialise(

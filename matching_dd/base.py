@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from core_dd.augment import DSA, IDCAugment, strategy_for
 from core_dd.data import DataConfig, ImageData
 from core_dd.errors import pick, require
+from core_dd.factor import DECODES, sources
 from core_dd.networks import build_network, reset
 from core_dd.preprocess import Preprocess
 from core_dd.rng import stream
@@ -48,9 +49,13 @@ class MatchingConfig(DataConfig):
     """Network whose features are matched: convnet1 to convnet6, with suffixes such as convnet3_bn_w64."""
     init: str = "real"
     """What the set starts from: real (random training images), k_center (training images that cover their class),
-    noise, or mix and mix_bilinear (training images shrunk to the factor's tiles)."""
+    noise (normal in training space), noise_pixels (grey), or mix and mix_bilinear (training images shrunk to the
+    factor's tiles)."""
     factor: int = 1
     """Every stored image holds factor x factor smaller ones, which are enlarged to be matched and trained on."""
+    decode: str = "single"
+    """Which tiles are matched: single, those of the factor; multi, those of every factor from 1 up to it; bound, those
+    of the factor for as many images as max_syn has room for, of smaller ones for the others (judged as single)."""
     max_syn: int | None = None
     """Synthetic images per class and iteration, after the factor; more are sampled at random. Default: all."""
     space: str = "training"
@@ -100,16 +105,26 @@ class MatchingConfig(DataConfig):
         require(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}.")
         require(self.memory_gib is None or self.memory_gib > 0, f"memory_gib must be > 0, got {self.memory_gib}.")
         require(self.max_syn is None or self.max_syn >= 1, f"max_syn must be >= 1, got {self.max_syn}.")
+        pick(DECODES, self.decode, "decode")
+        require(
+            self.decode != "bound" or (self.max_syn or 0) >= self.ipc,
+            f"decode bound needs max_syn >= ipc {self.ipc}, got {self.max_syn}. Set max_syn to the most tiles of a "
+            "class that an iteration may take.",
+        )
         pick(SPACES, self.space, "space")
         pick(AUGMENT_MODES, self.augment_mode, "augment_mode")
         if self.augment not in ("auto", "none"):
             DSA(self.augment)
 
     @property
+    def decoded_per_class(self) -> int:
+        """Images that those of a class decode to."""
+        return len(sources(self.ipc, self.factor, self.decode, self.max_syn))
+
+    @property
     def syn_per_class(self) -> int:
         """Synthetic images of a class that an iteration takes."""
-        decoded = self.ipc * self.factor**2
-        return decoded if self.max_syn is None else min(decoded, self.max_syn)
+        return min(self.decoded_per_class, self.max_syn or self.decoded_per_class)
 
 
 class Method:
@@ -122,6 +137,9 @@ class Method:
     Args:
         config: of the class `Config`.
         data: the real data.
+
+    Attributes:
+        drawn: the samplers of real images by class, by the field that says how many they draw.
 
     Raises:
         InputError: whatever in `config` does not fit `data` or this machine.
@@ -137,7 +155,9 @@ class Method:
         start = initial_images(config.init, data, config.ipc, preprocess, config.seed, config.factor)
         preprocess = preprocess.to(self.device)
         self.real = RealImages(data, config.batch_real, preprocess, config.seed, self.device)
-        self.synthetic = Synthetic(start.to(self.device), preprocess, factor=config.factor, space=config.space)
+        self.drawn = {"batch_real": self.real}
+        shown = {"factor": config.factor, "decode": config.decode, "most": config.max_syn, "space": config.space}
+        self.synthetic = Synthetic(start.to(self.device), preprocess, **shown)
         strategy = strategy_for(data) if config.augment == "auto" else config.augment
         self.augment = None if strategy == "none" else AUGMENT_MODES[config.augment_mode](strategy)
         self.optimizer = self.image_optimizer()
@@ -173,7 +193,7 @@ class Method:
 
     def chosen(self, step: int, classes: range) -> Tensor:
         """Which of a class's decoded images `draw` takes where it leaves some out: int64 (len(classes), M)."""
-        decoded, seed = self.config.ipc * self.config.factor**2, self.config.seed
+        decoded, seed = self.config.decoded_per_class, self.config.seed
         orders = [torch.randperm(decoded, generator=stream(seed, "synthetic", step, k)) for k in classes]
         return torch.stack(orders)[:, : self.config.syn_per_class]
 

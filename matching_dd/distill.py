@@ -61,11 +61,12 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
             require(first <= config.iterations, f"{folder} is past iteration {config.iterations}. Raise --iterations.")
             method.load_state(readers.load_tensors(folder / STATE))
             run.say(f"resumed at iteration {first} from {folder}")
-        if method.real.smaller_classes:
-            run.say(
-                f"{len(method.real.smaller_classes)} of {data.num_classes} classes have fewer than batch_real "
-                f"{config.batch_real} images: they are sampled with replacement."
-            )
+        for name, images in method.drawn.items():
+            if images.smaller_classes:
+                run.say(
+                    f"{len(images.smaller_classes)} of {data.num_classes} classes have fewer than {name} "
+                    f"{images.batch} images: they are sampled with replacement."
+                )
         started = time.perf_counter()
 
         # Match.

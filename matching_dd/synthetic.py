@@ -12,7 +12,7 @@ from core_dd import subset
 from core_dd.data import ImageData
 from core_dd.distilled import DistilledSet
 from core_dd.errors import pick, require
-from core_dd.factor import check_factor, decode
+from core_dd.factor import check_factor, decode, sources
 from core_dd.preprocess import Preprocess, fractions
 from core_dd.rng import stream
 from matching_dd.real import choose, members_of
@@ -28,6 +28,8 @@ class Synthetic:
         images: (K, ipc, C, H, W), training space; becomes the leaf that learns, on the device it is on.
         preprocess: the map from pixels to training space, on the same device.
         factor: every image holds factor x factor smaller ones, see `core_dd.factor`.
+        decode: which tiles are seen, a key of `core_dd.factor.DECODES`.
+        most: tiles of a class, where `decode` is bound.
         space: a key of `SPACES`; the leaf is in it.
 
     Attributes:
@@ -35,10 +37,24 @@ class Synthetic:
         labels: None for fixed hard labels, else soft ones, float (K * ipc, K), class by class as the images. A method
             that learns them puts its leaf here.
         lr: None, or the learning rate a classifier is to train with, a scalar tensor, where a method learns it.
+
+    Raises:
+        InputError: a factor that does not fit the images, an unknown `decode` or `space`.
     """
 
-    def __init__(self, images: Tensor, preprocess: Preprocess, *, factor: int = 1, space: str = "training") -> None:
-        self.factor, self.in_pixels, self.preprocess = factor, pick(SPACES, space, "space"), preprocess
+    def __init__(
+        self,
+        images: Tensor,
+        preprocess: Preprocess,
+        *,
+        factor: int = 1,
+        decode: str = "single",
+        most: int | None = None,
+        space: str = "training",
+    ) -> None:
+        check_factor(factor, *images.shape[-2:], decode)
+        self.factor, self.decode_kind, self.most = factor, decode, most
+        self.in_pixels, self.preprocess = pick(SPACES, space, "space"), preprocess
         start = preprocess.inverse(images) if self.in_pixels else images
         self.images = start.detach().clone().requires_grad_()
         self.labels: Tensor | None = None
@@ -53,11 +69,16 @@ class Synthetic:
         """The images that classifiers will train on, of some classes, in training space.
 
         Returns:
-            (len(classes), ipc * factor^2, C, H, W), tile by tile; differentiable.
+            (len(classes), M, C, H, W), M = ipc * factor^2 for decode single, tile by tile; differentiable.
         """
         if self.factor == 1 and not self.in_pixels:
             return self.images[classes.start : classes.stop]
-        return self.preprocess.forward(decode(self.pixels(classes), self.factor))
+        return self.preprocess.forward(decode(self.pixels(classes), self.factor, self.decode_kind, self.most))
+
+    @property
+    def sources(self) -> Tensor:
+        """Which of a class's images each of the decoded ones comes from: int64 (M,)."""
+        return sources(self.images.shape[1], self.factor, self.decode_kind, self.most)
 
     @torch.no_grad()
     def clamp_(self) -> None:
@@ -77,13 +98,17 @@ class Synthetic:
             tensor.copy_(state[name])
 
     def to_distilled(self, meta: dict[str, Any]) -> DistilledSet:
-        """The set in pixel units, class by class, undecoded, with `meta` as `core_dd.distilled.new_meta` makes it."""
+        """The set in pixel units, class by class, undecoded, with `meta` as `core_dd.distilled.new_meta` makes it.
+
+        What was bound for the sake of the matching is judged whole, as IDC does.
+        """
         classes, ipc = self.images.shape[:2]
         hard = torch.arange(classes).repeat_interleave(ipc)
         labels = hard if self.labels is None else self.labels.detach().float().cpu()
         kind, tensors = self.preprocess.to_meta()
         lr = None if self.lr is None else self.lr.item()
-        meta = {**meta, "preprocess": kind, "factor": self.factor, "lr": lr}
+        seen = "single" if self.decode_kind == "bound" else self.decode_kind
+        meta = {**meta, "preprocess": kind, "factor": self.factor, "decode": seen, "lr": lr}
         return DistilledSet(self.pixels().detach().flatten(0, 1).cpu(), labels, meta, tensors)
 
 
@@ -115,6 +140,12 @@ def noise(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: 
     return torch.randn(data.num_classes, ipc, *data.shape, generator=stream(seed, "noise"))
 
 
+def noise_pixels(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int) -> Tensor:
+    """Grey noise as IDC has it: pixels of mean 1/2 and deviation 1/4, brought to 0..1."""
+    drawn = torch.randn(data.num_classes, ipc, *data.shape, generator=stream(seed, "noise"))
+    return preprocess.forward((drawn / 4 + 0.5).clamp(0, 1))
+
+
 def k_center(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int) -> Tensor:
     """Real images of each class that cover it: the one nearest the mean, then the farthest ones, in training space."""
     real = [preprocess.forward(data.train_images[members]) for members in members_of(data, ipc)]
@@ -144,6 +175,7 @@ INITS: MappingProxyType[str, Callable[[ImageData, int, Preprocess, int, int], Te
     {
         "real": real_images,
         "noise": noise,
+        "noise_pixels": noise_pixels,
         "k_center": k_center,
         "mix": mix("nearest"),  # IDC
         "mix_bilinear": mix("bilinear"),  # IDM

@@ -49,3 +49,19 @@ def plain_decode(images: Tensor, factor: int) -> Tensor:
             tile = canvas[:, :, rows, cols]
             decoded.append(F.interpolate(tile, size=(height, width), mode="bilinear", align_corners=False))
     return torch.cat(decoded)
+
+
+def plain_tiles(images: Tensor, factor: int, kind: str = "single", most: int | None = None) -> Tensor:
+    """What IDC matches of images (N, C, H, W): tiles of one factor, of several, or as many as there is room for."""
+    if kind == "single":
+        return plain_decode(images, factor)
+    if kind == "multi":
+        return torch.cat([plain_decode(images, own) for own in range(1, factor + 1)])
+    left, decoded = list(images), []
+    for own in range(factor, 1, -1):
+        room, cut = most - sum(map(len, decoded)) - len(left), []
+        while left and (len(cut) + 1) * own**2 <= room:
+            cut.append(left.pop(0))
+        if cut:
+            decoded.append(plain_decode(torch.stack(cut), own))
+    return torch.cat([*decoded, *(image[None] for image in left)])

@@ -12,7 +12,7 @@ COLUMNS = ("table", "dataset", "ipc", "method", "network", "metric", "mean", "st
 COMPARABILITY = (
     ("IDC, IDM and M3D store ipc images per class but train on the factor x factor tiles decoded from each.",
      ("IDC", "IDM", "M3D")),
-    ("MTT, IDC and DataDAM's code report the checkpoint that is best on the test set; here the test set is read once.",
+    ("MTT, IDC and DataDAM's code report the checkpoint that is best on the test set; here a score is of the last.",
      ("MTT", "IDC", "DataDAM")),
     ("EAD's values come from the text of an anonymous draft and name no evaluation protocol; treat them as claims.",
      ("EAD", "RTP")),

@@ -87,6 +87,7 @@ class CAFE(Method):
         self.logits = Features(self.device, lambda net, images: net(images), bf16=config.bf16, compile=config.compile)
         seed = stream(config.seed, "watched").initial_seed()
         self.watched = RealImages(data, config.batch_watched, self.real.preprocess, seed, self.device)
+        self.drawn["batch_watched"] = self.watched
 
     def measure(self, net: nn.Module, images: Tensor) -> Tensor:
         """Of each image every layer's activation, then its features, all flattened: (N, sum of `widths`)."""

@@ -93,9 +93,7 @@ class MTT(Method):
             f"max_start_epoch {config.max_start_epoch} and expert_epochs {config.expert_epochs} need experts of "
             f"{needed} epochs; those in {config.experts} have {self.experts.epochs}. Lower either, or record others.",
         )
-        self.labels = torch.arange(data.num_classes, device=self.device).repeat_interleave(
-            config.ipc * config.factor**2
-        )
+        self.labels = torch.arange(data.num_classes, device=self.device).repeat_interleave(config.decoded_per_class)
         self.batch = min(config.batch_syn or len(self.labels), len(self.labels))
         self.kept = config.syn_steps
         if config.memory_gib is not None:

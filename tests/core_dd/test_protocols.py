@@ -34,8 +34,8 @@ def test_published__share_their_optimiser(name):
 
 def test_runs__as_published():
     assert {name: protocol.runs for name, protocol in PROTOCOLS.items()} == {
-        "dm": 5, "dc": 5, "challenge": 3, "idm": 5, "mtt": 5, "idc": 3, "datadam_paper": 100, "datadam_code": 10,
-        "quick": 5,
+        "dm": 5, "dc": 5, "challenge": 3, "idm": 5, "mtt": 5, "idc": 3, "idc_mnist": 3, "idc_svhn_ipc1": 3,
+        "datadam_paper": 100, "datadam_code": 10, "quick": 5,
     }  # fmt: skip
 
 
@@ -65,6 +65,13 @@ def test_mtt__trains_at_the_sets_own_learning_rate():
 
 def test_augmentation__of_idc_leaves_cutout_to_cutmix(digits):
     assert IDC.augmentation(digits, "convnet3") == IDCAugment("color_crop_scale_rotate")
+
+
+def test_idc__on_mnist_and_svhn_has_no_cutmix(digits):
+    mnist, svhn = PROTOCOLS["idc_mnist"], PROTOCOLS["idc_svhn_ipc1"]
+    assert (mnist.cutmix, svhn.cutmix) == (0, 0) and mnist.plan(9, True) == svhn.plan(9, True) == IDC.plan(9, True)
+    assert mnist.augmentation(digits, "convnet3") == IDCAugment("color_crop_scale_rotate")
+    assert svhn.augmentation(digits, "convnet3") == IDCAugment("color_crop_cutout_scale_rotate")
 
 
 def test_plan__epochs_follow_the_published_rule_when_shortened():

@@ -14,6 +14,7 @@ from core_dd.distilled import DistilledSet, new_meta
 from core_dd.errors import InputError
 from core_dd.ranking import (
     accuracy,
+    beside_accuracy,
     beside_published,
     cells,
     find_scores,
@@ -65,6 +66,21 @@ def test_grouped__ranks_best_first_and_marks_overlap(tmp_path):
     near = score(tmp_path / "near", [0.94, 0.96, 0.97], method="b")
     (group,) = grouped(entries(low, high, near))
     assert [(e.file, e.rank, e.close) for e in group.entries] == [(high, 1, False), (near, 2, True), (low, 3, False)]
+
+
+def test_cells__show_best_of_test_in_a_column_of_its_own_and_never_rank_by_it(tmp_path):
+    chosen = {"accuracies": [0.99, 0.97], "mean": 0.98, "std": 0.0141, "tests_per_classifier": 4, "sets": 1}
+    low = score(tmp_path / "low", [0.80, 0.82], best_of_test=chosen)
+    high = score(tmp_path / "high", [0.95, 0.96], method="a")
+    (group,) = groups = grouped(entries(low, high))
+    assert [entry.file for entry in group.entries] == [high, low]
+    heads, *rows = cells(group)
+    column = heads.index("best_of_test")
+    assert [row[column] for row in rows] == ["-", "98.0 ± 1.4"]
+    assert beside_accuracy(group.entries[1]) == "81.0 ± 1.4 (best_of_test 98.0 ± 1.4)"
+    assert any("nothing is ranked by it" in note for note in notes(groups))
+    (without,) = grouped(entries(high))
+    assert "best_of_test" not in cells(without)[0] and not any("ranked by it" in note for note in notes([without]))
 
 
 def test_grouped__smoke_is_shown_last_and_never_ranked(tmp_path):

@@ -1,10 +1,10 @@
 """The command end to end on 8x8 digits: what it writes, resume after kill -9, dry run."""
 
+import multiprocessing
 import re
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import pytest
@@ -13,10 +13,12 @@ import yaml
 
 from core_dd.distilled import DistilledSet
 from core_dd.errors import InputError
+from core_dd.rng import stream
 from core_dd.run import Diverged, checkpoints, read_stats
 from matching_dd import coreset, distill
 from matching_dd.distill import main
 from matching_dd.experts import ExpertsConfig, record
+from matching_dd.methods import METHODS
 
 SMALL = {"network": "convnet1_w8", "batch_real": 32, "compile": False, "tracker": "none"}
 FLAGS = ["--network=convnet1_w8", "--batch_real=32", "--no_compile", "--tracker=none"]
@@ -72,52 +74,76 @@ def test_noise__starts_from_standard_normal_noise_in_training_space(digits):
     assert abs(x.mean()) < 0.05 and abs(x.std() - 1) < 0.05
 
 
-def test_small_classes__are_sampled_with_replacement_and_said_once(capsys):
-    distill("dm", "digits", 1, iterations=2, limit_per_class=5, out="run", **SMALL)
-    said = "10 of 10 classes have fewer than batch_real 32 images: they are sampled with replacement."
-    assert capsys.readouterr().err.count(said) == 1
-    assert Path("run/log.txt").read_text().count(said) == 1
-
-
-def start(folder: str, *more: str) -> subprocess.Popen:
-    """The command in a process of its own."""
-    command = [sys.executable, "-m", "matching_dd.distill", *FLAGS, "--ipc=1", "--log_every=1", "--checkpoint_every=10"]
-    return subprocess.Popen([*command, f"--out={folder}", *more])
-
-
 @pytest.mark.parametrize(
-    "method",
+    ("method", "options", "fields"),
     [
-        ["--method=dm"],
-        ["--method=m3d"],  # tiles, learnt as pixels, a step per class
-        ["--method=idm", "--push_every=4", "--train_steps=2", "--batch_train=32"],  # networks in training
-        ["--method=dsa", "--outer=2", "--inner=2"],  # a network's life per iteration
-        ["--method=mtt", "--experts=experts", "--syn_steps=3", "--max_start_epoch=2"],  # a learned learning rate
-        ["--method=ead", "--experts=experts", "--checkpoints=2"],  # soft labels
+        ("dm", {}, {"batch_real": 32}),
+        ("cafe", {"max_steps": 10, "max_epochs": 10}, {"batch_real": 32, "batch_watched": 128}),
     ],
-    ids=lambda flags: flags[0].removeprefix("--method="),
 )
-def test_resume__after_kill_equals_uninterrupted_bit_for_bit(method):
-    if "--experts=experts" in method:
-        config = ExpertsConfig(network="convnet1_w8", experts=2, epochs=3, out="experts", tracker="none", device="cpu")
-        record(config)
-    process = start("killed", *method, "--iterations=1000000")
+def test_small_classes__are_sampled_with_replacement_and_said_once(capsys, method, options, fields):
+    distill(method, "digits", 1, iterations=2, limit_per_class=5, out="run", **SMALL | options)
+    printed, written = capsys.readouterr().err, Path("run/log.txt").read_text()
+    for name, batch in fields.items():
+        said = f"10 of 10 classes have fewer than {name} {batch} images: they are sampled with replacement."
+        assert printed.count(said) == written.count(said) == 1
+
+
+SHORT = {
+    "cafe": (7, "--max_steps=10 --max_epochs=10 --batch_watched=1"),
+    "datadam": (30, "--layers=1"),
+    "dc": (20, "--outer=2 --inner=2"),  # a network's life per iteration
+    "dsa": (20, "--outer=2 --inner=2"),
+    "ead": (30, "--experts=experts --checkpoints=2"),  # soft labels
+    "idc": (20, "--outer=2 --real_net=64"),  # tiles, learnt as pixels, a step per class; networks trained on real data
+    "idm": (30, "--push_every=4 --train_steps=2 --batch_train=32"),  # a queue of networks in training
+    "mtt": (30, "--experts=experts --syn_steps=3 --max_start_epoch=2"),  # a learned learning rate
+}
+"""Iterations that end after the kill, and options that make them short; the others need none."""
+
+
+@pytest.fixture
+def server(monkeypatch) -> BaseContext:
+    """Starts processes, to be killed; what they import is imported once."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # where the server finds it, from any folder
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["matching_dd.distill", "sklearn.datasets"])
+    return context
+
+
+def kill(server: BaseContext, argv: list[str], folder: Path, after: int) -> None:
+    """Run the command in a process of its own, and kill -9 it once its folder has so many steps logged."""
+    process = server.Process(target=main, args=(argv,))
+    process.start()
     deadline = time.monotonic() + 120
-    while not Path("killed/checkpoints/last").exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.002)
-    time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    while len(read_stats(folder / "stats.jsonl")) < after:
+        assert process.is_alive() and time.monotonic() < deadline
+        time.sleep(0.001)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_resume__after_kill_equals_uninterrupted_bit_for_bit(server, method):
+    """Killed after a seeded number of steps, somewhere in the next one; the last checkpoint may be a step old."""
+    iterations, options = SHORT.get(method, (30, ""))
+    argv = [f"--method={method}", f"--iterations={iterations}", *FLAGS, "--batch_real=4", *options.split(), "--ipc=1"]
+    argv += ["--log_every=1", "--checkpoint_every=2"]
+    if "--experts=experts" in argv:
+        options = {"network": "convnet1_w8", "epochs": 3, "tracker": "none", "device": "cpu"}
+        record(ExpertsConfig(experts=2, out="experts", **options))
+    after = int(torch.randint(3, 6, (), generator=stream(0, "kill", method)))
+    kill(server, [*argv, "--out=killed"], Path("killed"), after)
 
     saved = checkpoints(Path("killed"))[-1][0]
-    end = f"--iterations={saved + 15}"
-    assert start("killed", *method, end, "--resume").wait(120) == 0
-    assert start("whole", *method, end).wait(120) == 0
+    main([*argv, "--out=killed", "--resume"])
+    main([*argv, "--out=whole"])
     assert f"resumed at iteration {saved}" in Path("killed/log.txt").read_text()
     assert Path("killed/stats.jsonl").read_bytes() == Path("whole/stats.jsonl").read_bytes()
-    whole, killed = DistilledSet.load("whole"), DistilledSet.load("killed")
-    assert torch.equal(whole.images, killed.images) and torch.equal(whole.labels, killed.labels)
+    whole, resumed = DistilledSet.load("whole"), DistilledSet.load("killed")
+    assert torch.equal(whole.images, resumed.images) and torch.equal(whole.labels, resumed.labels)
+    assert whole.meta["lr"] == resumed.meta["lr"]
 
 
 def test_resume__of_a_finished_run_goes_on_or_does_nothing(digits):

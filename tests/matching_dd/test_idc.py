@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from plain import plain_decode
+from plain import plain_tiles
 from torch import Tensor
 
 from core_dd import evaluate
@@ -89,7 +89,8 @@ def plain_idc(data, config, steps: int) -> Tensor:
             train(len(data.train_labels), "pretrain", step, number)
         for turn in range(step * config.outer, (step + 1) * config.outer):
             for k in range(10):
-                syn = (plain_decode(pixels[k], config.factor) - data.mean[0]) / data.std[0]
+                syn = plain_tiles(pixels[k], config.factor, config.decode, config.max_syn)
+                syn = (syn - data.mean[0]) / data.std[0]
                 if config.max_syn < len(syn):
                     syn = syn[torch.randperm(len(syn), generator=stream(seed, "synthetic", turn, k))[: config.max_syn]]
                 real = method.real.draw(turn, range(k, k + 1))
@@ -105,7 +106,13 @@ def plain_idc(data, config, steps: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "options", [{"factor": 2, "max_syn": 5}, {"factor": 1, "init": "real", "distance": "l1", "lr_img": 2.0}]
+    "options",
+    [
+        {"factor": 2, "max_syn": 5},
+        {"factor": 2, "decode": "multi"},
+        {"factor": 2, "decode": "bound", "max_syn": 7, "init": "noise_pixels"},
+        {"factor": 1, "init": "real", "distance": "l1", "lr_img": 2.0},
+    ],
 )
 def test_step__equals_plain_iteration(digits, options):
     options = {"ipc": 2, "outer": 3, "lr_img": 50.0, "real_net": 20, "batch_train": 8, "batch_real": 6} | options
@@ -181,6 +188,9 @@ def test_resume__equals_uninterrupted_bit_for_bit(digits):
         ({"pretrain": -1}, "pretrain must be >= 0, got -1"),
         ({"cutmix": 1.5}, r"cutmix must be in \[0, 1\], got 1.5"),
         ({"factor": 9}, "factor 9 does not fit images of 8x8"),
+        ({"decode": "mulit"}, "unknown decode 'mulit'; did you mean 'multi'"),
+        ({"decode": "bound", "max_syn": None}, "decode bound needs max_syn >= ipc 1, got None"),
+        ({"decode": "bound", "max_syn": 2, "ipc": 3}, "decode bound needs max_syn >= ipc 3, got 2"),
         ({"ipc": 40}, "init mix takes ipc x factor\\^2 = 160 real images of every class"),
     ],
 )

@@ -44,9 +44,11 @@ class PlainTrainee:
                 parameter -= 0.01 * momentum
 
 
-def test_step__equals_plain_iteration(digits):
-    """Six iterations: the queue grows, drops its oldest and counts anew; each class has its own step of the images."""
-    ours = IDM(IDMConfig(seed=4, **SMALL, **SCHEDULE), digits)
+@pytest.mark.parametrize("factor", [2, 1])
+def test_step__equals_plain_iteration(digits, factor):
+    """Six iterations, with and without tiles: the queue grows, drops its oldest and counts anew; each class has its own
+    step of the images."""
+    ours = IDM(IDMConfig(seed=4, factor=factor, **SMALL, **SCHEDULE), digits)
     images = ours.synthetic.images.detach().clone().requires_grad_()
     optimizer = torch.optim.SGD([images], lr=0.2, momentum=0.5)
     pixels = (digits.train_images / 255 - digits.mean[0]) / digits.std[0]
@@ -62,7 +64,7 @@ def test_step__equals_plain_iteration(digits):
         total = torch.zeros(())
         for k, members in enumerate(digits.class_indices()):
             index = members[torch.randperm(len(members), generator=stream(4, "real", step, k))[:6]]
-            decoded = plain_decode(images[k] * digits.std[0] + digits.mean[0], 2)
+            decoded = plain_decode(images[k] * digits.std[0] + digits.mean[0], factor)
             syn = (decoded - digits.mean[0]) / digits.std[0]
             dsa = DSA("color_crop_cutout_scale_rotate")
             real, syn = dsa.siamese(pixels[index][None], syn[None], [stream(4, "augment", step, k)])

@@ -24,15 +24,24 @@ def start(digits, preprocess, init="real", ipc=2, factor=1) -> Tensor:
 
 
 @pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("factor", [1, 2, 3])
-def test_decoded__is_what_the_written_set_decodes_to(digits, preprocess, space, factor):
-    synthetic = Synthetic(start(digits, preprocess, factor=factor), preprocess, factor=factor, space=space)
+@pytest.mark.parametrize(("factor", "decode"), [(1, "single"), (2, "single"), (3, "single"), (3, "multi")])
+def test_decoded__is_what_the_written_set_decodes_to(digits, preprocess, space, factor, decode):
+    shown = {"factor": factor, "decode": decode}
+    synthetic = Synthetic(start(digits, preprocess, factor=factor), preprocess, **shown, space=space)
     dset = synthetic.to_distilled({"method": "x"})
     images, labels = dset.decoded()
-    assert dset.images.shape == (20, 1, 8, 8) and dset.meta["factor"] == factor
+    assert dset.images.shape == (20, 1, 8, 8) and {name: dset.meta[name] for name in shown} == shown
     for k in range(10):
         ours = synthetic.decoded(range(k, k + 1))[0]
         torch.testing.assert_close(ours, preprocess.forward(images[labels == k]), atol=1e-5, rtol=1e-5)
+
+
+def test_bound__is_for_the_matching_and_the_judge_sees_every_tile(digits, preprocess):
+    synthetic = Synthetic(start(digits, preprocess, factor=2), preprocess, factor=2, decode="bound", most=6)
+    assert synthetic.decoded(range(3)).shape == (3, 5, 1, 8, 8)
+    assert synthetic.sources.tolist() == [0, 0, 0, 0, 1]
+    dset = synthetic.to_distilled({})
+    assert dset.meta["decode"] == "single" and len(dset.decoded()[0]) == 80
 
 
 @pytest.mark.parametrize("kind", ["mean_std", "zca"])
@@ -70,6 +79,12 @@ def test_clamp__brings_pixels_to_their_range(digits, preprocess, space):
 def test_initial_images__shape_and_repeatability(digits, preprocess, init):
     first, again = (start(digits, preprocess, init, factor=2) for _ in range(2))
     assert first.shape == (10, 2, 1, 8, 8) and torch.equal(first, again)
+
+
+def test_noise_pixels__is_grey_and_in_range(digits, preprocess):
+    pixels = preprocess.inverse(start(digits, preprocess, "noise_pixels", ipc=50))
+    assert pixels.min() >= -1e-6 and pixels.max() <= 1 + 1e-6
+    assert abs(pixels.mean() - 0.5) < 0.01 and 0.22 < pixels.std() < 0.25
 
 
 def test_mix__tiles_are_real_images_shrunk(digits, preprocess):
