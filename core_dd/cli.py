@@ -2,10 +2,12 @@
 
 import importlib
 import sys
+import time
 from collections.abc import Callable, Sequence
 from types import MappingProxyType
 
 from core_dd.errors import InputError, pick
+from core_dd.notes import is_first_process
 
 COMMANDS = MappingProxyType(
     {
@@ -21,6 +23,9 @@ COMMANDS = MappingProxyType(
         "info": ("core_dd.info:main", "say what a distilled set, a run folder or a dataset is"),
     }
 )
+
+PATIENCE_S = 60
+"""How long a process waits for its launcher to end it before it prints what only it has found."""
 
 
 def usage() -> str:
@@ -72,7 +77,12 @@ def guarded(command: Callable[[Sequence[str] | None], None], argv: Sequence[str]
 
 
 def fail(error: Exception) -> int:
-    """Print a user's mistake."""
+    """Print a user's mistake.
+
+    Of several processes that find the same one the first prints it; the launcher then ends the others, which wait.
+    """
+    if not is_first_process():
+        time.sleep(PATIENCE_S)
     print(f"error: {error}", file=sys.stderr)
     return 2
 

@@ -5,7 +5,6 @@ The only file that knows tyro (flags and `--help`) and OmegaConf (YAML with type
 
 import contextlib
 import dataclasses
-import os
 import re
 import sys
 import types
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 import yaml
 
 from core_dd.errors import InputError, likely
+from core_dd.notes import is_first_process
 
 C = TypeVar("C")
 
@@ -49,7 +49,7 @@ def load_config(cls: type[C], argv: Sequence[str] | None = None, prog: str | Non
             config=(tyro.conf.AvoidSubcommands,),
             use_underscores=True,
             description=f"{(cls.__doc__ or '').strip()}\n\n--config FILE.yaml (repeatable) is read before the flags.",
-            console_outputs=_is_first_process(),
+            console_outputs=is_first_process(),
         )
     if hasattr(config, "__post_init__"):
         config.__post_init__()
@@ -210,8 +210,3 @@ def _checks_deferred(cls: type) -> Iterator[None]:
             del cls.__post_init__
         else:
             cls.__post_init__ = check
-
-
-def _is_first_process() -> bool:
-    """Whether this process prints: under a launcher only rank 0 does."""
-    return os.environ.get("RANK", "0") == "0"

@@ -1,11 +1,12 @@
 """Real data: `load_data("cifar10")` and friends give an `ImageData`, whatever the file format behind it."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import torch
 
 from core_dd import readers
@@ -75,6 +76,7 @@ KNOWN = MappingProxyType(
         "cifar10": Known((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), fingerprint="970cdcf2f1ab9fa6"),
         "cifar100": Known((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762), fingerprint="f87d7c1eb7ed4f9b"),
         "svhn": Known((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970), hflip=False),
+        "tiny_imagenet": Known((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     }
 )
 """Datasets recognised by content, so that `idx:` or `parquet:` files of a known set get its name and constants."""
@@ -96,8 +98,9 @@ FORMATS: MappingProxyType[str, Callable[[Path, int | None], readers.Raw]] = Mapp
         "idx": readers.idx,
         "parquet": readers.parquet,
         "folder": readers.folder,
+        "tiny_imagenet": readers.folder,
         "pt": readers.pt,
-        "hf": lambda path, image_size: readers.parquet(_hub_folder(path), image_size),
+        "hf": lambda path, image_size: readers.parquet(hub_folder(path), image_size),
     }
 )
 """Datasets by file format: the spec is `FORMAT:PATH`."""
@@ -109,7 +112,7 @@ class DataConfig:
 
     data: str = "digits"
     """digits (bundled), mnist, fashion_mnist, cifar10, cifar100, svhn (downloaded on first use), or idx:FOLDER,
-    parquet:FOLDER, folder:FOLDER, pt:FILE, hf:REPO_OR_FOLDER."""
+    parquet:FOLDER, folder:FOLDER, tiny_imagenet:FOLDER (as it is unpacked), pt:FILE, hf:REPO_OR_FOLDER."""
     image_size: int | None = None
     """Resize the short side to this many pixels and crop the centre; default: as stored."""
     limit_per_class: int | None = None
@@ -153,22 +156,38 @@ def load_data(
     if colon:
         require(bool(place), f"'{spec}' names no path. Write {kind}:PATH.")
         raw = pick(FORMATS, kind, "data format")(Path(place).expanduser(), image_size)
-        name = Path(place).name
+        name = named(kind, place)
     else:
         raw, name = pick(DATASETS, spec, "dataset")(image_size), spec
-    _check(raw, spec)
+    check(raw.train_labels, raw.test_labels, raw.class_names, spec)
+    _check_images(raw, spec)
     fingerprint = _fingerprint(raw)
-    name = next((known for known, facts in KNOWN.items() if facts.fingerprint == fingerprint), name)
-    data = _image_data(raw, name, fingerprint)
+    data = _image_data(raw, recognised(fingerprint, name), fingerprint)
     data = _split_validation(data, val_fraction, seed)
     return _limit(data, limit_per_class, seed)
 
 
+def named(kind: str, place: str) -> str:
+    """What a set at a place is called."""
+    return kind if kind in KNOWN else Path(place).name
+
+
+def recognised(fingerprint: str, name: str) -> str:
+    """The name of the known set with this fingerprint, else `name`."""
+    return next((own for own, facts in KNOWN.items() if facts.fingerprint == fingerprint), name)
+
+
+def known(name: str, channels: int) -> Known | None:
+    """What the literature fixes for a set of this name and number of channels."""
+    facts = KNOWN.get(name)
+    return facts if facts is not None and len(facts.mean) == channels else None
+
+
 def _image_data(raw: readers.Raw, name: str, fingerprint: str) -> ImageData:
-    known = KNOWN.get(name)
-    if known is None or len(known.mean) != raw.train_images.shape[1]:
+    facts = known(name, raw.train_images.shape[1])
+    if facts is None:
         pixels = raw.train_images.transpose(0, 1).flatten(1).float().div_(255)
-        known = Known(tuple(pixels.mean(1).tolist()), tuple(pixels.std(1).tolist()), hflip=name != "digits")
+        facts = Known(tuple(pixels.mean(1).tolist()), tuple(pixels.std(1).tolist()), hflip=name != "digits")
     return ImageData(
         name=name,
         train_images=raw.train_images,
@@ -177,64 +196,80 @@ def _image_data(raw: readers.Raw, name: str, fingerprint: str) -> ImageData:
         val_labels=raw.train_labels[:0],
         test_images=raw.test_images,
         test_labels=raw.test_labels,
-        class_names=known.class_names or raw.class_names,
-        mean=torch.tensor(known.mean),
-        std=torch.tensor(known.std).clamp_min(1e-6),
+        class_names=facts.class_names or raw.class_names,
+        mean=torch.tensor(facts.mean),
+        std=torch.tensor(facts.std).clamp_min(1e-6),
         fingerprint=fingerprint,
-        hflip=known.hflip,
+        hflip=facts.hflip,
     )
 
 
-def _check(raw: readers.Raw, spec: str) -> None:
-    """Refuse what no later step could use."""
-    classes = len(raw.class_names)
-    for split, images, labels in (
-        ("training", raw.train_images, raw.train_labels),
-        ("test", raw.test_images, raw.test_labels),
-    ):
-        require(len(images) > 0, f"{spec} has no {split} images.")
-        require(len(images) == len(labels), f"{spec} has {len(images)} {split} images but {len(labels)} labels.")
+def check(train_labels: torch.Tensor, test_labels: torch.Tensor, class_names: Sequence[str], spec: str) -> None:
+    """Refuse labels that no later step could use.
+
+    Raises:
+        InputError: for a split without images, labels out of range, a class without training images.
+    """
+    classes = len(class_names)
+    for split, labels in (("training", train_labels), ("test", test_labels)):
+        require(len(labels) > 0, f"{spec} has no {split} images.")
         low, high = int(labels.min()), int(labels.max())
         require(
             low >= 0 and high < classes,
             f"{spec} has {split} labels from {low} to {high}, expected 0 to {classes - 1} ({classes} classes).",
         )
-    require(
-        raw.train_images.shape[1:] == raw.test_images.shape[1:],
-        f"{spec} has training images of shape {tuple(raw.train_images.shape[1:])} but test images of shape "
-        f"{tuple(raw.test_images.shape[1:])}. Pass image_size to bring them to one size, or mend the channels.",
-    )
-    counts = torch.bincount(raw.train_labels, minlength=classes)
+    counts = torch.bincount(train_labels, minlength=classes)
     for k in torch.nonzero(counts == 0).flatten().tolist():
-        raise InputError(f"class {k} ('{raw.class_names[k]}') of {spec} has no training image. Add some or drop it.")
+        raise InputError(f"class {k} ('{class_names[k]}') of {spec} has no training image. Add some or drop it.")
+
+
+def _check_images(raw: readers.Raw, spec: str) -> None:
+    """Refuse images that are not one to a label, or of two shapes."""
+    for split, images, labels in (
+        ("training", raw.train_images, raw.train_labels),
+        ("test", raw.test_images, raw.test_labels),
+    ):
+        require(len(images) == len(labels), f"{spec} has {len(images)} {split} images but {len(labels)} labels.")
+    check_shapes(tuple(raw.train_images.shape[1:]), tuple(raw.test_images.shape[1:]), spec)
+
+
+def check_shapes(train: tuple[int, ...], test: tuple[int, ...], spec: str) -> None:
+    """Refuse training and test images of two shapes (C, H, W)."""
+    require(
+        train == test,
+        f"{spec} has training images of shape {train} but test images of shape {test}. Pass image_size to bring them "
+        "to one size, or mend the channels.",
+    )
 
 
 def _fingerprint(raw: readers.Raw) -> str:
-    """16 hex digits that depend on the set of (image, label) pairs of each split, not on their order."""
-    total = hashlib.blake2b(digest_size=8)
+    splits = []
     for images, labels in ((raw.train_images, raw.train_labels), (raw.test_images, raw.test_labels)):
         rows = images.reshape(len(images), -1).numpy()
-        tags = [label.to_bytes(4, "little") for label in labels.tolist()]
-        digests = [hashlib.blake2b(row, digest_size=8, key=tag) for row, tag in zip(rows, tags, strict=True)]
-        total.update(str(tuple(images.shape[1:])).encode())
-        total.update(b"".join(sorted(digest.digest() for digest in digests)))
+        digests = [digest(row, label) for row, label in zip(rows, labels.tolist(), strict=True)]
+        splits.append((tuple(images.shape[1:]), digests))
+    return combined(splits)
+
+
+def digest(pixels: bytes | np.ndarray, label: int) -> bytes:
+    """What a fingerprint knows of one image, contiguous uint8 (C, H, W), and its label."""
+    return hashlib.blake2b(pixels, digest_size=8, key=label.to_bytes(4, "little")).digest()
+
+
+def combined(splits: Sequence[tuple[tuple[int, ...], Sequence[bytes]]]) -> str:
+    """A fingerprint: 16 hex digits that depend on each split's shape and set of digests, not on their order."""
+    total = hashlib.blake2b(digest_size=8)
+    for shape, digests in splits:
+        total.update(str(shape).encode())
+        total.update(b"".join(sorted(digests)))
     return total.hexdigest()
 
 
 def _split_validation(data: ImageData, fraction: float, seed: int) -> ImageData:
-    """Move `fraction` of each class's training images to the validation split (at least one when fraction > 0)."""
-    if fraction == 0:
+    """Move `fraction` of each class's training images to the validation split."""
+    mask = held_out(data.train_labels, data.class_names, fraction, seed)
+    if not mask.any():
         return data
-    held = []
-    for k, members in enumerate(data.class_indices()):
-        count = max(1, round(fraction * len(members)))
-        require(
-            count < len(members),
-            f"val_fraction {fraction} leaves class {k} ('{data.class_names[k]}') none of its {len(members)} images.",
-        )
-        held.append(members[torch.randperm(len(members), generator=stream(seed, "validation", k))[:count]])
-    mask = torch.zeros(len(data.train_labels), dtype=torch.bool)
-    mask[torch.cat(held)] = True
     return replace(
         data,
         val_images=data.train_images[mask],
@@ -244,16 +279,39 @@ def _split_validation(data: ImageData, fraction: float, seed: int) -> ImageData:
     )
 
 
+def held_out(labels: torch.Tensor, class_names: Sequence[str], fraction: float, seed: int) -> torch.Tensor:
+    """Which training images make the validation split: bool (N,), at least one of each class when fraction > 0.
+
+    Raises:
+        InputError: if a class would lose all its images.
+    """
+    mask = torch.zeros(len(labels), dtype=torch.bool)
+    for k, name in enumerate(class_names if fraction > 0 else ()):
+        members = torch.nonzero(labels == k).flatten()
+        count = max(1, round(fraction * len(members)))
+        require(
+            count < len(members),
+            f"val_fraction {fraction} leaves class {k} ('{name}') none of its {len(members)} images.",
+        )
+        mask[members[torch.randperm(len(members), generator=stream(seed, "validation", k))[:count]]] = True
+    return mask
+
+
 def _limit(data: ImageData, limit: int | None, seed: int) -> ImageData:
     """Keep at most `limit` training images per class, in their order."""
     if limit is None:
         return data
-    kept = [
-        members[torch.randperm(len(members), generator=stream(seed, "limit", k))[:limit]]
-        for k, members in enumerate(data.class_indices())
-    ]
-    index = torch.cat(kept).sort().values
+    index = limited(data.train_labels, data.num_classes, limit, seed)
     return replace(data, train_images=data.train_images[index], train_labels=data.train_labels[index])
+
+
+def limited(labels: torch.Tensor, classes: int, limit: int, seed: int) -> torch.Tensor:
+    """Which training images are kept when each class keeps at most `limit`: int64 indices, ascending."""
+    kept = []
+    for k in range(classes):
+        members = torch.nonzero(labels == k).flatten()
+        kept.append(members[torch.randperm(len(members), generator=stream(seed, "limit", k))[:limit]])
+    return torch.cat(kept).sort().values
 
 
 def _resize_raw(raw: readers.Raw, image_size: int | None) -> readers.Raw:
@@ -266,7 +324,7 @@ def _resize_raw(raw: readers.Raw, image_size: int | None) -> readers.Raw:
     return replace(raw, train_images=train, test_images=test)
 
 
-def _hub_folder(repo: Path) -> Path:
+def hub_folder(repo: Path) -> Path:
     """A local folder as it is, else the parquet files of a Hugging Face dataset repository (no code is fetched)."""
     if repo.exists():
         return repo

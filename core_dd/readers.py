@@ -9,7 +9,6 @@ import io
 import json
 import os
 import pickle
-import sys
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from tqdm import tqdm
 
 from core_dd import files
 from core_dd.errors import InputError, require
+from core_dd.notes import note
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
 TRAIN_SPLITS, TEST_SPLITS = ("train", "training"), ("test", "t10k", "val", "valid", "validation")
@@ -109,15 +109,7 @@ def parquet(path: Path, image_size: int | None = None) -> Raw:
     The image column holds encoded bytes (`{bytes, path}` structs or plain binary); the label column is `label`,
     `fine_label` or the only integer column; class names come from the Hugging Face schema when it is there.
     """
-    require(
-        path.exists(), f"no such folder: {path}. parquet:PATH wants a folder with train-*.parquet and test-*.parquet."
-    )
-    shards = sorted(path.rglob("*.parquet"))
-    train, test = (_shards_of(shards, splits) for splits in (TRAIN_SPLITS, TEST_SPLITS))
-    require(
-        bool(train) and bool(test),
-        f"{path} holds {len(shards)} parquet files, but not both train-*.parquet and test-*.parquet (or validation-*).",
-    )
+    train, test = list_parquet(path)
     key = hashlib.blake2b(f"parquet {image_size} ".encode(), digest_size=16)
     for shard in (*train, *test):
         key.update(shard.read_bytes())
@@ -132,6 +124,24 @@ def parquet(path: Path, image_size: int | None = None) -> Raw:
         return arrays, names or tuple(map(str, range(int(arrays["train_labels"].max()) + 1)))
 
     return _cached(key.hexdigest(), decode)
+
+
+def list_parquet(path: Path) -> tuple[list[Path], list[Path]]:
+    """The training and the test shards under a folder.
+
+    Raises:
+        InputError: if there is no folder, or not both.
+    """
+    require(
+        path.exists(), f"no such folder: {path}. parquet:PATH wants a folder with train-*.parquet and test-*.parquet."
+    )
+    shards = sorted(path.rglob("*.parquet"))
+    train, test = (_shards_of(shards, splits) for splits in (TRAIN_SPLITS, TEST_SPLITS))
+    require(
+        bool(train) and bool(test),
+        f"{path} holds {len(shards)} parquet files, but not both train-*.parquet and test-*.parquet (or validation-*).",
+    )
+    return train, test
 
 
 def _shards_of(shards: Sequence[Path], splits: Sequence[str]) -> list[Path]:
@@ -156,7 +166,7 @@ def _read_parquet(shards: Sequence[Path]) -> tuple[list[tuple[str, bytes]], np.n
             raise InputError(
                 f"cannot read {shard}: {error}. It is truncated or no parquet file; fetch it again."
             ) from None
-        image, label = _parquet_columns(table.schema, shard)
+        image, label = parquet_columns(table.schema, shard)
         for row, cell in enumerate(table[image].to_pylist()):
             content = cell["bytes"] if isinstance(cell, dict) else cell
             require(isinstance(content, bytes), f"row {row} of {shard}: column '{image}' holds no image bytes.")
@@ -169,7 +179,7 @@ def _read_parquet(shards: Sequence[Path]) -> tuple[list[tuple[str, bytes]], np.n
     return encoded, np.concatenate(labels), tuple(names) if names else None
 
 
-def _parquet_columns(schema, shard: Path) -> tuple[str, str]:
+def parquet_columns(schema, shard: Path) -> tuple[str, str]:
     """The names of the image and the label column."""
     import pyarrow.types as kinds
 
@@ -188,24 +198,8 @@ def _parquet_columns(schema, shard: Path) -> tuple[str, str]:
 
 
 def folder(path: Path, image_size: int | None = None) -> Raw:
-    """An image folder `PATH/train/CLASS/*.png` and `PATH/test/CLASS/*.png` (or val); classes in name order."""
-    layout = f"folder:PATH wants {path}/train/CLASS/*.png and {path}/test/CLASS/*.png (test may be called val)."
-    require(path.is_dir(), f"no folder at {path}. {layout}")
-    roots = [next((path / s for s in splits if (path / s).is_dir()), None) for splits in (TRAIN_SPLITS, TEST_SPLITS)]
-    require(None not in roots, f"{path} has no train and test folders. {layout}")
-    names = tuple(sorted(entry.name for entry in roots[0].iterdir() if entry.is_dir()))
-    require(len(names) > 0, f"{roots[0]} has no class folders. {layout}")
-    members = {}
-    for split, root in zip(("train", "test"), roots, strict=True):
-        extra = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name not in names)
-        require(not extra, f"{root} has class folders that {roots[0]} lacks: {', '.join(extra[:5])}.")
-        members[split] = [
-            (file, label)
-            for label, name in enumerate(names)
-            for file in sorted((root / name).rglob("*"))
-            if file.suffix.lower() in IMAGE_SUFFIXES
-        ]
-        require(bool(members[split]), f"{root} has no images ({', '.join(sorted(IMAGE_SUFFIXES))}). {layout}")
+    """An image folder; see `list_folder`."""
+    members, names = list_folder(path)
     key = hashlib.blake2b(f"folder {image_size} ".encode(), digest_size=16)
     for file, _ in (*members["train"], *members["test"]):
         status = file.stat()
@@ -221,6 +215,58 @@ def folder(path: Path, image_size: int | None = None) -> Raw:
         return arrays, names
 
     return _cached(key.hexdigest(), decode)
+
+
+def list_folder(path: Path) -> tuple[dict[str, list[tuple[Path, int]]], tuple[str, ...]]:
+    """The files of an image folder `PATH/train/CLASS/*.png` and `PATH/test/CLASS/*.png` (or val).
+
+    The test images may also lie in one folder, `PATH/val/images`, with their classes in `PATH/val/val_annotations.txt`:
+    so comes Tiny-ImageNet, whose own test images have no labels.
+
+    Returns:
+        For "train" and "test" each file with its label, and the classes in name order.
+
+    Raises:
+        InputError: if anything of it is missing, or the test images have other classes.
+    """
+    layout = f"folder:PATH wants {path}/train/CLASS/*.png and {path}/test/CLASS/*.png (test may be called val)."
+    require(path.is_dir(), f"no folder at {path}. {layout}")
+    annotations = path / "val" / "val_annotations.txt"
+    annotated = annotations.is_file() and (path / "val" / "images").is_dir()
+    tests = ("val",) if annotated else TEST_SPLITS
+    roots = [next((path / s for s in splits if (path / s).is_dir()), None) for splits in (TRAIN_SPLITS, tests)]
+    require(None not in roots, f"{path} has no train and test folders. {layout}")
+    names = tuple(sorted(entry.name for entry in roots[0].iterdir() if entry.is_dir()))
+    require(len(names) > 0, f"{roots[0]} has no class folders. {layout}")
+    members = {"train": _class_folders(roots[0], names)}
+    members["test"] = _annotated(annotations, names) if annotated else _class_folders(roots[1], names)
+    for split, root in zip(("train", "test"), roots, strict=True):
+        require(bool(members[split]), f"{root} has no images ({', '.join(sorted(IMAGE_SUFFIXES))}). {layout}")
+    return members, names
+
+
+def _class_folders(root: Path, names: Sequence[str]) -> list[tuple[Path, int]]:
+    """Every image under `root/CLASS`, any depth, with its class's number."""
+    extra = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name not in names)
+    require(not extra, f"{root} has class folders that the training images lack: {', '.join(extra[:5])}.")
+    return [
+        (file, label)
+        for label, name in enumerate(names)
+        for file in sorted((root / name).rglob("*"))
+        if file.suffix.lower() in IMAGE_SUFFIXES
+    ]
+
+
+def _annotated(annotations: Path, names: Sequence[str]) -> list[tuple[Path, int]]:
+    """Every image of a `val_annotations.txt`: lines of a file's name, its class, and more that is not read."""
+    number, members = {name: label for label, name in enumerate(names)}, []
+    for i, line in enumerate(annotations.read_text(encoding="utf-8").splitlines(), 1):
+        file, _, rest = line.partition("\t")
+        name, path = rest.partition("\t")[0], annotations.parent / "images" / file
+        require(name in number, f"line {i} of {annotations}: no class '{name}' among the training images.")
+        require(path.is_file(), f"line {i} of {annotations}: no image {path}.")
+        members.append((path, number[name]))
+    return members
 
 
 def pt(path: Path, image_size: int | None = None) -> Raw:
@@ -324,23 +370,37 @@ def decode_images(
     for place, content in tqdm(
         encoded, total=total, desc=f"decoding {what}", unit="img", disable=total < 2000, leave=False
     ):
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                grey = image.mode in ("1", "L", "I", "I;16", "LA")
-                picture = np.asarray(fit(image.convert("L" if grey else "RGB"), image_size))
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"cannot decode {place}: {error}. The image is truncated or corrupt.") from None
-        first = first or (place, picture.shape[:2])
-        require(
-            picture.shape[:2] == first[1],
-            f"images differ in size: {first[0]} is {first[1][1]}x{first[1][0]}, {place} is "
-            f"{picture.shape[1]}x{picture.shape[0]}. Pass image_size to bring them to one size, e.g. --image_size 32.",
-        )
+        picture = decode_image(place, content, image_size)
+        first = first or (place, *picture.shape[:2])
+        same_size(first, (place, *picture.shape[:2]))
         images.append(picture)
     if len({picture.ndim for picture in images}) > 1:
         images = [picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2) for picture in images]
     stack = np.stack(images)
     return np.ascontiguousarray(stack[:, None] if stack.ndim == 3 else stack.transpose(0, 3, 1, 2))
+
+
+def same_size(first: tuple[str, int, int], other: tuple[str, int, int]) -> None:
+    """Refuse two images, (place, height, width) each, of different sizes."""
+    require(
+        first[1:] == other[1:],
+        f"images differ in size: {first[0]} is {first[2]}x{first[1]}, {other[0]} is {other[2]}x{other[1]}. "
+        "Pass image_size to bring them to one size, e.g. --image_size 32.",
+    )
+
+
+def decode_image(place: str, content: bytes, image_size: int | None) -> np.ndarray:
+    """One image as uint8 (H, W), or (H, W, 3) if it has colour.
+
+    Raises:
+        InputError: if it does not decode; the message names `place`.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            grey = image.mode in ("1", "L", "I", "I;16", "LA")
+            return np.asarray(fit(image.convert("L" if grey else "RGB"), image_size))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"cannot decode {place}: {error}. The image is truncated or corrupt.") from None
 
 
 def fit(image: Image.Image, size: int | None) -> Image.Image:
@@ -381,7 +441,7 @@ def _cached(key: str, decode: Callable[[], tuple[dict[str, np.ndarray], tuple[st
                 (temporary / "info.json").write_text(json.dumps({"class_names": names}))
         except InputError as error:
             if not (place / "info.json").is_file():
-                print(f"note: the decoded images are not cached ({error})", file=sys.stderr)
+                note(f"note: the decoded images are not cached ({error})")
             return _raw(arrays, names)
     arrays = {file.stem: np.load(file, mmap_mode="c", allow_pickle=False) for file in place.glob("*.npy")}
     return _raw(arrays, files.read_json(place / "info.json")["class_names"])
@@ -397,7 +457,7 @@ def cached_tensors(what: str, make: Callable[[], dict[str, torch.Tensor]]) -> di
         with files.atomic(place) as temporary:
             save_file(tensors, temporary)
     except InputError as error:
-        print(f"note: not cached ({error})", file=sys.stderr)
+        note(f"note: not cached ({error})")
     return tensors
 
 

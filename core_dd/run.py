@@ -75,18 +75,25 @@ class Run:
             Diverged: if a value is not finite; nothing is written.
         """
         plain = {name: float(value) for name, value in values.items()}
-        bad = [name for name, value in plain.items() if not math.isfinite(value)]
-        if bad:
-            last = self.last()
-            raise Diverged(
-                f"{bad[0]} is {plain[bad[0]]} at step {step}. "
-                f"The last good checkpoint is {last[1] if last else 'none yet'}; lower the learning rate "
-                "and go on from there."
-            )
+        self.check(step, **plain)
         self._stats.write(json.dumps({"step": step, **plain}) + "\n")
         self._stats.flush()
         if self._tracker is not None:
             self._tracker.log(plain, step=step)
+
+    def check(self, step: int, **values: float) -> None:
+        """Stop at a value that is not finite.
+
+        Raises:
+            Diverged: if there is one; the message names it, the step and the last checkpoint.
+        """
+        for name, value in values.items():
+            if not math.isfinite(value):
+                last = self.last()
+                raise Diverged(
+                    f"{name} is {value} at step {step}. The last good checkpoint is {last[1] if last else 'none yet'}; "
+                    "lower the learning rate and go on from there."
+                )
 
     def say(self, text: str) -> None:
         """A line for people: to stderr (around any progress bar) and to log.txt."""
@@ -196,8 +203,8 @@ def _check_same(path: Path, settings: Mapping[str, Any]) -> None:
 
 
 FREE_ON_RESUME = frozenset(
-    {"iterations", "steps", "max_seconds", "checkpoint_every", "grid_every", "log_every", "keep", "tracker", "device"}
-    | {"eval_every", "eval_images", "eval_steps", "inception_weights"}
+    {"iterations", "steps", "max_seconds", "chunk_seconds", "checkpoint_every", "grid_every", "log_every", "keep"}
+    | {"tracker", "device", "eval_every", "eval_images", "eval_steps", "inception_weights", "stream", "workers"}
 )
 """Config fields a resumed run may change without becoming another run."""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from core_dd.errors import InputError
+from core_dd.notes import note
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 """Numbers of mallopt's parameters, from malloc.h."""
@@ -76,7 +77,7 @@ def can_compile(device_type: str) -> bool:
         reason = "this GPU is older than Triton supports"
     else:
         return True
-    print(f"note: torch.compile is off because {reason}; the same results, slower.", file=sys.stderr)
+    note(f"note: torch.compile is off because {reason}; the same results, slower.")
     return False
 
 
@@ -97,7 +98,7 @@ def compiled(fn: Callable, device: torch.device | str, **options) -> Callable:
                 return fast(*args, **kwargs)
             except torch._dynamo.exc.TorchDynamoException as error:
                 usable = False
-                print(f"note: torch.compile failed ({type(error).__name__}); running uncompiled.", file=sys.stderr)
+                note(f"note: torch.compile failed ({type(error).__name__}); running uncompiled.")
         return fn(*args, **kwargs)
 
     return call

@@ -1,97 +1,196 @@
-"""Drawing inside a wall-clock budget: how long a batch will take, when to stop, and how processes share the work."""
+"""Drawing inside a wall-clock budget: how large a batch pays, how long it takes, when to stop, how processes share."""
 
+import bisect
 import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 
+import psutil
 import torch
 from torch import Tensor
 
 from core_dd.errors import require
 from gen_dd.solvers import NoiseOf
 
-FINISH_S = 0.35
-"""Seconds kept for the last writes: the index and the picture."""
 MARGIN = 1.1
 """A batch is begun only if the time left is this many times what it is expected to take."""
+GUARD, GUARD_S = 0.01, (0.03, 0.3)
+"""The share of the budget, and the seconds at least and at most, that are kept for what nobody can foresee."""
+WRITE_S = 0.1
+"""What the last writes are expected to take before any has been seen."""
+GAIN = 1.05
+"""A larger batch pays if it makes images/s more than this many times higher."""
+LARGEST = 1024
+"""The largest batch tried."""
+AUTO_STEPS = (10, 50)
+"""The fewest and the most steps that "auto" chooses."""
 
 
 class TimeUp(Exception):
     """A batch was given up because it would not have ended in time."""
 
 
-def within(seconds: float, steps: int, noise_of: NoiseOf) -> NoiseOf:
-    """`noise_of`, which raises `TimeUp` once its calls so far show that `steps` of them take more than `seconds`."""
-    began, done = time.perf_counter(), 0
+def within(seconds: float, shares: Sequence[float], noise_of: NoiseOf) -> NoiseOf:
+    """`noise_of`, which raises `TimeUp` once its calls so far show that all of them take more than `seconds`.
+
+    Args:
+        seconds: from now; infinite for no limit.
+        shares: what part of the whole each call is expected to take.
+        noise_of: what is called; its device is waited for, so that the calls' times are true.
+    """
+    if seconds == math.inf:
+        return noise_of
+    began, done, part = time.perf_counter(), 0, [0.0, *accumulate(shares)]
 
     def watched(x: Tensor, timestep: Tensor) -> Tensor:
         nonlocal done
-        if (time.perf_counter() - began) * max(1.0, steps / max(done, 2)) > seconds:
+        wait(x.device)
+        spent = time.perf_counter() - began
+        to_come = (part[-1] - part[done]) / part[done] if done >= 2 else 0.0
+        if spent * (1 + to_come / MARGIN) > seconds:
             raise TimeUp
         done += 1
         return noise_of(x, timestep)
 
-    return watched if seconds < math.inf else noise_of
+    return watched
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def free_mib(device: torch.device) -> float:
+    """The memory that nobody uses, in MiB."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] / 2**20
+    return psutil.virtual_memory().available / 2**20
 
 
 class Clock:
-    """A budget counted from the start of the command.
+    """A budget counted from the start of the command, and an account of every second.
 
     Args:
         budget: seconds, or None for no limit.
         start: when the count began, as `time.time()`.
+
+    Attributes:
+        parts: seconds by what they were spent on; their sum is the time up to the last `book`.
+        reserve: seconds that what follows the last batch is expected to take.
     """
 
     def __init__(self, budget: float | None, start: float) -> None:
         self.budget, self.start = budget, start
         self.parts: dict[str, float] = {}
+        self.reserve = WRITE_S
         self._mark = start
+
+    def resume(self, seconds: float) -> None:
+        """Count what earlier runs took."""
+        self.start -= seconds
+        self.parts["earlier runs"] = seconds
 
     def elapsed(self) -> float:
         """Seconds since the start."""
         return time.time() - self.start
 
     def left(self) -> float:
-        """Seconds for drawing: what is left of the budget, less what the last writes need."""
-        return math.inf if self.budget is None else self.budget - self.elapsed() - FINISH_S
+        """Seconds for drawing: what is left of the budget, less the reserve and the guard."""
+        if self.budget is None:
+            return math.inf
+        guard = min(max(GUARD * self.budget, GUARD_S[0]), GUARD_S[1])
+        return self.budget - self.elapsed() - self.reserve - guard
 
-    def book(self, what: str) -> None:
-        """Account the time since the last call for `what`."""
+    def late(self) -> bool:
+        """Whether less than a quarter of the budget is left for drawing."""
+        return self.budget is not None and self.left() < self.budget / 4
+
+    def book(self, what: str) -> float:
+        """Account the time since the last call for `what`; returns it."""
         now = time.time()
-        self.parts[what] = self.parts.get(what, 0.0) + now - self._mark
-        self._mark = now
+        seconds, self._mark = now - self._mark, now
+        self.parts[what] = self.parts.get(what, 0.0) + seconds
+        return seconds
+
+    def summary(self) -> str:
+        """Where every second went: the total, its part of the budget, and the parts that add up to it."""
+        total = sum(self.parts.values())
+        limit = f" of {self.budget:g} s ({total / self.budget:.1%})" if self.budget else ""
+        return f"{total:.2f} s{limit}: " + ", ".join(f"{what} {seconds:.2f} s" for what, seconds in self.parts.items())
 
 
 class Pace:
     """What a batch is expected to take: linear in its size, corrected by every batch drawn.
 
     Args:
-        one, full: seconds for one image and for `batch` images.
+        one, full: seconds for a batch of `least` and of `batch` images.
         batch: the largest batch.
+        least: the smallest.
+        whole: seconds for exactly `batch` images, where those take another path (a compiled network).
     """
 
-    def __init__(self, one: float, full: float, batch: int) -> None:
-        self.one, self.full, self.batch = one, max(one, full), batch
+    def __init__(self, one: float, full: float, batch: int, *, least: int = 1, whole: float | None = None) -> None:
+        self.one, self.full, self.batch, self.least = one, max(one, full), batch, least
+        self.whole = self.full if whole is None else whole
 
     def seconds(self, images: int) -> float:
         """What a batch of so many images is expected to take."""
-        share = (images - 1) / (self.batch - 1) if self.batch > 1 else 1.0
-        return self.one + (self.full - self.one) * share
+        if images == self.batch:
+            return self.whole
+        return self.one + (self.full - self.one) * (images - self.least) / (self.batch - self.least)
+
+    def scale(self, ratio: float) -> None:
+        """Expect `ratio` times as long."""
+        self.one, self.full, self.whole = self.one * ratio, self.full * ratio, self.whole * ratio
+
+    def up_to(self, batch: int) -> "Pace":
+        """The same with a smaller largest batch."""
+        return self if batch == self.batch else Pace(self.one, self.seconds(batch), batch, least=self.least)
 
     def learn(self, images: int, seconds: float) -> None:
         """Correct the expectation by what a batch took: at once when it was slower, by half when it was faster."""
         ratio = seconds / self.seconds(images)
-        ratio = ratio if ratio > 1 else ratio**0.5
-        self.one, self.full = self.one * ratio, self.full * ratio
+        self.scale(ratio if ratio > 1 else ratio**0.5)
 
     def fitting(self, seconds: float) -> int:
-        """The largest batch expected to end within `seconds` with a margin: 0 if not even one image does."""
-        low, high = 0, self.batch
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if MARGIN * self.seconds(middle) <= seconds else (low, middle - 1)
-        return low
+        """The largest batch expected to end within `seconds` with a margin: 0 if not even the least one does."""
+        if MARGIN * self.whole <= seconds:
+            return self.batch
+        smaller = range(self.least, self.batch)
+        count = bisect.bisect_right(smaller, seconds, key=lambda images: MARGIN * self.seconds(images))
+        return smaller[count - 1] if count else 0
+
+
+def fastest(
+    seconds: Callable[[int], float], least: int, most: int, longest: float, affordable: Callable[[float], bool]
+) -> Pace:
+    """The pace at the batch size worth having: the smallest whose images/s come within 5 % of the best measured.
+
+    Each size measured is four times the last, until one is clearly slower or too long.
+
+    Args:
+        seconds: measures what a batch of so many images takes.
+        least: the smallest batch, of which the others are multiples.
+        most: the largest, at least `least`.
+        longest: seconds that a batch larger than the least may take.
+        affordable: whether a batch that takes at most so many seconds may be measured.
+    """
+    size, each = least, {least: seconds(least) / least}
+    while (larger := min(4 * size, most // least * least)) > size and affordable(each[size] * larger):
+        took = seconds(larger)
+        if took > longest or took / larger > GAIN * min(each.values()):
+            break
+        size, each[larger] = larger, took / larger
+    batch = min(size for size in each if each[size] <= GAIN * min(each.values()))
+    return Pace(each[least] * least, each[batch] * batch, batch, least=least)
+
+
+def most_steps(each: float, seconds: float) -> int:
+    """The most steps in `AUTO_STEPS` that fit into so many seconds with a margin, if each of them takes `each`."""
+    return min(max(int(seconds / (MARGIN * each)), AUTO_STEPS[0]), AUTO_STEPS[1])
 
 
 class Ranks:
@@ -142,8 +241,8 @@ def rounds(
     """Draw the free numbers round by round, while time lasts; yields this process's numbers and images.
 
     Every round takes the next free numbers and deals them to the processes in order; its size is what every process
-    expects to end in the time left. A round that any process gives up is given up by all, so that what is yielded
-    never has a hole.
+    expects to end in the time left, so that the last rounds shrink, down to one group. A round that any process gives
+    up is given up by all, so that what is yielded never has a hole.
 
     Args:
         draw: (numbers, seconds) -> images; raises `TimeUp` when it would take longer.
@@ -158,11 +257,12 @@ def rounds(
             it may find its budget spent: then nothing is drawn.)
     """
     fits = ranks.least(pace.fitting(clock.left())) >= group
+    spent = clock.elapsed()
     require(
         fits or all(low > 0 for low, _ in free),
-        f"a budget of {clock.budget or 0:g} s is too short: starting took {clock.elapsed():.1f} s and {group} image(s) "
+        f"a budget of {clock.budget or 0:g} s is too short: starting took {spent:.1f} s and {group} image(s) "
         f"take {pace.seconds(group):.2g} s. The minimum here is about "
-        f"{1.05 * (clock.elapsed() + MARGIN * pace.seconds(group) + FINISH_S):.0f} s.",
+        f"{math.ceil(1.05 * (spent + MARGIN * pace.seconds(group) + clock.reserve))} s.",
     )
     for low, high in free:
         while high is None or low < high:

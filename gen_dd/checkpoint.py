@@ -1,7 +1,6 @@
 """Official U-ViT weights to ours: the sizes are read off the shapes, what does not fit is dropped or made anew."""
 
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core_dd.errors import InputError, require
+from core_dd.notes import note
 from core_dd.readers import load_tensors
 from gen_dd.uvit import UViT
 
@@ -62,7 +62,7 @@ def load_official(
         f"{path} holds no U-ViT: expected a state_dict with pos_embed, patch_embed.proj.weight, in_blocks.* ...",
     )
     model, report = adapt(state, num_classes, drop_labels, image_size, generator, where=str(path))
-    print(f"{path}:\n{report}", file=sys.stderr)
+    note(f"{path}:\n{report}")
     return model.eval()
 
 

@@ -65,3 +65,17 @@ def drop_labels(labels: Tensor, null_class: int, u: Tensor, probability: float) 
 def noise_loss(predicted: Tensor, noise: Tensor) -> Tensor:
     """Squared error of the predicted noise, mean over C, H, W: (B,), float32 (Ho et al. 2020, eq. 14)."""
     return (predicted.float() - noise.float()).square().flatten(1).mean(1)
+
+
+def min_snr(t: Tensor) -> Tensor:
+    """Weight of the noise's squared error, min(SNR, 5) / SNR (Hang et al., ICCV 2023, section 3.4).
+
+    Below t = 0.13, where the image hardly needs denoising and its noise can hardly be told, the weight falls to zero.
+
+    Args:
+        t: (B,), in [0, 1].
+
+    Returns:
+        (B,), in [0, 1].
+    """
+    return (5 / torch.exp(2 * half_log_snr(t))).clamp(max=1)

@@ -4,6 +4,9 @@ Image number n of a run belongs to class n mod K and is that class's image n // 
 index) alone. Batches are runs of numbers, each written as one shard as soon as it is drawn, so that a stop at any
 moment leaves whole, balanced data, and neither batch size nor process count changes an image beyond rounding. Under a
 guide whose images act on each other, the numbers go round the classes a group at a time, and groups are never parted.
+
+A budget begins with a look at the speed: single network evaluations of ever larger batches choose the batch size, and
+the steps where they are left open. (All images of a run have the same steps, so the first one already needs them.)
 """
 
 import contextlib
@@ -14,25 +17,32 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 import psutil
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from core_dd import cli, files, pictures
+from core_dd import cli
 from core_dd.config import load_config, to_dict
 from core_dd.data import ImageData, load_data
-from core_dd.distilled import SCHEMA, DistilledSet, read_tensors, versions, write_tensors
+from core_dd.distilled import DistilledSet
 from core_dd.errors import pick, require
 from core_dd.rng import stream
-from core_dd.speed import autocast, compiled, pick_device
-from gen_dd.budget import Clock, Pace, Ranks, rounds, within
+from core_dd.speed import pick_device
+from gen_dd.budget import Clock, Ranks, rounds
 from gen_dd.guidance import Guide, make_guide
-from gen_dd.solvers import SOLVERS, guided
+from gen_dd.pool import Pool, describe, finished, gaps, resumed
+from gen_dd.sampler import Sampler
+from gen_dd.solvers import SOLVERS
 from gen_dd.uvit import UViT
 from gen_dd.weights import load_model
+
+LARGE = 5_000_000
+"""Parameters from which compiling pays on a CPU."""
+COMPILE_S = MappingProxyType({"cuda": 120, "cpu": 300})
+"""Seconds left of a budget from which compiling pays, by the kind of device."""
 
 
 @dataclass(kw_only=True)
@@ -44,15 +54,16 @@ class SampleConfig:
     """
 
     model: str = ""
-    """The trained model: a run folder of `gendd train`, or the model folder inside it."""
+    """The trained model: a run folder of `gendd train`, the model folder inside it, or a saved `UViTPipeline`."""
     out: str = ""
     """The folder for the shards, index.json and grid.png."""
     budget: str | None = None
     """Wall-clock time for the whole command, imports and loading included: 20s, 10m, 1h or seconds. Never overrun."""
     num_per_class: int | None = None
-    """Images per class, where no budget decides."""
-    steps: int = 50
-    """Network evaluations per image."""
+    """Images per class; beside a budget, at most so many."""
+    steps: int | str = 50
+    """Network evaluations per image; or auto: the most, from 10 to 50, with which num_per_class images of every class
+    fit into the budget. Without num_per_class, room is made for 500 per class, and the whole budget is drawn."""
     solver: str = "dpmpp_2m"
     """How noise becomes images: dpmpp_2m (DPM-Solver++ 2M), dpmpp_3m, unipc, ddim, dpm_fast (the official code's)."""
     cfg_scale: float = 0.0
@@ -71,29 +82,27 @@ class SampleConfig:
     """Medoids per class, or images in a group; default: 10."""
     guide_data: str | None = None
     """The real data that a guide looks at; default: what the model's card says it was trained on."""
-    batch: int = 250
-    """Images per batch and process."""
+    batch: int | None = None
+    """Images per batch and process. Default: with a budget, the fastest size that the memory at hand allows, measured
+    in the first moments; without one, 250."""
     bf16: bool = True
     """Compute in bf16 where the hardware does it faster."""
     compile: bool | None = None
-    """Compile the network. Default: on CUDA when the budget is at least two minutes, or without a budget."""
+    """Compile the network, on CUDA into graphs. Default: without a budget, or when two minutes of it are left after
+    loading; on a CPU only large networks, and five minutes."""
     seed: int = 0
     """Seed of the noise."""
     device: str | None = None
     """cpu, cuda, cuda:1; default: cuda where there is one."""
     resume: bool = False
-    """Go on in a folder that holds shards of the same model and settings; the time they took counts."""
+    """Go on in a folder that holds shards of the same model and settings; the time they took counts, and auto steps
+    stay those chosen then."""
 
     def __post_init__(self) -> None:
         require(bool(self.model), "which model? Pass --model FOLDER, a run folder of gendd train.")
         require(bool(self.out), "where to? Pass --out FOLDER.")
-        require(
-            (self.budget is None) != (self.num_per_class is None),
-            "give either a budget (--budget 20s) or a number (--num_per_class 10), not both and not neither.",
-        )
-        for name in ("num_per_class", "steps", "batch"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"{name} must be >= 1, got {value}.")
+        check_amount(self.num_per_class, self.budget, self.steps)
+        require(self.batch is None or self.batch >= 1, f"batch must be >= 1, got {self.batch}.")
         require(self.cfg_scale >= 0, f"cfg_scale must be >= 0, got {self.cfg_scale}.")
         low, high = self.cfg_interval or (0, 1)
         require(0 <= low < high <= 1, f"cfg_interval must be 0 <= low < high <= 1, got {low} {high}.")
@@ -122,110 +131,18 @@ class SampleConfig:
         return seconds
 
 
-class Sampler:
-    """Draws images by number, and says how long a batch will take.
-
-    Args:
-        model: a class-conditional `UViT`.
-        steps, solver, cfg_scale, cfg_interval: see `SampleConfig`.
-        guide: a prepared guide.
-        seed: of the noise.
-        device, bf16, compile: where and how to compute. A compiled network serves batches of size `batch` alone.
-        batch: the largest batch.
-
-    Raises:
-        InputError: if the model takes no labels, or a batch does not hold one group of the guide's.
-    """
-
-    def __init__(
-        self,
-        model: UViT,
-        *,
-        steps: int = 50,
-        solver: str = "dpmpp_2m",
-        cfg_scale: float = 0.0,
-        cfg_interval: tuple[float, float] | None = None,
-        guide: Guide | None = None,
-        seed: int = 0,
-        batch: int = 250,
-        device: torch.device | str = "cpu",
-        bf16: bool = True,
-        compile: bool = False,
-    ) -> None:
-        require(model.null_class is not None, "the model takes no labels; train one with classes.")
-        self.model = model.to(device).eval()
-        self.fast = compiled(self.model, device, dynamic=False) if compile else self.model
-        self.solve, self.steps, self.cfg_scale = pick(SOLVERS, solver, "solver"), steps, cfg_scale
-        self.cfg_interval, self.guide = cfg_interval, guide
-        self.group = guide.slots if guide is not None and guide.joint else 1
-        require(batch >= self.group, f"batch {batch} is smaller than a group of {self.group}. Pass a larger --batch.")
-        self.seed, self.device, self.bf16 = seed, torch.device(device), bf16
-        self.batch = batch // self.group * self.group
-        self.classes = model.config.num_classes
-        self.shape = (model.config.in_channels, model.config.image_size, model.config.image_size)
-
-    def places(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Labels and indices within the class of the images of these numbers, round the classes: int64 (N,) each."""
-        numbers, block = torch.tensor(numbers), self.group * self.classes
-        return numbers % block // self.group, numbers // block * self.group + numbers % self.group
-
-    def labels(self, numbers: Sequence[int]) -> Tensor:
-        """Their labels alone."""
-        return self.places(numbers)[0]
-
-    def noise(self, numbers: Sequence[int]) -> Tensor:
-        """Their noise, (N, C, H, W), each keyed by (seed, class, index within the class)."""
-        keys = zip(*(part.tolist() for part in self.places(numbers)), strict=True)
-        return torch.stack([torch.randn(self.shape, generator=stream(self.seed, "noise", *key)) for key in keys])
-
-    @torch.inference_mode()
-    def draw(self, numbers: Sequence[int], seconds: float = math.inf, steps: int | None = None) -> Tensor:
-        """The images of these numbers, whole groups of them: uint8 (N, C, H, W).
-
-        With `steps`, for measuring, classifier-free guidance applies at all of them.
-
-        Raises:
-            TimeUp: as soon as it shows that they will not be done within `seconds`.
-        """
-        network = self.fast if len(numbers) == self.batch else self.model
-        (labels, index), x = (
-            (part.to(self.device) for part in self.places(numbers)),
-            self.noise(numbers).to(self.device),
-        )
-        interval = self.cfg_interval if steps is None else None
-        noise_of = guided(
-            network, labels, self.cfg_scale, self.model.null_class, interval=interval, guide=self.guide, index=index
-        )
-        with autocast(self.device, self.bf16):
-            x = self.solve(within(seconds, self.steps, noise_of), x, steps or self.steps)
-        return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
-
-    def total(self, num_per_class: int | None) -> int | None:
-        """How many images make `num_per_class` of every class; None, without end, for None.
-
-        Raises:
-            InputError: if that is no whole number of groups.
-        """
-        if num_per_class is None:
-            return None
-        require(
-            num_per_class % self.group == 0,
-            f"num_per_class {num_per_class} is not a multiple of the groups of {self.group} that this guide draws.",
-        )
-        return num_per_class * self.classes
-
-    def pace(self, clock: Clock) -> Pace:
-        """What a batch will take, measured where there is a budget: two steps for the least and the largest batch."""
-        if clock.budget is None:
-            return Pace(0.0, 0.0, self.batch)
-
-        def timed(images: int) -> float:
-            self.draw(range(images), steps=1)
-            started = time.perf_counter()
-            self.draw(range(images), steps=2)
-            return (time.perf_counter() - started) / 2 * self.steps
-
-        return Pace(timed(self.group), timed(self.batch), self.batch)
+def check_amount(num_per_class: int | None, budget: str | float | None, steps: int | str) -> None:
+    """Raise `InputError` unless number, budget and steps say how much to draw."""
+    require(
+        budget is not None or num_per_class is not None,
+        "how many images? Give a budget (--budget 20s), a number (--num_per_class 10), or both.",
+    )
+    require(num_per_class is None or num_per_class >= 1, f"num_per_class must be >= 1, got {num_per_class}.")
+    if isinstance(steps, str):
+        require(steps == "auto", f"steps must be a number or auto, got '{steps}'.")
+        require(budget is not None, "steps auto fits the steps into a budget. Add --budget 10m, or pass a number.")
+    else:
+        require(steps >= 1, f"steps must be >= 1, got {steps}.")
 
 
 def sample(
@@ -233,7 +150,7 @@ def sample(
     *,
     num_per_class: int | None = None,
     budget_s: float | None = None,
-    steps: int = 50,
+    steps: int | Literal["auto"] = 50,
     cfg_scale: float = 0.0,
     seed: int = 0,
     **options: Any,
@@ -242,7 +159,7 @@ def sample(
 
     Args:
         model: a class-conditional `UViT`, or the folder of one.
-        num_per_class: images per class, or
+        num_per_class: images per class, beside a budget at most so many; or
         budget_s: seconds from this call, which is not overrun; class counts then differ by at most one.
         steps, cfg_scale, seed: see `SampleConfig`; more options are those of `Sampler`.
 
@@ -250,29 +167,32 @@ def sample(
         uint8 images and int64 labels, round the classes.
 
     Raises:
-        InputError: both or neither of number and budget, a budget too short for one image, a model without labels, a
+        InputError: neither number nor budget, a budget too short for one image, a model without labels, a
             number that is no multiple of the guide's groups.
     """
     clock = Clock(budget_s, time.time())
-    require((num_per_class is None) != (budget_s is None), "give either num_per_class or budget_s.")
-    require(num_per_class is None or num_per_class >= 1, f"num_per_class must be >= 1, got {num_per_class}.")
-    require(steps >= 1, f"steps must be >= 1, got {steps}.")
+    check_amount(num_per_class, budget_s, steps)
     model, card = (model, {}) if isinstance(model, UViT) else load_model(model)
     sampler = Sampler(model, steps=steps, cfg_scale=cfg_scale, seed=seed, **options)
-    total, pace = sampler.total(num_per_class), sampler.pace(clock)
+    total = sampler.total(num_per_class)
+    pace = sampler.calibrate(clock, total)
     images = torch.cat([part for _, part in rounds(sampler.draw, pace, clock, [(0, total)], Ranks(), sampler.group)])
-    config = {"steps": steps, "cfg_scale": cfg_scale, "guide": repr(sampler.guide)}
-    meta = describe(card, seed, config, clock.elapsed(), ipc=num_per_class)
+    config = {"steps": sampler.steps, "cfg_scale": cfg_scale, "guide": repr(sampler.guide)}
+    meta = describe(card, seed, config, clock.elapsed(), ipc=num_per_class if len(images) == total else None)
     return DistilledSet(images, sampler.labels(range(len(images))), meta)
 
 
-def run(config: SampleConfig) -> Path:
+def run(config: SampleConfig, start: float | None = None) -> Path:
     """Draw into a folder as `config` says; see `SampleConfig`. Returns the folder.
+
+    Args:
+        config: what to draw.
+        start: when the budget began, as `time.time()`; None: now. The command counts from the start of its process.
 
     Raises:
         InputError: whatever does not fit, before any image is drawn.
     """
-    clock, out = Clock(config.seconds, command_start()), Path(config.out)
+    clock, out = Clock(config.seconds, time.time() if start is None else start), Path(config.out)
     device = pick_device(config.device or local_device())
     ranks = Ranks(device)
 
@@ -282,17 +202,53 @@ def run(config: SampleConfig) -> Path:
     model, card = load_model(config.model)
     check_null_class(card, config.cfg_scale)
     identity = {name: to_dict(config)[name] for name in IDENTITY} | {"weights": card["weights"]}
-    used = check_resumed(out, identity) if config.resume else 0.0
-    clock.start -= used
-    large = sum(p.numel() for p in model.parameters()) > LARGE
-    worth = (config.seconds or 3600) >= 120 and (device.type == "cuda" or large)
+    identity = resumed(out, done, identity, clock)
+    sampler = make_sampler(config, identity["steps"], model, card, device, clock)
+    total = sampler.total(config.num_per_class)
+
+    # A look at the speed settles what is open.
+    pace = sampler.calibrate(clock, total, ranks)
+    identity["steps"] = sampler.steps
+    meta = describe(card, config.seed, to_dict(config) | {"steps": sampler.steps, "batch": sampler.batch}, 0.0)
+    pool = Pool(out, sampler, clock, ranks, identity, meta)
+
+    # Draw round by round: each batch is on the disk before the next begins.
+    before = drawn = sum(stop - start for start, stop in done)
+    bar = tqdm(desc=f"sample, {sampler.steps} steps", unit="img", total=total, initial=drawn, disable=not ranks.first)
+    for numbers, images in rounds(sampler.draw, pace, clock, gaps(done, total), ranks, sampler.group):
+        clock.book("sample")
+        pool.write(numbers, images)
+        if drawn >= pool.enough or clock.late():  # drawn in earlier rounds: every process has written those
+            pool.picture()
+        drawn += len(numbers) * ranks.count
+        left = f", {clock.budget - clock.elapsed():.0f} s left" if clock.budget else ""
+        bar.set_postfix_str(f"{drawn // sampler.classes} per class{left}", refresh=False)
+        bar.update(len(numbers) * ranks.count)
+    clock.book("sample")
+    bar.close()
+
+    # Merge what every process wrote.
+    ranks.least()
+    if ranks.first:
+        print(pool.finish(before, config.num_per_class))
+    ranks.close()
+    return out
+
+
+def make_sampler(
+    config: SampleConfig, steps: int | str, model: UViT, card: dict, device: torch.device, clock: Clock
+) -> Sampler:
+    """The sampler as `config` says, its guide prepared."""
+    clock.book("load")
     guide = config.make_guide()
     if guide is not None:
         guide.prepare(guide_data(config, card), model.to(device), stream(config.seed, "guide"))
         clock.book("guide")
+    large = sum(p.numel() for p in model.parameters()) > LARGE
+    worth = clock.left() >= COMPILE_S.get(device.type, math.inf) and (device.type == "cuda" or large)
     sampler = Sampler(
         model,
-        steps=config.steps,
+        steps=steps,
         solver=config.solver,
         cfg_scale=config.cfg_scale,
         cfg_interval=config.cfg_interval,
@@ -304,60 +260,8 @@ def run(config: SampleConfig) -> Path:
         compile=worth if config.compile is None else config.compile,
     )
     clock.book("load")
-    total = sampler.total(config.num_per_class)
+    return sampler
 
-    # Draw round by round: each batch is on the disk before the next begins.
-    drawn = sum(stop - start for start, stop in done)
-    bar = tqdm(desc="sample", unit="img", total=total, initial=drawn, disable=not ranks.first)
-    pace = sampler.pace(clock)
-    clock.book("measure")
-    for numbers, images in rounds(sampler.draw, pace, clock, gaps(done, total), ranks, sampler.group):
-        clock.book("draw")
-        write_shard(out, numbers, images, sampler.labels(numbers))
-        if ranks.first:
-            write_index(out, describe(card, config.seed, to_dict(config), clock.elapsed()), identity)
-        clock.book("write")
-        drawn += len(numbers) * ranks.count
-        left = f", {clock.left():.0f} s left" if clock.budget else ""
-        bar.set_postfix_str(f"{drawn // sampler.classes} per class{left}", refresh=False)
-        bar.update(len(numbers) * ranks.count)
-    clock.book("draw")
-    bar.close()
-
-    # Merge what every process wrote.
-    ranks.least()
-    if ranks.first:
-        finish(out, config, card, identity, clock, sampler)
-    ranks.close()
-    return out
-
-
-def finish(out: Path, config: SampleConfig, card: dict, identity: dict, clock: Clock, sampler: Sampler) -> None:
-    """Write the last index and the picture; say what was drawn and where every second went."""
-    shards = finished(out, resume=True)
-    require(
-        bool(shards),
-        f"the budget of {clock.budget or 0:g} s ended before the first batch did: this machine got slower than "
-        "measured. Nothing was written; sample again, or with a larger --budget.",
-    )
-    count = sum(stop - start for start, stop in shards)
-    meta = describe(card, config.seed, to_dict(config), clock.elapsed(), ipc=config.num_per_class)
-    write_index(out, meta, identity)
-    parts = [read_tensors(out / shard_name(*shard))[0] for shard in shards[: 1 + 10 * sampler.classes // config.batch]]
-    images, labels = (torch.cat([part[name] for part in parts]) for name in ("images", "labels"))
-    pictures.save_grid(out / "grid.png", images, labels)
-    clock.book("finish")
-    spent = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in clock.parts.items())
-    limit = f" of {clock.budget:g} s ({clock.elapsed() / clock.budget:.1%})" if clock.budget else ""
-    counts = torch.bincount(sampler.labels(range(count)), minlength=sampler.classes)
-    low, high = int(counts.min()), int(counts.max())
-    each = f"{low}" if low == high else f"{low} or {high}"
-    rate = count / max(clock.parts.get("draw", 0.0), 1e-9)
-    print(f"{out}: {count} images, {each} per class, {rate:.0f} images/s; {clock.elapsed():.1f} s{limit}: {spent}")
-
-
-LARGE = 5_000_000
-"""Parameters from which compiling pays on a CPU."""
 
 GUIDANCE = ("cfg_scale", "cfg_interval", "guide", "guide_scale", "guide_until", "guide_slots", "guide_data")
 
@@ -431,84 +335,9 @@ def guide_data(config: SampleConfig, card: dict[str, Any]) -> ImageData | None:
     return data
 
 
-def shard_name(start: int, stop: int) -> str:
-    """The file of the images number `start` to `stop` (exclusive)."""
-    return f"images-{start:08d}-{stop:08d}.safetensors"
-
-
-def write_shard(out: Path, numbers: range, images: Tensor, labels: Tensor) -> None:
-    """Write one batch atomically."""
-    write_tensors(out / shard_name(numbers.start, numbers.stop), {"images": images, "labels": labels}, {})
-
-
-def finished(out: Path, resume: bool) -> list[tuple[int, int]]:
-    """The number ranges whose shards are on the disk, in order.
-
-    Raises:
-        InputError: if the folder holds anything and `resume` is off.
-    """
-    require(
-        resume or not out.exists() or (out.is_dir() and not any(out.iterdir())),
-        f"{out} exists. Choose another --out, or continue it with --resume.",
-    )
-    names = (re.fullmatch(r"images-(\d+)-(\d+)\.safetensors", path.name) for path in out.glob("images-*"))
-    return sorted((int(name[1]), int(name[2])) for name in names if name)
-
-
-def gaps(done: Sequence[tuple[int, int]], total: int | None) -> list[tuple[int, int | None]]:
-    """The number ranges not drawn yet: holes between shards, then everything after the last one."""
-    free, low = [], 0
-    for start, stop in done:
-        if low < start:
-            free.append((low, start))
-        low = stop
-    return [*free, (low, total)] if total is None or low < total else free
-
-
-def write_index(out: Path, meta: dict[str, Any], identity: dict[str, Any]) -> None:
-    """Write index.json: what `DistilledSet.load` reads, and what a resumed run must agree with."""
-    shards = [{"file": shard_name(*shard), "images": shard[1] - shard[0]} for shard in finished(out, resume=True)]
-    files.write_json(out / "index.json", {"meta": meta, "identity": identity, "shards": shards})
-
-
-def check_resumed(out: Path, identity: dict[str, Any]) -> float:
-    """Refuse a folder drawn by another model or other settings; return the seconds it took so far."""
-    if not (out / "index.json").exists():
-        return 0.0
-    index = files.read_json(out / "index.json")
-    for name, value in identity.items():
-        there = index.get("identity", {}).get(name)
-        require(
-            there == value,
-            f"{out} was drawn with {name} {there}, now it is {value}. Resume with the same, or choose another --out.",
-        )
-    return float(index["meta"]["cost"]["seconds"])
-
-
-def describe(
-    card: dict[str, Any], seed: int, config: dict[str, Any], seconds: float, ipc: int | None = None
-) -> dict[str, Any]:
-    """The metadata of a sampled set, from the model's card."""
-    return {
-        "schema": SCHEMA,
-        "data": card.get("data"),
-        "fingerprint": card.get("fingerprint"),
-        "class_names": card.get("class_names"),
-        "ipc": ipc,
-        "preprocess": None,
-        "factor": 1,
-        "lr": None,
-        "method": "uvit",
-        "config": config,
-        "seed": seed,
-        "cost": {"seconds": round(seconds, 3)},
-        "versions": versions(),
-    }
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw one set."""
-    run(load_config(SampleConfig, argv, prog="gendd sample"))
+    run(load_config(SampleConfig, argv, prog="gendd sample"), command_start())
 
 
 if __name__ == "__main__":

@@ -138,6 +138,11 @@ SOLVERS: MappingProxyType[str, Solver] = MappingProxyType(
 """Solvers by name; each evaluates the network `steps` times."""
 
 
+def inside(interval: tuple[float, float] | None, t: float | None) -> bool:
+    """Whether the time t lies in the interval; None: always."""
+    return interval is None or interval[0] <= t <= interval[1]
+
+
 def guided(
     model: Callable[..., Tensor],
     labels: Tensor,
@@ -165,7 +170,7 @@ def guided(
 
     def noise_of(x: Tensor, timestep: Tensor) -> Tensor:
         t = float(timestep) / TIME_SCALE if guide or interval else None
-        if cfg_scale == 0 or (interval and not interval[0] <= t <= interval[1]):
+        if cfg_scale == 0 or not inside(interval, t):
             noise = model(x, timestep, labels)
             return noise if guide is None else corrected(noise, x, t)
         cond, null = model(torch.cat([x, x]), timestep, both).chunk(2)

@@ -8,17 +8,14 @@ accumulation changes what a step learns from, and a resumed run continues the ve
 import contextlib
 import datetime
 import math
-import os
 import shutil
 import statistics
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 from diffusers.training_utils import EMAModel
@@ -29,12 +26,17 @@ from core_dd import cli, files, readers
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data import DataConfig, ImageData
 from core_dd.errors import pick, require
+from core_dd.notes import note
 from core_dd.rng import stream
 from core_dd.run import Run
 from core_dd.speed import bf16_pays, can_compile, peak_mib, pick_device
+from core_dd.streaming import StreamedData, load_stream, too_large
+from gen_dd.batches import Batch, Batches
 from gen_dd.checkpoint import adapt, load_official
-from gen_dd.diffusion import TIME_SCALE, add_noise, drop_labels, noise_loss
+from gen_dd.diffusion import TIME_SCALE, add_noise, noise_loss
+from gen_dd.recipe import OPTIMIZERS, TIMES, WEIGHTINGS, rate
 from gen_dd.sample import Sampler, local_device
+from gen_dd.sharding import gathered, make_accelerator, split_like, split_optimizer, whole
 from gen_dd.uvit import PRESETS, UViT
 from gen_dd.validate import Validator, keep_best, save_samples
 from gen_dd.weights import CARD, load_model, save_model
@@ -47,7 +49,8 @@ class TrainConfig(DataConfig):
     """Train a class-conditional U-ViT diffusion model.
 
     On several processes: accelerate launch scripts/train_uvit.py ... (GPUs), or
-    torchrun --nproc_per_node 2 scripts/train_uvit.py ... (also CPUs).
+    torchrun --nproc_per_node 2 scripts/train_uvit.py ... (also CPUs). With the network split over them (FSDP):
+    accelerate launch --config_file configs/accelerate/fsdp_four_gpus.yaml scripts/train_uvit.py ...
     """
 
     preset: str = "tiny"
@@ -60,25 +63,43 @@ class TrainConfig(DataConfig):
     steps: int = 10000
     """Optimiser steps."""
     max_seconds: float | None = None
-    """Stop after this much training time, if it comes first."""
+    """Stop after this much training time, over all calls of the run, if it comes first. Such a run cannot be repeated
+    exactly: the clock ends it, and with anneal sets its learning rate."""
+    chunk_seconds: float | None = None
+    """Stop this call after so much time, unfinished, for --resume to go on: for machines lent by the quarter hour."""
     batch_size: int = 128
     """Images per step, over all processes and accumulation steps."""
     accumulate: int = 1
     """Forward and backward passes that make up one step: memory for time, to the same result."""
+    optimizer: str = "adamw"
+    """adamw, or muon: Muon on the matrices inside the blocks, AdamW on the rest, both at lr and weight_decay."""
     lr: float = 2e-4
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
     betas: tuple[float, float] = (0.99, 0.999)
     """AdamW's moment decays."""
     weight_decay: float = 0.03
-    """AdamW's weight decay, on every parameter."""
+    """Weight decay, on every parameter."""
     warmup: int = 500
     """Steps over which the learning rate rises linearly."""
+    anneal: float = 0.0
+    """The last part of the training, from 0 to 1, in which the learning rate falls linearly to 0; of the steps, or of
+    max_seconds where those end first."""
+    time_sampling: str = "uniform"
+    """Which times, that is noise levels, are learnt from: uniform, or logit_normal, which has fewer at both ends."""
+    weighting: str = "none"
+    """How much each time counts in the loss: none: all as much, or min_snr: less where there is hardly any noise."""
     grad_clip: float | None = None
     """Clip the gradient's norm to this; default: no clipping."""
     label_dropout: float = 0.1
     """Probability that an image is learnt without its label, which classifier-free guidance needs."""
     ema_decay: float = 0.9999
     """Decay of the moving average of the weights that samples are drawn with, constant from the first step on."""
+    stream: bool | None = None
+    """Decode the images while training, by workers, to the same result, instead of holding all of them decoded; for
+    folder:, tiny_imagenet:, parquet: and hf:. Default: where they would take a quarter of the machine's or the GPU's
+    memory."""
+    workers: int | None = None
+    """Decoding workers of each process; default: its share of the CPU cores, at most 8."""
     hflip: bool | None = None
     """Mirror half of the images; default: where the dataset's labels allow it."""
     bf16: bool = True
@@ -131,11 +152,16 @@ class TrainConfig(DataConfig):
         require(self.lr > 0, f"lr must be > 0, got {self.lr}.")
         for name in ("label_dropout", "ema_decay"):
             require(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1), got {getattr(self, name)}.")
-        for name in ("max_seconds", "grad_clip"):
+        pick(OPTIMIZERS, self.optimizer, "optimizer")
+        pick(TIMES, self.time_sampling, "time_sampling")
+        pick(WEIGHTINGS, self.weighting, "weighting")
+        require(0 <= self.anneal <= 1, f"anneal must be in [0, 1], got {self.anneal}.")
+        for name in ("max_seconds", "chunk_seconds", "grad_clip"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{name} must be > 0, got {value}.")
         for name in ("grid_every", "eval_every", "eval_ipc", "warmup"):
             require(getattr(self, name) >= 0, f"{name} must be >= 0, got {getattr(self, name)}.")
+        require(self.workers is None or self.workers >= 0, f"workers must be >= 0, got {self.workers}.")
         require(self.eval_images >= 2, f"eval_images must be >= 2, got {self.eval_images}.")
         require(self.eval_steps >= 1, f"eval_steps must be >= 1, got {self.eval_steps}.")
         require(0 <= self.val_fraction < 1, f"val_fraction must be in [0, 1), got {self.val_fraction}.")
@@ -144,88 +170,35 @@ class TrainConfig(DataConfig):
             "eval_ipc wants a validation split. Pass --val_fraction 0.1, or leave it out.",
         )
 
-
-@dataclass(frozen=True)
-class Batch:
-    """What a step learns from, or a process's part of it: images in [-1, 1], noise, times in [0, 1), labels."""
-
-    images: Tensor
-    noise: Tensor
-    time: Tensor
-    labels: Tensor
-
-
-class Batches:
-    """The global batch of any step, from the seed and the step's number.
-
-    Args:
-        data: the real images; moved to `device` as uint8, flipped and scaled there.
-        size: images per global batch. Each epoch is a permutation; its incomplete last batch is left out.
-        null_class: what dropped labels become.
-        flip, dropout: see `TrainConfig`.
-        seed: of every draw.
-        device: where the images live and the draws are made.
-    """
-
-    def __init__(
-        self,
-        data: ImageData,
-        size: int,
-        *,
-        null_class: int,
-        flip: bool,
-        dropout: float,
-        seed: int,
-        device: torch.device,
-    ) -> None:
-        self.images, self.labels = data.train_images.to(device), data.train_labels.to(device)
-        self.size, self.null_class, self.flip, self.dropout = size, null_class, flip, dropout
-        self.seed, self.device = seed, device
-        self._epoch, self._order = -1, None
-
-    def __call__(self, step: int) -> Batch:
-        """The global batch of one step."""
-        index = self._members(step)
-        generator = stream(self.seed, "batch", step, device=self.device)
-        uniform = torch.rand(3, self.size, generator=generator, device=self.device)
-        images = self.images[index].float().div_(127.5).sub_(1)
-        if self.flip:
-            images = torch.where(uniform[0].view(-1, 1, 1, 1) < 0.5, images.flip(3), images)
-        noise = torch.randn(images.shape, generator=generator, device=self.device)
-        return Batch(
-            images, noise, uniform[1], drop_labels(self.labels[index], self.null_class, uniform[2], self.dropout)
+    def training_data(self) -> ImageData | StreamedData:
+        """The data this config names, in memory or streamed."""
+        stream = self.stream
+        if stream is None:
+            stream = too_large(self.data, self.image_size, pick_device(self.device))
+        if not stream:
+            return self.load_data(self.seed, self.val_fraction)
+        return load_stream(
+            self.data,
+            image_size=self.image_size,
+            val_fraction=self.val_fraction,
+            limit_per_class=self.limit_per_class,
+            seed=self.seed,
+            workers=self.workers,
         )
-
-    def _members(self, step: int) -> Tensor:
-        """Which images: a slice of the epoch's permutation, or draws with replacement from a set below one batch."""
-        per_epoch = len(self.labels) // self.size
-        if per_epoch == 0:
-            generator = stream(self.seed, "members", step)
-            return torch.randint(len(self.labels), (self.size,), generator=generator).to(self.device)
-        epoch, position = divmod(step, per_epoch)
-        if epoch != self._epoch:
-            order = torch.randperm(len(self.labels), generator=stream(self.seed, "epoch", epoch))
-            self._epoch, self._order = epoch, order.to(self.device)
-        return self._order[position * self.size : (position + 1) * self.size]
 
 
 class Trainer:
     """One training, ready to step: network, optimiser, average of the weights, batches."""
 
-    def __init__(self, config: TrainConfig, data: ImageData) -> None:
+    def __init__(self, config: TrainConfig, data: ImageData | StreamedData) -> None:
         self.config, self.data = config, data
         model = make_model(config, data)
-        require(
-            os.environ.get("ACCELERATE_USE_FSDP", "false") != "true",
-            "FSDP is not supported: every process holds the whole network. Launch with distributed_type MULTI_GPU; "
-            "--checkpointing and --accumulate save memory.",
-        )
         kind = pick_device(config.device).type
         if kind == "cuda":
             local_device()  # refuses more processes than GPUs
         bf16 = config.bf16 and bf16_pays(kind)
         AcceleratorState._reset_state()  # an earlier training in this process may have had another precision
-        self.accelerator = Accelerator(cpu=kind == "cpu", mixed_precision="bf16" if bf16 else "no")
+        self.accelerator = make_accelerator(cpu=kind == "cpu", precision="bf16" if bf16 else "no")
         self.device, self.processes = self.accelerator.device, self.accelerator.num_processes
         self.rank = self.accelerator.process_index
         parts = self.processes * config.accumulate
@@ -237,13 +210,12 @@ class Trainer:
         self.model = model.to(self.device)
         if config.checkpointing:
             self.model.enable_gradient_checkpointing()
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=config.lr,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            fused=True,
+        self.optimizer = OPTIMIZERS[config.optimizer](
+            self.model, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
         )
+        if config.compile and can_compile(kind):
+            self.model.compile(dynamic=False)
+        self.network, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
         self.ema = EMAModel(
             self.model.parameters(),
             decay=config.ema_decay,
@@ -251,10 +223,8 @@ class Trainer:
             update_after_step=-1,
             foreach=True,
         )
-        if config.compile and can_compile(kind):
-            self.model.compile(dynamic=False)
-        self.network, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
         self.scores: dict[str, float] = {}
+        self.seconds = 0.0  # of training time, over all calls of the run
         self.batches = Batches(
             data,
             config.batch_size,
@@ -263,6 +233,7 @@ class Trainer:
             dropout=config.label_dropout,
             seed=config.seed,
             device=self.device,
+            rows=torch.arange(config.batch_size).view(config.accumulate, self.processes, -1)[:, self.rank].flatten(),
         )
 
     def summary(self) -> str:
@@ -272,6 +243,8 @@ class Trainer:
         return (
             f"U-ViT with {count / 1e6:.2f}M parameters on {self.processes} x {self.device.type}, "
             f"{self.accelerator.mixed_precision.replace('no', 'fp32')}, {share} images per process and pass"
+            + (", weights split by FSDP" if self.accelerator.is_fsdp2 else "")
+            + (f", {len(self.data.train_labels)} images {self.data.how}" if isinstance(self.data, StreamedData) else "")
         )
 
     def step(self, step: int) -> Tensor:
@@ -280,108 +253,128 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         for part, last in self._parts(self.batches(step)):
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.network):
-                noisy = add_noise(part.images, part.noise, part.time)
-                predicted = self.network(noisy, TIME_SCALE * part.time, part.labels)
-                loss = noise_loss(predicted, part.noise).mean() / self.config.accumulate
+                t = TIMES[self.config.time_sampling](part.time)
+                noisy = add_noise(part.images, part.noise, t)
+                with self.accelerator.autocast():
+                    predicted = self.network(noisy, TIME_SCALE * t, part.labels)
+                weight = WEIGHTINGS[self.config.weighting](t)
+                loss = (weight * noise_loss(predicted, part.noise)).mean() / self.config.accumulate
                 self.accelerator.backward(loss)
                 total += loss.detach()
         if self.config.grad_clip is not None:
             self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.grad_clip)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * min(1.0, step / self.config.warmup if self.config.warmup else 1.0)
+            group["lr"] = self.lr(step)
         self.optimizer.step()
         self.ema.step(self.model.parameters())
         return total
 
+    def lr(self, step: int) -> float:
+        """The learning rate of a step, which may depend on the time used up: see `recipe.rate`."""
+        config, limit = self.config, self.config.max_seconds
+        elapsed = self.seconds / limit if limit else 0.0
+        return config.lr * rate(step, config.steps, warmup=config.warmup, anneal=config.anneal, elapsed=elapsed)
+
     def _parts(self, batch: Batch) -> Iterator[tuple[Batch, bool]]:
-        """This process's slices of a global batch, and whether each is the last."""
-        count, rank = self.config.accumulate, self.rank
-        size = self.config.batch_size // (count * self.processes)
-        for i in range(count):
-            cut = slice((i * self.processes + rank) * size, (i * self.processes + rank + 1) * size)
-            yield Batch(*(getattr(batch, name)[cut] for name in ("images", "noise", "time", "labels"))), i == count - 1
+        """The passes that this process's rows of a global batch are dealt out to, and whether each is the last."""
+        count, names = self.config.accumulate, ("images", "noise", "time", "labels")
+        for i, parts in enumerate(zip(*(getattr(batch, name).chunk(count) for name in names), strict=True), 1):
+            yield Batch(*parts), i == count
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[UViT]:
-        """The network with the averaged weights in place of the trained ones, while the block lasts."""
+        """The network with the averaged weights, while the block lasts; on all processes together.
+
+        It is the trained network itself with its weights changed, or a whole copy where that one is split.
+        """
+        if self.accelerator.is_fsdp2:
+            yield whole(self.model, self.ema.shadow_params, self.device)
+            return
         self.ema.store(self.model.parameters())
         self.ema.copy_to(self.model.parameters())
         try:
             yield self.model
         finally:
             self.ema.restore(self.model.parameters())
+            self.model.train()
 
-    def save(self, folder: Path, step: int, grid: Path | None) -> None:
-        """Everything the next step depends on, and the model to sample from, with a picture of its samples."""
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "ema": self.ema.state_dict(),
-            "processes": self.processes,
-        }
-        torch.save(state, folder / STATE)
-        self.save_averaged(folder / "model", step, grid)
+    def save(self, run: Run | None, step: int, grid: Path | None) -> None:
+        """A checkpoint of everything the next step depends on, and the model to sample from, with a picture of its
+        samples; on all processes together, written by the one that has a run folder."""
+        parts = {"model": self.model, "optimizer": self.optimizer, "ema": self.ema}
+        state = {name: gathered(part.state_dict(), keep=run is not None) for name, part in parts.items()}
+        if run:
+            run.check(step, weights=float(sum(tensor.sum() for tensor in state["model"].values())))
+        with run.checkpoint(step) if run else contextlib.nullcontext() as folder:
+            if folder:
+                torch.save(state | {"processes": self.processes, "seconds": self.seconds}, folder / STATE)
+            with self.averaged() as model:
+                if folder:
+                    self.save_averaged(model, folder / "model", step, grid)
 
-    def save_averaged(self, folder: Path, step: int, grid: Path | None) -> None:
+    def save_averaged(self, model: UViT, folder: Path, step: int, grid: Path | None) -> None:
         """The averaged weights, with what the model is, when they were made and what they scored last."""
         data = self.data
         card = {"data": data.name, "fingerprint": data.fingerprint, "class_names": list(data.class_names)}
         card |= {"step": step, "train": to_dict(self.config), "metrics": self.scores}
-        with self.averaged() as model:
-            save_model(model, folder, card, grid)
+        save_model(model, folder, card, grid)
 
     def load(self, folder: Path) -> str:
         """Continue from what `save` wrote; returns what there is to say about it."""
         state = readers.load_tensors(folder / STATE)
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.ema.load_state_dict(state["ema"])
+        split = {key: split_like(state["model"][key], own) for key, own in self.model.state_dict().items()}
+        self.model.load_state_dict(split)
+        self.optimizer.load_state_dict(split_optimizer(state["optimizer"], self.optimizer))
+        average = zip(state["ema"]["shadow_params"], self.model.parameters(), strict=True)
+        self.ema.load_state_dict(state["ema"] | {"shadow_params": [split_like(*pair) for pair in average]})
         self.ema.to(self.device)
+        self.seconds = state["seconds"]
         self.scores = files.read_json(folder / "model" / CARD)["metrics"]
         before = state["processes"]
         if before == self.processes:
             return ""
         return f"; {before} process(es) before, {self.processes} now, the same global batch of {self.config.batch_size}"
 
-    def draw(self, numbers: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:
-        """Samples of the averaged weights by number, shared out to the processes: uint8 (N, C, H, W), int64 (N,)."""
+    def draw(self, model: UViT, numbers: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:
+        """Samples of a model by number, shared out to the processes: uint8 (N, C, H, W), int64 (N,)."""
         share = math.ceil(len(numbers) / self.processes)
         mine = [numbers[min(i, len(numbers) - 1)] for i in range(self.rank * share, (self.rank + 1) * share)]
-        with self.averaged() as model:
-            sampler = Sampler(model, steps=steps, seed=self.config.seed, device=self.device, bf16=self.config.bf16)
-            parts = [sampler.draw(mine[i : i + sampler.batch]) for i in range(0, share, sampler.batch)]
-        self.model.train()
+        sampler = Sampler(model, steps=steps, seed=self.config.seed, device=self.device, bf16=self.config.bf16)
+        parts = [sampler.draw(mine[i : i + sampler.batch]) for i in range(0, share, sampler.batch)]
         images = self.accelerator.gather(torch.cat(parts).to(self.device)).cpu()
         return images[: len(numbers)], sampler.labels(numbers)
 
     def picture(self, run: Run | None, step: int) -> Path | None:
         """Keep a grid of samples of the averaged weights, ten for each of the first ten classes."""
         classes = self.data.num_classes
-        images, labels = self.draw([i * classes + label for label in range(min(10, classes)) for i in range(10)], 20)
+        numbers = [i * classes + label for label in range(min(10, classes)) for i in range(10)]
+        with self.averaged() as model:
+            images, labels = self.draw(model, numbers, 20)
         return save_samples(run, images, labels, step) if run else None
 
     def validate(self, validator: Validator | None, run: Run | None, step: int) -> Path | None:
         """Score samples of the averaged weights, keep their picture, and the model if it is the best so far."""
         count = max(self.config.eval_images, self.config.eval_ipc * self.data.num_classes)
-        images, labels = self.draw(range(count), self.config.eval_steps)
-        if run is None:
-            return None
-        self.scores, grid = validator.measure(images, labels), save_samples(run, images, labels, step)
-        keep_best(run, self.scores, step, lambda folder: self.save_averaged(folder, step, grid))
+        with self.averaged() as model:
+            images, labels = self.draw(model, range(count), self.config.eval_steps)
+            if run is None:
+                return None
+            self.scores, grid = validator.measure(images, labels), save_samples(run, images, labels, step)
+            keep_best(run, self.scores, step, lambda folder: self.save_averaged(model, folder, step, grid))
         return grid
 
-    def mean(self, value: Tensor) -> float:
-        """The mean of every process's value."""
-        return float(self.accelerator.reduce(value, "mean"))
+    def mean(self, values: Sequence[Tensor]) -> list[float]:
+        """The mean of each over all processes."""
+        return self.accelerator.reduce(torch.stack(values), "mean").tolist()
 
-    def agree(self, flag: bool) -> bool:
-        """Whether any process says so; every process gets the same answer."""
+    def clock(self, seconds: float) -> float:
+        """The mean of every process's clock: one time for all, so that they anneal and stop together."""
         if self.processes == 1:
-            return flag
-        return bool(self.accelerator.reduce(torch.tensor(float(flag), device=self.device), "sum") > 0)
+            return seconds
+        return float(self.accelerator.reduce(torch.tensor(seconds, device=self.device), "mean"))
 
 
-def make_model(config: TrainConfig, data: ImageData) -> UViT:
+def make_model(config: TrainConfig, data: ImageData | StreamedData) -> UViT:
     """The fresh network a config asks for, its weights drawn from the run's seed.
 
     Raises:
@@ -398,7 +391,7 @@ def make_model(config: TrainConfig, data: ImageData) -> UViT:
         return UViT(**sizes, num_classes=data.num_classes)
 
 
-def initialised_from(place: Path, data: ImageData, seed: int) -> UViT:
+def initialised_from(place: Path, data: ImageData | StreamedData, seed: int) -> UViT:
     """The network whose weights are at `place`, fitted to the labels and size of `data`; says what was kept on stderr.
 
     Raises:
@@ -412,7 +405,7 @@ def initialised_from(place: Path, data: ImageData, seed: int) -> UViT:
         model, report = adapt(
             model.state_dict(), drop_labels=not known, generator=generator, num_heads=heads, **options
         )
-        print(f"{place}:\n{report}", file=sys.stderr)
+        note(f"{place}:\n{report}")
     else:
         model = load_official(place, generator=generator, **options)
     require(
@@ -429,7 +422,7 @@ def train(config: TrainConfig) -> None:
         InputError: whatever does not fit, before any work; a loss that is not finite.
     """
     # Whatever can be wrong is found before any work; only the first process has a run folder.
-    data = config.load_data(config.seed, config.val_fraction)
+    data = config.training_data()
     trainer = Trainer(config, data)
     first = trainer.accelerator.is_main_process
     validator = make_validator(config, data, trainer.device) if first and config.eval_every else None
@@ -441,28 +434,35 @@ def train(config: TrainConfig) -> None:
     say(run, f"{trainer.summary()}; {config.steps - start} steps to go")
     if validator and validator.note:
         say(run, validator.note)
+    if validator and isinstance(data, StreamedData):
+        say(run, f"scores compare with {len(validator.data.train_labels)} of the training images")
     bar = tqdm(desc="train", total=config.steps, initial=start, unit="step", disable=run is None)
-    began = time.perf_counter()
+    began, earlier, losses = time.perf_counter(), trainer.seconds, []
 
-    for step in range(start, config.steps):
+    for step in range(start, start if over(earlier, config.max_seconds) else config.steps):
         # One step, the same whatever the number of processes; stop in time, on all of them together.
-        loss, done = trainer.step(step), step + 1
-        seconds = time.perf_counter() - began
-        stop = trainer.agree(config.max_seconds is not None and seconds >= config.max_seconds) or done == config.steps
+        losses.append(trainer.step(step))
+        done = step + 1
+        seconds = trainer.clock(time.perf_counter() - began)
+        trainer.seconds = earlier + seconds
+        stop = done == config.steps or over(trainer.seconds, config.max_seconds)
+        pause = over(seconds, config.chunk_seconds)
         bar.update()
 
-        # Evaluate or picture, log, checkpoint.
+        # Stop at a loss that is not finite, before anything is kept of it; evaluate or picture, log, checkpoint.
         evaluate, picture = (due(done, every, stop) for every in (config.eval_every, config.grid_every))
+        log, save = due(done, config.log_every, stop) or evaluate, due(done, config.checkpoint_every, stop or pause)
+        if log or save or picture:
+            values, losses = trainer.mean(losses), []
+            check(run, done, values)
+            bar.set_postfix_str(f"loss {values[-1]:.4f}, {config.batch_size * (done - start) / seconds:.0f} img/s")
         grid = trainer.validate(validator, run, done) if evaluate else trainer.picture(run, done) if picture else None
-        if due(done, config.log_every, stop) or evaluate:
-            value, scores = trainer.mean(loss), trainer.scores if evaluate else {}
-            if run:
-                run.log(done, loss=value, lr=trainer.optimizer.param_groups[0]["lr"], **scores)
-            bar.set_postfix_str(f"loss {value:.4f}, {config.batch_size * (done - start) / seconds:.0f} img/s")
-        if run and due(done, config.checkpoint_every, stop):
-            with run.checkpoint(done) as folder:
-                trainer.save(folder, done, grid)
-        if stop:
+        if log and run:
+            scores = trainer.scores if evaluate else {}
+            run.log(done, loss=values[-1], lr=trainer.optimizer.param_groups[0]["lr"], **scores)
+        if save:
+            trainer.save(run, done, grid)
+        if stop or pause:
             break
 
     # The result is the last checkpoint's model.
@@ -472,21 +472,26 @@ def train(config: TrainConfig) -> None:
         finish(run)
 
 
+def over(seconds: float, limit: float | None) -> bool:
+    """Whether a time limit, if there is one, is reached."""
+    return limit is not None and seconds >= limit
+
+
 def due(done: int, every: int, stop: bool) -> bool:
     """Whether what happens every so many steps, and at the end, happens now; 0 steps: never."""
     return every > 0 and (done % every == 0 or stop)
 
 
-def open_run(config: TrainConfig, data: ImageData) -> Run:
+def open_run(config: TrainConfig, data: ImageData | StreamedData) -> Run:
     """The run folder, new or continued."""
     name = f"{data.name}-uvit-{config.preset}"
     return Run.open(config.out, name, config, resume=config.resume, tracker=config.tracker, keep=config.keep)
 
 
-def make_validator(config: TrainConfig, data: ImageData, device: torch.device) -> Validator:
-    """What scores the samples of a run; see `TrainConfig`."""
+def make_validator(config: TrainConfig, data: ImageData | StreamedData, device: torch.device) -> Validator:
+    """What scores the samples of a run, against a part of the images where they are streamed; see `TrainConfig`."""
     return Validator(
-        data,
+        data.sample(config.seed) if isinstance(data, StreamedData) else data,
         images=config.eval_images,
         ipc=config.eval_ipc,
         inception_weights=config.inception_weights,
@@ -507,6 +512,13 @@ def finish(run: Run) -> None:
     run.close()
 
 
+def check(run: Run | None, done: int, losses: Sequence[float]) -> None:
+    """Stop at the first of the last steps whose loss is not finite; see `Run.check`."""
+    for step, loss in enumerate(losses, done - len(losses) + 1):
+        if run:
+            run.check(step, loss=loss)
+
+
 def say(run: Run | None, text: str) -> None:
     """A line for people, from the first process."""
     if run:
@@ -515,7 +527,7 @@ def say(run: Run | None, text: str) -> None:
 
 def dry_run(config: TrainConfig) -> None:
     """Print the resolved config, and the memory and time to expect, measured on a few steps that are then lost."""
-    data = config.load_data(config.seed, config.val_fraction)
+    data = config.training_data()
     trainer, seconds = Trainer(config, data), []
     for step in range(4):
         started = time.perf_counter()

@@ -35,7 +35,7 @@ def save_model(model: UViT, folder: Path, card: Mapping[str, Any], grid: Path | 
 
 
 def load_model(folder: str | Path) -> tuple[UViT, dict[str, Any]]:
-    """Read a model folder, or the `model/` inside a run folder, in evaluation mode.
+    """Read a model folder in evaluation mode: also the `model/` in a run folder, or the `unet/` in a saved pipeline.
 
     Returns:
         The network, and its card with the weights' digest added as "weights".
@@ -44,10 +44,11 @@ def load_model(folder: str | Path) -> tuple[UViT, dict[str, Any]]:
         InputError: if there is no model, or its files are damaged or another architecture's.
     """
     folder = Path(folder)
-    folder = folder / "model" if (folder / "model").is_dir() else folder
+    folder = next((folder / inner for inner in ("model", "unet") if (folder / inner).is_dir()), folder)
     require(
         (folder / WEIGHTS).is_file() and (folder / "config.json").is_file(),
-        f"no model at {folder}. Expected config.json and {WEIGHTS}, as gendd train writes them under RUN/model.",
+        f"no model at {folder}. Expected config.json and {WEIGHTS}, as gendd train writes them under RUN/model (or a "
+        "saved pipeline has them under unet).",
     )
     name = files.read_json(folder / "config.json").get("_class_name")
     require(name == "UViT", f"{folder} holds a {name}, expected a UViT.")

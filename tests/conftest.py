@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from makers import write_image_folder
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -30,6 +31,16 @@ def digits():
     from core_dd.data import load_data
 
     return load_data("digits")
+
+
+@pytest.fixture
+def digit_files(digits, tmp_path):
+    """A folder of PNG files: six digits of each class, the same ones to train on and to test on."""
+    index = torch.cat([members[:6] for members in digits.class_indices()])
+    for split in ("train", "test"):
+        images, labels = digits.train_images[index, 0].numpy(), digits.train_labels[index].tolist()
+        write_image_folder(tmp_path / "digit_files" / split, images, labels)
+    return tmp_path / "digit_files"
 
 
 @pytest.fixture

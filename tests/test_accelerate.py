@@ -6,6 +6,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "configs" / "accelerate"
 PROCESSES = {"cpu": 1, "two_cpus": 2, "one_gpu": 1, "four_gpus": 4, "two_nodes_four_gpus": 8}
+PROCESSES |= {"fsdp_two_cpus": 2, "fsdp_four_gpus": 4}
 
 
 def test_accelerate__every_file_is_here():
@@ -20,3 +21,4 @@ def test_accelerate__reads(name):
     assert config.num_processes == PROCESSES[name]
     assert config.num_machines == (2 if name.startswith("two_nodes") else 1)
     assert config.use_cpu == ("cpu" in name) and config.mixed_precision == "no"
+    assert (config.distributed_type == "FSDP") == name.startswith("fsdp")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import fashion_folder, shared_data
-from makers import write_idx, write_image_folder, write_parquet
+from makers import png, write_idx, write_image_folder, write_parquet
 
 from core_dd import readers
 from core_dd.data import DATASETS, load_data
@@ -144,3 +144,44 @@ def test_real_data__is_recognised(name, spec, shape, train):
 def test_real_data__fashion_mnist_is_recognised():
     data = load_data(f"idx:{fashion_folder()}")
     assert data.name == "fashion_mnist" and data.hflip and data.class_names[9] == "Ankle boot"
+
+
+def tiny_imagenet(folder, images, names=("n01443537", "n01629819")):
+    """The layout Tiny-ImageNet is unpacked to; the unlabelled test images are white."""
+    for i, image in enumerate(images):
+        label = i % len(names)
+        train, val = folder / "train" / names[label] / "images", folder / "val" / "images"
+        for place in (train, val, folder / "test" / "images"):
+            place.mkdir(parents=True, exist_ok=True)
+        (train / f"{names[label]}_{i}.JPEG").write_bytes(png(image))
+        (val / f"val_{i}.JPEG").write_bytes(png(255 - image))
+        (folder / "test" / "images" / f"test_{i}.JPEG").write_bytes(png(np.full_like(image, 255)))
+    lines = [f"val_{i}.JPEG\t{names[i % len(names)]}\t0\t32\t44\t62" for i in reversed(range(len(images)))]
+    (folder / "val" / "val_annotations.txt").write_text("\n".join(lines) + "\n")
+    (folder / "wnids.txt").write_text("\n".join(names) + "\n")
+
+
+def test_tiny_imagenet__as_it_is_unpacked(tmp_path, generator):
+    images = torch.randint(0, 256, (6, 8, 8, 3), generator=generator, dtype=torch.uint8).numpy()
+    tiny_imagenet(tmp_path / "tiny-imagenet-200", images)
+    data = load_data("tiny_imagenet:tiny-imagenet-200")
+    assert data.name == "tiny_imagenet" and data.class_names == ("n01443537", "n01629819") and data.hflip
+    assert data.mean.tolist() == pytest.approx([0.485, 0.456, 0.406])
+    assert data.train_labels.tolist() == [0, 0, 0, 1, 1, 1] and data.test_labels.tolist() == [1, 0, 1, 0, 1, 0]
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+    assert torch.equal(data.train_images, pixels[[0, 2, 4, 1, 3, 5]])
+    assert torch.equal(data.test_images, 255 - pixels.flip(0))
+    same = load_data("folder:tiny-imagenet-200")
+    assert same.fingerprint == data.fingerprint and same.name == "tiny-imagenet-200"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("val_0.JPEG\tn09", "line 1 of .*: no class 'n09'"), ("lost.JPEG\tn01443537", "line 1 of .*: no image .*lost")],
+)
+def test_tiny_imagenet__wrong_annotations(tmp_path, generator, line, message):
+    images = torch.randint(0, 256, (4, 8, 8), generator=generator, dtype=torch.uint8).numpy()
+    tiny_imagenet(tmp_path / "set", images)
+    (tmp_path / "set" / "val" / "val_annotations.txt").write_text(line + "\n")
+    with pytest.raises(InputError, match=message):
+        load_data("tiny_imagenet:set")

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from gen_dd.diffusion import add_noise, alpha_sigma, drop_labels, half_log_snr, log_alpha, noise_loss, time_of
+from gen_dd.diffusion import add_noise, alpha_sigma, drop_labels, half_log_snr, log_alpha, min_snr, noise_loss, time_of
 
 
 def double(*values):
@@ -60,3 +60,11 @@ def test_noise_loss__closed_form():
     assert noise_loss(
         torch.zeros(2, 1, 2, 2), torch.tensor([1.0, 2.0]).view(2, 1, 1, 1).expand(2, 1, 2, 2)
     ).tolist() == [1, 4]
+
+
+def test_min_snr__equals_the_plain_ratio():
+    t = torch.linspace(0.01, 1, 100, dtype=torch.float64)
+    alpha, sigma = alpha_sigma(t)
+    expected = [min(snr, 5) / snr for snr in (alpha**2 / sigma**2).tolist()]
+    assert min_snr(t).tolist() == pytest.approx(expected, rel=1e-9)
+    assert min_snr(torch.tensor([0.0, 0.12, 0.14])).tolist() == [0, pytest.approx(0.84, abs=0.01), 1]

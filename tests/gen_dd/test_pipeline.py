@@ -8,7 +8,7 @@ from PIL import Image
 from core_dd.data import load_data
 from core_dd.errors import InputError
 from gen_dd.pipeline import UViTPipeline
-from gen_dd.sample import Sampler
+from gen_dd.sample import Sampler, sample
 from gen_dd.solvers import SOLVERS, guided
 from gen_dd.uvit import UViT
 from gen_dd.weights import load_model, save_model
@@ -102,6 +102,13 @@ def test_pipeline__saves_and_loads_again(pipeline, tmp_path):
     again = UViTPipeline.from_pretrained(tmp_path / "copy")
     draw = lambda p: p([1], num_inference_steps=3, generator=torch.Generator().manual_seed(0), output_type="pt").images  # noqa: E731
     assert torch.equal(draw(pipeline), draw(again))
+
+
+def test_pipeline__saved_is_a_model_for_the_sampler(pipeline, model, tmp_path):
+    pipeline.save_pretrained(tmp_path / "copy")
+    drawn = sample(tmp_path / "copy", num_per_class=1, steps=2, bf16=False)
+    assert torch.equal(drawn.images, sample(model, num_per_class=1, steps=2, bf16=False).images)
+    assert drawn.meta["data"] is None  # a pipeline's folder does not say what it was trained on
 
 
 def test_folder__is_still_what_the_sampler_reads(folder, model):

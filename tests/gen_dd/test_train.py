@@ -12,9 +12,9 @@ import torch
 
 from core_dd.data import load_data
 from core_dd.errors import InputError
-from core_dd.run import read_stats
+from core_dd.run import checkpoints, read_stats
 from gen_dd.sample import own_gpu
-from gen_dd.train import Batches, TrainConfig, Trainer, make_model, train
+from gen_dd.train import TrainConfig, Trainer, make_model, open_run, train
 from gen_dd.weights import load_model
 
 ROOT = Path(__file__).parent.parent.parent
@@ -124,12 +124,6 @@ def test_train__resumes_with_another_number_of_processes(whole, tmp_path):
         assert torch.allclose(a, b, atol=1e-4)
 
 
-def test_trainer__refuses_fsdp(digits, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(InputError, match="FSDP is not supported"):
-        Trainer(TrainConfig(**QUICK), digits)
-
-
 def test_own_gpu__one_for_each_process():
     assert own_gpu("1", 2) == "cuda:1" and own_gpu(None, 2) is None and own_gpu("1", 0) is None
     with pytest.raises(InputError, match="process 2 has no GPU: there are 2"):
@@ -164,24 +158,26 @@ def test_step__bf16_agrees_with_fp32(digits):
     assert torch.cosine_similarity(*gradients, dim=0) > 0.99
 
 
-def test_batches__an_epoch_shows_every_image_once():
-    data = load_data("digits", limit_per_class=8)
-    batches = Batches(data, 16, null_class=10, flip=False, dropout=0.0, seed=0, device=torch.device("cpu"))
-    shown = torch.cat([batches._members(step) for step in range(5)])
-    assert sorted(shown.tolist()) == list(range(80))
-    assert not torch.equal(batches._members(0), batches._members(5))
-
-
-def test_batches__images_are_in_range_and_flips_mirror(digits):
-    options = {"null_class": 10, "dropout": 0.5, "seed": 0, "device": torch.device("cpu")}
-    plain, flipped = (Batches(digits, 64, flip=flip, **options)(3) for flip in (False, True))
-    assert plain.images.min() == -1 and plain.images.max() == 1
-    mirrored = [
-        not torch.equal(a, b) and torch.equal(a, b.flip(-1)) for a, b in zip(plain.images, flipped.images, strict=True)
-    ]
-    assert 16 < sum(mirrored) < 48
-    assert 16 < (plain.labels == 10).sum() < 48
-    assert torch.equal(plain.noise, flipped.noise)
+def test_train__streamed_equals_in_memory(digit_files, tmp_path):
+    """Bit for bit, from a folder, over epochs, with evaluation and with another number of workers after a resume."""
+    options = QUICK | {
+        "data": f"folder:{digit_files}", "limit_per_class": 4, "val_fraction": 0.2, "eval_every": 6, "eval_images": 20,
+        "eval_steps": 2, "inception_weights": "none", "hflip": True,
+    }  # fmt: skip
+    train(TrainConfig(**options | {"out": str(tmp_path / "whole"), "stream": False}))
+    train(TrainConfig(**options | {"out": str(tmp_path / "run"), "stream": True, "workers": 2, "steps": 7}))
+    again = {"out": str(tmp_path / "run"), "stream": True, "workers": 0, "resume": True}
+    train(TrainConfig(**options | again))
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "scores compare with 40 of the training images" in log
+    assert "40 images streamed by 2 worker(s)" in log and "40 images streamed by 0 worker(s)" in log
+    streamed, whole = (
+        {line["step"]: line for line in read_stats(tmp_path / name / "stats.jsonl")} for name in ("run", "whole")
+    )
+    assert [streamed[step]["loss"] for step in range(1, 13)] == [whole[step]["loss"] for step in range(1, 13)]
+    assert all(streamed[step] == whole[step] and "classifier_frechet" in whole[step] for step in (6, 12))
+    ours, theirs = flat(state(tmp_path / "run")), flat(state(tmp_path / "whole"))
+    assert len(ours) == len(theirs) and all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
 def test_make_model__weights_come_from_the_seed(digits):
@@ -218,6 +214,32 @@ def test_init_from__other_channels(whole, digits):
 def test_train__stops_on_a_diverged_loss(tmp_path):
     with pytest.raises(InputError, match=r"loss is (nan|inf) at step \d+\. The last good .*step-00000[12]"):
         train(TrainConfig(**QUICK | {"steps": 2000, "lr": 1e30, "checkpoint_every": 1, "out": str(tmp_path / "run")}))
+
+
+def test_train__names_the_step_whose_loss_diverged_between_two_lines_of_the_log(tmp_path):
+    options = QUICK | {"steps": 100, "lr": 1e30, "checkpoint_every": 10, "log_every": 100, "out": str(tmp_path / "run")}
+    with pytest.raises(InputError, match=r"loss is (nan|inf) at step [2-9]\. The last good checkpoint is none yet"):
+        train(TrainConfig(**options))
+    assert not list((tmp_path / "run" / "checkpoints").glob("*"))
+
+
+def test_save__keeps_no_weights_that_are_not_finite(digits, tmp_path):
+    config = TrainConfig(**QUICK | {"out": str(tmp_path / "run")})
+    trainer, run = Trainer(config, digits), open_run(config, digits)
+    trainer.step(0)
+    trainer.save(run, 1, None)
+    with torch.no_grad():
+        trainer.model.pos_embed[0, 0, 0] = float("nan")
+    with pytest.raises(InputError, match=r"weights is nan at step 2\. The last good checkpoint is .*step-000001;"):
+        trainer.save(run, 2, None)
+    assert [step for step, _ in checkpoints(run.folder)] == [1]
+
+
+def test_train__two_processes_say_a_mistake_once(tmp_path):
+    two = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    process = launch(*two, out=tmp_path / "run", batch_size=7)
+    _, errors = process.communicate()
+    assert process.returncode != 0 and errors.count("error: batch_size 7 is not a multiple of 2 processes") == 1
 
 
 def test_train__max_seconds_stops_with_a_model(tmp_path):

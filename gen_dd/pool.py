@@ -1,0 +1,202 @@
+"""The folder that a sampling draws into: shards of images, an index of them, and a picture; stopped, it can go on."""
+
+import re
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core_dd import files, pictures
+from core_dd.distilled import SCHEMA, read_tensors, versions, write_tensors
+from core_dd.errors import require
+from gen_dd.budget import WRITE_S, Clock, Ranks
+from gen_dd.sampler import Sampler
+
+ROWS, COLUMNS = 10, 10
+"""Classes in the picture at most, and images of each."""
+
+
+class Pool:
+    """The folder that a run draws into: shards, an index of them after every batch, and a picture.
+
+    Keeps the clock's reserve at what will still have to be written when the last batch is drawn. The picture is made
+    once it can be full or the budget is mostly spent, so that what it takes does not stay a guess to the end.
+
+    Args:
+        out: the folder.
+        sampler, clock, ranks: of the run.
+        identity: what a resumed run must agree with.
+        meta: what `DistilledSet.meta` will be.
+    """
+
+    def __init__(self, out: Path, sampler: Sampler, clock: Clock, ranks: Ranks, identity: dict, meta: dict) -> None:
+        self.out, self.sampler, self.clock, self.ranks = out, sampler, clock, ranks
+        self.identity, self.meta = identity, meta
+        self.enough = COLUMNS * sampler.classes
+        self.pictured = not ranks.first
+        self.picture_s = self.expected_picture() if ranks.first else 0.0
+        self.writes = deque([WRITE_S], maxlen=5)
+        self.listed = None
+        self.keep()
+
+    def keep(self) -> None:
+        """Keep time for a shard and the index, for the index of the other processes' shards, and for the picture."""
+        self.clock.reserve = max(self.writes) * (1 if self.ranks.count == 1 else 1.5) + self.picture_s
+
+    def write(self, numbers: range, images: Tensor) -> None:
+        """One batch as a shard, and the index."""
+        tensors = {"images": images, "labels": self.sampler.labels(numbers)}
+        header = {"identity": self.identity, "seconds": self.clock.elapsed()}
+        write_tensors(self.out / shard_name(numbers.start, numbers.stop), tensors, header)
+        if self.ranks.first:
+            self.index()
+        self.writes.append(self.clock.book("write"))
+        self.keep()
+
+    def index(self, number: int | None = None) -> int:
+        """Write index.json, unless it is up to date: what `DistilledSet.load` reads and a resumed run must agree with.
+
+        Args:
+            number: the images per class that were wanted; noted where they are all there.
+
+        Returns:
+            How many images there are.
+        """
+        shards = [{"file": shard_name(*each), "images": each[1] - each[0]} for each in finished(self.out, resume=True)]
+        count = sum(shard["images"] for shard in shards)
+        ipc = number if number is not None and count == number * self.sampler.classes else None
+        if self.listed != (count, ipc):
+            meta = self.meta | {"ipc": ipc, "cost": {"seconds": round(self.clock.elapsed(), 3)}}
+            files.write_json(self.out / "index.json", {"meta": meta, "identity": self.identity, "shards": shards})
+            self.listed = count, ipc
+        return count
+
+    def picture(self) -> None:
+        """Write grid.png, once: the first images of the first classes, a class per row."""
+        if self.pictured:
+            return
+        shards = [shard for shard in finished(self.out, resume=True) if shard[0] < self.enough]
+        parts = [read_tensors(self.out / shard_name(*shard))[0] for shard in shards]
+        images, labels = (torch.cat([part[name] for part in parts]) for name in ("images", "labels"))
+        rows = range(min(ROWS, self.sampler.classes))
+        pictures.save_grid(self.out / "grid.png", images, labels, per_class=COLUMNS, classes=rows)
+        self.pictured, self.picture_s = True, 0.0
+        self.clock.book("picture")
+        self.keep()
+
+    def expected_picture(self) -> float:
+        """Seconds the picture may take, from one row of slightly noisy ramps, which compress as slowly as photos."""
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(COLUMNS, *self.sampler.shape, generator=generator)
+        row = (3 * noise + torch.linspace(10, 245, noise.shape[-1])).clamp(0, 255).to(torch.uint8)
+
+        def timed() -> float:
+            began = time.perf_counter()
+            pictures.png(pictures.grid(row, torch.zeros(COLUMNS, dtype=torch.int64)))
+            return time.perf_counter() - began
+
+        return 1.5 * min(timed(), timed()) * min(ROWS, self.sampler.classes)
+
+    def finish(self, before: int, number: int | None) -> str:
+        """Write the last index, and the picture if it is not there yet; say what was drawn and where every second went.
+
+        Raises:
+            InputError: if not even one batch was drawn.
+        """
+        clock = self.clock
+        require(
+            bool(finished(self.out, resume=True)),
+            f"the budget of {clock.budget or 0:g} s ended before the first batch did: this machine got slower than "
+            "measured. Nothing was written; sample again, or with a larger --budget.",
+        )
+        self.picture()
+        count = self.index(number)
+        clock.book("rest")
+        counts = torch.bincount(self.sampler.labels(range(count)), minlength=self.sampler.classes)
+        low, high = int(counts.min()), int(counts.max())
+        each = f"{low}" if low == high else f"{low} or {high}"
+        asked = f" of {number} asked for" if number is not None and low < number else ""
+        rate = (count - before) / max(clock.parts["sample"], 1e-9)
+        return (
+            f"{self.out}: {count} images, {each} per class{asked}, {self.sampler.steps} steps, batches of "
+            f"{self.sampler.batch}, {rate:.0f} images/s; {clock.summary()}"
+        )
+
+
+def shard_name(start: int, stop: int) -> str:
+    """The file of the images number `start` to `stop` (exclusive)."""
+    return f"images-{start:08d}-{stop:08d}.safetensors"
+
+
+def finished(out: Path, resume: bool) -> list[tuple[int, int]]:
+    """The number ranges whose shards are on the disk, in order.
+
+    Raises:
+        InputError: if the folder holds anything and `resume` is off.
+    """
+    require(
+        resume or not out.exists() or (out.is_dir() and not any(out.iterdir())),
+        f"{out} exists. Choose another --out, or continue it with --resume.",
+    )
+    names = (re.fullmatch(r"images-(\d+)-(\d+)\.safetensors", path.name) for path in out.glob("images-*"))
+    return sorted((int(name[1]), int(name[2])) for name in names if name)
+
+
+def gaps(done: Sequence[tuple[int, int]], total: int | None) -> list[tuple[int, int | None]]:
+    """The number ranges not drawn yet: holes between shards, then everything after the last one."""
+    free, low = [], 0
+    for start, stop in done:
+        if low < start:
+            free.append((low, start))
+        low = stop
+    return [*free, (low, total)] if total is None or low < total else free
+
+
+def resumed(out: Path, done: Sequence[tuple[int, int]], identity: dict[str, Any], clock: Clock) -> dict[str, Any]:
+    """Refuse a folder drawn by another model or other settings; count the seconds it took so far.
+
+    Returns:
+        The identity of what is there, its steps a number; the one given, where nothing is there.
+    """
+    index = out / "index.json"
+    if not index.exists() and not done:
+        return identity
+    if index.exists():
+        content = files.read_json(index)
+        there, seconds = content.get("identity", {}), content["meta"]["cost"]["seconds"]
+    else:  # killed between the first shard and its index
+        header = read_tensors(out / shard_name(*done[0]))[1]
+        there, seconds = header.get("identity", {}), header.get("seconds", 0.0)
+    for name, value in identity.items():
+        require(
+            there.get(name) == value or (name == "steps" and value == "auto"),
+            f"{out} was drawn with {name} {there.get(name)}, now it is {value}. Resume with the same, or choose "
+            "another --out.",
+        )
+    clock.resume(float(seconds))
+    return there
+
+
+def describe(
+    card: dict[str, Any], seed: int, config: dict[str, Any], seconds: float, ipc: int | None = None
+) -> dict[str, Any]:
+    """The metadata of a sampled set, from the model's card."""
+    return {
+        "schema": SCHEMA,
+        "data": card.get("data"),
+        "fingerprint": card.get("fingerprint"),
+        "class_names": card.get("class_names"),
+        "ipc": ipc,
+        "preprocess": None,
+        "factor": 1,
+        "lr": None,
+        "method": "uvit",
+        "config": config,
+        "seed": seed,
+        "cost": {"seconds": round(seconds, 3)},
+        "versions": versions(),
+    }

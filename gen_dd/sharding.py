@@ -1,0 +1,101 @@
+"""FSDP: weights, gradients, optimiser and averages split over the processes, as an accelerate config file asks for it.
+
+accelerate reads such a file on GPUs alone: on CPUs version 1.15 trains by DDP without a word, which is mended here.
+Whatever leaves the processes, a checkpoint or a model to sample from, is whole: see `gathered`.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from diffusers import ModelMixin
+from torch import Tensor
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from core_dd.errors import require
+
+UNSUPPORTED = {
+    "FSDP_OFFLOAD_PARAMS": "fsdp_offload_params",
+    "FSDP_ACTIVATION_CHECKPOINTING": "fsdp_activation_checkpointing",
+}
+
+
+def asked() -> bool:
+    """Whether the launcher's config file says FSDP."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def make_accelerator(*, cpu: bool, precision: str) -> Accelerator:
+    """accelerate's accelerator, with FSDP where the launcher's config file asks for it, on CPUs too.
+
+    Args:
+        cpu: compute there.
+        precision: "no" or "bf16", by autocast: the weights stay in fp32, and so does what the processes exchange.
+
+    Raises:
+        InputError: for FSDP 1, or its offloading or checkpointing.
+    """
+    if not asked():
+        return Accelerator(cpu=cpu, mixed_precision=precision)
+    version = os.environ.get("FSDP_VERSION", "1")
+    require(version == "2", f"fsdp_version is {version} in the accelerate config, only 2 is supported.")
+    for name, option in UNSUPPORTED.items():
+        require(
+            os.environ.get(name, "false").lower() != "true",
+            f"{option} is not supported. Set it to false in the accelerate config; --checkpointing saves memory too.",
+        )
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        auto_wrap_policy="transformer_based_wrap",
+        transformer_cls_names_to_wrap=["Block"],
+        mixed_precision_policy=MixedPrecisionPolicy(),  # accelerate's own would round the times to bf16
+        cpu_ram_efficient_loading=False,  # every process draws the same first weights
+    )
+    accelerator = Accelerator(cpu=cpu, mixed_precision=precision, fsdp_plugin=plugin)
+    if accelerator.distributed_type == DistributedType.MULTI_CPU:
+        PartialState().distributed_type = accelerator.state.distributed_type = DistributedType.FSDP
+        accelerator.state.fsdp_plugin = plugin
+    return accelerator
+
+
+def gathered(value: Any, keep: bool = True) -> Any:
+    """A nested state with every split tensor whole, in the CPU's memory; all processes must ask for it together.
+
+    Without `keep` the whole tensors are empty ones: this process only helps another to get them.
+    """
+    if isinstance(value, DTensor):
+        full = value.detach().full_tensor()
+        return full.cpu() if keep else full.new_empty(0)
+    if isinstance(value, dict):
+        return {key: gathered(item, keep) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(gathered(item, keep) for item in value)
+    return value
+
+
+def split_like(value: Tensor, parameter: Tensor) -> Tensor:
+    """This process's part of a whole tensor that is laid out as a parameter is; `value` itself where that is whole."""
+    if not isinstance(parameter, DTensor) or value.shape != parameter.shape:
+        return value
+    value = value.to(parameter.device)
+    return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
+
+
+def split_optimizer(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """An optimiser's whole state, as `gathered` makes it, for the parameters that this one has."""
+    owners = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parts = {i: {k: split_like(v, owners[i]) for k, v in moments.items()} for i, moments in state["state"].items()}
+    return state | {"state": parts}
+
+
+def whole(model: ModelMixin, parameters: Sequence[Tensor], device: torch.device) -> ModelMixin:
+    """A copy of a network that is not split, with other values of its parameters; all processes together."""
+    with torch.device("meta"):
+        copy = type(model).from_config(model.config)
+    names = [name for name, _ in copy.named_parameters()]
+    copy.load_state_dict(dict(zip(names, gathered(list(parameters)), strict=True)), assign=True)
+    return copy.to(device).eval()

@@ -1,0 +1,184 @@
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from scipy import stats
+
+from core_dd.run import read_stats
+from gen_dd.diffusion import add_noise, min_snr
+from gen_dd.recipe import OPTIMIZERS, logit_normal, rate
+from gen_dd.train import TrainConfig, Trainer, train
+from gen_dd.uvit import UViT
+
+ROOT = Path(__file__).parents[2]
+FAST = {
+    "optimizer": "muon", "anneal": 0.5, "time_sampling": "logit_normal", "weighting": "min_snr",
+    "steps": 8, "batch_size": 8, "warmup": 2,
+    "lr": 3e-3, "ema_decay": 0.9, "log_every": 1, "checkpoint_every": 4, "grid_every": 0, "tracker": "none",
+    "device": "cpu", "limit_per_class": 8, "bf16": False, "compile": False,
+}  # fmt: skip
+
+
+def tiny():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return UViT(image_size=8, patch_size=4, in_channels=1, hidden_size=16, depth=2, num_heads=2, num_classes=3)
+
+
+def with_gradients(model, seed):
+    """The same drawn gradient for every parameter, so that nothing else is measured."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def orthogonal(matrix):
+    """Muon's polynomial (Jordan 2024), plainly: five rounds of a x + b x x'x + c x x'x x'x in float64."""
+    x = matrix.double() / matrix.double().norm()
+    for _ in range(5):
+        x = 3.4445 * x - 4.7750 * x @ x.T @ x + 2.0315 * x @ x.T @ x @ x.T @ x
+    return x
+
+
+def flat(value):
+    """Every tensor in a nested state, in order."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else []
+    return [tensor for item in items for tensor in flat(item)]
+
+
+def state(folder):
+    return torch.load(folder / "checkpoints" / "last" / "state.pt", weights_only=True)
+
+
+def test_rate__up_constant_and_down():
+    course = [rate(step, 10, warmup=2, anneal=0.4) for step in range(10)]
+    assert course == pytest.approx([0, 0.5, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25])
+
+
+def test_rate__without_options_is_the_official_one():
+    assert [rate(step, 10) for step in range(10)] == [1] * 10
+    assert [rate(step, 10, warmup=4) for step in range(6)] == [0, 0.25, 0.5, 0.75, 1, 1]
+
+
+def test_rate__whichever_ends_first_anneals():
+    assert rate(10, 1000, anneal=0.5, elapsed=0.9) == pytest.approx(0.2)
+    assert rate(900, 1000, anneal=0.5, elapsed=0.1) == pytest.approx(0.2)
+    assert rate(10, 1000, anneal=0.5, elapsed=1.5) == 0
+
+
+def test_logit_normal__is_the_inverse_distribution_of_scipy():
+    u = torch.linspace(0, 0.999, 1000, dtype=torch.float64)
+    expected = 1 / (1 + torch.exp(-torch.from_numpy(stats.norm.ppf(u.numpy(), -1, 1))))
+    assert torch.allclose(logit_normal(u), expected, atol=1e-12)
+    assert logit_normal(torch.rand(2, 3)).shape == (2, 3)
+    assert logit_normal(torch.zeros(1)) >= 0 and logit_normal(torch.ones(1) - 2**-24) < 1
+
+
+def test_muon__turns_the_blocks_matrices_like_the_plain_polynomial():
+    """The library's rounds are in bf16, 8 bits each: the move agrees to 2 % of its length."""
+    model = with_gradients(tiny(), 0)
+    before, lr, decay = copy.deepcopy(model), 0.01, 0.1
+    OPTIMIZERS["muon"](model, lr=lr, betas=(0.9, 0.99), weight_decay=decay).step()
+    matrices = {name: p for name, p in before.named_parameters() if "block" in name and p.ndim == 2}
+    assert len(matrices) == 3 * 4 + 1
+    for name, old in matrices.items():
+        momentum = 0.05 * model.get_parameter(name).grad
+        looked_ahead = 0.05 * model.get_parameter(name).grad + 0.95 * momentum
+        move = 0.2 * max(old.shape) ** 0.5 * orthogonal(looked_ahead)
+        expected = old - lr * decay * old - lr * move
+        assert (model.get_parameter(name) - expected).norm() < 0.02 * lr * move.norm(), name
+
+
+def test_muon__leaves_the_rest_to_adamw():
+    model, other = with_gradients(tiny(), 0), with_gradients(tiny(), 0)
+    OPTIMIZERS["muon"](model, lr=0.01, betas=(0.9, 0.99), weight_decay=0.1).step()
+    OPTIMIZERS["adamw"](other, lr=0.01, betas=(0.9, 0.99), weight_decay=0.1).step()
+    for (name, a), b in zip(model.named_parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b) != ("block" in name and a.ndim == 2), name
+
+
+def test_joined__goes_on_from_its_state():
+    model = tiny()
+    optimizer = OPTIMIZERS["muon"](model, lr=0.01, betas=(0.9, 0.99), weight_decay=0.1)
+    for seed in range(2):
+        with_gradients(model, seed)
+        optimizer.step()
+    saved, twin = copy.deepcopy(optimizer.state_dict()), copy.deepcopy(model)
+    numbers = [i for group in saved["param_groups"] for i in group["params"]]
+    assert numbers == list(range(len(list(model.parameters())))) and set(saved["state"]) == set(numbers)
+    other = OPTIMIZERS["muon"](twin, lr=0.5, betas=(0.5, 0.5), weight_decay=0.0)
+    other.load_state_dict(saved)
+    for net, each in ((model, optimizer), (twin, other)):
+        with_gradients(net, 3)
+        each.step()
+        each.zero_grad()
+    assert all(torch.equal(a, b) and b.grad is None for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+
+
+def test_step__learns_from_the_times_and_weights_asked_for(digits):
+    trainer = Trainer(TrainConfig(**FAST), digits)
+    batch, model = trainer.batches(0), copy.deepcopy(trainer.model)
+    t = logit_normal(batch.time)
+    predicted = model(add_noise(batch.images, batch.noise, t), 999 * t, batch.labels)
+    errors = (predicted - batch.noise).square().mean((1, 2, 3))
+    assert trainer.step(0).item() == pytest.approx((errors * min_snr(t)).mean().item(), rel=1e-5)
+
+
+def test_train__in_chunks_equals_the_uninterrupted_run(tmp_path):
+    """A chunk that is over at once: every call takes one step, saves and stops."""
+    train(TrainConfig(**FAST, out=str(tmp_path / "whole")))
+    options = FAST | {"chunk_seconds": 1e-9, "out": str(tmp_path / "run")}
+    for call in range(8):
+        train(TrainConfig(**options, resume=call > 0))
+    lines = read_stats(tmp_path / "whole" / "stats.jsonl")
+    assert read_stats(tmp_path / "run" / "stats.jsonl") == lines
+    assert [line["lr"] for line in lines] == pytest.approx([3e-3 * x for x in (0, 0.5, 1, 1, 1, 0.75, 0.5, 0.25)])
+    ours, theirs = flat(state(tmp_path / "run")), flat(state(tmp_path / "whole"))
+    assert len(ours) == len(theirs) and all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_train__anneals_by_the_clock_and_counts_it_over_calls(tmp_path):
+    options = FAST | {"steps": 10**6, "max_seconds": 1.5, "anneal": 1.0, "warmup": 0, "out": str(tmp_path / "run")}
+    options |= {"checkpoint_every": 10**6}
+    train(TrainConfig(**options, chunk_seconds=0.5))
+    middle, used = read_stats(tmp_path / "run" / "stats.jsonl"), state(tmp_path / "run")["seconds"]
+    assert 0.5 <= used < 1.5 and middle[-1]["lr"] == pytest.approx(3e-3 * (1 - 0.5 / 1.5), rel=0.2)
+    train(TrainConfig(**options, resume=True))
+    lines, used = read_stats(tmp_path / "run" / "stats.jsonl"), state(tmp_path / "run")["seconds"]
+    course = [line["lr"] for line in lines]
+    assert lines[: len(middle)] == middle and used >= 1.5
+    assert course == sorted(course, reverse=True) and course[-1] < 0.2 * 3e-3
+    train(TrainConfig(**options, resume=True))
+    assert read_stats(tmp_path / "run" / "stats.jsonl") == lines
+
+
+def test_muon__split_by_fsdp_equals_one_process(tmp_path):
+    """Also when one process goes on from what two have saved. Muon rounds to bf16, which moves the losses by 1e-4."""
+    options = FAST | {"steps": 3, "log_every": 1}
+    words = [
+        f"--{'' if value else 'no_'}{name}" if isinstance(value, bool) else f"--{name}={value}"
+        for name, value in (options | {"out": tmp_path / "run"}).items()
+    ]
+    launch = [
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        ROOT / "configs" / "accelerate" / "fsdp_two_cpus.yaml",
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *launch, ROOT / "scripts" / "train_uvit.py", *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "weights split by FSDP" in (tmp_path / "run" / "log.txt").read_text()
+    train(TrainConfig(**options | {"steps": 5, "out": str(tmp_path / "run")}, resume=True))
+    train(TrainConfig(**options | {"steps": 3, "out": str(tmp_path / "one")}))
+    train(TrainConfig(**options | {"steps": 5, "out": str(tmp_path / "one")}, resume=True))
+    losses = [[line["loss"] for line in read_stats(tmp_path / name / "stats.jsonl")] for name in ("run", "one")]
+    assert len(losses[0]) == 5 and losses[0] == pytest.approx(losses[1], rel=1e-3)
