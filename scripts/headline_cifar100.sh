@@ -2,30 +2,36 @@
 # The headline run: train a U-ViT from scratch on CIFAR-100, sample under a scaled budget, select, judge, keep the record.
 #
 # Made for a GPU that is lent in chunks: every call trains for CHUNK seconds at most, CHUNKS calls in all, each going on
-# where the last stopped; the call after the last chunk samples and judges. Nothing finished is done again.
+# where the last stopped; the call after the last chunk samples and judges. Nothing finished is done again, and what was
+# killed goes on.
 #
 #   scripts/headline_cifar100.sh            one chunk, or what follows the last one
 #   ALL=1 scripts/headline_cifar100.sh      everything at once
 #
-# At the scale of a CPU, on Fashion-MNIST:
-#   ALL=1 NAME=fashion_mnist_headline DATA=idx:/usr/share/datasets/fashion-mnist CONFIG=configs/gen/fashion_mnist.yaml \
-#     CHUNK=300 CHUNKS=2 BUDGET=60s EVALUATIONS=20 POOL_STEPS=500 scripts/headline_cifar100.sh
+# At the scale of one CPU core, on Fashion-MNIST, in a quarter of an hour:
+#   ALL=1 NAME=fashion_mnist_headline DATA=idx:/usr/share/datasets/fashion-mnist \
+#     CONFIG=configs/gen/fashion_mnist_cpu.yaml CHUNK=240 CHUNKS=2 BUDGET=60s EVALUATIONS=20 SELECTORS=random IPC_STEPS=50 \
+#     POOL_STEPS=60 RUNS=2 scripts/headline_cifar100.sh
+#
+# It leaves in results/NAME: scores, the report with pictures and curves, the training's stats.jsonl and config.yaml, and
+# the weights in fp16, in files under 16 MiB that UViT.from_pretrained reads as they are.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 NAME=${NAME:-cifar100_headline}
 DATA=${DATA:-parquet:../shared/data/cifar100}
 CONFIG=${CONFIG:-configs/gen/cifar100_fast.yaml}
 CHUNK=${CHUNK:-510} CHUNKS=${CHUNKS:-3}     # seconds of training per call, and calls
 BUDGET=${BUDGET:-120s}                      # of sampling; the challenge allows 10 minutes
 EVALUATIONS=${EVALUATIONS:-25}              # network evaluations per image
+SELECTORS=${SELECTORS:-random herding}      # how ipc 10 is chosen from the pool
+IPC_STEPS=${IPC_STEPS:-}                    # of each classifier at ipc 10; empty: the whole challenge protocol
 POOL_STEPS=${POOL_STEPS:-4000}              # of each classifier on the whole pool: the challenge protocol, cut to this
+RUNS=${RUNS:-}                              # classifiers per score; empty: the challenge's 3
 WORK=${WORK:-runs/$NAME} OUT=results/$NAME
-export PATH="$PWD/.venv/bin:$PATH"
 
-once() {  # once FILE COMMAND...: run it unless FILE is there
-    local file=$1
-    shift
-    [ -e "$file" ] || { echo "\$ $*"; "$@"; }
+judge() {  # judge FOLDER NAME STEPS: score a set by the challenge protocol, cut to STEPS where given
+    once "$1/scores.json" gendd evaluate --data "$DATA" --protocol challenge ${3:+--steps "$3"} ${RUNS:+--runs "$RUNS"} \
+        --set "$1" --name "$2${3:+; challenge cut to $3 steps}"
 }
 
 # Train, a chunk per call.
@@ -33,40 +39,36 @@ mkdir -p "$WORK"
 for chunk in $(seq "$CHUNKS"); do
     [ -e "$WORK/chunk-$chunk" ] && continue
     echo "chunk $chunk of $CHUNKS"
-    gendd train --config "$CONFIG" --data "$DATA" --max_seconds "$CHUNK" --out "$WORK/train" \
-        $([ -e "$WORK/train/config.yaml" ] && echo --resume)
+    gendd train --config "$CONFIG" --data "$DATA" --max_seconds $((CHUNK * CHUNKS)) --chunk_seconds "$CHUNK" \
+        --out "$WORK/train" $(resume "$WORK/train/config.yaml")
     touch "$WORK/chunk-$chunk"
     [ -n "${ALL:-}" ] || exit 0
 done
 
-# Sample inside the budget, select ipc 10.
-once "$WORK/pool/grid.png" gendd sample --model "$WORK/train" --budget "$BUDGET" --steps "$EVALUATIONS" --out "$WORK/pool"
-for selector in random herding; do
+# Sample inside the budget, select ipc 10, judge.
+once "$WORK/pool/grid.png" gendd sample --model "$WORK/train" --budget "$BUDGET" --steps "$EVALUATIONS" \
+    --out "$WORK/pool" $(resume "$WORK/pool/index.json")
+for selector in $SELECTORS; do
     once "$WORK/$selector/distilled.safetensors" gendd select --data "$DATA" --pool "$WORK/pool" --selector "$selector" \
         --ipc 10 --out "$WORK/$selector/distilled.safetensors"
-    once "$WORK/$selector/scores.json" gendd evaluate --data "$DATA" --protocol challenge --set "$WORK/$selector" \
-        --name "generated, $selector ipc 10"
+    judge "$WORK/$selector" "generated, $selector ipc 10" "$IPC_STEPS"
 done
-once "$WORK/pool/scores.json" gendd evaluate --data "$DATA" --protocol challenge --steps "$POOL_STEPS" --set "$WORK/pool" \
-    --name "generated pool, $BUDGET; challenge protocol cut to $POOL_STEPS steps"
+judge "$WORK/pool" "generated pool, $BUDGET" "$POOL_STEPS"
 
-# Keep scores, pictures, curves, and the weights in fp16, in files under 16 MiB (cat them together again).
+# Keep scores, pictures, curves, and the weights.
 rm -rf "$OUT"
-mkdir -p "$OUT/model"
-for set in random herding pool; do cp "$WORK/$set/scores.json" "$OUT/$set.json"; done
+mkdir -p "$OUT"
+for set in $SELECTORS pool; do cp "$WORK/$set/scores.json" "$OUT/$set.json"; done
 cp "$WORK/pool/grid.png" "$WORK/train/stats.jsonl" "$WORK/train/config.yaml" "$OUT"
 python - "$WORK/train/model" "$OUT/model" <<'PYTHON'
 import shutil
 import sys
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from gen_dd import UViT
 
 source, target = map(Path, sys.argv[1:])
-shutil.copy(source / "config.json", target)
-weights = load_file(next(source.rglob("*.safetensors")))
-save_file({name: tensor.half() for name, tensor in weights.items()}, target / "fp16.safetensors")
+shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.safetensors"))
+UViT.from_pretrained(source).half().save_pretrained(target, max_shard_size="15MB")
 PYTHON
-split --bytes 15M --numeric-suffixes "$OUT/model/fp16.safetensors" "$OUT/model/fp16.safetensors.part-"
-rm "$OUT/model/fp16.safetensors"
 gendd report "$WORK" --runs "$WORK/train" --title "$NAME" --out "$OUT/report"

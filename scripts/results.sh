@@ -9,21 +9,14 @@
 set -euo pipefail
 NAME=${1:?usage: scripts/results.sh NAME DATA, e.g. fashion_mnist idx:/usr/share/datasets/fashion-mnist}
 DATA=${2:?usage: scripts/results.sh NAME DATA, e.g. fashion_mnist idx:/usr/share/datasets/fashion-mnist}
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 IPCS=${IPCS:-1 10}
 SETS=${SETS:-random dm}
 ITERATIONS=${ITERATIONS:-200}
 PROTOCOL=${PROTOCOL:-dm}
 WORK=${WORK:-runs/$NAME}
 OUT=results/$NAME
-export PATH="$PWD/.venv/bin:$PATH"
 judge=(gendd evaluate --data "$DATA" --protocol "$PROTOCOL" ${EPOCHS:+--epochs "$EPOCHS"} ${RUNS:+--runs "$RUNS"})
-
-once() {  # once FILE COMMAND...: run it unless FILE is there
-    local file=$1
-    shift
-    [ -e "$file" ] || { echo "\$ $*"; "$@"; }
-}
 
 mkdir -p "$OUT"
 for ipc in $IPCS; do
@@ -31,7 +24,7 @@ for ipc in $IPCS; do
         folder=$WORK/$set-ipc$ipc
         if [ -e "matching_dd/methods/$set.py" ]; then
             once "$folder/distilled.safetensors" gendd distill --data "$DATA" --method "$set" --ipc "$ipc" \
-                --iterations "$ITERATIONS" --checkpoint_every 50 --out "$folder" $([ -e "$folder/config.yaml" ] && echo --resume)
+                --iterations "$ITERATIONS" --checkpoint_every 50 --out "$folder" $(resume "$folder/config.yaml")
             once "$folder/scores.json" "${judge[@]}" --set "$folder" --name "$set ipc $ipc, $ITERATIONS iterations" --smoke
         else
             once "$folder/distilled.safetensors" gendd coreset --data "$DATA" --name "$set" --ipc "$ipc" \

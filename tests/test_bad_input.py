@@ -178,11 +178,15 @@ def foreign_factor(dset: DistilledSet) -> None:
     dset.meta["factor"] = 7
 
 
+def foreign_decode(dset: DistilledSet) -> None:
+    dset.meta |= {"factor": 2, "decode": "mulit"}
+
+
 CORESET = "coreset --ipc 1 --out out.safetensors --data "
 DISTILL = "distill --method dm --iterations 2 --out out --tracker none "
 M3D, DATADAM = (DISTILL.replace("dm", method) for method in ("m3d", "datadam"))
 DC, IDC = (DISTILL.replace("dm", method) for method in ("dc", "idc --init real"))
-MTT = DISTILL.replace("dm", "mtt --network convnet1")
+MTT, EAD = (DISTILL.replace("dm", f"{method} --network convnet1") for method in ("mtt", "ead"))
 EXPERTS = "experts --data digits --out out --tracker none --device cpu "
 EVALUATE = "evaluate --data digits --protocol quick --out out.json --set "
 
@@ -225,6 +229,12 @@ CASES = {
     "ipc above the smallest class": Case(
         "coreset --data digits --ipc 141 --out out.safetensors", "has 140 training images, ipc is 141"
     ),
+    "ipc too large for k_center": Case(
+        "coreset --data digits --name k_center --ipc 141 --out out.safetensors", "has 140 training images, ipc is 141"
+    ),
+    "ipc too large for herding": Case(
+        "coreset --data digits --name herding --ipc 141 --out out.safetensors", "has 140 training images, ipc is 141"
+    ),
     "ipc zero": Case("coreset --ipc 0 --out out.safetensors", "ipc must be >= 1, got 0"),
     "coreset exists": Case(CORESET + "digits", "out.safetensors exists", lambda f: (f / "out.safetensors").touch()),
     "unknown coreset": Case(CORESET + "digits --name randm", "did you mean 'random'?"),
@@ -244,6 +254,11 @@ CASES = {
     "distil unknown space": Case(DISTILL + "--space pixel", "did you mean 'pixels'?"),
     "distil factor zero": Case(DISTILL + "--factor 0", "factor must be >= 1, got 0"),
     "distil factor that does not fit": Case(DISTILL + "--factor 5", "factor 5 does not fit images of 8x8"),
+    "distil unknown decode": Case(DISTILL + "--decode mulit", "unknown decode 'mulit'; did you mean 'multi'?"),
+    "distil decode bound without a bound": Case(DISTILL + "--decode bound", "decode bound needs max_syn >= ipc 10"),
+    "distil multi factor that does not fit": Case(
+        DISTILL + "--decode multi --factor 8", "factor 5 does not fit images of 8x8"
+    ),
     "distil max_syn zero": Case(DISTILL + "--max_syn 0", "max_syn must be >= 1, got 0"),
     "distil ipc too large for k_center": Case(DISTILL + "--init k_center --ipc 141", "ipc is 141"),
     "distil ipc too large for mix": Case(
@@ -291,6 +306,18 @@ CASES = {
     "mtt no steps": Case(MTT + "--syn_steps 0", "syn_steps must be >= 1, got 0"),
     "mtt batches by class": Case(MTT + "--max_syn 3", "set batch_syn, not max_syn"),
     "ead no experts": Case(DISTILL + "--method ead", "give the folder of recorded experts"),
+    "ead missing experts": Case(EAD + "--experts nowhere", "no experts at nowhere: there is no index.json"),
+    "ead experts of other data": Case(
+        EAD + "--experts set", "set holds experts of mnist", experts(data="mnist", fingerprint="ea358c2091367acc")
+    ),
+    "ead experts of another network": Case(
+        EAD + "--experts set", "network convnet2, but the distillation has convnet1", experts(network="convnet2")
+    ),
+    "ead experts of another space": Case(
+        EAD + "--experts set", "preprocess zca, but the distillation has mean_std", experts(preprocess="zca")
+    ),
+    "ead experts too short": Case(EAD + "--experts set", "at most the 3 epochs of the", experts(epochs=3)),
+    "ead no epochs": Case(EAD + "--max_epoch 0", "max_epoch must be >= 1, got 0"),
     "ead unknown coefficient": Case(DISTILL + "--method ead --coefficient won", "did you mean 'one'?"),
     "ead probe above the batch": Case(DISTILL + "--method ead --batch_probe 99", "batch_probe must be from 1 to"),
     "experts none": Case(EXPERTS + "--experts 0", "experts must be >= 1, got 0"),
@@ -351,11 +378,42 @@ CASES = {
         EVALUATE + "set.safetensors", "out.json exists", lambda f: (distilled()(f), (f / "out.json").touch())
     ),
     "runs zero": Case(EVALUATE + "set.safetensors --runs 0", "runs must be >= 1, got 0", distilled()),
+    "best of test where the authors report their last": Case(
+        EVALUATE.replace("quick", "dm --best_of_test") + "set.safetensors", "leave out best_of_test", distilled()
+    ),
+    "best of test of a set without checkpoints": Case(
+        EVALUATE.replace("quick", "idm --best_of_test") + "set.safetensors", "has none but the set itself", distilled()
+    ),
+    "set of an unknown decode": Case(
+        EVALUATE + "set.safetensors", "unknown decode 'mulit'; did you mean 'multi'?", distilled(foreign_decode)
+    ),
     "report without scores": Case("report nowhere/scores.json --out out", "nowhere/scores.json"),
     "train steps zero": Case(TRAIN + "--steps 0", "steps must be >= 1, got 0"),
     "train batch zero": Case(TRAIN + "--batch_size 0", "batch_size must be >= 1, got 0"),
     "train unknown preset": Case(TRAIN + "--preset tny", "unknown preset 'tny'; did you mean 'tiny'?"),
     "train patch that does not tile": Case(TRAIN + "--patch_size 3", "image_size 8 is not a multiple of patch_size 3"),
+    "train streaming of what is no folder": Case(
+        TRAIN + "--stream True", "'digits' cannot be streamed. Only folder:PATH, "
+    ),
+    "train streaming of another format": Case(
+        TRAIN + "--stream True --data idx:set", "unknown format that can be streamed 'idx'", idx()
+    ),
+    "train streaming of nothing": Case(TRAIN + "--stream True --data folder:nowhere", "no folder at nowhere"),
+    "train streaming of a truncated image": Case(
+        TRAIN + "--stream True --workers 1 --data folder:set",
+        "cannot decode set/",
+        image_folder(IMAGES, LABELS, cut("*.png", 50)),
+    ),
+    "train streaming of a truncated parquet file": Case(
+        TRAIN + "--stream True --data parquet:set", "truncated or no parquet", parquet(cut("train-*"))
+    ),
+    "train negative workers": Case(TRAIN + "--workers -1", "workers must be >= 0, got -1"),
+    "missing Tiny-ImageNet": Case(CORESET + "tiny_imagenet:nowhere", "no folder at nowhere"),
+    "train unknown optimizer": Case(TRAIN + "--optimizer moun", "unknown optimizer 'moun'; did you mean 'muon'?"),
+    "train unknown time sampling": Case(TRAIN + "--time_sampling normal", "unknown time_sampling 'normal'"),
+    "train unknown weighting": Case(TRAIN + "--weighting min_nsr", "did you mean 'min_snr'?"),
+    "train anneal above one": Case(TRAIN + "--anneal 1.5", "anneal must be in [0, 1], got 1.5"),
+    "train chunk of no time": Case(TRAIN + "--chunk_seconds 0", "chunk_seconds must be > 0, got 0.0"),
     "train label dropout above one": Case(TRAIN + "--label_dropout 1.5", "label_dropout must be in [0, 1), got 1.5"),
     "train folder exists": Case(
         TRAIN, "out exists. Choose another --out", lambda f: (f / "out" / "x").mkdir(parents=True)
@@ -379,9 +437,14 @@ CASES = {
     "sample budget negative": Case(SAMPLE + "--budget=-5", "budget '-5' is not a time"),
     "sample budget in words": Case(SAMPLE + "--budget soon", "budget 'soon' is not a time. Write 20s, 10m, 1h"),
     "sample budget too short": Case(SAMPLE + "--budget 0.5s", "The minimum here is about", model()),
-    "sample neither budget nor number": Case(SAMPLE, "give either a budget (--budget 20s) or a number"),
+    "sample neither budget nor number": Case(SAMPLE, "Give a budget (--budget 20s), a number (--num_per_class 10)"),
     "sample number zero": Case(SAMPLE + "--num_per_class 0", "num_per_class must be >= 1, got 0"),
     "sample steps zero": Case(SAMPLE + "--num_per_class 1 --steps 0", "steps must be >= 1, got 0"),
+    "sample steps in words": Case(SAMPLE + "--budget 9s --steps few", "steps must be a number or auto, got 'few'"),
+    "sample auto steps without a budget": Case(
+        SAMPLE + "--num_per_class 1 --steps auto", "steps auto fits the steps into a budget. Add --budget 10m"
+    ),
+    "sample batch zero": Case(SAMPLE + "--num_per_class 1 --batch 0", "batch must be >= 1, got 0"),
     "sample unknown solver": Case(SAMPLE + "--num_per_class 1 --solver dpmp_2m", "did you mean 'dpmpp_2m'?"),
     "sample guidance without a null class": Case(
         SAMPLE + "--num_per_class 1 --cfg_scale 0.4", "was trained with label_dropout 0", model(no_dropout)
@@ -411,6 +474,15 @@ CASES = {
     ),
     "sample resumed from another seed": Case(
         SAMPLE + "--num_per_class 1 --resume", "was drawn with seed 7, now it is 0", sampled(seed=7)
+    ),
+    "sample resumed from other steps": Case(
+        SAMPLE + "--num_per_class 1 --resume", "was drawn with steps 20, now it is 50", sampled(steps=20)
+    ),
+    "sample resumed from another solver": Case(
+        SAMPLE + "--num_per_class 1 --resume", "was drawn with solver ddim, now it is dpmpp_2m", sampled(solver="ddim")
+    ),
+    "sample resumed from another guidance scale": Case(
+        SAMPLE + "--num_per_class 1 --resume", "was drawn with cfg_scale 0.7, now it is 0.0", sampled(cfg_scale=0.7)
     ),
     "sample resumed from another guide": Case(
         SAMPLE + "--num_per_class 1 --resume", "was drawn with guide mgd3, now it is None", sampled(guide="mgd3")

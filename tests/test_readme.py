@@ -20,7 +20,7 @@ COMMANDS = [
     for _, language, block in BLOCKS
     if language == ""
     for line in block.replace("\\\n", " ").splitlines()
-    if re.match(r"\s*(gendd|torchrun|make) ", line)
+    if re.match(r"\s*(gendd|torchrun|accelerate|make) ", line)
 ]
 SCRIPTS = {"scripts/train_uvit.py": "train", "scripts/sample_timed.py": "sample"}
 
@@ -29,10 +29,10 @@ SCRIPTS = {"scripts/train_uvit.py": "train", "scripts/sample_timed.py": "sample"
 def test_command__is_accepted_with_every_flag(line, monkeypatch):
     monkeypatch.chdir(ROOT)
     words = shlex.split(line, comments=True)
-    if words[0] == "torchrun":
+    if words[0] in ("torchrun", "accelerate"):
         script = next(word for word in words if word.endswith(".py"))
-        assert (ROOT / script).is_file()
-        words = ["torchrun", SCRIPTS[script], *words[words.index(script) + 1 :]]
+        assert all((ROOT / word).is_file() for word in words if word.endswith((".py", ".yaml")))
+        words = [words[0], SCRIPTS[script], *words[words.index(script) + 1 :]]
     accepted(words[1:])
 
 

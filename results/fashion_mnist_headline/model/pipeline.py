@@ -1,0 +1,1 @@
+from gen_dd.pipeline import UViTPipeline  # noqa: F401

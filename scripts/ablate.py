@@ -1,0 +1,332 @@
+"""Measure one choice of the generative track at a time: what it does to classifiers' accuracy, and what it costs.
+
+    python scripts/ablate.py --study selectors --pool POOL --out results/digits_selectors
+    python scripts/ablate.py --study guides --model RUN --out results/digits_guides
+    python scripts/ablate.py --study guides --model RUN --budget_s 2 --out results/digits_guides_2s
+    python scripts/ablate.py --study steps --model RUN --ipc 100 --fidelity --out results/digits_steps
+
+RUN is a folder of `gendd train`, POOL one of `gendd sample`. Every setting makes `draws` sets, each from its own seed,
+and each set is judged by `runs` classifiers of that seed, the same for all settings. Finished sets are not made again.
+OUT gets table.md, every score, and the report on the first set of each setting, with pictures and curves.
+"""
+
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from scipy.stats import t as student
+
+from core_dd import DistilledSet, ImageData, cli, files, report
+from core_dd.config import load_config, to_dict
+from core_dd.data import DataConfig
+from core_dd.distilled import new_meta
+from core_dd.errors import pick, require
+from core_dd.evaluate import Scores, evaluate
+from core_dd.fidelity import classifier_frechet, real_classifier
+from core_dd.protocols import PROTOCOLS
+from core_dd.ranking import markdown_table
+from core_dd.rng import stream
+from core_dd.speed import pick_device
+from core_dd.train_eval import Classifiers
+from gen_dd.guidance import make_guide
+from gen_dd.sample import sample
+from gen_dd.select import SELECTORS, select
+from gen_dd.weights import load_model
+from matching_dd import coreset
+
+Make = Callable[[int], DistilledSet]
+"""Seed -> a set of one setting; its meta's cost says the seconds of sampling."""
+
+GUIDES_TRIED: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
+    {
+        "none": {},
+        "CFG 0.5": {"cfg_scale": 0.5},
+        "CFG 1.5": {"cfg_scale": 1.5},
+        "CFG 1.5, t in 0.2..0.8": {"cfg_scale": 1.5, "cfg_interval": (0.2, 0.8)},
+        "mgd3 0.1": {"guide": "mgd3", "guide_scale": 0.1},
+        "mgd3 0.3": {"guide": "mgd3", "guide_scale": 0.3},
+        "coda 0.05": {"guide": "coda", "guide_scale": 0.05},
+        "coda 0.05, CFG 0.5": {"guide": "coda", "guide_scale": 0.05, "cfg_scale": 0.5},
+        "repulsion 0.1": {"guide": "repulsion", "guide_scale": 0.1},
+        "classifier 1": {"guide": "classifier", "guide_scale": 1.0},
+    }
+)
+"""Settings of the study of guides: options as `gendd sample` names them."""
+
+STEPS_TRIED = (50, 25, 20, 15, 10)
+"""Network evaluations per image in the study of steps."""
+
+
+@dataclass(kw_only=True)
+class AblateConfig(DataConfig):
+    """Measure one choice of the generative track: accuracy of classifiers, and seconds of sampling."""
+
+    study: str = "selectors"
+    """What varies: selectors (from one pool), guides (of the sampler), steps (network evaluations per image)."""
+    model: str = ""
+    """The trained model, for guides and steps."""
+    pool: str = ""
+    """The pool to select from, for selectors."""
+    out: str = ""
+    """The folder of results; an earlier one there is replaced."""
+    work: str | None = None
+    """Where sets and scores are kept while at work; default: the name of --out under runs/."""
+    ipc: int = 10
+    """Images per class."""
+    budget_s: float | None = None
+    """Instead of ipc images: all that are sampled in so many seconds, without loading and the guide's preparation."""
+    draws: int = 3
+    """Sets per setting."""
+    steps: int = 20
+    """Network evaluations per image, where they do not vary."""
+    batch: int = 250
+    """Images per batch."""
+    protocol: str = "quick"
+    """How classifiers are trained."""
+    protocol_steps: int | None = None
+    """Shorten the protocol to this many steps; the scores are marked smoke."""
+    network: str = "convnet3"
+    """The classifier, also of the selectors that use one."""
+    runs: int = 3
+    """Classifiers per set."""
+    fidelity: bool = False
+    """Also measure each set's distance from the real images (classifier_frechet), by one classifier for all."""
+    device: str | None = None
+    """cpu, cuda, cuda:1; default: cuda where there is one."""
+
+    def __post_init__(self) -> None:
+        pick(STUDIES, self.study, "study")
+        pick(PROTOCOLS, self.protocol, "protocol").shortened(steps=self.protocol_steps)
+        require(bool(self.out), "where to? Pass --out results/NAME.")
+        wanted = "pool" if self.study == "selectors" else "model"
+        require(bool(getattr(self, wanted)), f"the study of {self.study} wants --{wanted} FOLDER.")
+        for name in ("ipc", "draws", "steps", "batch", "runs"):
+            require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}.")
+        require(self.budget_s is None or self.budget_s > 0, f"budget_s must be > 0, got {self.budget_s}.")
+
+    @property
+    def title(self) -> str:
+        """The heading of table and report."""
+        what = f"ipc {self.ipc}" if self.budget_s is None else f"{self.budget_s:g} s of sampling"
+        return f"{Path(self.out).name}: {self.study} at {what}"
+
+
+def selectors(config: AblateConfig, data: ImageData) -> dict[str, Make]:
+    """Every selector on one pool, then the whole pool and random real images."""
+    pool = DistilledSet.load(config.pool)
+
+    def choose(seed: int, selector: str) -> DistilledSet:
+        return select(pool, data, config.ipc, selector, seed, config.network, config.device)
+
+    return {name: partial(choose, selector=name) for name in SELECTORS} | {
+        "the whole pool": lambda seed: pool,
+        "random real": lambda seed: coreset("random", data, config.ipc, seed),
+    }
+
+
+def guides(config: AblateConfig, data: ImageData) -> dict[str, Make]:
+    """The settings of `GUIDES_TRIED`."""
+    return {name: drawer(config, data, steps=config.steps, **options) for name, options in GUIDES_TRIED.items()}
+
+
+def steps(config: AblateConfig, data: ImageData) -> dict[str, Make]:
+    """The numbers of steps in `STEPS_TRIED`."""
+    return {f"{count} steps": drawer(config, data, steps=count) for count in STEPS_TRIED}
+
+
+STUDIES: MappingProxyType[str, Callable[[AblateConfig, ImageData], dict[str, Make]]] = MappingProxyType(
+    {"selectors": selectors, "guides": guides, "steps": steps}
+)
+"""Studies by name; the first setting of each is what the others are compared with."""
+
+
+def drawer(
+    config: AblateConfig, data: ImageData, *, guide: str | None = None, guide_scale: float | None = None, **options: Any
+) -> Make:
+    """What samples sets with these options. The guide is prepared before the clock runs, in a time of its own."""
+    model, card = load_model(config.model)
+    require(card.get("fingerprint") == data.fingerprint, f"{config.model} was not trained on {config.data}.")
+    device, ipc = pick_device(config.device), config.ipc if config.budget_s is None else None
+    recipe = {"weights": card["weights"], "guide": guide, "guide_scale": guide_scale, **options}
+
+    def make(seed: int) -> DistilledSet:
+        began, plugin = time.perf_counter(), make_guide(guide, scale=guide_scale)
+        if plugin is not None:
+            plugin.prepare(data, model.to(device), stream(seed, "guide"))
+        prepared = time.perf_counter() - began
+        dset = sample(
+            model,
+            num_per_class=ipc,
+            budget_s=config.budget_s,
+            seed=seed,
+            guide=plugin,
+            batch=config.batch,
+            device=device,
+            **options,
+        )
+        cost = {"seconds": dset.meta["cost"]["seconds"], "prepare_seconds": round(prepared, 3)}
+        return DistilledSet(
+            dset.images, dset.labels, new_meta(data, method="uvit", ipc=ipc, seed=seed, config=recipe, cost=cost)
+        )
+
+    return make
+
+
+def run(config: AblateConfig) -> None:
+    """Make and judge what is not there yet, seed after seed, so that a slow hour of the machine hits all alike."""
+    out, work = Path(config.out), Path(config.work or Path("runs") / Path(config.out).name)
+    require(
+        not out.exists() or (out / "table.md").exists(), f"{out} is not one of these results. Choose another --out."
+    )
+    data = config.load_data(0)
+    settings = STUDIES[config.study](config, data)
+    places = {name: [work / slug(name) / str(seed) for seed in range(config.draws)] for name in settings}
+    todo = [
+        (seed, name)
+        for seed in range(config.draws)
+        for name in settings
+        if not (places[name][seed] / "scores.json").exists()
+    ]
+    judge = (
+        real_classifier(data, config.network, device=pick_device(config.device)) if config.fidelity and todo else None
+    )
+    if todo and config.study != "selectors":
+        next(iter(settings.values()))(0)  # the first images of a process take longer
+    for seed, name in todo:
+        label = f"{name}, set {seed + 1}"
+        scores = measure(partial(settings[name], seed), label, places[name][seed], seed, config, data, judge)
+        print(f"{label} of {config.draws}: {scores}", flush=True)
+    write(config, places, out)
+
+
+def measure(
+    make: Callable[[], DistilledSet],
+    name: str,
+    folder: Path,
+    seed: int,
+    config: AblateConfig,
+    data: ImageData,
+    judge: Classifiers | None,
+) -> Scores:
+    """Make one set, unless its file is there, and score it; both are kept in `folder`."""
+    file = folder / "distilled.safetensors"
+    if not file.exists():
+        make().save(file)
+    dset, options = (
+        DistilledSet.load(file),
+        {key: getattr(config, key) for key in ("protocol", "network", "runs", "device")},
+    )
+    scores = evaluate(dset, data, seed=seed, steps=config.protocol_steps, **options)
+    scores.record["set"] |= {"name": name, "path": str(folder)}
+    scores.record["config"] = to_dict(config)
+    if judge is not None:
+        scores.record["fidelity"] = {"classifier_frechet": classifier_frechet(dset.images, data, judge)}
+    files.write_json(folder / "scores.json", scores.to_json())
+    return scores
+
+
+def write(config: AblateConfig, places: Mapping[str, Sequence[Path]], out: Path) -> None:
+    """Replace `out` by the scores, the table, and the report."""
+    records = {name: [files.read_json(folder / "scores.json") for folder in places[name]] for name in places}
+    if out.exists():
+        shutil.rmtree(out)
+    for name, several in records.items():
+        for seed, record in enumerate(several):
+            files.write_json(out / f"{slug(name)}-{seed}.json", record)
+    curves = []
+    if config.study == "steps":
+        numbers = {count: means(records[f"{count} steps"]) for count in sorted(STEPS_TRIED)}
+        drawn = [key for key in ("accuracy", "images_per_s", "classifier_frechet") if key in numbers[STEPS_TRIED[0]]]
+        lines = [{"step": count} | {key: found[key] for key in drawn} for count, found in numbers.items()]
+        files.write_text(out / "stats.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+        curves = ["--runs", str(out)]
+    firsts, heading = [str(several[0]) for several in places.values()], f"{config.title}, the first set of each setting"
+    report.main(["--scores", *firsts, *curves, "--title", heading, "--out", str(out / "report")])
+    text = f"# {config.title}\n\n{caption(config, records)}\n\n{markdown_table(table(records), left=frozenset({0}))}\n"
+    files.write_text(out / "table.md", text)
+    print(f"\n{text}")
+
+
+def caption(config: AblateConfig, records: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """What the numbers of the table are."""
+    cut = f" cut to {config.protocol_steps} steps (smoke)" if config.protocol_steps else ""
+    data, judges = next(iter(records.values()))[0]["data"]["name"], f"{config.runs} classifier(s)"
+    several = (
+        f"mean of {config.draws} sets per setting, {judges} each, ± the standard deviation over the sets' means. Gain: "
+        "over the first row, seed by seed, with its 95 % interval (Student's t)."
+    )
+    once = f"one set per setting, {judges} each. Gain: over the first row."
+    judged = f"{data}, protocol `{config.protocol}`{cut}, network `{config.network}`"
+    said = f"{judged}: {several if config.draws > 1 else once}"
+    return said if config.study == "selectors" else f"{said} Seconds: of sampling one set, the median."
+
+
+def means(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """A setting's numbers over its sets: accuracy in %, and where they were measured seconds, images/s and distance."""
+    cost = [(record["set"]["cost"] or {}) for record in records]
+    found = {"accuracy": 100 * statistics.fmean(record["mean"] for record in records)}
+    found["images"] = statistics.fmean(record["set"]["images"] for record in records)
+    if all("prepare_seconds" in each for each in cost):  # drawn here, not selected from a pool
+        found["seconds"] = statistics.median(each["seconds"] for each in cost)
+        found["images_per_s"] = statistics.median(
+            record["set"]["images"] / each["seconds"] for record, each in zip(records, cost, strict=True)
+        )
+        found["prepare_seconds"] = statistics.median(each["prepare_seconds"] for each in cost)
+    if all("fidelity" in record for record in records):
+        found["classifier_frechet"] = statistics.fmean(record["fidelity"]["classifier_frechet"] for record in records)
+    return found
+
+
+HEADINGS = {
+    "images": ("images", ".0f"),
+    "seconds": ("seconds", ".2f"),
+    "images_per_s": ("images/s", ".0f"),
+    "prepare_seconds": ("to prepare, s", ".2f"),
+    "classifier_frechet": ("classifier_frechet", ".3g"),
+}
+"""Columns of the table beside name and accuracy, in order, and how their numbers are printed."""
+
+
+def table(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
+    """Rows of text, a setting each; a column that no setting has is left out."""
+    numbers, first = {name: means(several) for name, several in records.items()}, next(iter(records.values()))
+    columns = [key for key in HEADINGS if any(found.get(key) for found in numbers.values())]
+    rows = [["setting", "accuracy %", "gain", *(HEADINGS[key][0] for key in columns)]]
+    for name, found in numbers.items():
+        own = [100 * record["mean"] for record in records[name]]
+        spread = f" ± {statistics.stdev(own):.1f}" if len(own) > 1 else ""
+        cells = [format(found[key], HEADINGS[key][1]) if key in found else "-" for key in columns]
+        rows.append([name, f"{found['accuracy']:.1f}{spread}", gain(records[name], first), *cells])
+    return rows
+
+
+def gain(records: Sequence[Mapping[str, Any]], first: Sequence[Mapping[str, Any]]) -> str:
+    """By how many points a setting beats the first one, over pairs of the same seed."""
+    if records is first:
+        return "-"
+    pairs = [100 * (own["mean"] - other["mean"]) for own, other in zip(records, first, strict=True)]
+    if len(pairs) < 2:
+        return f"{pairs[0]:+.1f}"
+    half = student.ppf(0.975, len(pairs) - 1) * statistics.stdev(pairs) / len(pairs) ** 0.5
+    return f"{statistics.fmean(pairs):+.1f} ± {half:.1f}"
+
+
+def slug(name: str) -> str:
+    """A setting's name as a file name."""
+    return "-".join("".join(c if c.isalnum() or c == "." else " " for c in name.lower()).split())
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """One study."""
+    run(load_config(AblateConfig, argv, prog="ablate.py"))
+
+
+if __name__ == "__main__":
+    cli.entry(main)

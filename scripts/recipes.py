@@ -1,0 +1,185 @@
+"""Remake results/digits_recipes: the steps that recipes of the trainer want for one quality, on the 8x8 digits.
+
+    python scripts/recipes.py                         # everything: half an hour on one CPU core
+    python scripts/recipes.py --only fast --seeds 0   # the recipes whose name begins so, then the table of all there is
+
+Every recipe trains the same network on the same batches of 64. At each number of steps 100 images per class are sampled
+and judged: their distance from the training images, and the accuracy of classifiers trained on them. The recipes were
+chosen by the distance. Finished sets are not made again, and a training that was killed goes on.
+"""
+
+import copy
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from core_dd import DistilledSet, ImageData, cli, files
+from core_dd.config import load_config
+from core_dd.data import load_data
+from core_dd.distilled import new_meta
+from core_dd.errors import require
+from core_dd.evaluate import evaluate
+from core_dd.fidelity import classifier_frechet, real_classifier
+from core_dd.ranking import markdown_table
+from core_dd.readers import load_tensors
+from core_dd.run import checkpoints
+from core_dd.speed import pick_device
+from core_dd.train_eval import Classifiers
+from gen_dd.sample import sample
+from gen_dd.train import STATE, TrainConfig, train
+from gen_dd.weights import load_model
+
+PAPER = {"lr": 2e-4, "betas": (0.99, 0.999), "ema_decay": 0.998}
+"""The papers', but for their average of 10000 steps, which would still hold the first weights."""
+
+ADAMW = {"lr": 3e-3, "betas": (0.9, 0.999), "ema_decay": 0.998}
+"""The same optimiser at the learning rate that suits this small network."""
+
+FAST = {"optimizer": "muon", "lr": 6e-3, "betas": (0.9, 0.999), "ema_decay": 0.99}
+FAST |= {"time_sampling": "logit_normal", "weighting": "min_snr", "anneal": 0.5}
+"""Ours, with the values of configs/gen/digits.yaml."""
+
+RECIPES: MappingProxyType[str, tuple[tuple[int, ...], dict[str, Any]]] = MappingProxyType(
+    {
+        "fast500": ((500,), FAST),
+        "fast1000": ((1000,), FAST),
+        "adamw": ((1000, 2000), ADAMW),
+        "paper": ((1000, 2000, 4000), PAPER),
+    }
+)
+"""Trainings by name: the numbers of steps at which they are judged, the last of which ends them, and their options. An
+annealed training has one end."""
+
+
+@dataclass(kw_only=True)
+class RecipesConfig:
+    """Measure how many steps recipes of the trainer want."""
+
+    only: str = ""
+    """The trainings whose name begins so; default: all."""
+    seeds: tuple[int, ...] = (0, 1)
+    """Each training is done with each of these."""
+    max_steps: int = 4000
+    """Leave out what wants more steps."""
+    checkpoint_every: int = 125
+    """Steps between checkpoints; what is judged is a multiple."""
+    num_per_class: int = 100
+    """Images per class in each set."""
+    runs: int = 2
+    """Classifiers per set."""
+    out: str = "results/digits_recipes"
+    """The folder of results."""
+    work: str = "runs/digits_recipes"
+    """Where trainings and scores are kept while at work."""
+
+    def __post_init__(self) -> None:
+        names = [name for name in RECIPES if name.startswith(self.only)]
+        require(bool(names), f"no recipe's name begins with '{self.only}'. Choose from {', '.join(RECIPES)}.")
+        require(self.runs >= 1, f"runs must be >= 1, got {self.runs}.")
+
+
+def run(config: RecipesConfig) -> None:
+    """Train and judge what is not there yet, then write the table of everything that is."""
+    data, device = load_data("digits"), pick_device("cpu")
+    judge = real_classifier(data, device=device)
+    for seed in config.seeds:
+        for name, (every, options) in RECIPES.items():
+            steps = [count for count in every if count <= config.max_steps]
+            if not name.startswith(config.only) or not steps:
+                continue
+            folder = Path(config.work) / f"{name}-seed{seed}"
+            learn(folder / "train", steps[-1], options, seed, config.checkpoint_every)
+            for count in steps:
+                place = folder / f"{count}.json"
+                if not place.exists():
+                    files.write_json(place, measure(folder / "train", count, seed, config, data, judge))
+                    print(place, files.read_json(place), flush=True)
+    write(Path(config.work), Path(config.out))
+
+
+def learn(folder: Path, steps: int, options: dict[str, Any], seed: int, checkpoint_every: int) -> None:
+    """Train for so many steps, going on from what is there."""
+    done = checkpoints(folder)
+    if done and done[-1][0] >= steps:
+        return
+    torch.compiler.reset()  # each training compiles for itself, else the later ones would run uncompiled
+    common = {"data": "digits", "preset": "tiny", "batch_size": 64, "warmup": 100, "device": "cpu", "tracker": "none"}
+    common |= {
+        "checkpoint_every": checkpoint_every,
+        "keep": 1000,
+        "grid_every": 0,
+        "out": str(folder),
+        "resume": folder.exists(),
+    }
+    train(TrainConfig(**common, **options, steps=steps, seed=seed))
+
+
+def measure(
+    folder: Path, steps: int, seed: int, config: RecipesConfig, data: ImageData, judge: Classifiers
+) -> dict[str, Any]:
+    """Sample after so many steps, judge; from the averaged weights or the last ones, whichever are nearer the real
+    images: early on, an average still holds the first weights."""
+    places = dict(checkpoints(folder))
+    averaged, _ = load_model(places[steps] / "model")
+    last = copy.deepcopy(averaged)
+    last.load_state_dict(load_tensors(places[steps] / STATE)["model"])
+    found = {}
+    for name, model in (("averaged", averaged), ("last", last)):
+        drawn = sample(model, num_per_class=config.num_per_class, steps=20, seed=seed, device="cpu")
+        found[name] = (classifier_frechet(drawn.images, data, judge), drawn)
+    weights = min(found, key=lambda name: found[name][0])
+    distance, drawn = found[weights]
+    dset = DistilledSet(drawn.images, drawn.labels, new_meta(data, method="uvit", ipc=config.num_per_class, seed=seed))
+    scores = evaluate(dset, data, protocol="quick", runs=config.runs, seed=seed, device="cpu")
+    clock = {step: load_tensors(place / STATE)["seconds"] for step, place in places.items() if step <= steps}
+    first = min(clock)
+    return {
+        "classifier_frechet": distance,
+        "weights": weights,
+        "accuracies": scores.accuracies,
+        "seconds_per_step": (clock[steps] - clock[first]) / (steps - first),  # without compiling
+    }
+
+
+def write(work: Path, out: Path) -> None:
+    """table.json with every seed's numbers, table.md with their means."""
+    found: dict[tuple[str, int], dict[int, dict[str, Any]]] = {}
+    for path in work.glob("*-seed*/*.json"):
+        name, seed = re.fullmatch(r"([a-z]+)\d*-seed(\d+)", path.parent.name).groups()
+        found.setdefault((name, int(path.stem)), {})[int(seed)] = files.read_json(path)
+    lines = [{"recipe": name, "steps": steps, "seeds": seeds} for (name, steps), seeds in sorted(found.items())]
+    rows = [["recipe", "steps", "seconds", "classifier_frechet", "accuracy %"]]
+    for line in lines:
+        several = [line["seeds"][seed] for seed in sorted(line["seeds"])]
+        seconds = line["steps"] * min(each["seconds_per_step"] for each in several)
+        distances = ", ".join(f"{each['classifier_frechet']:.3f}" for each in several)
+        accuracies = ", ".join(f"{100 * statistics.fmean(each['accuracies']):.1f}" for each in several)
+        rows.append([line["recipe"], str(line["steps"]), f"{seconds:.0f}", distances, accuracies])
+    files.write_json(out / "table.json", lines)
+    files.write_text(out / "table.md", f"{CAPTION}\n\n{markdown_table(rows)}\n")
+    print(f"\n{markdown_table(rows)}")
+
+
+CAPTION = """# Recipes of the trainer on the 8x8 digits
+
+0.6M parameters, batches of 64. Seconds: of training on one CPU core, without compiling, the least of the seeds'.
+classifier_frechet: the distance of 1000 samples, in 20 evaluations each, from the training images; of the averaged or
+the last weights, whichever is less. Accuracy: on the test images, of ConvNets trained on those samples by protocol
+`quick`. A number for each seed there is. fast: Muon, logit-normal times, min-SNR weights, annealed; adamw: AdamW at a
+constant rate that suits this network; paper: AdamW at the papers' rate and betas.
+Made by `python scripts/recipes.py`."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Everything, or what is asked for."""
+    run(load_config(RecipesConfig, argv, prog="recipes.py"))
+
+
+if __name__ == "__main__":
+    cli.entry(main)

@@ -1,0 +1,96 @@
+"""scripts/ablate.py: every study end to end on digits, shortened, and what its table says."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from core_dd import load_data
+from core_dd.errors import InputError
+from gen_dd.sample import sample
+from gen_dd.uvit import UViT
+from gen_dd.weights import save_model
+
+ROOT = Path(__file__).parents[1]
+SHORT = ["--draws=2", "--runs=1", "--steps=2", "--protocol_steps=2", "--network=convnet1_w8"]
+
+
+@pytest.fixture(scope="module")
+def ablate():
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("ablate", ROOT / "scripts" / "ablate.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["ablate"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["ablate"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """An untrained model of the digits."""
+    folder, data = tmp_path_factory.mktemp("model"), load_data("digits")
+    save_model(
+        UViT.from_preset("tiny", num_classes=10), folder / "m", {"data": "digits", "fingerprint": data.fingerprint}
+    )
+    return folder / "m"
+
+
+def names(table: str) -> list[str]:
+    """The first cell of each row of table.md."""
+    return [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines() if line.startswith("| ")][2:]
+
+
+def test_selectors__all_on_one_pool(ablate, model, tmp_path):
+    pool = sample(str(model), num_per_class=4, steps=2)
+    pool.save(tmp_path / "pool.safetensors")
+    argv = [
+        "--study=selectors",
+        f"--pool={tmp_path / 'pool.safetensors'}",
+        "--ipc=2",
+        f"--work={tmp_path / 'work'}",
+        *SHORT,
+    ]
+    ablate.main([*argv, f"--out={tmp_path / 'out'}"])
+    rows = names((tmp_path / "out" / "table.md").read_text())
+    assert rows == [*ablate.SELECTORS, "the whole pool", "random real"]
+    assert len(list((tmp_path / "out").glob("*.json"))) == 2 * len(rows)
+    assert (tmp_path / "out" / "report" / "report.html").is_file()
+    chosen = load_file(tmp_path / "work" / "herding" / "0" / "distilled.safetensors")
+    assert chosen["labels"].tolist() == [k for k in range(10) for _ in range(2)]
+
+
+def test_steps__slower_and_drawn_as_curves(ablate, model, tmp_path):
+    argv = ["--study=steps", f"--model={model}", "--ipc=2", f"--work={tmp_path / 'work'}", "--fidelity", *SHORT]
+    ablate.main([*argv, f"--out={tmp_path / 'out'}"])
+    lines = ablate.report.read_stats(tmp_path / "out" / "stats.jsonl")
+    assert [line["step"] for line in lines] == [10, 15, 20, 25, 50]
+    assert lines[-1]["images_per_s"] < lines[0]["images_per_s"] and all(
+        line["classifier_frechet"] > 0 for line in lines
+    )
+    before = (tmp_path / "work" / "10-steps" / "0" / "distilled.safetensors").stat().st_mtime_ns
+    ablate.main([*argv, f"--out={tmp_path / 'out'}"])  # nothing is made again, the results are replaced
+    assert (tmp_path / "work" / "10-steps" / "0" / "distilled.safetensors").stat().st_mtime_ns == before
+
+
+def test_guides__each_changes_the_images(ablate, model, tmp_path):
+    config = ablate.AblateConfig(study="guides", model=str(model), out=str(tmp_path / "out"), steps=2)
+    made = {name: make(0) for name, make in ablate.guides(config, load_data("digits")).items()}
+    assert all(len(dset) == 100 for dset in made.values())
+    assert len({dset.digest() for dset in made.values()}) == len(made) == len(ablate.GUIDES_TRIED)
+
+
+def test_gain__is_paired_by_seed(ablate):
+    first, other = ([{"mean": value} for value in values] for values in ((0.5, 0.7, 0.6), (0.6, 0.8, 0.7)))
+    assert ablate.gain(first, first) == "-" and ablate.gain(other, first) == "+10.0 ± 0.0"
+    # differences 10, 20, 0: mean 10, sample deviation 10, t of 2 degrees 4.303
+    assert ablate.gain([{"mean": 0.6}, {"mean": 0.9}, {"mean": 0.6}], first) == f"+10.0 ± {4.303 * 10 / 3**0.5:.1f}"
+
+
+def test_out__other_folders_are_left_alone(ablate, model, tmp_path):
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(InputError, match="not one of these results"):
+        ablate.main(["--study=steps", f"--model={model}", f"--out={tmp_path}", *SHORT])
+    assert (tmp_path / "mine.txt").exists()
