@@ -2,6 +2,7 @@
 
 A benchmark is a module with a docstring whose first line is its title, and three functions: `target()`, the ratio to
 reach, `reference()` and `ours()`. These two do their setting up and return a callable that does one unit of work.
+Where it has `flops()`, the operations of a unit's matrix products, ours is also put beside what the device can do.
 
 Each side runs in a process of its own, so that its peak memory is its own. The two are timed by turns, one unit each,
 so that whatever else the machine does falls on both; the median of the units after the warm-up counts.
@@ -47,6 +48,8 @@ GROUPS = MappingProxyType({"matching": tuple(MATCHING)})
 """Names that stand for several."""
 
 SIDES = ("reference", "ours")
+PEAK_TFLOPS = MappingProxyType({"H100": 989, "H200": 989, "A100": 312})
+"""Dense bf16 matrix products of GPUs, by a part of the name, from the makers' data sheets (SXM)."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -86,6 +89,7 @@ def compare(name: str, repeats: int, warmup: int) -> dict[str, Any]:
         "title": " ".join([module.__doc__.splitlines()[0], *map(str, arguments)]),
         "ratio": median["reference"] / median["ours"],
         "target": module.target(*arguments),
+        **({"tflops": module.flops() / median["ours"] / 1e12} if hasattr(module, "flops") else {}),
         "memory_ratio": memory["reference"]["peak_mib"] / memory["ours"]["peak_mib"],
         **{side: {"seconds": median[side], "all": seconds[side][warmup:], **memory[side]} for side in SIDES},
     }
@@ -142,8 +146,17 @@ def table(results: dict[str, dict[str, Any]], repeats: int) -> str:
             f"{name:<12} {reference['seconds']:>8.3f} s {ours['seconds']:>8.3f} s {result['ratio']:>6.2f}x "
             f"{result['target']:>6.1f}x {reference['peak_mib']:>7.0f} {ours['peak_mib']:>7.0f}  {result['title']}"
         )
+    lines += [speed(name, result["tflops"]) for name, result in results.items() if "tflops" in result]
     lines.append(f"medians of {repeats} units, timed by turns after a warm-up; memory: peak, reference and ours")
     return "\n".join(lines)
+
+
+def speed(name: str, tflops: float) -> str:
+    """How fast our matrix products are and, on a known GPU, which part of its peak that is (MFU)."""
+    device = machine()["device"]
+    peak = next((peak for part, peak in PEAK_TFLOPS.items() if part in device), None)
+    used = "" if peak is None else f", {tflops / peak:.0%} of the {peak} TFLOP/s that it can do (MFU)"
+    return f"{name}: ours does {tflops:.3g} TFLOP/s in matrix products{used}"
 
 
 if __name__ == "__main__":

@@ -45,8 +45,9 @@ def load_model(folder: str | Path) -> tuple[UViT, dict[str, Any]]:
     """
     folder = Path(folder)
     folder = next((folder / inner for inner in ("model", "unet") if (folder / inner).is_dir()), folder)
+    weights = sorted(folder.glob(f"{Path(WEIGHTS).stem}*.safetensors"))  # large ones are saved in shards
     require(
-        (folder / WEIGHTS).is_file() and (folder / "config.json").is_file(),
+        bool(weights) and (folder / "config.json").is_file(),
         f"no model at {folder}. Expected config.json and {WEIGHTS}, as gendd train writes them under RUN/model (or a "
         "saved pipeline has them under unet).",
     )
@@ -55,8 +56,11 @@ def load_model(folder: str | Path) -> tuple[UViT, dict[str, Any]]:
     try:
         model, missing = UViT.from_pretrained(folder, output_loading_info=True, low_cpu_mem_usage=False)
     except (SafetensorError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"cannot read {folder / WEIGHTS}: {error}. It is damaged or another network's.") from None
+        raise InputError(f"cannot read {weights[0]}: {error}. It is damaged or another network's.") from None
     wrong = [key for kind in missing.values() for key in kind]
-    require(not wrong, f"{folder / WEIGHTS} does not fit its config.json: {', '.join(map(str, wrong[:3]))}.")
+    require(not wrong, f"{weights[0]} does not fit its config.json: {', '.join(map(str, wrong[:3]))}.")
     card = files.read_json(folder / CARD) if (folder / CARD).is_file() else {}
-    return model, card | {"weights": hashlib.blake2b((folder / WEIGHTS).read_bytes(), digest_size=8).hexdigest()}
+    digest = hashlib.blake2b(digest_size=8)
+    for file in weights:
+        digest.update(file.read_bytes())
+    return model, card | {"weights": digest.hexdigest()}

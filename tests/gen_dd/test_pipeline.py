@@ -119,6 +119,16 @@ def test_folder__is_still_what_the_sampler_reads(folder, model):
     )
 
 
+def test_folder__weights_in_shards_are_read_too(model, tmp_path):
+    model.save_pretrained(tmp_path / "shards", max_shard_size="1MB")
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
+    loaded, _ = load_model(tmp_path / "shards")
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
+    next((tmp_path / "shards").glob("*-00002-*")).unlink()
+    with pytest.raises(InputError, match="damaged"):
+        load_model(tmp_path / "shards")
+
+
 def test_card__says_what_the_model_is(folder):
     text = (folder / "README.md").read_text()
     assert text.startswith("---\nlicense: apache-2.0\n") and (folder / "grid.png").is_file()
