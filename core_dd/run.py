@@ -204,7 +204,8 @@ def _check_same(path: Path, settings: Mapping[str, Any]) -> None:
 
 FREE_ON_RESUME = frozenset(
     {"iterations", "steps", "max_seconds", "chunk_seconds", "checkpoint_every", "grid_every", "log_every", "keep"}
-    | {"tracker", "device", "eval_every", "eval_images", "eval_steps", "inception_weights", "stream", "workers"}
+    | {"tracker", "device", "eval_every", "eval_images", "eval_steps", "eval_solver", "inception_weights"}
+    | {"stream", "workers"}
 )
 """Config fields a resumed run may change without becoming another run."""
 

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from core_dd.errors import InputError
 from core_dd.notes import note
@@ -73,6 +74,8 @@ def can_compile(device_type: str) -> bool:
         reason = "GENDD_COMPILE=0"
     elif device_type == "cpu" and not any(shutil.which(name) for name in ("g++", "c++", "clang++")):
         reason = "there is no C++ compiler (install g++)"
+    elif device_type == "cuda" and not any(shutil.which(name) for name in (os.environ.get("CC", ""), "gcc", "clang")):
+        reason = "there is no C compiler for Triton (install gcc)"
     elif device_type == "cuda" and torch.cuda.get_device_capability() < (7, 0):
         reason = "this GPU is older than Triton supports"
     else:
@@ -102,6 +105,12 @@ def compiled(fn: Callable, device: torch.device | str, **options) -> Callable:
         return fn(*args, **kwargs)
 
     return call
+
+
+def compile_in_place(module: nn.Module, device: torch.device | str, **options) -> None:
+    """`Module.compile`, which leaves a module what it is for DDP and FSDP, with the fallback of `compiled`."""
+    if can_compile(torch.device(device).type):
+        module._compiled_call_impl = compiled(module._call_impl, device, **options)
 
 
 def peak_mib(device: torch.device | str) -> float:

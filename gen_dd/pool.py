@@ -12,7 +12,7 @@ from torch import Tensor
 
 from core_dd import files, pictures
 from core_dd.distilled import SCHEMA, read_tensors, versions, write_tensors
-from core_dd.errors import require
+from core_dd.errors import InputError, require
 from gen_dd.budget import WRITE_S, Clock, Ranks
 from gen_dd.sampler import Sampler
 
@@ -167,7 +167,13 @@ def resumed(out: Path, done: Sequence[tuple[int, int]], identity: dict[str, Any]
         return identity
     if index.exists():
         content = files.read_json(index)
-        there, seconds = content.get("identity", {}), content["meta"]["cost"]["seconds"]
+        try:
+            there, seconds = dict(content["identity"]), float(content["meta"]["cost"]["seconds"])
+        except (KeyError, TypeError, ValueError):
+            raise InputError(
+                f"{index} does not say what was drawn and how long that took, so it is not gendd sample's. Choose "
+                "another --out."
+            ) from None
     else:  # killed between the first shard and its index
         header = read_tensors(out / shard_name(*done[0]))[1]
         there, seconds = header.get("identity", {}), header.get("seconds", 0.0)

@@ -17,7 +17,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import psutil
@@ -34,15 +33,13 @@ from core_dd.speed import pick_device
 from gen_dd.budget import Clock, Ranks, rounds
 from gen_dd.guidance import Guide, make_guide
 from gen_dd.pool import Pool, describe, finished, gaps, resumed
-from gen_dd.sampler import Sampler
+from gen_dd.sampler import COMPILE_S, Sampler
 from gen_dd.solvers import SOLVERS
 from gen_dd.uvit import UViT
 from gen_dd.weights import load_model
 
 LARGE = 5_000_000
 """Parameters from which compiling pays on a CPU."""
-COMPILE_S = MappingProxyType({"cuda": 120, "cpu": 300})
-"""Seconds left of a budget from which compiling pays, by the kind of device."""
 
 
 @dataclass(kw_only=True)
@@ -88,8 +85,8 @@ class SampleConfig:
     bf16: bool = True
     """Compute in bf16 where the hardware does it faster."""
     compile: bool | None = None
-    """Compile the network, on CUDA into graphs. Default: without a budget, or when two minutes of it are left after
-    loading; on a CPU only large networks, and five minutes."""
+    """Compile the network, on CUDA into graphs; under a budget only when two minutes of it are left after loading, on a
+    CPU five. Default: compile, on a CPU only large networks."""
     seed: int = 0
     """Seed of the noise."""
     device: str | None = None
@@ -193,7 +190,7 @@ def run(config: SampleConfig, start: float | None = None) -> Path:
         InputError: whatever does not fit, before any image is drawn.
     """
     clock, out = Clock(config.seconds, time.time() if start is None else start), Path(config.out)
-    device = pick_device(config.device or local_device())
+    device = pick_device(local_device(config.device))
     ranks = Ranks(device)
 
     # Whatever can be wrong is found before any work.
@@ -286,19 +283,19 @@ def command_start() -> float:
     return start
 
 
-def local_device() -> str | None:
-    """Under a launcher on a machine with GPUs, this process's own one; see `own_gpu`."""
-    return own_gpu(os.environ.get("LOCAL_RANK"), torch.cuda.device_count())
+def local_device(asked: str | None = None) -> str | None:
+    """The device that was asked for, or under a launcher on a machine with GPUs this process's own; see `own_gpu`."""
+    return own_gpu(os.environ.get("LOCAL_RANK"), torch.cuda.device_count(), asked)
 
 
-def own_gpu(rank: str | None, gpus: int) -> str | None:
-    """The GPU of a launched process; None where no launcher or no GPU is.
+def own_gpu(rank: str | None, gpus: int, asked: str | None = None) -> str | None:
+    """A launched process's own GPU where none or "cuda" was asked for; else, or without launcher or GPU, what was.
 
     Raises:
         InputError: more processes than GPUs.
     """
-    if rank is None or gpus == 0:
-        return None
+    if rank is None or gpus == 0 or asked not in (None, "cuda"):
+        return asked
     require(int(rank) < gpus, f"process {rank} has no GPU: there are {gpus}. Start as many processes as GPUs.")
     return f"cuda:{rank}"
 

@@ -3,12 +3,14 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from core_dd.errors import pick, require
+from core_dd.notes import note
 from core_dd.rng import stream
 from core_dd.speed import autocast, compiled, peak_mib
 from gen_dd.budget import AUTO_STEPS, LARGEST, Clock, Pace, Ranks, fastest, free_mib, most_steps, wait, within
@@ -23,6 +25,8 @@ BATCH = 250
 """Images per batch where neither the user nor a budget's look at the speed says how many."""
 LOOKS = 3
 """Evaluations of each kind that a look at the speed makes."""
+COMPILE_S = MappingProxyType({"cuda": 120, "cpu": 300})
+"""Seconds left of a budget from which compiling is tried, by the kind of device: nothing can stop it once begun."""
 
 
 class Sampler:
@@ -128,6 +132,10 @@ class Sampler:
         if clock.budget is None:
             return Pace(0.0, 0.0, self.batch)
         ranks, left, before = ranks or Ranks(), clock.left(), peak_mib(self.device)
+        wanted = COMPILE_S.get(self.device.type, math.inf)
+        if self.fast is not self.model and left < wanted:
+            note(f"note: not compiled: {left:.0f} s of the budget are left, and compiling may take {wanted} s.")
+            self.fast = self.model
 
         def affordable(at_most: float) -> bool:
             """Whether a look takes a thirtieth of the time, and four times the memory so far half of what is free."""

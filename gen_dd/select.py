@@ -63,6 +63,11 @@ def medoids(pool: Pool, ipc: int) -> Tensor:
     return subset.medoids(pool.features, ipc, seed=pool.generator.initial_seed())
 
 
+def correct(pool: Pool, ipc: int) -> Tensor:
+    """Uniformly, of the images the classifier gets right."""
+    return _ranked(pool, torch.rand(pool.size, generator=pool.generator), ipc)
+
+
 def most_confident(pool: Pool, ipc: int) -> Tensor:
     """Of the images the classifier gets right, those it is surest of (CaO2's first stage for few images per class)."""
     return _ranked(pool, pool.confidence, ipc)
@@ -125,6 +130,7 @@ SELECTORS: MappingProxyType[str, Selector] = MappingProxyType(
         "herding": herding,
         "k_center": k_center,
         "medoids": medoids,
+        "correct": correct,
         "most_confident": most_confident,
         "least_confident": least_confident,
         "difficulty": difficulty,
@@ -141,8 +147,9 @@ class SelectConfig(DataConfig):
     pool: str = ""
     """What to choose from: a folder of gendd sample, or a distilled-set file."""
     selector: str = "herding"
-    """How: random; or by a classifier trained on the real training images: herding, k_center, medoids,
-    most_confident, least_confident, difficulty (spread like the real images'), moments (nearest mean, std, skew)."""
+    """How: random; or by a classifier trained on the real training images: herding, k_center, medoids, correct (random
+    among those it gets right), most_confident and least_confident (of the same), difficulty (spread like the real
+    images'), moments (nearest mean, std, skew)."""
     ipc: int = 10
     """Images per class."""
     network: str = "convnet3"

@@ -4,13 +4,14 @@ accelerate reads such a file on GPUs alone: on CPUs version 1.15 trains by DDP w
 Whatever leaves the processes, a checkpoint or a model to sample from, is whole: see `gathered`.
 """
 
+import datetime
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, InitProcessGroupKwargs
 from diffusers import ModelMixin
 from torch import Tensor
 from torch.distributed.fsdp import MixedPrecisionPolicy
@@ -22,6 +23,9 @@ UNSUPPORTED = {
     "FSDP_OFFLOAD_PARAMS": "fsdp_offload_params",
     "FSDP_ACTIVATION_CHECKPOINTING": "fsdp_activation_checkpointing",
 }
+PATIENCE = datetime.timedelta(hours=2)
+"""How long processes wait for each other: the first one measures the FID of 50000 samples alone, which may well take
+longer than the 10 minutes that NCCL waits by default."""
 
 
 def asked() -> bool:
@@ -39,8 +43,11 @@ def make_accelerator(*, cpu: bool, precision: str) -> Accelerator:
     Raises:
         InputError: for FSDP 1, or its offloading or checkpointing.
     """
+    options = {
+        "cpu": cpu, "mixed_precision": precision, "kwargs_handlers": [InitProcessGroupKwargs(timeout=PATIENCE)]
+    }  # fmt: skip
     if not asked():
-        return Accelerator(cpu=cpu, mixed_precision=precision)
+        return Accelerator(**options)
     version = os.environ.get("FSDP_VERSION", "1")
     require(version == "2", f"fsdp_version is {version} in the accelerate config, only 2 is supported.")
     for name, option in UNSUPPORTED.items():
@@ -55,7 +62,7 @@ def make_accelerator(*, cpu: bool, precision: str) -> Accelerator:
         mixed_precision_policy=MixedPrecisionPolicy(),  # accelerate's own would round the times to bf16
         cpu_ram_efficient_loading=False,  # every process draws the same first weights
     )
-    accelerator = Accelerator(cpu=cpu, mixed_precision=precision, fsdp_plugin=plugin)
+    accelerator = Accelerator(fsdp_plugin=plugin, **options)
     if accelerator.distributed_type == DistributedType.MULTI_CPU:
         PartialState().distributed_type = accelerator.state.distributed_type = DistributedType.FSDP
         accelerator.state.fsdp_plugin = plugin

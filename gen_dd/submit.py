@@ -19,6 +19,7 @@ from core_dd.distilled import DistilledSet, new_meta
 from core_dd.errors import pick, require
 from core_dd.evaluate import Scores, evaluate
 from core_dd.preprocess import MeanStd
+from core_dd.protocols import CHALLENGE
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class SubmitConfig(DataConfig):
         require(bool(self.set), "which set? Pass --set FILE_OR_FOLDER.")
         require(bool(self.out), "where to? Pass --out FOLDER.")
         require(self.track in (1, 2), f"track must be 1 or 2, got {self.track}.")
+        CHALLENGE.shortened(self.epochs, self.steps)
 
 
 def to_tensor(dset: DistilledSet, target: Target, classes: int, track: int) -> Tensor:
@@ -115,7 +117,7 @@ def normaliser(target: Target) -> MeanStd:
 
 
 def submit(config: SubmitConfig) -> tuple[Path, Scores]:
-    """Write the submission, read it back, check and score it.
+    """Write the submission beside its place, read it back, check and score it; only then does it stand there.
 
     Raises:
         InputError: data that is not the challenge's, a set that does not fit, or a file that exists.
@@ -129,19 +131,30 @@ def submit(config: SubmitConfig) -> tuple[Path, Scores]:
     tensor = to_tensor(dset, target, data.num_classes, config.track)
     with files.atomic(path) as temporary:
         torch.save(tensor, temporary)
-    handed_in = from_tensor(path, data, target)
-    scores = evaluate(
-        handed_in, data, protocol="challenge", runs=None, seed=config.seed, device=config.device,
-        epochs=config.epochs, steps=config.steps,
-    )  # fmt: skip
-    files.write_json(path.with_suffix(".scores.json"), scores.to_json())
+        handed_in = from_tensor(temporary, data, target)
+        scores = evaluate(
+            handed_in, data, protocol=CHALLENGE.name, runs=None, seed=config.seed, device=config.device,
+            epochs=config.epochs, steps=config.steps,
+        )  # fmt: skip
+        files.write_json(path.with_suffix(".scores.json"), scores.to_json())
     return path, scores
+
+
+def judged_by(config: SubmitConfig, images: int) -> str:
+    """What scored a submission of so many images: the protocol, and how much of it."""
+    whole, taken = (
+        protocol.plan(images, augmented=True).steps
+        for protocol in (CHALLENGE, CHALLENGE.shortened(config.epochs, config.steps))
+    )
+    return "the challenge protocol" + (f" with {taken} steps instead of {whole}" if taken != whole else "")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Make one submission."""
-    path, scores = submit(load_config(SubmitConfig, argv, prog="gendd submit"))
-    print(f"{path} is ready: read back, checked, and scored by the challenge protocol: {scores}")
+    config = load_config(SubmitConfig, argv, prog="gendd submit")
+    path, scores = submit(config)
+    judge = judged_by(config, scores.record["set"]["images"])
+    print(f"{path} is ready: read back, checked, and scored by {judge}: {scores}")
 
 
 if __name__ == "__main__":

@@ -8,12 +8,14 @@ accumulation changes what a step learns from, and a resumed run continues the ve
 import contextlib
 import datetime
 import math
+import os
 import shutil
 import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState
@@ -29,7 +31,7 @@ from core_dd.errors import pick, require
 from core_dd.notes import note
 from core_dd.rng import stream
 from core_dd.run import Run
-from core_dd.speed import bf16_pays, can_compile, peak_mib, pick_device
+from core_dd.speed import bf16_pays, compile_in_place, peak_mib, pick_device
 from core_dd.streaming import StreamedData, load_stream, too_large
 from gen_dd.batches import Batch, Batches
 from gen_dd.checkpoint import adapt, load_official
@@ -37,6 +39,7 @@ from gen_dd.diffusion import TIME_SCALE, add_noise, noise_loss
 from gen_dd.recipe import OPTIMIZERS, TIMES, WEIGHTINGS, rate
 from gen_dd.sample import Sampler, local_device
 from gen_dd.sharding import gathered, make_accelerator, split_like, split_optimizer, whole
+from gen_dd.solvers import SOLVERS
 from gen_dd.uvit import PRESETS, UViT
 from gen_dd.validate import Validator, keep_best, save_samples
 from gen_dd.weights import CARD, load_model, save_model
@@ -111,7 +114,7 @@ class TrainConfig(DataConfig):
     seed: int = 0
     """Seed of every draw of the run."""
     device: str | None = None
-    """cpu or cuda; default: cuda where there is one."""
+    """cpu or cuda; default: cuda where there is one. CUDA_VISIBLE_DEVICES says which GPUs."""
     out: str | None = None
     """The run folder; default: the next number under runs/DATA-uvit-PRESET/."""
     resume: bool = False
@@ -130,6 +133,8 @@ class TrainConfig(DataConfig):
     """Samples compared with the training images in each evaluation (FID; the literature takes 50000)."""
     eval_steps: int = 50
     """Network evaluations per such sample."""
+    eval_solver: str = "dpmpp_2m"
+    """How noise becomes such samples: a solver of gendd sample, dpm_fast for the official code's."""
     eval_ipc: int = 0
     """Also train a ConvNet on this many samples per class and test it on the validation split, which then chooses the
     best model; 0: no. Wants val_fraction."""
@@ -147,6 +152,12 @@ class TrainConfig(DataConfig):
 
     def __post_init__(self) -> None:
         pick(PRESETS, self.preset, "preset")
+        kind, _, index = (self.device or "").partition(":")
+        require(
+            not index,
+            f"device {self.device}: each process of a training takes the next GPU that it sees. "
+            f"Set CUDA_VISIBLE_DEVICES={index} and pass --device {kind}.",
+        )
         for name in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep"):
             require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}.")
         require(self.lr > 0, f"lr must be > 0, got {self.lr}.")
@@ -164,6 +175,7 @@ class TrainConfig(DataConfig):
         require(self.workers is None or self.workers >= 0, f"workers must be >= 0, got {self.workers}.")
         require(self.eval_images >= 2, f"eval_images must be >= 2, got {self.eval_images}.")
         require(self.eval_steps >= 1, f"eval_steps must be >= 1, got {self.eval_steps}.")
+        pick(SOLVERS, self.eval_solver, "solver")
         require(0 <= self.val_fraction < 1, f"val_fraction must be in [0, 1), got {self.val_fraction}.")
         require(
             self.eval_ipc == 0 or self.val_fraction > 0,
@@ -213,8 +225,8 @@ class Trainer:
         self.optimizer = OPTIMIZERS[config.optimizer](
             self.model, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
         )
-        if config.compile and can_compile(kind):
-            self.model.compile(dynamic=False)
+        if config.compile:
+            compile_in_place(self.model, kind, dynamic=False)
         self.network, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
         self.ema = EMAModel(
             self.model.parameters(),
@@ -335,11 +347,14 @@ class Trainer:
             return ""
         return f"; {before} process(es) before, {self.processes} now, the same global batch of {self.config.batch_size}"
 
-    def draw(self, model: UViT, numbers: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:
-        """Samples of a model by number, shared out to the processes: uint8 (N, C, H, W), int64 (N,)."""
+    def draw(self, model: UViT, numbers: Sequence[int], **options: Any) -> tuple[Tensor, Tensor]:
+        """Samples of a model by number, shared out to the processes: uint8 (N, C, H, W), int64 (N,).
+
+        Options are those of `Sampler`.
+        """
         share = math.ceil(len(numbers) / self.processes)
         mine = [numbers[min(i, len(numbers) - 1)] for i in range(self.rank * share, (self.rank + 1) * share)]
-        sampler = Sampler(model, steps=steps, seed=self.config.seed, device=self.device, bf16=self.config.bf16)
+        sampler = Sampler(model, seed=self.config.seed, device=self.device, bf16=self.config.bf16, **options)
         parts = [sampler.draw(mine[i : i + sampler.batch]) for i in range(0, share, sampler.batch)]
         images = self.accelerator.gather(torch.cat(parts).to(self.device)).cpu()
         return images[: len(numbers)], sampler.labels(numbers)
@@ -349,14 +364,15 @@ class Trainer:
         classes = self.data.num_classes
         numbers = [i * classes + label for label in range(min(10, classes)) for i in range(10)]
         with self.averaged() as model:
-            images, labels = self.draw(model, numbers, 20)
+            images, labels = self.draw(model, numbers, steps=20)
         return save_samples(run, images, labels, step) if run else None
 
     def validate(self, validator: Validator | None, run: Run | None, step: int) -> Path | None:
         """Score samples of the averaged weights, keep their picture, and the model if it is the best so far."""
-        count = max(self.config.eval_images, self.config.eval_ipc * self.data.num_classes)
+        config = self.config
+        count = max(config.eval_images, config.eval_ipc * self.data.num_classes)
         with self.averaged() as model:
-            images, labels = self.draw(model, range(count), self.config.eval_steps)
+            images, labels = self.draw(model, range(count), steps=config.eval_steps, solver=config.eval_solver)
             if run is None:
                 return None
             self.scores, grid = validator.measure(images, labels), save_samples(run, images, labels, step)
@@ -502,13 +518,21 @@ def make_validator(config: TrainConfig, data: ImageData | StreamedData, device: 
 
 
 def finish(run: Run) -> None:
-    """Copy the last checkpoint's model to `model/`, close the run."""
+    """Copy the last checkpoint's model to `model/`, close the run.
+
+    An earlier model stays until the new one is whole, and makes way by a rename.
+    """
     step, last = run.last()
-    if (run.folder / "model").exists():
-        shutil.rmtree(run.folder / "model")
-    with files.atomic(run.folder / "model") as temporary:
+    place, new, old = (run.folder / name for name in ("model", ".model.new", ".model.old"))
+    shutil.rmtree(new, ignore_errors=True)
+    with files.atomic(new) as temporary:
         shutil.copytree(last / "model", temporary)
-    run.say(f"{run.folder / 'model'}: the averaged weights after {step} steps")
+    if place.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(place, old)
+    os.replace(new, place)
+    shutil.rmtree(old, ignore_errors=True)
+    run.say(f"{place}: the averaged weights after {step} steps")
     run.close()
 
 

@@ -1,6 +1,7 @@
 """What every matching method shares: its config fields, the iteration, and fast features."""
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -78,7 +79,7 @@ class MatchingConfig(DataConfig):
     """Compile the network where that works: about 10 s once, then 2 to 5 times faster."""
     memory_gib: float | None = None
     """Largest memory for one forward and backward, in GiB: classes then go through in chunks that fit, to the same
-    result. Default: all classes at once."""
+    result. Default: about half a GiB on a CPU, where larger chunks are no faster; all classes at once on a GPU."""
     seed: int = 0
     """Seed of every draw of the run."""
     device: str | None = None
@@ -148,6 +149,8 @@ class Method:
     Config: ClassVar[type[MatchingConfig]] = MatchingConfig
     graph_copies: ClassVar[int] = 1
     """How often autograd keeps what `graph_bytes` counts: twice where it differentiates a gradient."""
+    joint: ClassVar[bool] = False
+    """Whether the loss compares classes with one another, so that they cannot go in parts."""
 
     def __init__(self, config: Any, data: ImageData) -> None:
         self.config, self.data, self.device = config, data, pick_device(config.device)
@@ -165,7 +168,8 @@ class Method:
         self.net.to(self.device).train()
         self.features = Features(self.device, self.measure, bf16=config.bf16, compile=config.compile)
         self.most_at_once = images_at_once(config, self.net, data.shape)
-        self.chunks = class_chunks(data.num_classes, config, self.net, data.shape, self.graph_copies)
+        whole = self.joint or interact(self.net)
+        self.chunks = class_chunks(data.num_classes, config, self.net, data.shape, self.graph_copies, whole)
 
     def draw_network(self, step: int) -> nn.Module:
         """The network of this iteration: the one module, compiled once, with new random weights."""
@@ -322,29 +326,38 @@ def images_at_once(config: MatchingConfig, net: nn.Module, shape: tuple[int, int
     return None if config.memory_gib is None else max(1, int(config.memory_gib * 2**30 / graph_bytes(net, shape)))
 
 
+CHUNK_GIB = MappingProxyType({"cpu": 0.5})
+"""What a chunk may take where `memory_gib` does not say, by device. On a CPU larger ones are no faster (measured)."""
+
+
 def class_chunks(
-    classes: int, config: MatchingConfig, net: nn.Module, shape: tuple[int, int, int], graph_copies: int = 1
+    classes: int,
+    config: MatchingConfig,
+    net: nn.Module,
+    shape: tuple[int, int, int],
+    graph_copies: int = 1,
+    whole: bool = False,
 ) -> list[range]:
-    """The classes in parts of nearly equal size, as few as `config.memory_gib` allows.
+    """The classes in parts of nearly equal size, as few as `config.memory_gib` allows; all in one part if `whole`.
 
     Counted per class: the real batch as pixels, in training space, augmented and between the two, and what the graph
-    of the synthetic images keeps.
+    of the synthetic images keeps. The device's default never refuses: a class too large for it goes alone.
 
     Raises:
-        InputError: if a single class does not fit, or the network's samples interact and not all classes fit.
+        InputError: if a single class, or the whole, does not fit into `config.memory_gib`.
     """
-    if config.memory_gib is None:
-        return [range(classes)]
+    kind = next(net.parameters()).device.type
+    memory = config.memory_gib or CHUNK_GIB.get(kind, math.inf)
     image_bytes = 4 * shape[0] * shape[1] * shape[2]
     syn_bytes = config.syn_per_class * (graph_copies * graph_bytes(net, shape) + 4 * image_bytes)
     per_class = 4 * config.batch_real * image_bytes + syn_bytes
-    limit = int(config.memory_gib * 2**30 / per_class)
-    needed = classes if interact(net) else 1
+    fitting, needed = int(min(classes, memory * 2**30 / per_class)), classes if whole else 1
     require(
-        limit >= needed,
-        f"memory_gib {config.memory_gib} is too small: {'one class needs' if needed == 1 else 'all classes together'}"
-        f" {'' if needed == 1 else 'need '}{needed * per_class / 2**30:.3g}. Raise it, or lower batch_real or ipc.",
+        fitting >= needed or config.memory_gib is None,
+        f"memory_gib {config.memory_gib} is too small: {'all classes together need' if whole else 'one class needs'}"
+        f" {needed * per_class / 2**30:.3g}. Raise it, or lower batch_real or ipc.",
     )
+    limit = max(fitting, needed)
     count = -(-classes // limit)
     edges = [classes * i // count for i in range(count + 1)]
     return [range(low, high) for low, high in itertools.pairwise(edges)]

@@ -80,11 +80,13 @@ def corrupt_gzip(folder: Path) -> None:
     path.write_bytes(gzip.compress(b"not an idx file"))
 
 
-def distilled(change: Callable[[DistilledSet], None] = lambda dset: None) -> Callable[[Path], None]:
-    """set.safetensors: two digits of each class, changed after the checks of `save`."""
+def distilled(
+    change: Callable[[DistilledSet], None] = lambda dset: None, spec: str = "digits"
+) -> Callable[[Path], None]:
+    """set.safetensors: two digits of each class, changed after the checks of `save`; or two of each of other data's."""
 
     def prepare(folder: Path) -> None:
-        data = load_data("digits")
+        data = load_data(spec)
         index = torch.cat([members[:2] for members in data.class_indices()])
         meta = new_meta(data, method="random", ipc=2, seed=0)
         dset = DistilledSet(data.train_images[index], data.train_labels[index], meta)
@@ -93,6 +95,23 @@ def distilled(change: Callable[[DistilledSet], None] = lambda dset: None) -> Cal
         dset.save(folder / "set.safetensors")
 
     return prepare
+
+
+def challenge(change: Callable[[DistilledSet], None] = lambda dset: None) -> Callable[[Path], None]:
+    """cifar100: data of that name, and set.safetensors: two of each class."""
+
+    def prepare(folder: Path) -> None:
+        write_idx(folder / "cifar100", (IMAGES, LABELS), (IMAGES, LABELS))
+        distilled(change, "idx:cifar100")(folder)
+
+    return prepare
+
+
+def handed_in(folder: Path) -> None:
+    """A submission that is there already."""
+    challenge()(folder)
+    (folder / "out").mkdir()
+    (folder / "out" / "cifar100.pt").touch()
 
 
 def model(change: Callable[[Path], None] = lambda folder: None) -> Callable[[Path], None]:
@@ -130,6 +149,12 @@ def sampled(**identity) -> Callable[[Path], None]:
         )
 
     return prepare
+
+
+def no_cost(folder: Path) -> None:
+    """An index.json that another program might have written."""
+    sampled()(folder)
+    write_json(folder / "out" / "index.json", {"shards": []})
 
 
 def started(preset: str) -> Callable[[Path], None]:
@@ -192,6 +217,7 @@ EVALUATE = "evaluate --data digits --protocol quick --out out.json --set "
 
 TRAIN = "train --data digits --device cpu --steps 2 --tracker none --out out "
 SAMPLE = "sample --device cpu --model run --out out "
+SUBMIT = "submit --data idx:cifar100 --set set.safetensors --out out "
 SELECT = "select --data digits --pool set.safetensors --out out.safetensors "
 
 CASES = {
@@ -277,7 +303,7 @@ CASES = {
     "idm queue too short": Case(DISTILL + "--method idm --factor 1 --queue 3", "queue must be > 3, got 3"),
     "idm no steps": Case(DISTILL + "--method idm --factor 1 --train_steps 0", "train_steps must be >= 1, got 0"),
     "cafe too few steps": Case(DISTILL + "--method cafe --max_steps 9", "max_steps must be >= 10, got 9"),
-    "cafe in parts": Case(DISTILL + "--method cafe --memory_gib 0.01", "cafe compares all classes with one another"),
+    "cafe in parts": Case(DISTILL + "--method cafe --memory_gib 0.01", "too small: all classes together need"),
     "dc unknown distance": Case(DC + "--distance cosine", "unknown gradient distance 'cosine'; did you mean 'cos'?"),
     "dc no image step": Case(DC + "--outer 0", "outer must be >= 1, got 0"),
     "dc memory too small": Case(DC + "--memory_gib 0.0001", "memory_gib 0.0001 is too small"),
@@ -430,6 +456,18 @@ CASES = {
     "train unknown evaluation network": Case(
         TRAIN + "--eval_every 1 --eval_network convent3", "did you mean 'convnet3'?"
     ),
+    "train from missing weights": Case(TRAIN + "--init_from nowhere.pth", "no file at nowhere.pth"),
+    "train from truncated weights": Case(
+        TRAIN + "--init_from x.pt",
+        "cannot read x.pt",
+        lambda f: (torch.save({"x": torch.ones(99)}, f / "x.pt"), cut("x.pt", 500)(f)),
+    ),
+    "train from what is no U-ViT": Case(
+        TRAIN + "--init_from x.pt", "x.pt holds no U-ViT", lambda f: torch.save({"x": torch.ones(9)}, f / "x.pt")
+    ),
+    "train from a hostile pickle": Case(TRAIN + "--init_from x.pt", "pickle that wants to run code", hostile),
+    "train from a folder without a model": Case(TRAIN + "--init_from .", "no model at ."),
+    "train from a truncated model": Case(TRAIN + "--init_from run", "It is damaged", model(cut(WEIGHTS, 5000))),
     "missing model": Case(SAMPLE + "--num_per_class 1", "no model at run"),
     "model of another architecture": Case(SAMPLE + "--num_per_class 1", "another network's", model(other_weights)),
     "truncated model": Case(SAMPLE + "--num_per_class 1", "It is damaged", model(cut(WEIGHTS, 5000))),
@@ -469,6 +507,11 @@ CASES = {
     "sample guide with missing data": Case(
         SAMPLE + "--num_per_class 1 --guide mgd3 --guide_data idx:nowhere", "no folder at nowhere", model()
     ),
+    "sample guide with other data": Case(
+        SAMPLE + "--num_per_class 1 --guide mgd3 --guide_data idx:set",
+        "the model was trained on digits, and idx:set is other data",
+        lambda f: (model()(f), idx()(f)),
+    ),
     "sample groups that do not divide the number": Case(
         SAMPLE + "--num_per_class 7 --guide repulsion", "num_per_class 7 is not a multiple of the groups of 10", model()
     ),
@@ -490,6 +533,9 @@ CASES = {
     "sample resumed from another model": Case(
         SAMPLE + "--num_per_class 1 --resume", "was drawn with weights 0123", sampled(weights="0123")
     ),
+    "sample resumed from an index that says nothing": Case(
+        SAMPLE + "--num_per_class 1 --resume", "index.json does not say what was drawn and how long", no_cost
+    ),
     "sample folder exists": Case(
         SAMPLE + "--num_per_class 1",
         "out exists. Choose another --out",
@@ -501,6 +547,17 @@ CASES = {
     ),
     "select unknown selector": Case(SELECT + "--selector herdin", "did you mean 'herding'?", distilled()),
     "select pool of another dataset": Case(SELECT + "--ipc 1", "was made from mnist", distilled(foreign)),
+    "submit of data that is not the challenge's": Case(
+        SUBMIT.replace("idx:cifar100", "digits"), "unknown challenge dataset 'digits'", distilled()
+    ),
+    "submit of a set of other data": Case(SUBMIT, "set.safetensors was made from mnist", challenge(foreign)),
+    "submit to track 1 of other than 10 per class": Case(
+        SUBMIT, "track 1 wants 10 images per class, the set has 2 to 2", challenge()
+    ),
+    "submit of soft labels": Case(SUBMIT, "takes no soft labels", challenge(change(labels=torch.full((8, 4), 0.25)))),
+    "submit to track 3": Case(SUBMIT + "--track 3", "track must be 1 or 2, got 3"),
+    "submit exists": Case(SUBMIT, "out/cifar100.pt exists", handed_in),
+    "submit scored by no steps": Case(SUBMIT + "--steps 0", "steps must be >= 1, got 0"),
     "missing device": Case(
         EVALUATE + "set.safetensors --device cuda:99", "device 'cuda:99' is not usable", distilled()
     ),

@@ -75,11 +75,11 @@ class CAFE(Method):
     """
 
     Config = CAFEConfig
+    joint = True
 
     def __init__(self, config: CAFEConfig, data: ImageData) -> None:
         super().__init__(config, data)
         require(hasattr(self.net, "activations"), f"cafe sees the layers of ConvNets only, not of {config.network}.")
-        require(len(self.chunks) == 1, "cafe compares all classes with one another: raise memory_gib or leave it out.")
         with torch.no_grad():
             layers, features = self.net.activations(torch.zeros(1, *data.shape, device=self.device))
         self.widths = [*(layer[0].numel() for layer in layers), features.shape[1]]

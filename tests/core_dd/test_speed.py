@@ -43,16 +43,17 @@ def test_compiled__same_result(generator):
     assert torch.allclose(speed.compiled(double_sine, "cpu")(x), double_sine(x))
 
 
-def test_compiled__without_a_compiler_says_so_once_and_runs():
+@pytest.mark.parametrize(("device", "language"), [("cpu", "C++"), ("cuda", "C")])
+def test_compiled__without_a_compiler_says_so_once_and_runs(device, language):
     code = (
         "import torch; from core_dd.speed import compiled\n"
-        "f = compiled(torch.sin, 'cpu'); g = compiled(torch.cos, 'cpu')\n"
+        f"f = compiled(torch.sin, '{device}'); g = compiled(torch.cos, '{device}')\n"
         "print(float(f(torch.zeros(1)) + g(torch.zeros(1))))"
     )
-    environment = {**os.environ, "PATH": "/nonexistent"}
+    environment = {**os.environ, "PATH": "/nonexistent", "CC": ""}
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
     assert done.stdout.strip() == "1.0"
-    assert done.stderr.count("torch.compile is off because there is no C++ compiler") == 1
+    assert done.stderr.count(f"torch.compile is off because there is no {language} compiler") == 1
 
 
 def test_compiled__keeps_compiling_for_many_shapes():
@@ -66,6 +67,35 @@ def test_compiled__keeps_compiling_for_many_shapes():
     for size in range(1, 21):
         assert torch.allclose(fast(torch.ones(size)), torch.ones(size).sin())
     assert len(calls) == 20
+
+
+def failing(graph, inputs):
+    raise RuntimeError("no such backend")
+
+
+def test_compile_in_place__keeps_compiling_for_many_networks(monkeypatch, generator):
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
+    torch._dynamo.reset()
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    for size in range(1, 21):
+        network, x = torch.nn.Linear(size, 2), torch.randn(3, size, generator=generator)
+        speed.compile_in_place(network, "cpu", backend=backend, dynamic=False)
+        assert torch.allclose(network(x), network.forward(x))
+    assert len(graphs) == 20
+
+
+def test_compile_in_place__goes_on_uncompiled_where_it_fails(capsys, generator):
+    network, x = torch.nn.Linear(4, 2), torch.randn(3, 4, generator=generator)
+    speed.compile_in_place(network, "cpu", backend=failing)
+    for _ in range(2):
+        network(x).sum().backward()
+    assert torch.allclose(network.weight.grad, 2 * x.sum(0).expand(2, -1))
+    assert capsys.readouterr().err.count("torch.compile failed (BackendCompilerFailed); running uncompiled") == 1
 
 
 def page_faults(tensors: int, generator: torch.Generator) -> float:

@@ -15,9 +15,10 @@ import torch
 
 from core_dd.distilled import DistilledSet
 from core_dd.errors import InputError
+from core_dd.speed import can_compile
 from gen_dd.budget import MARGIN, Clock, Pace, Ranks, TimeUp, fastest, most_steps, rounds, within
 from gen_dd.pool import finished, gaps, shard_name
-from gen_dd.sample import SampleConfig, run, sample
+from gen_dd.sample import SampleConfig, own_gpu, run, sample
 from gen_dd.sampler import Sampler
 from gen_dd.uvit import UViT
 from gen_dd.weights import save_model
@@ -333,6 +334,27 @@ def test_calibrate__chooses_the_batch_and_foresees_its_time(model):
     assert 1 / 3 <= (time.perf_counter() - began) / pace.seconds(sampler.batch) <= 3  # a busy machine varies
     assert clock.parts.keys() == {"measure"} and clock.parts["measure"] < 15
     assert Sampler(model, batch=30).calibrate(Clock(60.0, time.time())).batch == 30
+
+
+def test_compile__is_left_out_where_the_budget_has_no_time_for_it(model, capsys):
+    """Compiling cannot be stopped, so a budget too short for it would be overrun."""
+    if not can_compile("cpu"):
+        pytest.skip("torch.compile does not work here")
+    sampler, clock = Sampler(model, steps=STEPS, batch=20, compile=True), Clock(10.0, time.time())
+    assert sampler.fast is not model
+    sampler.calibrate(clock)
+    assert sampler.fast is model and clock.parts.keys() == {"measure"}
+    assert capsys.readouterr().err.count("not compiled: 10 s of the budget are left") == 1
+    began = time.perf_counter()
+    assert len(sample(model, budget_s=2.0, steps=STEPS, batch=20, compile=True)) > 0
+    assert time.perf_counter() - began <= 2.0
+
+
+def test_own_gpu__also_where_cuda_was_asked_for():
+    assert own_gpu("1", 2, "cuda") == "cuda:1" and own_gpu("1", 2, "cuda:0") == "cuda:0"
+    assert own_gpu("1", 2, "cpu") == "cpu" and own_gpu("3", 0, "cuda") == "cuda" and own_gpu(None, 2, "cuda") == "cuda"
+    with pytest.raises(InputError, match="process 2 has no GPU: there are 2"):
+        own_gpu("2", 2, "cuda")
 
 
 def test_costs__guided_evaluations_are_told_apart(model):

@@ -9,6 +9,7 @@ from gen_dd.select import (
     SELECTORS,
     Pool,
     classifier_views,
+    correct,
     difficulty,
     least_confident,
     main,
@@ -53,6 +54,13 @@ def test_confident__right_ones_first_then_the_surest_wrong():
     pool = Pool(5, stream(0), confidence=confidence, correct=torch.tensor([True, True, False, False, True]))
     assert most_confident(pool, 4).tolist() == [0, 4, 1, 3]
     assert least_confident(pool, 4).tolist() == [1, 4, 0, 3]
+
+
+def test_correct__is_random_among_the_right_ones():
+    confidence, right = torch.tensor([0.9, 0.6, 0.3, 0.4, 0.7]), torch.tensor([True, True, False, False, True])
+    chosen = [correct(Pool(5, stream(seed), confidence=confidence, correct=right), 4).tolist() for seed in range(30)]
+    assert all(sorted(four[:3]) == [0, 1, 4] and four[3] == 3 for four in chosen)
+    assert len({tuple(four) for four in chosen}) == 6  # every order of the three
 
 
 def test_difficulty__follows_the_real_quantiles():

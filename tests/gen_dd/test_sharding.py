@@ -11,7 +11,7 @@ import torch
 
 from core_dd.errors import InputError
 from core_dd.run import read_stats
-from gen_dd.sharding import make_accelerator
+from gen_dd.sharding import PATIENCE, make_accelerator
 from gen_dd.train import TrainConfig, train
 from gen_dd.weights import load_model
 
@@ -76,6 +76,21 @@ def test_fsdp__one_process_goes_on_from_it(split, tmp_path):
     assert "; 2 process(es) before, 1 now" in (tmp_path / "run" / "log.txt").read_text()
     losses = [[line["loss"] for line in read_stats(tmp_path / name / "stats.jsonl")] for name in ("run", "one")]
     assert len(losses[0]) == 6 and losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_make_accelerator__processes_wait_for_each_other(tmp_path):
+    (tmp_path / "wait.py").write_text(
+        "import torch\n"
+        "from gen_dd.sharding import make_accelerator\n"
+        "make_accelerator(cpu=True, precision='no')\n"
+        "group = torch.distributed.distributed_c10d._get_default_group()\n"
+        "print(group._get_backend(torch.device('cpu')).options._timeout)\n"
+    )
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", tmp_path / "wait.py"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, *launch], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(str(PATIENCE)) == 2
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,12 @@ import dataclasses
 import pytest
 import torch
 from conftest import shared_data
+from makers import write_image_folder
 
 from core_dd.data import load_data
 from core_dd.distilled import DistilledSet, new_meta
 from core_dd.errors import InputError
-from gen_dd.submit import TARGETS, SubmitConfig, from_tensor, submit, to_tensor
+from gen_dd.submit import TARGETS, SubmitConfig, from_tensor, judged_by, main, submit, to_tensor
 
 
 @pytest.fixture
@@ -61,6 +62,31 @@ def test_from_tensor__refuses_other_shapes(data, tmp_path, tensor):
 def test_submit__only_challenge_data(tmp_path):
     with pytest.raises(InputError, match="unknown challenge dataset 'digits'"):
         submit(SubmitConfig(data="digits", set="x.safetensors", out=str(tmp_path)))
+
+
+def stand_in(folder, generator, side):
+    """Flags for ten images of each of 4 classes, side x side, in a folder called cifar100, which are also the set."""
+    images = torch.randint(0, 256, (40, side, side, 3), generator=generator, dtype=torch.uint8).numpy()
+    for split in ("train", "test"):
+        write_image_folder(folder / "cifar100" / split, images, [number % 4 for number in range(40)])
+    data = load_data("folder:cifar100")
+    made(data, 40).save("set.safetensors")
+    return {"data": "folder:cifar100", "set": "set.safetensors", "out": "out", "device": "cpu"}
+
+
+def test_submit__says_how_much_of_the_protocol_scored_it(tmp_path, generator, capsys):
+    options = stand_in(tmp_path, generator, 8)
+    main([word for name, value in options.items() for word in (f"--{name}", value)] + ["--steps", "2"])
+    assert "scored by the challenge protocol with 2 steps instead of 1001: " in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cifar100.pt", "cifar100.scores.json"]
+    assert judged_by(SubmitConfig(**options, epochs=3), 1000) == "the challenge protocol with 16 steps instead of 4004"
+    assert judged_by(SubmitConfig(**options), 1000) == "the challenge protocol"
+
+
+def test_submit__nothing_stands_there_before_it_was_scored(tmp_path, generator):
+    with pytest.raises(InputError, match="too small for 3 poolings"):  # found by the scoring alone
+        submit(SubmitConfig(**stand_in(tmp_path, generator, 4), steps=2))
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_submit__on_real_cifar100(tmp_path):

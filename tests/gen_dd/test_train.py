@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,10 @@ import torch
 
 from core_dd.data import load_data
 from core_dd.errors import InputError
-from core_dd.run import checkpoints, read_stats
+from core_dd.run import Run, checkpoints, read_stats
+from core_dd.speed import can_compile
 from gen_dd.sample import own_gpu
-from gen_dd.train import TrainConfig, Trainer, make_model, open_run, train
+from gen_dd.train import TrainConfig, Trainer, finish, make_model, open_run, train
 from gen_dd.weights import load_model
 
 ROOT = Path(__file__).parent.parent.parent
@@ -122,6 +124,36 @@ def test_train__resumes_with_another_number_of_processes(whole, tmp_path):
     assert [line["loss"] for line in ours] == pytest.approx([line["loss"] for line in theirs], rel=1e-3)
     for a, b in zip(flat(state(tmp_path / "run")["model"]), flat(state(whole)["model"]), strict=True):
         assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_config__a_gpu_is_not_chosen_by_its_index():
+    with pytest.raises(InputError, match="device cuda:1: .* Set CUDA_VISIBLE_DEVICES=1 and pass --device cuda"):
+        TrainConfig(device="cuda:1")
+
+
+def test_finish__the_earlier_model_stays_until_the_new_one_is_whole(whole, tmp_path):
+    """A copy that fails half-way, then one killed between the two renames, then an undisturbed one."""
+    folder = shutil.copytree(whole, tmp_path / "run", symlinks=True)
+    last, model = folder / "checkpoints" / "last" / "model", folder / "model"
+    (model / "earlier").write_text("")
+    (last / "gone").symlink_to("nowhere")
+    with pytest.raises(shutil.Error):
+        finish(Run(folder, 3, None, True))
+    assert (model / "earlier").exists() and load_model(folder)[1]["step"] == 12
+    (last / "gone").unlink()
+    finish(Run(folder, 3, None, True))
+    assert not (model / "earlier").exists() and load_model(folder)[1]["step"] == 12
+    model.rename(folder / ".model.old")
+    finish(Run(folder, 3, None, True))
+    assert load_model(folder)[1]["step"] == 12 and not list(folder.glob(".model*"))
+
+
+def test_trainer__goes_on_uncompiled_where_compiling_fails(digits, monkeypatch, capsys):
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/nonexistent/g++",))
+    if not can_compile("cpu"):
+        pytest.skip("torch.compile is off here")
+    losses = [Trainer(TrainConfig(**QUICK | {"compile": on}), digits).step(0).item() for on in (True, False)]
+    assert losses[0] == losses[1] and "running uncompiled" in capsys.readouterr().err
 
 
 def test_own_gpu__one_for_each_process():

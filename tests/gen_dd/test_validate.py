@@ -169,6 +169,17 @@ def test_train__evaluation_changes_no_step(evaluated, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), ours.parameters(), strict=True))
 
 
+def test_train__evaluates_with_another_solver_from_a_resume_on(evaluated, tmp_path):
+    options = QUICK | {"out": str(tmp_path / "run"), "val_fraction": 0.25, "eval_ipc": 4}
+    train(TrainConfig(**options | {"steps": 4}))
+    train(TrainConfig(**options, resume=True, eval_solver="dpm_fast"))
+    ours, theirs = (read_stats(folder / "stats.jsonl") for folder in (tmp_path / "run", evaluated))
+    assert ours[1] == theirs[1] and ours[-1]["loss"] == theirs[-1]["loss"]
+    assert ours[-1]["classifier_frechet"] != theirs[-1]["classifier_frechet"]
+    with pytest.raises(InputError, match="unknown solver 'dpm-fast'; did you mean 'dpm_fast'"):
+        TrainConfig(eval_solver="dpm-fast")
+
+
 def test_train__resumed_evaluations_equal_the_uninterrupted_ones(evaluated, tmp_path):
     options = QUICK | {"out": str(tmp_path / "run"), "val_fraction": 0.25, "eval_ipc": 4}
     train(TrainConfig(**options | {"steps": 4}))

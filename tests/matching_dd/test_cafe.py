@@ -104,5 +104,5 @@ def test_span__looks_back_at_ten():
 
 
 def test_cafe__needs_all_classes_at_once(digits):
-    with pytest.raises(InputError, match="cafe compares all classes"):
+    with pytest.raises(InputError, match="all classes together need"):
         CAFE(CAFEConfig(**SMALL | {"batch_real": 200}, memory_gib=0.0008), digits)

@@ -6,10 +6,10 @@ from plain import plain_features
 from torch import Tensor
 
 from core_dd.augment import DSA
-from core_dd.networks import reset
+from core_dd.networks import build_network, reset
 from core_dd.rng import stream
 from core_dd.speed import bf16_pays, can_compile
-from matching_dd.base import Features
+from matching_dd.base import Features, class_chunks
 from matching_dd.methods.dm import DM, DMConfig
 
 CPU = torch.device("cpu")
@@ -95,6 +95,16 @@ def test_draw_network__is_new_every_step_and_repeatable(digits):
     weights = [torch.cat([p.flatten() for p in dm.draw_network(step).parameters()]) for step in (0, 1, 0)]
     assert torch.equal(weights[0], weights[2]) and not torch.equal(weights[0], weights[1])
     assert not any(parameter.requires_grad for parameter in dm.net.parameters())
+
+
+def test_chunks__by_default_about_half_a_gib_on_a_cpu():
+    config, network = DMConfig(ipc=10), build_network("convnet3", (3, 32, 32), 100)
+    parts = class_chunks(100, config, network, (3, 32, 32))
+    assert [k for part in parts for k in part] == list(range(100)) and len(parts) > 1
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert class_chunks(100, config, network, (3, 32, 32), whole=True) == [range(100)]
+    large = DMConfig(ipc=1000)  # a class of its own is too large, and yet it goes
+    assert class_chunks(10, large, network, (3, 32, 32)) == [range(k, k + 1) for k in range(10)]
 
 
 @pytest.mark.parametrize("memory_gib", [0.0002, 0.0005])
