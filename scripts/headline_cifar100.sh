@@ -10,8 +10,8 @@
 #
 # At the scale of one CPU core, on Fashion-MNIST, in a quarter of an hour:
 #   ALL=1 NAME=fashion_mnist_headline DATA=idx:/usr/share/datasets/fashion-mnist \
-#     CONFIG=configs/gen/fashion_mnist_cpu.yaml CHUNK=240 CHUNKS=2 BUDGET=60s EVALUATIONS=20 SELECTORS=random IPC_STEPS=50 \
-#     POOL_STEPS=60 RUNS=2 scripts/headline_cifar100.sh
+#     CONFIG=configs/gen/fashion_mnist_cpu.yaml CHUNK=240 CHUNKS=2 BUDGET=60s EVALUATIONS=20 IPC_STEPS=50 POOL_STEPS=60 \
+#     RUNS=2 scripts/headline_cifar100.sh
 #
 # It leaves in results/NAME: scores, the report with pictures and curves, the training's stats.jsonl and config.yaml, and
 # the weights in fp16, in files under 16 MiB that UViT.from_pretrained reads as they are.
