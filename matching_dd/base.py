@@ -79,7 +79,7 @@ class MatchingConfig(DataConfig):
     """Compile the network where that works: about 10 s once, then 2 to 5 times faster."""
     memory_gib: float | None = None
     """Largest memory for one forward and backward, in GiB: classes then go through in chunks that fit, to the same
-    result. Default: about half a GiB on a CPU, where larger chunks are no faster; all classes at once on a GPU."""
+    result. Default: 0.75 GiB on a CPU, which fewer classes keep busy; all classes at once on a GPU."""
     seed: int = 0
     """Seed of every draw of the run."""
     device: str | None = None
@@ -326,8 +326,8 @@ def images_at_once(config: MatchingConfig, net: nn.Module, shape: tuple[int, int
     return None if config.memory_gib is None else max(1, int(config.memory_gib * 2**30 / graph_bytes(net, shape)))
 
 
-CHUNK_GIB = MappingProxyType({"cpu": 0.5})
-"""What a chunk may take where `memory_gib` does not say, by device. On a CPU larger ones are no faster (measured)."""
+CHUNK_GIB = MappingProxyType({"cpu": 0.75})
+"""What a chunk may take where `memory_gib` does not say, by device. A CPU is kept busy by few classes."""
 
 
 def class_chunks(

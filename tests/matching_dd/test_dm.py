@@ -97,7 +97,7 @@ def test_draw_network__is_new_every_step_and_repeatable(digits):
     assert not any(parameter.requires_grad for parameter in dm.net.parameters())
 
 
-def test_chunks__by_default_about_half_a_gib_on_a_cpu():
+def test_chunks__by_default_in_parts_on_a_cpu():
     config, network = DMConfig(ipc=10), build_network("convnet3", (3, 32, 32), 100)
     parts = class_chunks(100, config, network, (3, 32, 32))
     assert [k for part in parts for k in part] == list(range(100)) and len(parts) > 1
