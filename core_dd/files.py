@@ -14,10 +14,12 @@ from core_dd.errors import InputError
 
 
 @contextlib.contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
+def atomic(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block succeeds, remove it when it fails.
 
-    The block may write a file or make a folder there. A kill inside the block leaves `path` as it was.
+    The block may write a file or make a folder there. A kill inside the block leaves `path` as it was. A folder that is
+    there already is an error, or with `replace` makes way by a rename at the end; a kill between these two renames
+    leaves both, hidden, and the next call mends it.
 
     Raises:
         InputError: if the disk is full or the place cannot be written; what stood at `path` is untouched.
@@ -29,8 +31,14 @@ def atomic(path: str | Path) -> Iterator[Path]:
         yield temporary
         for part in [*temporary.rglob("*"), temporary]:
             sync(part)
+        old = path.with_name(f".{path.name}.old")
+        if replace and path.is_dir():
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(path, old)
         os.replace(temporary, path)
         sync(path.parent)
+        if replace:
+            shutil.rmtree(old, ignore_errors=True)
     except Exception as error:
         reason = _write_failure(error, path.parent)
         if reason is None:

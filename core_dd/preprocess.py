@@ -1,6 +1,5 @@
 """Pixels <-> training space: fitted once on real training data, applied once, right before augmentation and network."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from core_dd.data import ImageData
 from core_dd.errors import pick, require
+from core_dd.notes import note
 from core_dd.readers import cached_tensors
 
 
@@ -99,7 +99,7 @@ class ZCA(Preprocess):
         def fit() -> dict[str, Tensor]:
             from kornia.enhance import ZCAWhitening
 
-            print(f"fitting ZCA whitening on {len(data.train_images)} images; once, then cached.", file=sys.stderr)
+            note(f"fitting ZCA whitening on {len(data.train_images)} images; once, then cached.")
             zca = ZCAWhitening(eps=0.1, compute_inv=True).fit(fractions(data.train_images))
             return {
                 "mean": zca.mean_vector.flatten(),

@@ -8,7 +8,6 @@ accumulation changes what a step learns from, and a resumed run continues the ve
 import contextlib
 import datetime
 import math
-import os
 import shutil
 import statistics
 import time
@@ -446,7 +445,8 @@ def train(config: TrainConfig) -> None:
     [last] = broadcast_object_list([run.last() if run else None])
     start, folder = last or (0, None)
     if folder is not None:
-        say(run, f"resumed at step {start} from {folder}{trainer.load(folder)}")
+        said = trainer.load(folder)
+        say(run, f"resumed at step {start} from {folder}{said}")
     say(run, f"{trainer.summary()}; {config.steps - start} steps to go")
     if validator and validator.note:
         say(run, validator.note)
@@ -518,20 +518,11 @@ def make_validator(config: TrainConfig, data: ImageData | StreamedData, device: 
 
 
 def finish(run: Run) -> None:
-    """Copy the last checkpoint's model to `model/`, close the run.
-
-    An earlier model stays until the new one is whole, and makes way by a rename.
-    """
+    """Copy the last checkpoint's model to `model/`, close the run."""
     step, last = run.last()
-    place, new, old = (run.folder / name for name in ("model", ".model.new", ".model.old"))
-    shutil.rmtree(new, ignore_errors=True)
-    with files.atomic(new) as temporary:
+    place = run.folder / "model"
+    with files.atomic(place, replace=True) as temporary:
         shutil.copytree(last / "model", temporary)
-    if place.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(place, old)
-    os.replace(new, place)
-    shutil.rmtree(old, ignore_errors=True)
     run.say(f"{place}: the averaged weights after {step} steps")
     run.close()
 

@@ -203,7 +203,7 @@ def run(config: AblateConfig) -> None:
         label = f"{name}, set {seed + 1}"
         scores = measure(partial(settings[name], seed), label, places[name][seed], seed, config, data, judge)
         print(f"{label} of {config.draws}: {scores}", flush=True)
-    write(config, places, out)
+    write(config, places, work, out)
 
 
 def measure(
@@ -219,10 +219,8 @@ def measure(
     file = folder / "distilled.safetensors"
     if not file.exists():
         make().save(file)
-    dset, options = (
-        DistilledSet.load(file),
-        {key: getattr(config, key) for key in ("protocol", "network", "runs", "device")},
-    )
+    dset = DistilledSet.load(file)
+    options = {key: getattr(config, key) for key in ("protocol", "network", "runs", "device")}
     scores = evaluate(dset, data, seed=seed, steps=config.protocol_steps, **options)
     scores.record["set"] |= {"name": name, "path": str(folder)}
     scores.record["config"] = to_dict(config)
@@ -232,25 +230,28 @@ def measure(
     return scores
 
 
-def write(config: AblateConfig, places: Mapping[str, Sequence[Path]], out: Path) -> None:
-    """Replace `out` by the scores, the table, and the report."""
+def write(config: AblateConfig, places: Mapping[str, Sequence[Path]], work: Path, out: Path) -> None:
+    """Replace `out` by the scores, the table, and the report, once all of them are there."""
     records = {name: [files.read_json(folder / "scores.json") for folder in places[name]] for name in places}
-    if out.exists():
-        shutil.rmtree(out)
-    for name, several in records.items():
-        for seed, record in enumerate(several):
-            files.write_json(out / f"{slug(name)}-{seed}.json", record)
+    firsts, heading = [str(several[0]) for several in places.values()], f"{config.title}, the first set of each setting"
+    text = f"# {config.title}\n\n{caption(config, records)}\n\n{markdown_table(table(records), left=frozenset({0}))}\n"
     curves = []
     if config.study == "steps":
         numbers = {count: means(records[f"{count} steps"]) for count in sorted(STEPS_TRIED)}
         drawn = [key for key in ("accuracy", "images_per_s", "classifier_frechet") if key in numbers[STEPS_TRIED[0]]]
         lines = [{"step": count} | {key: found[key] for key in drawn} for count, found in numbers.items()]
-        files.write_text(out / "stats.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-        curves = ["--runs", str(out)]
-    firsts, heading = [str(several[0]) for several in places.values()], f"{config.title}, the first set of each setting"
-    report.main(["--scores", *firsts, *curves, "--title", heading, "--out", str(out / "report")])
-    text = f"# {config.title}\n\n{caption(config, records)}\n\n{markdown_table(table(records), left=frozenset({0}))}\n"
-    files.write_text(out / "table.md", text)
+        files.write_text(work / "stats.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+        curves = ["--runs", str(work)]
+    shutil.rmtree(work / "report", ignore_errors=True)
+    report.main(["--scores", *firsts, *curves, "--title", heading, "--out", str(work / "report")])
+    with files.atomic(out, replace=True) as temporary:
+        for name, several in records.items():
+            for seed, record in enumerate(several):
+                files.write_json(temporary / f"{slug(name)}-{seed}.json", record)
+        if curves:
+            shutil.copyfile(work / "stats.jsonl", temporary / "stats.jsonl")
+        shutil.copytree(work / "report", temporary / "report")
+        files.write_text(temporary / "table.md", text)
     print(f"\n{text}")
 
 

@@ -1,5 +1,6 @@
 """What every test shares: an own cache folder, one seed for nothing global, and real data where it is at hand."""
 
+import contextlib
 import os
 import resource
 import signal
@@ -44,24 +45,44 @@ def digit_files(digits, tmp_path):
 
 
 @pytest.fixture
+def light(monkeypatch):
+    """One thread, here and in the commands started, for tiny networks."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def experts(digits, tmp_path_factory) -> str:
+    """A folder of three experts of convnet1_w8, 6 epochs each."""
+    from matching_dd.experts import ExpertsConfig, record
+
+    out = str(tmp_path_factory.mktemp("experts") / "run")
+    options = {"network": "convnet1_w8", "epochs": 6, "lr": 0.05, "batch_size": 64, "tracker": "none", "device": "cpu"}
+    return str(record(ExpertsConfig(experts=3, out=out, **options), digits))
+
+
+@pytest.fixture
 def generator():
     return torch.Generator().manual_seed(0)
 
 
-@pytest.fixture
-def small_disk_later():
-    """A function; once called, no file may grow past 64 KiB, which is what a full disk does to a write."""
+@contextlib.contextmanager
+def small_disk():
+    """No file may grow past 64 KiB in this block, which is what a full disk does to a write.
+
+    A block, not a fixture: pytest's own log is a file too, and may be longer.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, handler)
-
-
-@pytest.fixture
-def small_disk(small_disk_later):
-    """No file may grow past 64 KiB."""
-    small_disk_later()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def shared_data(name: str) -> Path:

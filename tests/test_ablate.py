@@ -1,31 +1,23 @@
 """scripts/ablate.py: every study end to end on digits, shortened, and what its table says."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
+from commands import load_script
 from safetensors.torch import load_file
 
 from core_dd import load_data
 from core_dd.errors import InputError
+from core_dd.files import read_json
 from gen_dd.sample import sample
 from gen_dd.uvit import UViT
 from gen_dd.weights import save_model
 
-ROOT = Path(__file__).parents[1]
 SHORT = ["--draws=2", "--runs=1", "--steps=2", "--protocol_steps=2", "--network=convnet1_w8"]
 
 
 @pytest.fixture(scope="module")
 def ablate():
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location("ablate", ROOT / "scripts" / "ablate.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["ablate"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["ablate"]
+    return load_script("ablate")
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +63,19 @@ def test_steps__slower_and_drawn_as_curves(ablate, model, tmp_path):
         line["classifier_frechet"] > 0 for line in lines
     )
     before = (tmp_path / "work" / "10-steps" / "0" / "distilled.safetensors").stat().st_mtime_ns
+    (tmp_path / "out" / "stale.json").touch()
     ablate.main([*argv, f"--out={tmp_path / 'out'}"])  # nothing is made again, the results are replaced
+    assert not (tmp_path / "out" / "stale.json").exists()
     assert (tmp_path / "work" / "10-steps" / "0" / "distilled.safetensors").stat().st_mtime_ns == before
+
+
+def test_budget__draws_what_fits_and_says_so(ablate, model, tmp_path):
+    argv = ["--study=steps", f"--model={model}", "--budget_s=1", f"--work={tmp_path / 'work'}", *SHORT, "--draws=1"]
+    ablate.main([*argv, f"--out={tmp_path / 'out'}"])
+    assert "steps at 1 s of sampling" in (tmp_path / "out" / "table.md").read_text()
+    records = [read_json(path) for path in (tmp_path / "out").glob("*-steps-0.json")]
+    assert len(records) == len(ablate.STEPS_TRIED)
+    assert all(record["set"]["cost"]["seconds"] <= 1 and record["set"]["images"] >= 1 for record in records)
 
 
 def test_guides__each_changes_the_images(ablate, model, tmp_path):

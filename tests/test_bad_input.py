@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import small_disk
 from makers import png, write_idx, write_image_folder, write_parquet
 from safetensors.torch import save_file
 
@@ -579,7 +580,7 @@ def test_bad_input(case, tmp_path, capsys):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before, "something was written"
 
 
-def test_full_disk__the_previous_checkpoint_survives(tmp_path, capsys, small_disk_later):
+def test_full_disk__the_previous_checkpoint_survives(tmp_path, capsys):
     command = (
         "train --data digits --device cpu --tracker none --batch_size 8 --grid_every 0 --checkpoint_every 1 --out out"
     )
@@ -589,8 +590,8 @@ def test_full_disk__the_previous_checkpoint_survives(tmp_path, capsys, small_dis
         for path in (tmp_path / "out" / "checkpoints" / "last").rglob("*")
         if path.is_file()
     }
-    small_disk_later()
-    assert cli.main([*command.split(), "--steps", "2", "--resume"]) == 2
+    with small_disk():
+        assert cli.main([*command.split(), "--steps", "2", "--resume"]) == 2
     text = capsys.readouterr().err
     assert "error: cannot write out/checkpoints/step-000002" in text and "Traceback" not in text
     after = {

@@ -1,25 +1,16 @@
 """The demo's plan: its commands parse, every result is made once and used, and what is finished is skipped."""
 
-import importlib.util
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
-from commands import accepted
-
-ROOT = Path(__file__).parents[1]
+from commands import ROOT, accepted, load_script
 
 
 @pytest.fixture(scope="module")
 def demo():
     """scripts/demo.py as a module."""
-    spec = importlib.util.spec_from_file_location("demo", ROOT / "scripts" / "demo.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["demo"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["demo"]
+    return load_script("demo")
 
 
 def test_stages__every_command_is_accepted(demo, monkeypatch):

@@ -5,13 +5,13 @@ import shlex
 from pathlib import Path
 
 import pytest
-from commands import accepted
+from commands import ROOT, accepted, load_script
 
 from core_dd import cli
+from core_dd.config import load_config
 from gen_dd.uvit import UViT
 from gen_dd.weights import save_model
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FILES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md")}
 BLOCKS = re.findall(r"^( *)```(\w*)\n(.*?)^\1```", README, flags=re.MULTILINE | re.DOTALL)
@@ -20,7 +20,7 @@ COMMANDS = [
     for _, language, block in BLOCKS
     if language == ""
     for line in block.replace("\\\n", " ").splitlines()
-    if re.match(r"\s*(gendd|torchrun|accelerate|make) ", line)
+    if re.match(r"\s*(gendd|torchrun|accelerate|make|python) ", line)
 ]
 SCRIPTS = {"scripts/train_uvit.py": "train", "scripts/sample_timed.py": "sample"}
 
@@ -29,6 +29,9 @@ SCRIPTS = {"scripts/train_uvit.py": "train", "scripts/sample_timed.py": "sample"
 def test_command__is_accepted_with_every_flag(line, monkeypatch):
     monkeypatch.chdir(ROOT)
     words = shlex.split(line, comments=True)
+    if words[0] == "python":
+        load_config(load_script(Path(words[1]).stem).AblateConfig, words[2:])
+        return
     if words[0] in ("torchrun", "accelerate"):
         script = next(word for word in words if word.endswith(".py"))
         assert all((ROOT / word).is_file() for word in words if word.endswith((".py", ".yaml")))

@@ -1,15 +1,14 @@
 """scripts/recipes.py: two trainings of digits end to end, shortened, gone on with, and what its table says."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
+from commands import ROOT, load_script
 
+from core_dd.config import read_yaml
 from core_dd.errors import InputError
 from core_dd.files import read_json
 
-ROOT = Path(__file__).parents[1]
 SHORT = ["--seeds", "0", "--checkpoint_every", "1", "--num_per_class", "2", "--runs", "1", "--out", "out"]
 
 
@@ -17,10 +16,7 @@ SHORT = ["--seeds", "0", "--checkpoint_every", "1", "--num_per_class", "2", "--r
 def recipes(monkeypatch):
     """The script as a module, with trainings of two steps."""
     monkeypatch.setenv("GENDD_COMPILE", "0")
-    spec = importlib.util.spec_from_file_location("recipes", ROOT / "scripts" / "recipes.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "recipes", module)  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    module = load_script("recipes")
     module.RECIPES = {"paper": ((2, 3), module.PAPER), "fast2": ((2,), module.FAST)}
     return module
 
@@ -43,3 +39,8 @@ def test_recipes__trains_judges_and_tabulates(recipes):
 def test_recipes__unknown_name(recipes):
     with pytest.raises(InputError, match="no recipe's name begins with 'fats'. Choose from paper, fast2"):
         recipes.RecipesConfig(only="fats")
+
+
+def test_fast__is_the_recipe_of_the_digits(recipes):
+    config = read_yaml(ROOT / "configs" / "gen" / "digits.yaml")
+    assert {name: config[name] for name in recipes.FAST} == {**recipes.FAST, "betas": list(recipes.FAST["betas"])}

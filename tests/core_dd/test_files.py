@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from conftest import small_disk
 from safetensors.torch import save_file
 
 from core_dd import files
@@ -27,10 +28,11 @@ def test_atomic__keeps_the_old_file_on_failure(tmp_path):
 
 
 @pytest.mark.parametrize("writer", ["python", "torch", "safetensors"])
-def test_atomic__full_disk_is_one_message_and_nothing_lost(tmp_path, small_disk, writer):
+def test_atomic__full_disk_is_one_message_and_nothing_lost(tmp_path, writer):
     files.write_text(tmp_path / "b", "one")
     big = torch.zeros(2**16)
     with (
+        small_disk(),
         pytest.raises(InputError, match=r"cannot write .*b: File too large\. Free some space"),
         files.atomic(tmp_path / "b") as temporary,
     ):
@@ -59,3 +61,18 @@ def test_read_json__truncated(tmp_path):
     (tmp_path / "a.json").write_text('{"a": ')
     with pytest.raises(InputError, match="not valid JSON"):
         files.read_json(tmp_path / "a.json")
+
+
+def test_atomic__replaces_a_folder_when_asked_to(tmp_path):
+    place = tmp_path / "folder"
+    (place / "old").mkdir(parents=True)
+    with pytest.raises(InputError, match="cannot write"), files.atomic(place) as temporary:
+        temporary.mkdir()
+    assert (place / "old").exists()
+    with pytest.raises(RuntimeError), files.atomic(place, replace=True) as temporary:
+        temporary.mkdir()
+        raise RuntimeError
+    assert (place / "old").exists() and list(tmp_path.iterdir()) == [place]
+    with files.atomic(place, replace=True) as temporary:
+        (temporary / "new").mkdir(parents=True)
+    assert (place / "new").exists() and not (place / "old").exists() and list(tmp_path.iterdir()) == [place]

@@ -24,14 +24,7 @@ SMALL = {"network": "convnet1_w8", "batch_real": 32, "compile": False, "tracker"
 FLAGS = ["--network=convnet1_w8", "--batch_real=32", "--no_compile", "--tracker=none"]
 
 
-@pytest.fixture(autouse=True)
-def light(monkeypatch):
-    """One thread, here and in the commands started: these networks are tiny."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("light")
 
 
 def test_command__writes_a_run_folder(digits):

@@ -13,18 +13,9 @@ from core_dd import evaluate, load_data
 from core_dd.errors import InputError
 from core_dd.rng import stream
 from matching_dd import coreset, distill
-from matching_dd.experts import ExpertsConfig, record
 from matching_dd.methods.ead import EAD, EADConfig
 
 PLAIN = {"network": "convnet1_w8", "bf16": False, "compile": False}
-
-
-@pytest.fixture(scope="module")
-def experts(digits, tmp_path_factory) -> str:
-    """Three of convnet1_w8, 6 epochs each."""
-    out = str(tmp_path_factory.mktemp("experts") / "run")
-    options = {"network": "convnet1_w8", "epochs": 6, "lr": 0.05, "batch_size": 64, "tracker": "none", "device": "cpu"}
-    return str(record(ExpertsConfig(experts=3, out=out, **options), digits))
 
 
 def plain_iteration(ead: EAD, step: int, images: Tensor, logits: Tensor, factor: float) -> Tensor:

@@ -24,14 +24,7 @@ from matching_dd.experts import Experts, ExpertsConfig, main, record
 SMALL = {"network": "convnet1_w8", "epochs": 3, "tracker": "none", "device": "cpu"}
 
 
-@pytest.fixture(autouse=True)
-def light(monkeypatch):
-    """One thread, here and in the commands started: these networks are tiny."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("light")
 
 
 def contents(folder: str) -> dict[str, bytes]:

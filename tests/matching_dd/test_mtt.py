@@ -20,14 +20,6 @@ from matching_dd.methods.mtt import MTT, MTTConfig
 PLAIN = {"network": "convnet1_w8", "bf16": False, "compile": False}
 
 
-@pytest.fixture(scope="module")
-def experts(digits, tmp_path_factory) -> str:
-    """Three of convnet1_w8, 6 epochs each."""
-    out = str(tmp_path_factory.mktemp("experts") / "run")
-    options = {"network": "convnet1_w8", "epochs": 6, "lr": 0.05, "batch_size": 64, "tracker": "none", "device": "cpu"}
-    return str(record(ExpertsConfig(experts=3, out=out, **options), digits))
-
-
 def plain_iteration(mtt: MTT, step: int, images: Tensor, lr: Tensor) -> Tensor:
     """The loss (facts A9), differentiable in images (K, ipc, C, H, W) and lr."""
     config, weights = mtt.config, []
