@@ -7,56 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from core_dd.speed import autocast
-from core_dd.train_eval import State, gradients_of
-
-
-def classification_loss(net: nn.Module, params: State, images: Tensor, labels: Tensor, *, bf16: bool = True) -> Tensor:
-    """Mean cross-entropy, a scalar in fp32, of `net` with other weights; differentiable in all of them.
-
-    Args:
-        net: the architecture, and the buffers.
-        params: its parameters by name.
-        images: (N, C, H, W), training space.
-        labels: int64 (N,), or probabilities (N, K).
-        bf16: autocast where it pays.
-    """
-    with autocast(images.device, bf16):
-        logits = functional_call(net, params, (images,))
-    return F.cross_entropy(logits.float(), labels)
-
-
-def class_gradients(net: nn.Module, images: Tensor, labels: Tensor, *, bf16: bool = True) -> list[Tensor]:
-    """Gradient of each class's mean cross-entropy with respect to the weights; differentiable in the images.
-
-    Args:
-        net: with its batch normalisation, if any, in evaluation mode.
-        images: (K, N, C, H, W), training space.
-        labels: int64 (K, N).
-        bf16: autocast where it pays.
-
-    Returns:
-        By parameter, (K, *its shape), fp32.
-    """
-    params = {name: parameter.detach() for name, parameter in net.named_parameters()}
-
-    def loss(params: State, images: Tensor, labels: Tensor) -> Tensor:
-        return classification_loss(net, params, images, labels, bf16=bf16)
-
-    return list(vmap(grad(loss), in_dims=(None, 0, 0))(params, images, labels).values())
-
-
-def weight_gradients(
-    net: nn.Module, params: State, images: Tensor, labels: Tensor, *, graph: bool = True, bf16: bool = True
-) -> tuple[Tensor, ...]:
-    """Gradient of the mean cross-entropy with respect to `params`, in their order; differentiable in everything.
-
-    Args:
-        net, params, images, labels, bf16: as in `classification_loss`; every parameter requires a gradient.
-        graph: whether it is to be differentiated.
-    """
-    loss = classification_loss(net, params, images, labels, bf16=bf16)
-    return torch.autograd.grad(loss, list(params.values()), create_graph=graph)
+from core_dd.speed import autocast, compiled
+from core_dd.train_eval import State
 
 
 def dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
@@ -65,7 +17,10 @@ def dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
 
 
 class Gradients:
-    """Gradients of a network's weights, without graph: compiled, in bf16 where that pays.
+    """Gradients of a network's weights for the mean cross-entropy: compiled, in bf16 where that pays, fp32 results.
+
+    They are computed by a function of weights, images and labels that is compiled as one, so that differentiating them
+    once more is compiled too.
 
     Args:
         net: the network; its weights are read where they are.
@@ -74,10 +29,33 @@ class Gradients:
     """
 
     def __init__(self, net: nn.Module, device: torch.device, *, bf16: bool = True, compile: bool = True) -> None:
-        self.net, self._compute = net, gradients_of(net, device, stacked=False, bf16=bf16, fast=compile)
+        self.net = net
+
+        def loss(params: State, buffers: State, images: Tensor, labels: Tensor) -> Tensor:
+            with autocast(device, bf16):
+                logits = functional_call(net, (params, buffers), (images,))
+            return F.cross_entropy(logits.float(), labels)
+
+        # A GPU wants all groups at once. A CPU is busy with one, and its convolutions dislike vmap's grouped ones.
+        self._whole = device.type != "cpu"
+        compute = {"one": grad(loss), "all": vmap(grad(loss), in_dims=(None, None, 0, 0))}
+        self._compute = {
+            name: compiled(function, device, dynamic=False) if compile else function
+            for name, function in compute.items()
+        }
+
+    def at(self, params: State, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        """Those at other weights, in their order; differentiable in everything.
+
+        Args:
+            params: the parameters by name.
+            images: (N, C, H, W), training space.
+            labels: int64 (N,), or probabilities (N, K).
+        """
+        return tuple(self._compute["one"](params, dict(self.net.named_buffers()), images, labels).values())
 
     def __call__(self, images: Tensor, labels: Tensor) -> list[Tensor]:
-        """Those of the mean cross-entropy of each group of images, one group in memory at a time.
+        """Those of each group of images; differentiable in the images, with batch normalisation in evaluation mode.
 
         Args:
             images: (G, N, C, H, W), training space.
@@ -86,19 +64,26 @@ class Gradients:
         Returns:
             By parameter, (G, *its shape), fp32.
         """
-        params, buffers = (
-            {name: tensor.detach()[None].expand(len(images), *tensor.shape) for name, tensor in named}
-            for named in (self.net.named_parameters(), self.net.named_buffers())
-        )
-        return list(self._compute(params, buffers, images, labels)[0].values())
+        params = {name: parameter.detach() for name, parameter in self.net.named_parameters()}
+        if self._whole and len(images) > 1:
+            buffers = dict(self.net.named_buffers())
+            return list(self._compute["all"](params, buffers, images, labels).values())
+        each = [self.at(params, *group) for group in zip(images, labels, strict=True)]
+        return [torch.stack(own) for own in zip(*each, strict=True)]
 
-    def in_parts(self, images: Tensor, labels: Tensor, most: int | None) -> list[Tensor]:
-        """The same, of at most so many images at a time; not for batch normalisation in training mode."""
-        count, total = 1 if most is None else -(-images.shape[1] // most), images.shape[1]
-        sums = [torch.zeros((), device=images.device)] * len(list(self.net.parameters()))
-        for x, y in zip(images.tensor_split(count, 1), labels.tensor_split(count, 1), strict=True):
-            sums = [own + more * (x.shape[1] / total) for own, more in zip(sums, self(x, y), strict=True)]
-        return sums
+    @torch.no_grad()
+    def in_parts(self, images: Tensor, labels: Tensor, most: int | None = None) -> list[Tensor]:
+        """The same as constants, one group in memory at a time and at most so many of its images; not for batch
+        normalisation in training mode, unless in one part."""
+        each = []
+        for x, y in zip(images, labels, strict=True):
+            count = 1 if most is None else -(-len(x) // most)
+            parts = [
+                [own * (len(part) / len(x)) for own in self(part[None], target[None])]
+                for part, target in zip(x.tensor_split(count), y.tensor_split(count), strict=True)
+            ]
+            each.append([torch.stack(own).sum(0) for own in zip(*parts, strict=True)])
+        return [torch.cat(own) for own in zip(*each, strict=True)]
 
 
 class Trainer:
@@ -123,6 +108,8 @@ class Trainer:
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         """One step on a batch, images (N, C, H, W) in training space, labels (N,) or (N, K)."""
-        for parameter, gradient in zip(self.net.parameters(), self.gradients(images[None], labels[None]), strict=True):
+        for parameter, gradient in zip(
+            self.net.parameters(), self.gradients.in_parts(images[None], labels[None]), strict=True
+        ):
             parameter.grad = gradient[0]
         self.optimizer.step()

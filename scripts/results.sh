@@ -1,34 +1,58 @@
 #!/usr/bin/env bash
-# Remakes results/NAME on real data: every set named in SETS at every ipc of IPCS, judged by one protocol, and the
-# report beside the papers' rows. A distillation runs ITERATIONS of its published length, so its rows are marked smoke and
-# not ranked; so is every row when EPOCHS shortens the protocol. Finished steps are not done again,
-# and a distillation that was killed goes on.
+# Remakes a table of results/ on real data: every set named in SETS at every ipc of IPCS, judged by one protocol, and the
+# report beside the papers' rows. A set is a coreset (random herding k_center medoids) or a method, or a variant of one
+# that has published settings, such as datadam_paper: those of configs/matching/SET_NAME_ipcIPC.yaml are used where
+# there are any, else the method's defaults. A row is marked smoke and not ranked if anything shortens it:
+#   SMOKE=1        the few iterations of configs/smoke/ that a CPU can do
+#   ITERATIONS=N   so many of every method
+#   EPOCHS=N       a shorter protocol
+# Finished steps are not done again, and a distillation that was killed goes on. MTT and EAD take the experts of EXPERTS;
+# SMOKE=1 records two short ones by itself.
 #
 #   scripts/results.sh fashion_mnist idx:/usr/share/datasets/fashion-mnist
-#   EPOCHS=100 RUNS=3 scripts/results.sh cifar10 parquet:../shared/data/cifar10
+#   SMOKE=1 EPOCHS=60 RUNS=3 SETS="random herding k_center medoids dm m3d datadam_paper" OUT=results/cifar10_methods \
+#       scripts/results.sh cifar10 parquet:../shared/data/cifar10
 set -euo pipefail
 NAME=${1:?usage: scripts/results.sh NAME DATA, e.g. fashion_mnist idx:/usr/share/datasets/fashion-mnist}
 DATA=${2:?usage: scripts/results.sh NAME DATA, e.g. fashion_mnist idx:/usr/share/datasets/fashion-mnist}
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 IPCS=${IPCS:-1 10}
 SETS=${SETS:-random dm}
-ITERATIONS=${ITERATIONS:-200}
 PROTOCOL=${PROTOCOL:-dm}
-WORK=${WORK:-runs/$NAME}
-OUT=results/$NAME
+OUT=${OUT:-results/$NAME}
+WORK=${WORK:-runs/${OUT##*/}}
+EXPERTS=${EXPERTS:-$WORK/experts}
 judge=(gendd evaluate --data "$DATA" --protocol "$PROTOCOL" ${EPOCHS:+--epochs "$EPOCHS"} ${RUNS:+--runs "$RUNS"})
 
+record_experts() {  # what MTT and EAD match, where the user gave none
+    if [ ! -e "$EXPERTS/config.yaml" ] && [ -z "${SMOKE:-}" ]; then
+        echo "$1 matches recorded trajectories: make them by gendd experts, and name their folder in EXPERTS." >&2
+        exit 2
+    fi
+    once "$EXPERTS/done" gendd experts --data "$DATA" --config configs/smoke/experts.yaml --out "$EXPERTS" \
+        $(resume "$EXPERTS/config.yaml")
+    touch "$EXPERTS/done"
+}
+
 mkdir -p "$OUT"
-for ipc in $IPCS; do
-    for set in $SETS; do
+for set in $SETS; do
+    for ipc in $IPCS; do
         folder=$WORK/$set-ipc$ipc
-        if [ -e "matching_dd/methods/$set.py" ]; then
-            once "$folder/distilled.safetensors" gendd distill --data "$DATA" --method "$set" --ipc "$ipc" \
-                --iterations "$ITERATIONS" --checkpoint_every 50 --out "$folder" $(resume "$folder/config.yaml")
-            once "$folder/scores.json" "${judge[@]}" --set "$folder" --name "$set ipc $ipc, $ITERATIONS iterations" --smoke
+        method=${set%%_*}
+        if [ -e "matching_dd/methods/$method.py" ]; then
+            make=(gendd distill --method "$method" --ipc "$ipc")
+            published=configs/matching/${set}_${NAME}_ipc$ipc.yaml
+            [ ! -e "$published" ] || make+=(--config "$published")
+            [ -z "${SMOKE:-}" ] || make+=(--config "configs/smoke/$method.yaml")
+            make+=(--data "$DATA" ${ITERATIONS:+--iterations "$ITERATIONS"} --out "$folder")
+            case $method in mtt | ead) record_experts "$method" && make+=(--experts "$EXPERTS") ;; esac
+            once "$folder/distilled.safetensors" "${make[@]}" $(resume "$folder/config.yaml")
+            iterations=$(sed -n 's/^iterations: //p' "$folder/config.yaml")
+            once "$folder/scores.json" "${judge[@]}" --set "$folder" --name "$set ipc $ipc, $iterations iterations" \
+                ${SMOKE:+--smoke} ${ITERATIONS:+--smoke}
         else
             once "$folder/distilled.safetensors" gendd coreset --data "$DATA" --name "$set" --ipc "$ipc" \
-                --out "$folder/distilled.safetensors"
+                --classifier "$WORK/classifier.safetensors" --out "$folder/distilled.safetensors"
             once "$folder/scores.json" "${judge[@]}" --set "$folder" --name "$set real ipc $ipc"
         fi
         cp "$folder/scores.json" "$OUT/$set-ipc$ipc.json"

@@ -11,7 +11,7 @@ from core_dd.data import ImageData
 from core_dd.errors import pick, require
 from core_dd.rng import stream
 from matching_dd.base import MatchingConfig, Method, interact
-from matching_dd.gradients import Gradients, Trainer, class_gradients
+from matching_dd.gradients import Gradients, Trainer
 from matching_dd.losses import GRADIENT_DISTANCES, gradient_distance
 
 LOOPS: MappingProxyType[int, tuple[int, int]] = MappingProxyType(
@@ -122,7 +122,7 @@ class DC(Method):
             labels: int64 (K,).
         """
         on_real = self.gradients.in_parts(real, labels[:, None].expand(real.shape[:2]), self.most_at_once)
-        on_syn = class_gradients(net, syn, labels[:, None].expand(syn.shape[:2]), bf16=self.config.bf16)
+        on_syn = self.gradients(syn, labels[:, None].expand(syn.shape[:2]))
         return self.compare(on_real, on_syn).sum()
 
     def compare(self, real: list[Tensor], syn: list[Tensor]) -> Tensor:

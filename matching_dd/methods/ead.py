@@ -13,7 +13,7 @@ from core_dd.rng import stream
 from core_dd.train_eval import State
 from matching_dd.base import MatchingConfig, Method
 from matching_dd.experts import Experts
-from matching_dd.gradients import Gradients, dot, weight_gradients
+from matching_dd.gradients import Gradients, dot
 from matching_dd.losses import EFFECT_COEFFICIENTS, effect_alignment, effect_coefficient
 
 
@@ -155,11 +155,11 @@ class EAD(Method):
         """The product of `direction` with the gradient of images (K, M, C, H, W) and labels (K, M, K), a scalar; its
         own gradient is added to that of these two leaves."""
         total = torch.zeros((), device=self.device)
-        params = {name: tensor.detach().requires_grad_() for name, tensor in self.net.named_parameters()}
+        params = {name: tensor.detach() for name, tensor in self.net.named_parameters()}
         for classes in self.chunks:
             part = slice(classes.start, classes.stop)
             batch = images[part].flatten(0, 1), labels[part].flatten(0, 1)
-            own = weight_gradients(self.net, params, *batch, bf16=self.config.bf16)
+            own = self.gradients.at(params, *batch)
             product = dot(direction, own) * len(classes) / len(images)
             product.backward(inputs=[images, labels])
             total += product.detach()

@@ -12,7 +12,7 @@ from core_dd.rng import stream
 from core_dd.train_eval import State
 from matching_dd.base import MatchingConfig, Method, graph_bytes
 from matching_dd.experts import Experts
-from matching_dd.gradients import dot, weight_gradients
+from matching_dd.gradients import Gradients, dot
 from matching_dd.losses import trajectory_loss
 
 
@@ -86,6 +86,7 @@ class MTT(Method):
 
     def __init__(self, config: MTTConfig, data: ImageData) -> None:
         super().__init__(config, data)
+        self.gradients = Gradients(self.net, self.device, bf16=config.bf16, compile=config.compile)
         self.experts = Experts(config.experts, data, config.network, config.preprocess)
         needed = config.max_start_epoch - 1 + config.expert_epochs
         require(
@@ -152,7 +153,8 @@ class MTT(Method):
         images, labels = self.draw_batch(step, i)
         params = {name: tensor.detach().requires_grad_() for name, tensor in params.items()}
         batch, kept = images.detach().requires_grad_(), i >= self.config.syn_steps - self.kept
-        gradients = weight_gradients(self.net, params, batch, labels, graph=kept, bf16=self.config.bf16)
+        with torch.set_grad_enabled(kept):
+            gradients = self.gradients.at(params, batch, labels)
         return StudentStep(params, images, batch, labels, gradients, kept)
 
     @torch.no_grad()
@@ -172,7 +174,7 @@ class MTT(Method):
             done = path.pop()
             gradients = done.gradients
             if not done.kept:
-                gradients = weight_gradients(self.net, done.params, done.batch, done.labels, bf16=self.config.bf16)
+                gradients = self.gradients.at(done.params, done.batch, done.labels)
             self.synthetic.lr.grad -= dot(slope, gradients).detach()
             leaves = [done.batch, *(done.params.values() if path else ())]  # nothing comes before the first step
             on_batch, *on_params = torch.autograd.grad(gradients, leaves, [-lr * own for own in slope])

@@ -16,7 +16,6 @@ from core_dd.rng import stream
 from core_dd.run import read_stats
 from core_dd.speed import bf16_pays, can_compile
 from matching_dd import coreset, distill
-from matching_dd.gradients import class_gradients
 from matching_dd.methods.dc import DC, LOOPS, DCConfig
 from matching_dd.methods.dsa import DSA, DSAConfig
 
@@ -78,10 +77,11 @@ def test_loss__zero_when_synthetic_is_real(digits, generator, kind):
     assert dc.loss(net, real, real.clone(), labels) < 1e-3 * dc.loss(net, real, other, labels)
 
 
-def test_class_gradients__are_differentiable_and_leave_the_weights_alone(digits, generator):
-    net = DC(DCConfig(network="convnet1_w8", **PLAIN), digits).draw_network(0)
+def test_gradients__are_differentiable_and_leave_the_weights_alone(digits, generator):
+    dc = DC(DCConfig(network="convnet1_w8", **PLAIN), digits)
+    net = dc.draw_network(0)
     images = torch.randn(2, 3, *digits.shape, generator=generator, requires_grad=True)
-    gradients = class_gradients(net, images, torch.tensor([[0] * 3, [1] * 3]))
+    gradients = dc.gradients(images, torch.tensor([[0] * 3, [1] * 3]))
     assert [g.shape[1:] for g in gradients] == [p.shape for p in net.parameters()]
     (slope,) = torch.autograd.grad(sum(g.square().sum() for g in gradients), images)
     assert slope.abs().max() > 0 and all(p.grad is None for p in net.parameters())
