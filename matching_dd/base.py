@@ -76,7 +76,7 @@ class MatchingConfig(DataConfig):
     bf16: bool = True
     """Compute features in bf16 where the hardware does it faster; reductions stay in fp32."""
     compile: bool = True
-    """Compile the network where that works: about 10 s once, then 2 to 5 times faster."""
+    """Compile the network where that works: 10 to 40 s once, then 2 to 5 times faster."""
     memory_gib: float | None = None
     """Largest memory for one forward and backward, in GiB: classes then go through in chunks that fit, to the same
     result. Default: 0.75 GiB on a CPU, which fewer classes keep busy; all classes at once on a GPU."""

@@ -77,16 +77,6 @@ def test_loss__zero_when_synthetic_is_real(digits, generator, kind):
     assert dc.loss(net, real, real.clone(), labels) < 1e-3 * dc.loss(net, real, other, labels)
 
 
-def test_gradients__are_differentiable_and_leave_the_weights_alone(digits, generator):
-    dc = DC(DCConfig(network="convnet1_w8", **PLAIN), digits)
-    net = dc.draw_network(0)
-    images = torch.randn(2, 3, *digits.shape, generator=generator, requires_grad=True)
-    gradients = dc.gradients(images, torch.tensor([[0] * 3, [1] * 3]))
-    assert [g.shape[1:] for g in gradients] == [p.shape for p in net.parameters()]
-    (slope,) = torch.autograd.grad(sum(g.square().sum() for g in gradients), images)
-    assert slope.abs().max() > 0 and all(p.grad is None for p in net.parameters())
-
-
 def plain_dsa(data, config, steps: int) -> tuple[Tensor, list[Tensor]]:
     """So many networks' lives: match, train the network on the synthetic images, match again (facts A5, A6)."""
     method = DSA(config, data)
