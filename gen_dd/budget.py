@@ -29,7 +29,15 @@ AUTO_STEPS = (10, 50)
 
 
 class TimeUp(Exception):
-    """A batch was given up because it would not have ended in time."""
+    """A batch was given up because it would not have ended in time.
+
+    Args:
+        expected: seconds that it would have taken.
+    """
+
+    def __init__(self, expected: float) -> None:
+        super().__init__(f"{expected:.3g} s")
+        self.expected = expected
 
 
 def within(seconds: float, shares: Sequence[float], noise_of: NoiseOf) -> NoiseOf:
@@ -50,7 +58,7 @@ def within(seconds: float, shares: Sequence[float], noise_of: NoiseOf) -> NoiseO
         spent = time.perf_counter() - began
         to_come = (part[-1] - part[done]) / part[done] if done >= 2 else 0.0
         if spent * (1 + to_come / MARGIN) > seconds:
-            raise TimeUp
+            raise TimeUp(spent * (1 + to_come))
         done += 1
         return noise_of(x, timestep)
 
@@ -274,8 +282,8 @@ def rounds(
             try:
                 images, took = draw(mine, seconds) if mine else None, time.perf_counter() - began
                 finished = True
-            except TimeUp:
-                finished, took = False, 1.2 * seconds
+            except TimeUp as given_up:
+                finished, took = False, max(1.2 * seconds, given_up.expected)
             if mine and clock.budget is not None:
                 pace.learn(len(mine), took)
             if ranks.least(finished):

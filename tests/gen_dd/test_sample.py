@@ -272,13 +272,30 @@ def test_rounds__a_batch_that_turns_out_too_slow_is_given_up_and_redrawn_smaller
     assert numbers == list(range(len(numbers))) and len(numbers) >= 5
 
 
+def test_rounds__learn_at_once_how_slow_it_is():
+    """A batch that turns out forty times as slow as expected is given up once, and the next has the right size."""
+    tried = []
+
+    def draw(numbers, seconds):
+        tried.append(len(numbers))
+        if len(numbers) * 0.4 > seconds:
+            raise TimeUp(len(numbers) * 0.4)
+        time.sleep(0.001)
+        return torch.zeros(len(numbers))
+
+    clock = Clock(10.0, time.time())
+    drawing = rounds(draw, Pace(0.01, 1.0, 100), clock, [(0, 1000)], Ranks())
+    next(drawing)
+    assert tried[0] == 100 and len(tried) == 2 and 15 <= tried[1] <= 25
+
+
 def test_within__raises_as_soon_as_it_shows():
     calls, x = [], torch.zeros(1)
     step = within(0.5, [0.01] * 100, lambda x, t: (time.sleep(0.02), calls.append(1)))
-    with pytest.raises(TimeUp):
+    with pytest.raises(TimeUp) as given_up:
         for _ in range(100):
             step(x, x)
-    assert len(calls) <= 3  # 100 x 0.02 s: known after two
+    assert len(calls) <= 3 and given_up.value.expected >= 1.9  # 100 x 0.02 s: known after two
 
 
 def test_within__knows_that_later_calls_are_cheaper():
