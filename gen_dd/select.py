@@ -15,6 +15,7 @@ from core_dd.distilled import DistilledSet, new_meta
 from core_dd.errors import pick, require
 from core_dd.rng import stream
 from core_dd.speed import pick_device
+from core_dd.train_eval import Classifiers
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,8 @@ class SelectConfig(DataConfig):
     """Images per class."""
     network: str = "convnet3"
     """The classifier whose features are compared."""
+    classifier: str | None = None
+    """Its file: read where there is one, else written after training. Default: trained each time, not kept."""
     seed: int = 0
     """Seed of the choice and of the classifier."""
     device: str | None = None
@@ -176,6 +179,7 @@ def select(
     seed: int = 0,
     network: str = "convnet3",
     device: torch.device | str | None = None,
+    cache: Path | None = None,
 ) -> DistilledSet:
     """Choose `ipc` images of every class.
 
@@ -185,12 +189,14 @@ def select(
         ipc: images per class.
         selector: a key of `SELECTORS`.
         seed, network, device: of the choice and of the classifier whose features are compared.
+        cache: the classifier's file, read where there is one, else written after training.
 
     Returns:
         The chosen images as they are in the pool, class by class.
 
     Raises:
-        InputError: an unknown selector, a pool of other data, or a class with fewer than `ipc` images.
+        InputError: an unknown selector, a pool of other data, a class with fewer than `ipc` images, or a cache of
+            another classifier.
     """
     rule = pick(SELECTORS, selector, "selector")
     pool.check(data, where="the pool")
@@ -202,9 +208,10 @@ def select(
         f"the pool has {len(members[smallest])} images of class {smallest} ('{data.class_names[smallest]}'), ipc is "
         f"{ipc}. Sample more, or choose a smaller ipc.",
     )
-    views = (
-        classifier_views(pool, data, network, seed, pick_device(device)) if rule is not random else [{}] * len(members)
-    )
+    views = [{}] * len(members)
+    if rule is not random:
+        classifier = fidelity.real_classifier(data, network, seed, pick_device(device), cache=cache)
+        views = classifier_views(pool, data, classifier)
     chosen = [
         own[rule(Pool(len(own), stream(seed, "select", k), **view), ipc)]
         for k, (own, view) in enumerate(zip(members, views, strict=True))
@@ -216,11 +223,8 @@ def select(
     return DistilledSet(pool.images[index], labels[index], meta)
 
 
-def classifier_views(
-    pool: DistilledSet, data: ImageData, network: str, seed: int, device: torch.device
-) -> list[dict[str, Tensor]]:
+def classifier_views(pool: DistilledSet, data: ImageData, classifier: Classifiers) -> list[dict[str, Tensor]]:
     """For each class, what a classifier trained on the real training images makes of the pool and of those images."""
-    classifier = fidelity.real_classifier(data, network, seed, device)
     net = classifier.network(0)
     ours = [fidelity.features(net, images, classifier.preprocess) for images in (pool.images, data.train_images)]
     with torch.inference_mode():
@@ -248,7 +252,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = load_config(SelectConfig, argv, prog="gendd select")
     require(not Path(config.out).exists(), f"{config.out} exists. Choose another --out or remove it first.")
     pool, data = DistilledSet.load(config.pool), config.load_data(config.seed)
-    dset = select(pool, data, config.ipc, config.selector, config.seed, config.network, config.device)
+    cache = Path(config.classifier) if config.classifier else None
+    dset = select(pool, data, config.ipc, config.selector, config.seed, config.network, config.device, cache)
     dset.meta["config"] |= {"select": to_dict(config)}
     path = dset.save(config.out)
     print(f"{path}: {len(dset)} of {len(pool)} images, {config.ipc} per class, by {config.selector}")

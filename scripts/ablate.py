@@ -112,6 +112,11 @@ class AblateConfig(DataConfig):
         require(self.budget_s is None or self.budget_s > 0, f"budget_s must be > 0, got {self.budget_s}.")
 
     @property
+    def work_folder(self) -> Path:
+        """Where sets and scores are kept while at work."""
+        return Path(self.work or Path("runs") / Path(self.out).name)
+
+    @property
     def title(self) -> str:
         """The heading of table and report."""
         what = f"ipc {self.ipc}" if self.budget_s is None else f"{self.budget_s:g} s of sampling"
@@ -123,7 +128,8 @@ def selectors(config: AblateConfig, data: ImageData) -> dict[str, Make]:
     pool = DistilledSet.load(config.pool)
 
     def choose(seed: int, selector: str) -> DistilledSet:
-        return select(pool, data, config.ipc, selector, seed, config.network, config.device)
+        cache = config.work_folder / f"classifier-{seed}.safetensors"
+        return select(pool, data, config.ipc, selector, seed, config.network, config.device, cache)
 
     return {name: partial(choose, selector=name) for name in SELECTORS} | {
         "the whole pool": lambda seed: pool,
@@ -181,7 +187,7 @@ def drawer(
 
 def run(config: AblateConfig) -> None:
     """Make and judge what is not there yet, seed after seed, so that a slow hour of the machine hits all alike."""
-    out, work = Path(config.out), Path(config.work or Path("runs") / Path(config.out).name)
+    out, work = Path(config.out), config.work_folder
     require(
         not out.exists() or (out / "table.md").exists(), f"{out} is not one of these results. Choose another --out."
     )

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from core_dd import subset
+from core_dd import subset, train_eval
 from core_dd.distilled import DistilledSet, new_meta
 from core_dd.errors import InputError
+from core_dd.fidelity import real_classifier
 from core_dd.rng import stream
 from gen_dd.select import (
     SELECTORS,
@@ -30,7 +31,7 @@ def pool(digits):
 @pytest.fixture(scope="module")
 def views(pool, digits):
     """What one classifier makes of every class."""
-    return classifier_views(pool, digits, "convnet2_w32", 0, torch.device("cpu"))
+    return classifier_views(pool, digits, real_classifier(digits, "convnet2_w32", device=torch.device("cpu")))
 
 
 @pytest.mark.parametrize("selector", sorted(SELECTORS))
@@ -86,6 +87,15 @@ def test_moments__beats_a_random_group(generator):
 def test_select__is_fixed_by_the_seed(pool, digits):
     a, b, c = (select(pool, digits, 3, "random", seed=seed).images for seed in (0, 0, 1))
     assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+def test_select__keeps_the_classifier_where_asked_to(pool, digits, tmp_path, monkeypatch):
+    options = {"network": "convnet1_w8", "device": "cpu", "cache": tmp_path / "classifier.safetensors"}
+    first = select(pool, digits, 3, "herding", **options)
+    monkeypatch.setattr(train_eval, "train", None)  # not called again
+    assert torch.equal(select(pool, digits, 3, "herding", **options).images, first.images)
+    with pytest.raises(InputError, match="another classifier: seed 0 instead of 1"):
+        select(pool, digits, 3, "herding", seed=1, **options)
 
 
 def test_select__too_few_images(pool, digits):
