@@ -66,7 +66,8 @@ class MatchingConfig(DataConfig):
     per_class: bool = False
     """Step the images once per class and iteration, as the IDC family does: momentum moves the other classes, too."""
     preprocess: str = "mean_std"
-    """The training space: mean_std or zca."""
+    """The training space: mean_std (the data's own constants), cifar10_mean_std (CIFAR-10's, for any colour images: on
+    CIFAR-100 those of MTT, IDC and M3D) or zca (whitened)."""
     augment: str = "auto"
     """DSA operations, applied alike to a class's real and synthetic images: names joined by _, auto (all six, without
     flip where a mirror image changes the label), or none."""
@@ -93,7 +94,7 @@ class MatchingConfig(DataConfig):
     checkpoint_every: int = 1000
     """Iterations between checkpoints; each also holds the set so far and its picture."""
     keep: int = 3
-    """How many checkpoints to keep."""
+    """How many checkpoints to keep: the last 3 to go on from, earlier ones without what that needs beside the set."""
     log_every: int = 10
     """Iterations between lines of stats.jsonl."""
     tracker: str = "tensorboard"
@@ -149,8 +150,6 @@ class Method:
     Config: ClassVar[type[MatchingConfig]] = MatchingConfig
     graph_copies: ClassVar[int] = 1
     """How often autograd keeps what `graph_bytes` counts: twice where it differentiates a gradient."""
-    joint: ClassVar[bool] = False
-    """Whether the loss compares classes with one another, so that they cannot go in parts."""
 
     def __init__(self, config: Any, data: ImageData) -> None:
         self.config, self.data, self.device = config, data, pick_device(config.device)
@@ -168,8 +167,8 @@ class Method:
         self.net.to(self.device).train()
         self.features = Features(self.device, self.measure, bf16=config.bf16, compile=config.compile)
         self.most_at_once = images_at_once(config, self.net, data.shape)
-        whole = self.joint or interact(self.net)
-        self.chunks = class_chunks(data.num_classes, config, self.net, data.shape, self.graph_copies, whole)
+        options = {"graph_copies": self.graph_copies, "whole": interact(self.net)}
+        self.chunks = class_chunks(data.num_classes, config, self.net, data.shape, **options)
 
     def draw_network(self, step: int) -> nn.Module:
         """The network of this iteration: the one module, compiled once, with new random weights."""
@@ -219,15 +218,20 @@ class Method:
 
     def match(self, net: nn.Module, turn: int) -> Tensor:
         """One step of the images, at one network; `turn` numbers those of the whole run. Returns the loss."""
-        total = torch.zeros((), device=self.device)
         if self.config.per_class:
             self.optimizer.approach()
         self.optimizer.zero_grad(set_to_none=True)
+        loss = self.backward(net, turn)
+        self.optimizer.step()
+        return loss
+
+    def backward(self, net: nn.Module, turn: int) -> Tensor:
+        """Give the images their gradient, part by part of the classes; returns the loss."""
+        total = torch.zeros((), device=self.device)
         for classes in self.chunks:
             loss = self.class_loss(net, turn, classes)
             loss.backward()
             total += loss.detach()
-        self.optimizer.step()
         return total
 
     def step(self, step: int) -> Tensor:

@@ -16,8 +16,8 @@ from matching_dd.real import RealImages
 WATCHED = 10
 """How many accuracies a watcher looks back at."""
 
-MILESTONES = (0.6, 0.8, 0.9)
-"""Parts of the iterations after which lr_img is halved: 1200, 1600 and 1800 of the published 2000."""
+HALVED_AT = (1200, 1600, 1800)
+"""Iterations from which lr_img is halved, of the published 2000."""
 
 
 @dataclass(kw_only=True)
@@ -32,6 +32,7 @@ class CAFEConfig(MatchingConfig):
     method: str = "cafe"
     iterations: int = 2000
     lr_img: float = 0.1
+    """Learning rate of the images, halved from iterations 1200, 1600 and 1800 on."""
     init: str = "noise"
     augment: str = "none"
     early_weight: float = 0.1
@@ -75,7 +76,6 @@ class CAFE(Method):
     """
 
     Config = CAFEConfig
-    joint = True
 
     def __init__(self, config: CAFEConfig, data: ImageData) -> None:
         super().__init__(config, data)
@@ -96,21 +96,48 @@ class CAFE(Method):
 
     def loss(self, net: nn.Module, real: Tensor, syn: Tensor) -> Tensor:
         """Scalar, summed over all K classes; real (K, B, C, H, W), syn (K, M, C, H, W), training space."""
-        measured, width = self.features(net, syn), self.widths[-1]
+        return self.misfit(*self.of_real(net, real), self.features(net, syn))
+
+    def of_real(self, net: nn.Module, real: Tensor) -> tuple[Tensor, Tensor]:
+        """Of real images (K, B, C, H, W): class means of all that is measured (K, 1, D), and features (K, B, d)."""
         means, features = [], []
         for part in [real] if interact(net) else real.split(1):  # a class at a time, for the memory
             own = self.features.fixed(net, part)
             means.append(own.mean(1, keepdim=True))
-            features.append(own[..., -width:].clone())
-        pair = torch.cat(means).split(self.widths, 2), measured.split(self.widths, 2)
-        features, syn_features = torch.cat(features), pair[1][-1]
-        alignment = layer_discrepancy(*pair, self.weights) + mean_discrepancy(features, syn_features)
-        return alignment.sum() + self.config.discrimination * discrimination_loss(features, syn_features).sum()
+            features.append(own[..., -self.widths[-1] :].clone())
+        return torch.cat(means), torch.cat(features)
+
+    def misfit(self, means: Tensor, features: Tensor, measured: Tensor) -> Tensor:
+        """The loss of what is measured of all synthetic images, (K, M, D), beside what `of_real` gives."""
+        pair = means.split(self.widths, 2), measured.split(self.widths, 2)
+        alignment = layer_discrepancy(*pair, self.weights) + mean_discrepancy(features, pair[1][-1])
+        return alignment.sum() + self.config.discrimination * discrimination_loss(features, pair[1][-1]).sum()
+
+    def backward(self, net: nn.Module, turn: int) -> Tensor:
+        """Give the images their gradient; returns the loss.
+
+        The discrimination compares all classes. Where they go in parts, what is measured of the synthetic images comes
+        first, without graph; its gradient then leads each part back to its images.
+        """
+        if len(self.chunks) == 1:
+            return super().backward(net, turn)
+        real, drawn, measured = [], [], []
+        for classes in self.chunks:
+            own, syn = self.draw(turn, classes)
+            real.append(self.of_real(net, own))
+            drawn.append(syn)
+            measured.append(self.features.fixed(net, syn))
+        measured = torch.cat(measured).requires_grad_()
+        loss = self.misfit(*map(torch.cat, zip(*real, strict=True)), measured)
+        (slope,) = torch.autograd.grad(loss, measured)
+        for syn, own in zip(drawn, slope.split([len(classes) for classes in self.chunks]), strict=True):
+            self.features(net, syn).backward(own)
+        return loss.detach()
 
     def step(self, step: int) -> Tensor:
         """All image steps of one network; returns their mean loss."""
         config, net, accuracies, losses = self.config, self.draw_network(step), [], []
-        halvings = sum(step >= part * config.iterations for part in MILESTONES)
+        halvings = sum(step >= milestone for milestone in HALVED_AT)
         self.optimizer.param_groups[0]["lr"] = config.lr_img * 0.5**halvings
         for moment in range(step * config.max_steps, (step + 1) * config.max_steps):
             self.begin()
@@ -123,14 +150,14 @@ class CAFE(Method):
 
     def accuracy(self, net: nn.Module, key: int) -> float:
         """Of the network on random real images, not augmented."""
-        classes = self.chunks[0]
+        classes = range(self.data.num_classes)
         predicted = self.logits.fixed(net, self.watched.draw(key, classes)).argmax(2).cpu()
-        return (predicted == torch.tensor(classes)[:, None]).float().mean().item()
+        return (predicted == torch.arange(len(classes))[:, None]).float().mean().item()
 
     def train(self, net: nn.Module, moment: int) -> None:
         """Passes over the synthetic images, until the accuracy on real ones moves."""
         config, accuracies = self.config, []
-        images = self.synthetic.decoded(self.chunks[0]).detach().flatten(0, 1)
+        images = self.synthetic.decoded(range(self.data.num_classes)).detach().flatten(0, 1)
         labels = torch.arange(self.data.num_classes, device=self.device)
         labels = labels.repeat_interleave(len(images) // len(labels))
         optimizer = torch.optim.SGD(net.requires_grad_().parameters(), lr=config.lr_net)

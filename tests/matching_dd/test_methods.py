@@ -44,7 +44,7 @@ def one_thread():
 
 def build(way: str, data: ImageData, **options) -> Method:
     cls = METHODS[way.split()[0]]
-    return cls(cls.Config(**SMALL | {"ipc": 1} | WAYS[way] | options), data)
+    return cls(cls.Config(**SMALL | {"ipc": 1} | WAYS.get(way, {}) | options), data)
 
 
 def network(method: Method, step: int) -> nn.Module:
@@ -129,6 +129,19 @@ def test_resume__of_the_command_equals_uninterrupted(digits, way):
     parts = distill(way.split()[0], digits, **options | {"iterations": 3, "out": "parts", "resume": True})
     assert torch.equal(parts.images, whole.images) and parts.digest() == whole.digest()
     assert Path("parts/stats.jsonl").read_bytes() == Path("whole/stats.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("way", [*WAYS, "dc", "dsa", "idc"])
+def test_step__classes_in_parts_give_the_same_step(digits, way):
+    options = {"ipc": 2, "bf16": False} | ({} if way in WAYS else {"outer": 2, "inner": 1})
+    options |= {"real_net": 64, "side_img": 8} if way == "idc" else {}
+    whole, parts = (build(way, digits, **options) for _ in range(2))
+    whole.chunks, parts.chunks = [range(10)], [range(3), range(3, 4), range(4, 10)]
+    for step in range(2):
+        torch.testing.assert_close(parts.step(step), whole.step(step), rtol=1e-4, atol=1e-5)
+    moved = (whole.synthetic.images - build(way, digits, **options).synthetic.images).abs().max()
+    assert moved > 0
+    torch.testing.assert_close(parts.synthetic.images, whole.synthetic.images, rtol=1e-3, atol=1e-3 * moved.item())
 
 
 def test_factor__reaches_the_judge(digits):
