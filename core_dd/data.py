@@ -1,8 +1,9 @@
 """Real data: `load_data("cifar10")` and friends give an `ImageData`, whatever the file format behind it."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
@@ -52,6 +53,43 @@ class ImageData:
     def class_indices(self) -> list[torch.Tensor]:
         """For each class, the indices of its training images, in order."""
         return [torch.nonzero(self.train_labels == k).flatten() for k in range(self.num_classes)]
+
+    @cached_property
+    def training_digest(self) -> str:
+        """A hash of the training images in use and their labels, whatever their order; half a second for CIFAR-10.
+
+        The fingerprint names the dataset, whole; this also tells which of its images a validation split and a limit
+        left to train on, and so is the identity of whatever was learned from them.
+        """
+        return combined([_digests(self.train_images, self.train_labels)])
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What a file made from the training images says of them, for `check_origin`."""
+        return {"data": self.name, "fingerprint": self.fingerprint, "training_digest": self.training_digest}
+
+    def check_origin(self, origin: Mapping[str, str], what: str, how: str) -> None:
+        """Refuse what was made from other data, or from other training images of the same.
+
+        Args:
+            origin: the `origin` its file has, among other entries.
+            what: its name in the message, e.g. "FOLDER holds experts".
+            how: the way out, a sentence.
+
+        Raises:
+            InputError: if it was, or the file does not say.
+        """
+        made_from = origin.get("fingerprint")
+        require(
+            made_from == self.fingerprint,
+            f"{what} of {origin.get('data')} (fingerprint {made_from}), but the data are {self.name} (fingerprint "
+            f"{self.fingerprint}). {how}",
+        )
+        require(
+            origin.get("training_digest") == self.training_digest,
+            f"{what} trained on other training images of {self.name} than these {len(self.train_labels)}: with another "
+            f"limit_per_class, val_fraction or seed, or by a version that did not note which. {how}",
+        )
 
 
 @dataclass(frozen=True)
@@ -243,12 +281,14 @@ def check_shapes(train: tuple[int, ...], test: tuple[int, ...], spec: str) -> No
 
 
 def _fingerprint(raw: readers.Raw) -> str:
-    splits = []
-    for images, labels in ((raw.train_images, raw.train_labels), (raw.test_images, raw.test_labels)):
-        rows = images.reshape(len(images), -1).numpy()
-        digests = [digest(row, label) for row, label in zip(rows, labels.tolist(), strict=True)]
-        splits.append((tuple(images.shape[1:]), digests))
-    return combined(splits)
+    splits = (raw.train_images, raw.train_labels), (raw.test_images, raw.test_labels)
+    return combined([_digests(images, labels) for images, labels in splits])
+
+
+def _digests(images: torch.Tensor, labels: torch.Tensor) -> tuple[tuple[int, ...], list[bytes]]:
+    """What a fingerprint knows of one split: the images' shape and the digest of each."""
+    rows = images.reshape(len(images), -1).numpy()
+    return tuple(images.shape[1:]), [digest(row, label) for row, label in zip(rows, labels.tolist(), strict=True)]
 
 
 def digest(pixels: bytes | np.ndarray, label: int) -> bytes:

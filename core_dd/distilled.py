@@ -50,7 +50,7 @@ class DistilledSet:
     @property
     def hard_labels(self) -> Tensor:
         """int64 (N,): the labels, or the arg max of soft ones."""
-        return self.labels if self.labels.ndim == 1 else self.labels.argmax(1)
+        return hardened(self.labels)
 
     @property
     def factor(self) -> int:
@@ -196,6 +196,11 @@ class DistilledSet:
             total.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
             total.update(tensor.contiguous().cpu().numpy().tobytes())
         return total.hexdigest()
+
+
+def hardened(labels: Tensor) -> Tensor:
+    """int64 (N,): labels that are hard, or the arg max of soft ones (N, K)."""
+    return labels if labels.ndim == 1 else labels.argmax(1)
 
 
 def new_meta(

@@ -51,7 +51,9 @@ class EvaluateConfig(DataConfig):
     training; for mtt, idm and datadam_code tests of every checkpoint in the run folder that `set` names, each of which
     takes as long as the score. It is shown in a column of its own and never ranked by."""
     fidelity: bool = False
-    """Also measure the set's distance from the real images (classifier_frechet)."""
+    """Also measure how far the set's images are from the real ones in the features of a classifier trained on the real
+    data (`network`, protocol quick): classifier_frechet, and moment1_distance, moment2_distance, moment3_distance, the
+    distances of M3D's table 1. The paper does not name its network; this one is our choice."""
     seed: int = 0
     """Of the classifiers' initial weights, batches and augmentation."""
     device: str | None = None
@@ -184,8 +186,7 @@ def evaluate(
     }
     if with_fidelity:
         classifier = fidelity.real_classifier(data, network, seed, device)
-        distance = fidelity.classifier_frechet(pixels_and_labels(dset)[0], data, classifier)
-        record["fidelity"] = {"classifier_frechet": distance}
+        record["fidelity"] = fidelity.distances(*pixels_and_labels(dset), data, classifier)
     if with_best_of_test:
         options = len(numbers), seed, device
         others = [evaluate(own, data, protocol, network, *options, epochs=epochs, steps=steps) for own in earlier]

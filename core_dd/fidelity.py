@@ -8,11 +8,16 @@ from torch import Tensor, nn
 
 from core_dd import train_eval
 from core_dd.data import ImageData
-from core_dd.distilled import read_tensors, write_tensors
+from core_dd.distilled import hardened, read_tensors, write_tensors
 from core_dd.errors import require
+from core_dd.moments import moment_distance
+from core_dd.notes import note
 from core_dd.preprocess import Preprocess
 from core_dd.protocols import QUICK, Protocol
 from core_dd.speed import autocast, pick_device
+
+MOMENTS = ("moment1_distance", "moment2_distance", "moment3_distance")
+"""The distances of the means, variances and third central moments, as scores and the papers' tables call them."""
 
 
 def frechet_distance(mu1: Tensor, cov1: Tensor, mu2: Tensor, cov2: Tensor) -> float:
@@ -72,12 +77,13 @@ def real_classifier(
         cache: a file to read it from, or to write it to where there is none yet.
 
     Raises:
-        InputError: if the file holds another classifier, or none.
+        InputError: if the file holds another classifier, one of other training images, or none.
     """
     device = device or pick_device()
-    identity = {"fingerprint": data.fingerprint, "network": network, "protocol": asdict(protocol), "seed": seed}
+    identity = {"network": network, "protocol": asdict(protocol), "seed": seed}
     if cache is not None and cache.exists():
         tensors, meta = read_tensors(cache)
+        data.check_origin(meta, f"{cache} holds a classifier", "Name another file, or remove this one.")
         other = ", ".join(
             f"{name} {meta.get(name)} instead of {own}" for name, own in identity.items() if meta.get(name) != own
         )
@@ -96,7 +102,7 @@ def real_classifier(
         device=device,
     )
     if cache is not None:
-        write_tensors(cache, classifier.params | classifier.buffers, identity)
+        write_tensors(cache, classifier.params | classifier.buffers, data.origin | identity)
     return classifier
 
 
@@ -114,11 +120,73 @@ def classifier_frechet(images: Tensor, data: ImageData, classifier: train_eval.C
     Raises:
         InputError: for fewer than two images, or images of another shape than the data's.
     """
+    ours, real = _compared(images, data, classifier)
+    return frechet_distance(*moments(ours), *moments(real))
+
+
+def moment_distances(features: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor) -> dict[str, float]:
+    """How far the moments of a set's features are from the real ones', class by class (Zhang et al., M3D, AAAI 2024,
+    table 1).
+
+    For the orders 1, 2 and 3 the mean over classes of `core_dd.moments.moment_distance`. A single image of a class has
+    no spread: at one image per class, orders 2 and 3 are the size of the real moments, whatever the set.
+
+    Args:
+        features: of the set's images, (M, D).
+        labels: int64 (M,), or float (M, K) soft; an image is of the class its label is largest for.
+        real, real_labels: the same of the real images, (N, D) and int64 (N,).
+
+    Returns:
+        By the names in `MOMENTS`. Classes of which the set shows no image are left out; that is said on stderr.
+
+    Raises:
+        InputError: if the set shows no class that is real.
+    """
+    labels, real_labels = hardened(labels).to(features.device), real_labels.to(real.device)
+    classes, shown = real_labels.unique().tolist(), set(labels.unique().tolist())
+    common = [k for k in classes if k in shown]
+    require(bool(common), "moment distances need images of the real classes, the set has none.")
+    if len(common) < len(classes):
+        note(
+            f"moment distances are over {len(common)} of {len(classes)} classes: the set shows no image of the others."
+        )
+    by_class = []
+    for k in common:
+        theirs, ours = real[real_labels == k][None], features[labels == k][None]
+        by_class.append(torch.cat([moment_distance(theirs, ours, order) for order in (1, 2, 3)]))
+    return dict(zip(MOMENTS, torch.stack(by_class).mean(0).tolist(), strict=True))
+
+
+def distances(
+    images: Tensor, labels: Tensor, data: ImageData, classifier: train_eval.Classifiers | None = None
+) -> dict[str, float]:
+    """All distances of a set from the real training images, by name: `classifier_frechet` and `MOMENTS`.
+
+    M3D does not say in which network's features its moments are; both are measured in those of one classifier trained
+    on the real data, so the values compare within one dataset and network, and with the paper's only in order and
+    ratio. The features are computed once for all.
+
+    Args:
+        images, labels: of the set, decoded, as classifiers train on them: (M, C, H, W) as for `classifier_frechet`;
+            int64 (M,), or float (M, K) soft.
+        data: the real data.
+        classifier: what `real_classifier(data)` gives; None trains it.
+
+    Raises:
+        InputError: for fewer than two images, or images of another shape than the data's.
+    """
+    ours, real = _compared(images, data, classifier)
+    frechet = frechet_distance(*moments(ours), *moments(real))
+    return {"classifier_frechet": frechet} | moment_distances(ours, labels, real, data.train_labels)
+
+
+def _compared(images: Tensor, data: ImageData, classifier: train_eval.Classifiers | None) -> tuple[Tensor, Tensor]:
+    """The features of a set's and of the real training images."""
     require(len(images) >= 2, f"a Frechet distance needs at least 2 images, got {len(images)}.")
     classifier = classifier or real_classifier(data)
     net = classifier.network(0)
-    ours, real = (moments(features(net, pixels, classifier.preprocess)) for pixels in (images, data.train_images))
-    return frechet_distance(*ours, *real)
+    ours, real = (features(net, pixels, classifier.preprocess) for pixels in (images, data.train_images))
+    return ours, real
 
 
 @torch.inference_mode()

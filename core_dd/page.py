@@ -18,6 +18,7 @@ from core_dd.ranking import (
     beside_accuracy,
     beside_published,
     cells,
+    moments_beside_published,
     notes,
     published_text,
     summary,
@@ -121,6 +122,7 @@ def _group(group: Group, name: str, place: str, colours: dict[str, int]) -> str:
         _ranking(group, colours),
         tag("div", "".join(figures), cls="charts"),
         _published(group, colours),
+        _moments(group),
     ]
     return tag("section", "".join(inside), id=place)
 
@@ -151,6 +153,19 @@ def _published(group: Group, colours: dict[str, int]) -> str:
     body = [_published_row(line, group, colours) for line in lines]
     about = "Ours stands on a paper's line when method, network and ipc are the same. Best first within an ipc."
     return heading + tag("p", about, cls="sub") + _table(f"Published values for {group.data}", head, body)
+
+
+def _moments(group: Group) -> str:
+    """Moment distances beside the papers', or nothing where there are none of either."""
+    lines, left = moments_beside_published(group), {0, 2, 6}
+    if not lines:
+        return ""
+    body = [
+        tag("tr", "".join(tag("td", escape(cell), cls="left" if i in left else "") for i, cell in enumerate(line)))
+        for line in lines[1:]
+    ]
+    heading = tag("h3", "Moment distances beside M3D's")
+    return heading + _table(f"Moment distances on {group.data}", _heads(lines[0], left), body)
 
 
 def _published_row(line: Beside, group: Group, colours: dict[str, int]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from core_dd.data import ImageData
+from core_dd.data import KNOWN, ImageData
 from core_dd.errors import pick, require
 from core_dd.notes import note
 from core_dd.readers import cached_tensors
@@ -83,6 +83,28 @@ class MeanStd(Preprocess):
         return self.tensors[name][:, None, None]
 
 
+class CIFAR10MeanStd(MeanStd):
+    """The same with the constants of CIFAR-10, whatever the data: those of MTT's and IDC's code for CIFAR-100, too."""
+
+    kind = "cifar10_mean_std"
+
+    @classmethod
+    def fitted_on(cls, data: ImageData) -> "CIFAR10MeanStd":
+        """The map with CIFAR-10's constants.
+
+        Raises:
+            InputError: if the images of `data` have other than 3 channels.
+        """
+        channels = data.shape[0]
+        require(
+            channels == 3,
+            f"preprocess {cls.kind} is for images of 3 channels, and those of {data.name} have {channels}. Use "
+            "mean_std, which takes the data's own constants.",
+        )
+        cifar10 = KNOWN["cifar10"]
+        return cls({"mean": torch.tensor(cifar10.mean), "std": torch.tensor(cifar10.std)})
+
+
 class ZCA(Preprocess):
     """Whitening x -> (x - mean) U (S + 0.1)^(-1/2) U^T of flattened images, as KIP, MTT and DataDAM use it.
 
@@ -94,7 +116,7 @@ class ZCA(Preprocess):
 
     @classmethod
     def fitted_on(cls, data: ImageData) -> "ZCA":
-        """The map of the raw 0..1 training pixels of `data`; the fit (an SVD of D x D) is cached by fingerprint."""
+        """The map of the raw 0..1 training pixels of `data`; the fit (an SVD of D x D) is cached by their hash."""
 
         def fit() -> dict[str, Tensor]:
             from kornia.enhance import ZCAWhitening
@@ -107,7 +129,7 @@ class ZCA(Preprocess):
                 "inverse": zca.transform_inv,
             }
 
-        return cls(cached_tensors(f"zca {data.fingerprint} {len(data.train_images)}", fit))
+        return cls(cached_tensors(f"zca {data.training_digest}", fit))
 
     def forward(self, pixels: Tensor) -> Tensor:
         flat = fractions(pixels).flatten(-3) - self.tensors["mean"]
@@ -117,7 +139,9 @@ class ZCA(Preprocess):
         return (x.flatten(-3) @ self.tensors["inverse"] + self.tensors["mean"]).view(x.shape)
 
 
-PREPROCESSES: MappingProxyType[str, type[Preprocess]] = MappingProxyType({"mean_std": MeanStd, "zca": ZCA})
+PREPROCESSES: MappingProxyType[str, type[Preprocess]] = MappingProxyType(
+    {"mean_std": MeanStd, "cifar10_mean_std": CIFAR10MeanStd, "zca": ZCA}
+)
 """Maps by name."""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from core_dd import published
 from core_dd.errors import InputError, require
 from core_dd.evaluate import REAL
+from core_dd.fidelity import MOMENTS
 from core_dd.files import read_json
 from core_dd.published import PublishedRow
 
@@ -210,6 +211,31 @@ def _joined(theirs: Sequence[PublishedRow], ours: Sequence[Entry], ipc: int | No
     ]
 
 
+MOMENT_HEADINGS = ("method", "ipc", "network", *MOMENTS, "source")
+
+
+def moments_beside_published(group: Group) -> list[list[str]]:
+    """Published moment distances for the group's data at each of its ipc, then ours: a row of headings, then one per
+    method or set; empty where there are none of either."""
+    sizes = {entry.ipc for entry in group.entries if entry.ipc is not None}
+    theirs: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in published.rows(group.data):
+        if row.metric in MOMENTS and row.ipc in sizes:
+            theirs.setdefault((row.method, str(row.ipc), row.network, row.source), {})[row.metric] = f"{row.mean:g}"
+    ours = {
+        (entry.label + (" (smoke)" if entry.smoke else ""), str(entry.ipc), group.network, "this report"): {
+            name: _short(entry.distances[name]) for name in MOMENTS if name in entry.distances
+        }
+        for entry in group.entries
+        if entry.ipc is not None
+    }
+    ours = {key: values for key, values in ours.items() if values}
+    if not theirs or not ours:
+        return []
+    rows = [(*key[:3], *(values.get(name, "-") for name in MOMENTS), key[3]) for key, values in (theirs | ours).items()]
+    return [list(row) for row in (MOMENT_HEADINGS, *rows)]
+
+
 def notes(groups: Sequence[Group]) -> list[str]:
     """What a reader must know before comparing the numbers of a report."""
     entries = [entry for group in groups for entry in group.entries]
@@ -242,6 +268,13 @@ def notes(groups: Sequence[Group]) -> list[str]:
         said.append(
             "classifier_frechet is the Fréchet distance in the features of a classifier trained on the real data, "
             "lower is nearer. It is not FID, and it compares only within one dataset."
+        )
+    if any(set(MOMENTS) & entry.distances.keys() for entry in entries):
+        said.append(
+            "moment1_distance, moment2_distance and moment3_distance, after M3D's table 1, are how far mean, variance "
+            "and third central moment of a class's features are from the real ones, averaged over classes; lower is "
+            "nearer. The paper gives neither network nor formula; here the features are those of a classifier trained "
+            "on the real data, so only order and ratio of the values compare with the paper's."
         )
     lines = [line for group in groups for line in beside_published(group)]
     if lines:
@@ -294,9 +327,11 @@ def published_text(row: PublishedRow) -> str:
 HEADINGS = ("#", "set", "ipc", "images", "accuracy %", "95 % interval", "n", "made in s", "scored in s")
 
 
-def cells(group: Group) -> list[list[str]]:
-    """The ranking table as text: a row of headings, then one row per entry."""
-    names, chosen = group.distances, ["best_of_test"] if group.chosen_by_test else []
+def cells(group: Group, brief: bool = False) -> list[list[str]]:
+    """The ranking table as text: a row of headings, then one row per entry; a brief one fits a terminal, without the
+    moment distances."""
+    names = [name for name in group.distances if not (brief and name in MOMENTS)]
+    chosen = ["best_of_test"] if group.chosen_by_test else []
     rows = [[*HEADINGS, *chosen, *names]]
     for entry in group.entries:
         rows.append(

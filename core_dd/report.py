@@ -10,7 +10,7 @@ from core_dd import cli, files, pictures
 from core_dd.charts import Line
 from core_dd.config import load_config, to_yaml
 from core_dd.data import DataConfig
-from core_dd.distilled import DistilledSet
+from core_dd.distilled import DistilledSet, hardened
 from core_dd.errors import InputError, require
 from core_dd.evaluate import REAL, real_set
 from core_dd.page import Panel, Picture, page
@@ -23,6 +23,7 @@ from core_dd.ranking import (
     find_scores,
     grouped,
     markdown_table,
+    moments_beside_published,
     notes,
     published_text,
     read_entry,
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     panels = [panel for place in config.runs for panel in _run_panels(Path(place))]
     panels += [panel for group in groups for panel in _score_panel(group, colours)]
     for group in groups:
-        print(f"\n{group.title}\n{text_table(cells(group))}")
+        print(f"\n{group.title}\n{text_table(cells(group, brief=True))}")
     print("\n≈: the 95 % interval overlaps that of the set above. What compares with what is said in the report.")
     if config.dry_run:
         print("\n" + to_yaml(config), end="")
@@ -115,6 +116,9 @@ def markdown(title: str, groups: Sequence[Group], drawn: Sequence[Picture]) -> s
         if lines:
             heads = ["method", "ipc", "published %", "ours %", "network", "source"]
             parts += ["Beside the published values:", markdown_table([heads, *lines], left=frozenset({0, 4, 5}))]
+        lines = moments_beside_published(group)
+        if lines:
+            parts += ["Moment distances beside M3D's:", markdown_table(lines, left=frozenset({0, 2, 6}))]
     parts += ["## The sets"]
     for i, picture in enumerate(drawn):
         parts.append(f"**{picture.label}**: {picture.caption}")
@@ -145,7 +149,7 @@ def _picture(entry: Entry, per_class: int) -> Picture:
     except InputError as error:
         return Picture(label=entry.label, png=None, caption=f"No picture: {error}")
     images, labels = dset.decoded()
-    counts = (labels if labels.ndim == 1 else labels.argmax(1)).bincount()
+    counts = hardened(labels).bincount()
     classes = sorted({round(i * (len(counts) - 1) / max(min(len(counts), ROWS) - 1, 1)) for i in range(ROWS)})
     classes = [k for k in classes if k < len(counts)]
     names = dset.meta.get("class_names") or [str(k) for k in range(len(counts))]

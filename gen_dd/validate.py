@@ -66,8 +66,7 @@ class Validator:
         self.network, self.seed = network, seed
         self.inception, reason = load_inception(inception_weights, device)
         self.note = f"FID is not measured because {reason}; classifier_frechet takes its place." if reason else ""
-        own = hashlib.blake2b(data.train_images.contiguous().numpy(), digest_size=8).hexdigest()
-        self._stem, self._weights = f"{data.fingerprint}-{own}", digest(inception_weights)
+        self._stem, self._weights = f"{data.fingerprint}-{data.training_digest}", digest(inception_weights)
         self._reference, self._classifier = None, None
 
     def measure(self, images: Tensor, labels: Tensor) -> dict[str, float]:

@@ -16,7 +16,7 @@ from core_dd.config import load_config, peek, to_dict, to_yaml
 from core_dd.data import ImageData
 from core_dd.distilled import DistilledSet, new_meta
 from core_dd.errors import pick, require
-from core_dd.run import Run, find_folder
+from core_dd.run import Run, checkpoints, find_folder
 from core_dd.speed import peak_mib
 from matching_dd.base import MatchingConfig
 from matching_dd.methods import METHODS
@@ -82,6 +82,8 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
                     torch.save(method.state(), folder / STATE)
                     dset.save(folder / DISTILLED)
                     pictures.save_grid(folder / GRID, dset.images, dset.labels)
+                for _, old in checkpoints(run.folder)[:-STATES]:  # IDM's hold hundreds of MB of networks
+                    (old / STATE).unlink(missing_ok=True)
 
         # The result is the last checkpoint's set.
         last = run.last()[1]
@@ -125,6 +127,7 @@ def dry_run(config: MatchingConfig) -> None:
 
 
 TRIALS, PATIENCE = 5, 60
+STATES = 3  # how many checkpoints can be gone on from; the others are kept for their sets
 STATE, DISTILLED, GRID = "state.pt", "distilled.safetensors", "grid.png"
 
 

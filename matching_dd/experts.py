@@ -45,7 +45,8 @@ class ExpertsConfig(DataConfig):
     augment: str = "dsa"
     """dsa or none."""
     preprocess: str = "mean_std"
-    """The training space, that of the distillation to come: mean_std or zca."""
+    """The training space, that of the distillation to come: mean_std (the data's own constants), cifar10_mean_std
+    (CIFAR-10's, for any colour images: MTT's on CIFAR-100) or zca (whitened)."""
     at_once: int | None = None
     """Networks trained side by side; default: 10 on a GPU, 1 on a CPU, where it is no faster. Which has no influence on
     any of them."""
@@ -92,7 +93,7 @@ class Experts:
 
     Args:
         folder: as the command writes it; may still grow.
-        data, network, preprocess: of the distillation; the experts' must be the same.
+        data, network, preprocess: of the distillation; the experts' must be the same, down to the training images.
 
     Attributes:
         epochs: E.
@@ -107,11 +108,7 @@ class Experts:
         self.folder = Path(folder)
         require((self.folder / INDEX).is_file(), f"no experts at {folder}: there is no {INDEX}. {how} --out {folder}.")
         index = files.read_json(self.folder / INDEX)
-        require(
-            index["fingerprint"] == data.fingerprint,
-            f"{folder} holds experts of {index['data']} (fingerprint {index['fingerprint']}), but the data are "
-            f"{data.name} (fingerprint {data.fingerprint}). {how}.",
-        )
+        data.check_origin(index, f"{folder} holds experts", f"{how}.")
         for name, own in (("network", network), ("preprocess", preprocess)):
             require(
                 index[name] == own,
@@ -232,8 +229,7 @@ def write_group(
     """A file per expert of a group that is finished, then the index."""
     tensors = stacked(trajectory)
     index = {
-        "data": data.name,
-        "fingerprint": data.fingerprint,
+        **data.origin,
         "network": config.network,
         "preprocess": config.preprocess,
         "epochs": config.epochs,

@@ -188,6 +188,7 @@ def experts(**changes) -> Callable[[Path], None]:
     index = {
         "data": "digits",
         "fingerprint": "a002f230981ce8ab",
+        "training_digest": "cf852d39cc2aeb4c",
         "network": "convnet1",
         "preprocess": "mean_std",
         "epochs": 50,
@@ -316,6 +317,12 @@ CASES = {
     "mtt missing experts": Case(MTT + "--experts nowhere", "no experts at nowhere: there is no index.json"),
     "mtt experts of other data": Case(
         MTT + "--experts set", "set holds experts of mnist", experts(data="mnist", fingerprint="ea358c2091367acc")
+    ),
+    "mtt experts of other training images": Case(
+        MTT + "--limit_per_class 12 --experts set", "set holds experts trained on other training images", experts()
+    ),
+    "mtt experts that do not say of which images": Case(
+        MTT + "--experts set", "or by a version that did not note which. Record some", experts(training_digest=None)
     ),
     "mtt experts of another network": Case(
         MTT + "--experts set", "network convnet2, but the distillation has convnet1", experts(network="convnet2")

@@ -20,8 +20,8 @@ from matching_dd.losses import trajectory_loss
 class MTTConfig(MatchingConfig):
     """Distil by MTT: a student trained on the synthetic set is to arrive where experts did on real data.
 
-    The defaults are the authors' for CIFAR-10, ipc 10, which is whitened: preprocess zca. Record experts first, with
-    `gendd experts`.
+    The defaults are the authors' for CIFAR-10, ipc 10, but for its whitening, which is to be asked for: preprocess zca,
+    as their settings in configs/matching do. Record experts first, with `gendd experts`.
     """
 
     method: str = "mtt"

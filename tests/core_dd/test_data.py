@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +59,29 @@ def test_fingerprint__sees_pixels_and_labels(tmp_path, small):
     write_idx(tmp_path / "d", (images[::-1].copy(), labels[::-1].copy()), small)
     a, b, c, d = (load_data(f"idx:{name}").fingerprint for name in "abcd")
     assert a == d and len({a, b, c}) == 3
+
+
+def test_training_digest__says_which_images_are_trained_on(digits):
+    """Not their order; the fingerprint is the whole dataset's all along."""
+    options = {"limit_per_class": 20, "val_fraction": 0.1}
+    a, b = (load_data("digits", **options, seed=seed) for seed in (0, 1))
+    assert a.fingerprint == b.fingerprint == digits.fingerprint and len(a.train_labels) == len(b.train_labels)
+    assert len({data.training_digest for data in (a, b, digits)}) == 3
+    assert load_data("digits", **options).training_digest == a.training_digest
+    reversed_ = replace(a, train_images=a.train_images.flip(0), train_labels=a.train_labels.flip(0))
+    assert reversed_.training_digest == a.training_digest
+    assert replace(a, train_labels=a.train_labels.flip(0)).training_digest != a.training_digest
+    assert replace(a, test_images=a.test_images[:0], test_labels=a.test_labels[:0]).training_digest == a.training_digest
+
+
+def test_check_origin__refuses_other_data_and_other_training_images(digits):
+    part, how = load_data("digits", limit_per_class=20), "Do this."
+    part.check_origin(part.origin | {"more": 1}, "it is", how)
+    with pytest.raises(InputError, match="it is of mnist .fingerprint x., but the data are digits .* Do this."):
+        part.check_origin(part.origin | {"data": "mnist", "fingerprint": "x"}, "it is", how)
+    for origin in (digits.origin, {key: part.origin[key] for key in ("data", "fingerprint")}):
+        with pytest.raises(InputError, match="it is trained on other training images of digits than these 200: .* Do"):
+            part.check_origin(origin, "it is", how)
 
 
 def test_parquet__colour_and_class_names(tmp_path, generator):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import core_dd
-from core_dd import DistilledSet, Scores, evaluate
+from core_dd import DistilledSet, Scores, evaluate, fidelity
 from core_dd.distilled import new_meta
 from core_dd.errors import InputError
 from core_dd.evaluate import main, real_set
@@ -144,7 +144,23 @@ def test_command__scores_all_real_images_with_fidelity(tmp_path, digits):
     record = json.loads((tmp_path / "r.json").read_text())
     assert record["set"]["method"] == "real" and record["set"]["ipc"] is None and record["set"]["path"] is None
     assert record["set"]["images"] == record["data"]["train_images"] == 200
-    assert record["fidelity"]["classifier_frechet"] == pytest.approx(0, abs=1e-3)  # the real images against themselves
+    measured = record["fidelity"]  # the real images against themselves
+    assert measured.pop("classifier_frechet") == pytest.approx(0, abs=1e-3)
+    assert measured == {"moment1_distance": 0, "moment2_distance": 0, "moment3_distance": 0}
+
+
+def test_evaluate__measures_the_images_that_classifiers_train_on(small, digits):
+    """Of a set with tiles and soft labels, those decoded; each of its class."""
+    pixels, soft = small.images / 255, torch.nn.functional.one_hot(small.labels, 10).float()
+    images = torch.cat([torch.cat([pixels, pixels], 3)] * 2, 2)[..., ::2, ::2]
+    dset = replace(small, images=images, labels=soft, meta=small.meta | {"factor": 2})
+    options = {"runs": 1, "steps": 1, "with_fidelity": True}
+    found = evaluate(dset, digits, "quick", "convnet1_w8", **options).record["fidelity"]
+    decoded, labels = dset.decoded()
+    assert len(decoded) == 120
+    judge = fidelity.real_classifier(digits, "convnet1_w8")
+    assert found == pytest.approx(fidelity.distances(decoded, labels.argmax(1), digits, judge), rel=1e-3)
+    assert all(value > 0 for value in found.values()) and len(found) == 4
 
 
 def test_command__dry_run_writes_nothing(small_file, capsys):

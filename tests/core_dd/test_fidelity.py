@@ -1,14 +1,25 @@
-"""Frechet distance: closed forms for Gaussians, and as a measure of images."""
+"""Frechet and moment distances: closed forms, plain computations, and as measures of images."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.stats
 import torch
 
+from core_dd.data import load_data
 from core_dd.errors import InputError
-from core_dd.fidelity import classifier_frechet, features, frechet_distance, moments, real_classifier
+from core_dd.fidelity import (
+    MOMENTS,
+    classifier_frechet,
+    distances,
+    features,
+    frechet_distance,
+    moment_distances,
+    moments,
+    real_classifier,
+)
 from core_dd.protocols import QUICK
 from core_dd.train_eval import train
 
@@ -104,6 +115,60 @@ def test_features__are_those_of_the_last_block(digits, classifier):
 def test_real_classifier__knows_the_digits(digits):
     classifier = real_classifier(digits, network="convnet2_w32")
     assert classifier.accuracies(digits.test_images, digits.test_labels)[0] > 0.95
+
+
+@pytest.mark.parametrize("other", [{"limit_per_class": 20, "seed": 1}, {"limit_per_class": 10}, {}])
+def test_real_classifier__of_other_training_images_is_not_taken_from_the_cache(tmp_path, other):
+    options = {"network": "convnet1_w8", "protocol": replace(QUICK, steps=2), "cache": tmp_path / "judge.safetensors"}
+    data = load_data("digits", limit_per_class=20)
+    first, again = (real_classifier(data, **options) for _ in range(2))
+    assert all(torch.equal(first.params[name], again.params[name]) for name in first.params)
+    with pytest.raises(InputError, match="judge.safetensors holds a classifier trained on other training images of"):
+        real_classifier(load_data("digits", **other), **options)
+
+
+def test_moment_distances__equal_a_plain_computation(generator):
+    """Two classes of different sizes, one of them a single image in the set; scipy's central moments."""
+    real, real_labels = torch.randn(30, 4, generator=generator), torch.arange(30) % 3 // 2
+    ours, labels = torch.randn(6, 4, generator=generator), torch.tensor([0, 1, 0, 0, 0, 0])
+    found = moment_distances(ours, labels, real, real_labels)
+    for name, moment in zip(MOMENTS, (1, 2, 3), strict=True):
+        norms = []
+        for k in range(2):
+            a, b = (x[own == k].double().numpy() for x, own in ((real, real_labels), (ours, labels)))
+            a, b = (x.mean(0) if moment == 1 else scipy.stats.moment(x, moment) for x in (a, b))
+            norms.append(np.sqrt(((a - b) ** 2).sum()))
+        assert found[name] == pytest.approx(np.mean(norms), rel=1e-5)
+    assert list(found) == list(MOMENTS)
+
+
+def test_moment_distances__an_image_with_soft_labels_is_of_the_class_of_the_largest(generator):
+    real, ours = torch.randn(20, 4, generator=generator), torch.randn(8, 4, generator=generator)
+    labels = torch.arange(20) % 2
+    soft = torch.tensor([[0.6, 0.4], [0.1, 0.9]]).repeat(4, 1)
+    assert moment_distances(ours, soft, real, labels) == moment_distances(ours, labels[:8], real, labels)
+
+
+def test_moment_distances__leave_out_a_class_without_an_image_and_say_so(generator, capsys):
+    real, labels = torch.randn(20, 4, generator=generator), torch.arange(20) % 2
+    ones = torch.ones(5, dtype=torch.int64)
+    found = moment_distances(real[:5], ones, real, labels)
+    assert "over 1 of 2 classes" in capsys.readouterr().err
+    assert found == moment_distances(real[:5], ones, real[1::2], labels[1::2])
+    with pytest.raises(InputError, match="the set has none"):
+        moment_distances(real[:5], ones + 1, real, labels)
+
+
+def test_distances__of_the_real_images_are_zero_and_grow_with_noise(digits, classifier, generator):
+    real = distances(digits.train_images, digits.train_labels, digits, classifier)
+    assert list(real) == ["classifier_frechet", *MOMENTS]
+    assert [real[name] for name in MOMENTS] == [0, 0, 0]
+    pixels, noise = digits.train_images / 255, torch.randn(digits.train_images.shape, generator=generator)
+    near, far = (distances(pixels + scale * noise, digits.train_labels, digits, classifier) for scale in (0.1, 0.5))
+    assert all(0 < near[name] < far[name] for name in near)
+    mixed = distances(digits.train_images, digits.train_labels.roll(1), digits, classifier)
+    assert mixed["moment1_distance"] > 10 * near["moment1_distance"]  # the classes' moments, not those of all images
+    assert mixed["classifier_frechet"] == pytest.approx(real["classifier_frechet"])
 
 
 def test_classifier_frechet__refuses_a_single_image(digits, classifier):

@@ -20,6 +20,7 @@ from core_dd.ranking import (
     find_scores,
     grouped,
     markdown_table,
+    moments_beside_published,
     notes,
     published_text,
     read_entry,
@@ -81,6 +82,40 @@ def test_cells__show_best_of_test_in_a_column_of_its_own_and_never_rank_by_it(tm
     assert any("nothing is ranked by it" in note for note in notes(groups))
     (without,) = grouped(entries(high))
     assert "best_of_test" not in cells(without)[0] and not any("ranked by it" in note for note in notes([without]))
+
+
+MOMENTS = {"moment1_distance": 1.5, "moment2_distance": 2.25, "moment3_distance": 0.5}
+
+
+def test_moments_beside_published__theirs_then_ours_at_the_same_ipc(tmp_path):
+    """M3D's table 1 has CIFAR-10 at 10 images per class."""
+    options = {"data": "cifar10", "network": "convnet3", "fidelity": MOMENTS | {"classifier_frechet": 3.0}}
+    measured = score(tmp_path / "ours", [0.4, 0.5], method="dm", **options)
+    plain = score(tmp_path / "plain", [0.4, 0.5], method="m3d", data="cifar10", network="convnet3")
+    (group,) = groups = grouped(entries(measured, plain))
+    heads, *rows = moments_beside_published(group)
+    assert heads == ["method", "ipc", "network", *MOMENTS, "source"]
+    paper = "M3D (Zhang et al., AAAI 2024), Table 1"
+    assert rows[0] == ["DM", "10", "convnet3", "4.91", "7.37", "6.76", paper] and len(rows) == 5
+    assert rows[3] == ["M3D", "10", "convnet3", "0.82", "1.23", "1.64", paper]
+    assert rows[4] == ["dm ipc 10", "10", "convnet3", "1.5", "2.25", "0.5", "this report"]
+    assert any("order and ratio" in note for note in notes(groups))
+    assert moments_beside_published(grouped(entries(plain))[0]) == []
+    other = score(tmp_path / "other", [0.4], ipc=50, **options)
+    assert moments_beside_published(grouped(entries(other))[0]) == []
+
+
+def test_main__shows_moments_in_the_report_and_spares_the_terminal(tmp_path, capsys):
+    options = {"data": "cifar10", "network": "convnet3", "fidelity": MOMENTS | {"classifier_frechet": 3.0}}
+    path = score(tmp_path / "ours", [0.4, 0.5], **options)
+    main([str(path), "--out", str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    assert "classifier_frechet" in printed and not any(name in printed for name in MOMENTS)
+    for name in ("report.md", "report.html"):
+        text = (tmp_path / "out" / name).read_text()
+        assert all(text.count(moment) >= 3 for moment in MOMENTS)  # ranking, beside the paper's, note
+        assert "2.25" in text and "7.37" in text
+    Page((tmp_path / "out" / "report.html").read_text())  # every tag is closed
 
 
 def test_grouped__smoke_is_shown_last_and_never_ranked(tmp_path):

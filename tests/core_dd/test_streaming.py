@@ -49,6 +49,7 @@ def test_stream__is_the_set_in_memory(mixed, spec, workers):
     for field in dataclasses.fields(sample):
         if field.name in ("train_images", "train_labels", "val_images", "val_labels"):
             assert torch.equal(getattr(sample, field.name), getattr(whole, field.name)), field.name
+    assert sample.training_digest == whole.training_digest
 
 
 def test_stream__grey_images_stay_grey(tmp_path, generator):

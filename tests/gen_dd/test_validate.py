@@ -95,6 +95,8 @@ def test_measure__fid_is_torch_fidelitys(inception):
     again = make_validator(few, inception_weights=str(inception))
     again.data = None  # the statistics kept beside the others do without it
     assert torch.equal(again._cached_reference()[0], validator._reference[0])
+    other = make_validator(load_data("digits", limit_per_class=1, seed=1), inception_weights=str(inception))
+    assert not torch.equal(other._cached_reference()[0], validator._reference[0])  # as many images, but others
 
 
 class Listed(torch.utils.data.Dataset):

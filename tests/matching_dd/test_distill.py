@@ -4,6 +4,7 @@ import multiprocessing
 import re
 import signal
 import time
+from dataclasses import replace
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import yaml
 
 from core_dd.distilled import DistilledSet
 from core_dd.errors import InputError
+from core_dd.evaluate import evaluate
 from core_dd.rng import stream
 from core_dd.run import Diverged, checkpoints, read_stats
 from matching_dd import coreset, distill
@@ -52,6 +54,36 @@ def test_distill__lowers_its_loss(digits):
 def test_distill__starts_from_the_real_images_that_random_selection_takes(digits):
     dset = distill("dm", digits, 2, iterations=1, lr_img=1e-6, seed=3, **SMALL)
     torch.testing.assert_close(dset.images, coreset("random", digits, 2, seed=3).decoded()[0], atol=1e-4, rtol=0)
+
+
+def test_distill__cifar10_mean_std_is_carried_to_the_judge(digits):
+    """On colour images: the set read back has its constants, and classifiers are trained in that space."""
+    train, test = (images.repeat(1, 3, 1, 1) for images in (digits.train_images, digits.test_images))
+    constants = {"mean": torch.full((3,), 0.3), "std": torch.full((3,), 0.4)}
+    data = replace(digits, train_images=train, test_images=test, **constants)
+    distill("dm", data, 1, iterations=2, preprocess="cifar10_mean_std", out="run", **SMALL)
+    dset = DistilledSet.load("run")
+    assert dset.meta["preprocess"] == {"kind": "cifar10_mean_std"}
+    assert torch.allclose(dset.tensors["mean"], torch.tensor([0.4914, 0.4822, 0.4465]))
+    assert torch.allclose(dset.tensors["std"], torch.tensor([0.2023, 0.1994, 0.2010]))
+    by_hand = replace(dset, meta=dset.meta | {"preprocess": {"kind": "mean_std"}})
+    others = replace(by_hand, tensors=constants)
+    options = {"network": "convnet1_w8_nonorm", "runs": 1, "steps": 3}
+    carried, same, own = (
+        evaluate(each, data, "quick", **options).record["curves"]["loss"] for each in (dset, by_hand, others)
+    )
+    assert carried == same != own
+
+
+def test_keep__older_checkpoints_keep_their_sets_alone(digits):
+    options = {"checkpoint_every": 1, "out": "run", **SMALL}
+    first = distill("dm", digits, 1, iterations=5, keep=4, **options).digest()
+    folders = [folder for _, folder in checkpoints(Path("run"))]
+    assert [(folder / "state.pt").exists() for folder in folders] == [False, True, True, True]
+    sets = [DistilledSet.load(folder).digest() for folder in folders]
+    assert len(set(sets)) == 4 and sets[-1] == first
+    distill("dm", digits, 1, iterations=6, keep=4, resume=True, **options)
+    assert [step for step, _ in checkpoints(Path("run"))] == [3, 4, 5, 6]
 
 
 def test_distill__same_seed_same_set(digits):

@@ -13,6 +13,7 @@ from core_dd import evaluate, load_data
 from core_dd.errors import InputError
 from core_dd.rng import stream
 from matching_dd import coreset, distill
+from matching_dd.experts import ExpertsConfig, record
 from matching_dd.methods.ead import EAD, EADConfig
 
 PLAIN = {"network": "convnet1_w8", "bf16": False, "compile": False}
@@ -68,9 +69,11 @@ def test_step__equals_plain_iterations(digits, experts, coefficient, alpha, memo
 
 
 @pytest.mark.parametrize(("coefficient", "zero"), [("one", True), ("minibatch", True), ("literal", False)])
-def test_step__zero_when_synthetic_is_real(experts, coefficient, zero):
+def test_step__zero_when_synthetic_is_real(coefficient, zero):
     """A synthetic batch equal to the real one, with its labels: only a coefficient of 1 sees no effect (facts H)."""
     data = load_data("digits", limit_per_class=4)
+    options = {"network": "convnet1_w8", "epochs": 3, "lr": 0.05, "batch_size": 8, "tracker": "none", "device": "cpu"}
+    experts = str(record(ExpertsConfig(experts=2, out="experts", **options), data))
     options = {"ipc": 2, "batch_real": 2, "checkpoints": 3, "experts": experts, "coefficient": coefficient}
     ead = EAD(EADConfig(**options, **PLAIN), data)
     with torch.no_grad():

@@ -14,6 +14,7 @@ import yaml
 
 from core_dd import files
 from core_dd.augment import DSA
+from core_dd.data import load_data
 from core_dd.distilled import read_tensors
 from core_dd.errors import InputError
 from core_dd.networks import build_network
@@ -123,12 +124,25 @@ def test_experts__refuses_missing_and_foreign_ones(digits):
     refused(None, "give the folder of recorded experts: --experts FOLDER. Record some: gendd experts --data digits")
     refused("nowhere", "no experts at nowhere: there is no index.json. Record some: gendd experts")
     refused("run", "experts of digits .*, but the data are mnist", data=replace(digits, name="mnist", fingerprint="x"))
+    for count in (1, 2):
+        part = load_data("digits", limit_per_class=count)
+        refused("run", rf"run holds experts trained on other training images of digits than these {10 * count}: ", part)
     refused("run", "network convnet1_w8, but the distillation has convnet2. Pass --network", network="convnet2")
     refused("run", "preprocess mean_std, but the distillation has zca", preprocess="zca")
     expert = Path("run/expert-00000.safetensors")
     expert.write_bytes(expert.read_bytes()[:500])
     with pytest.raises(InputError, match="cannot read run/expert-00000.safetensors"):
         Experts("run", digits, "convnet1_w8", "mean_std").weights(0, 0)
+
+
+def test_experts__of_a_subset_are_for_that_subset(digits):
+    """Which images of a class are left is drawn by the seed; their order and number do not tell."""
+    part, other = (load_data("digits", limit_per_class=5, seed=seed) for seed in (0, 1))
+    record(ExpertsConfig(experts=1, out="run", **SMALL), part)
+    assert len(Experts("run", load_data("digits", limit_per_class=5), "convnet1_w8", "mean_std")) == 1
+    for data in (other, digits):
+        with pytest.raises(InputError, match="run holds experts trained on other training images of digits"):
+            Experts("run", data, "convnet1_w8", "mean_std")
 
 
 @pytest.mark.parametrize(
