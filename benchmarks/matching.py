@@ -1,7 +1,9 @@
 """One step of the images, ipc 10, 3x32x32, ConvNet-3; method, classes:"""
 
+import itertools
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -14,6 +16,7 @@ from benchmarks.data import plain_device, random_data
 from core_dd.augment import DSA, IDCAugment
 from core_dd.data import ImageData
 from core_dd.preprocess import Preprocess
+from core_dd.rng import stream
 from core_dd.speed import pick_device
 from matching_dd import experts
 from matching_dd.methods import METHODS
@@ -160,6 +163,7 @@ def reference(method: str, classes: int) -> Callable[[], float]:
     images, members = images.to(device), data.class_indices()
     syn = torch.stack([images[own[:IPC]] for own in members]).requires_grad_()
     optimizer = torch.optim.SGD([syn], lr=1e-3, momentum=0.5)
+    draws = map(partial(stream, 0, "reference"), itertools.count())
     if method in WHOLE:
         return WHOLE[method](images, members, syn, optimizer)
     augment = {"m3d": IDCAugment("color_crop_cutout"), "idc": IDCAugment("color_crop_cutout"), "dc": None}.get(
@@ -170,7 +174,7 @@ def reference(method: str, classes: int) -> Callable[[], float]:
         real = images[members[k][torch.randperm(len(members[k]))[: BATCHES.get(method, 256)]]]
         own = decoded(syn[k]) if method in TILED else syn[k]
         if augment is not None:
-            real, own = augment.siamese(real[None], own[None], [torch.Generator().manual_seed(torch.seed())])
+            real, own = augment.siamese(real[None], own[None], [next(draws)])
             real, own = real[0], own[0]
         return LOSSES[method](net, real, own, k)
 
@@ -221,6 +225,7 @@ def mtt(images: Tensor, members: list[Tensor], syn: Tensor, optimizer: torch.opt
     """The whole way of the student in one graph."""
     labels = torch.arange(len(members), device=syn.device).repeat_interleave(IPC)
     lr, augment = torch.tensor(1e-3, device=syn.device, requires_grad=True), DSA()
+    draws = map(partial(stream, 0, "reference"), itertools.count())
 
     def unit() -> float:
         net = PlainConvNet(len(members)).to(syn.device)
@@ -230,7 +235,7 @@ def mtt(images: Tensor, members: list[Tensor], syn: Tensor, optimizer: torch.opt
         for _ in range(STUDENT_STEPS):
             index = torch.randperm(len(labels))[:STUDENT_BATCH].to(syn.device)
             batch = syn.flatten(0, 1)[index]
-            batch = augment.per_image(batch[None], [torch.Generator().manual_seed(torch.seed())])[0]
+            batch = augment.per_image(batch[None], [next(draws)])[0]
             loss = F.cross_entropy(functional_call(net, student, (batch,))[2], labels[index])
             slopes = torch.autograd.grad(loss, list(student.values()), create_graph=True)
             student = {name: own - lr * slope for (name, own), slope in zip(student.items(), slopes, strict=True)}

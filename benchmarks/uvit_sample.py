@@ -1,4 +1,4 @@
-"""U-ViT sampling: cifar10-small (44M), 64 images of 3x32x32 in 3 steps of DPM-Solver++(2M)."""
+"""U-ViT sampling: cifar10-small (44M), 64 images of 3x32x32 (on CUDA 256) in 3 steps of DPM-Solver++(2M)."""
 
 import math
 
@@ -10,7 +10,9 @@ from core_dd.speed import pick_device
 from gen_dd.sample import Sampler
 from gen_dd.uvit import PRESETS, UViT
 
-BATCH, PART, STEPS = 64, 16, 3
+STEPS = 3
+BATCH, PART = (256, 256) if torch.cuda.is_available() else (64, 16)
+"""Images, and how many of them ours draws at once: a GPU wants all, a CPU is as fast with parts, in less memory."""
 
 
 def target() -> float:
@@ -24,7 +26,7 @@ def flops() -> int:
 
 
 def ours():
-    """The same images by `gendd sample`, in batches of 16: on a CPU as fast as all at once, in less memory."""
+    """The same images by `gendd sample`, in batches of `PART`."""
     model = UViT.from_preset(PRESET, CLASSES)
     sampler = Sampler(model, steps=STEPS, batch=PART, device=pick_device(), compile=True)
     return lambda: torch.cat([sampler.draw(range(start, start + PART)) for start in range(0, BATCH, PART)])

@@ -24,6 +24,10 @@ COMMANDS = MappingProxyType(
     }
 )
 
+OUT_OF_MEMORY = (
+    "the GPU's memory is too small for this. Take less at once: --memory_gib (distill), --batch (sample), "
+    "--accumulate or --checkpointing (train), --runs (evaluate)."
+)
 PATIENCE_S = 60
 """How long a process waits for its launcher to end it before it prints what only it has found."""
 
@@ -40,7 +44,7 @@ def usage() -> str:
             "",
             *lines,
             "",
-            "Every command takes --config FILE.yaml (repeatable), and flags override it. See configs/.",
+            "Every command but info takes --config FILE.yaml (repeatable), and flags override it. See configs/.",
         ]
     )
 
@@ -70,6 +74,10 @@ def guarded(command: Callable[[Sequence[str] | None], None], argv: Sequence[str]
         command(argv)
     except InputError as error:
         return fail(error)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's own, which not every command imports
+            raise
+        return fail(InputError(f"{OUT_OF_MEMORY} ({str(error).splitlines()[0]})"))
     except KeyboardInterrupt:
         print("\ninterrupted; finished checkpoints and shards are kept.", file=sys.stderr)
         return 130

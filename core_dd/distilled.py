@@ -95,7 +95,7 @@ class DistilledSet:
         elif path.suffix in (".pt", ".pth", ".pkl", ".pickle"):
             content = readers.load_tensors(path)
             require(
-                isinstance(content, dict) and {"images", "labels"} <= content.keys(),
+                isinstance(content, dict) and all(isinstance(content.get(key), Tensor) for key in ("images", "labels")),
                 f"{path} holds no distilled set: expected a dict with tensors 'images' (0..1) and 'labels'.",
             )
             dset = cls(content["images"], content["labels"], {"schema": SCHEMA, "method": path.stem})
@@ -119,6 +119,10 @@ class DistilledSet:
             require(nested.is_file(), f"{folder} holds no distilled set: neither index.json nor distilled.safetensors.")
             return cls.load(nested)
         listing = files.read_json(index)
+        require(
+            isinstance(listing, dict) and {"shards", "meta"} <= listing.keys(),
+            f"{folder} holds no distilled set: its index.json lists no shards of images.",
+        )
         require(bool(listing["shards"]), f"{folder} holds no finished shard. Sample into it first.")
         parts = [read_tensors(folder / shard["file"])[0] for shard in listing["shards"]]
         for part, shard in zip(parts, listing["shards"], strict=True):

@@ -40,9 +40,10 @@ class EvaluateConfig(DataConfig):
     runs: int | None = None
     """Classifiers; default: as many as the protocol says (5; challenge 3)."""
     epochs: int | None = None
-    """Shorten a protocol that counts passes to this E; the score is marked smoke and never ranked."""
+    """Shorten a protocol that counts passes to this E; the score is marked smoke, its protocol renamed (dm_60_epochs),
+    and never ranked."""
     steps: int | None = None
-    """Shorten any protocol to this many steps; the score is marked smoke and never ranked."""
+    """Shorten any protocol to this many steps; likewise (challenge_4000_steps)."""
     smoke: bool = False
     """Mark the score as smoke although the protocol is whole, because the set itself comes from a shortened run."""
     best_of_test: bool = False
@@ -140,7 +141,7 @@ def evaluate(
         runs: classifiers; None: as many as the protocol says.
         seed: of the classifiers' initial weights, batches and augmentation.
         device: where; None: CUDA where there is one.
-        epochs, steps: shorten the protocol; the score is marked smoke.
+        epochs, steps: shorten the protocol; the score is marked smoke, and its protocol's name says to what.
         with_fidelity: also measure the set's distance from the real images.
         with_best_of_test: also record what the protocol's authors report, who choose by the test set.
         earlier: for that, the set at other times of its distillation.
@@ -170,7 +171,7 @@ def evaluate(
     )
     accuracies = classifiers.accuracies(data.test_images, data.test_labels)
     record = {
-        "protocol": protocol,
+        "protocol": resolved.name,
         "network": network,
         "runs": len(numbers),
         "seed": seed,
@@ -248,7 +249,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     scores.record["smoke"] = scores.record["smoke"] or config.smoke
     scores.record["config"] = to_dict(config)
     files.write_json(out, scores.to_json())
-    print(f"{config.name or config.set} on {data.name}, {config.protocol}, {config.network}: {scores}\n{out}")
+    judge = f"{scores.record['protocol']}, {config.network}"
+    print(f"{config.name or config.set} on {data.name}, {judge}: {scores}\n{out}")
 
 
 def pixels_and_labels(dset: DistilledSet) -> tuple[Tensor, Tensor]:

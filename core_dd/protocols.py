@@ -85,9 +85,9 @@ class Protocol:
         return DCAugment("crop_scale_rotate") if data.name == "mnist" else None
 
     def shortened(self, epochs: int | None = None, steps: int | None = None) -> "Protocol":
-        """The same protocol with E or the number of steps set by hand, marked as smoke; None leaves it as it is.
+        """The protocol with E or the number of steps set by hand, smoke and named so, e.g. challenge_4000_steps.
 
-        Steps given to a protocol that counts passes cut its schedule to that length.
+        Steps given to a protocol that counts passes cut its schedule to that length. None leaves it as it is.
 
         Raises:
             InputError: both at once, or values below 1.
@@ -99,8 +99,8 @@ class Protocol:
         require(steps is None or steps >= 1, f"steps must be >= 1, got {steps}.")
         require(epochs is None or self.epochs is not None, f"protocol {self.name} counts steps; pass steps instead.")
         if epochs is not None:
-            return replace(self, epochs=epochs, augmented_epochs=None, smoke=True)
-        return replace(self, steps=steps, smoke=True)
+            return replace(self, name=f"{self.name}_{epochs}_epochs", epochs=epochs, augmented_epochs=None, smoke=True)
+        return replace(self, name=f"{self.name}_{steps}_steps", steps=steps, smoke=True)
 
     def fitted_to(self, learned_lr: float | None) -> "Protocol":
         """The protocol at the learning rate that a set brings, where it asks for one.

@@ -154,7 +154,7 @@ UNSAVED = ("resume", "dry_run", "out")
 def find_folder(out: str | Path | None, name: str, resume: bool) -> Path:
     """The folder a run will use; see `Run.open`."""
     if out is None:
-        numbered = sorted(path for path in Path("runs", name).glob("[0-9]*") if path.is_dir())
+        numbered = sorted(path for path in Path("runs", name).glob("[0-9]*") if path.is_dir() and path.name.isdecimal())
         if resume:
             require(bool(numbered), f"nothing to resume under runs/{name}. Start without --resume first.")
             return numbered[-1]

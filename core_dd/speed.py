@@ -87,10 +87,12 @@ def can_compile(device_type: str) -> bool:
 def compiled(fn: Callable, device: torch.device | str, **options) -> Callable:
     """`torch.compile(fn, **options)` where it can work on `device`, else `fn` itself.
 
-    Compilation is lazy, so a failure of the first call falls back to `fn` too, said once.
+    Compilation is lazy, so a failure of the first call falls back to `fn` too, said once; the gradient is compiled with
+    it, for the same reason.
     """
     if not can_compile(torch.device(device).type):
         return fn
+    torch._functorch.config.force_non_lazy_backward_lowering = True
     torch._dynamo.config.recompile_limit = 64  # one process may judge many networks and batch sizes
     fast, usable = torch.compile(fn, **options), True
 

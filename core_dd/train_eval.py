@@ -19,7 +19,7 @@ from tqdm import tqdm
 from core_dd.augment import cutmix
 from core_dd.data import ImageData
 from core_dd.errors import require
-from core_dd.networks import build_network
+from core_dd.networks import build_network, interact
 from core_dd.preprocess import Preprocess
 from core_dd.protocols import Plan, Protocol
 from core_dd.rng import stream
@@ -220,7 +220,8 @@ def gradients_of(
         bf16: autocast where it pays.
         fast: compile.
     """
-    kind, mixed = device.type, bf16 and bf16_pays(device.type)
+    # Under vmap, batch normalisation cannot mix bf16 images with fp32 statistics.
+    kind, mixed = device.type, bf16 and bf16_pays(device.type) and not (stacked and interact(net))
 
     def loss(params: State, buffers: State, x: Tensor, y: Tensor) -> Tensor:
         with torch.autocast(kind, torch.bfloat16, enabled=mixed):

@@ -261,13 +261,13 @@ def rounds(
         group: so many consecutive numbers are never parted; every free range is a multiple of it.
 
     Raises:
-        InputError: if not even the first group fits; says how much the budget must be here. (A resumed folder that has
-            it may find its budget spent: then nothing is drawn.)
+        InputError: if not even the first group fits; says how much the budget must be here. Or if time runs out before
+            it is drawn. (A resumed folder that has it may find its budget spent: then nothing is drawn.)
     """
     fits = ranks.least(pace.fitting(clock.left())) >= group
-    spent = clock.elapsed()
+    spent, some = clock.elapsed(), all(low > 0 for low, _ in free)
     require(
-        fits or all(low > 0 for low, _ in free),
+        fits or some,
         f"a budget of {clock.budget or 0:g} s is too short: starting took {spent:.1f} s and {group} image(s) "
         f"take {pace.seconds(group):.2g} s. The minimum here is about "
         f"{math.ceil(1.05 * (spent + MARGIN * pace.seconds(group) + clock.reserve))} s.",
@@ -276,6 +276,11 @@ def rounds(
         while high is None or low < high:
             size = ranks.least(pace.fitting(clock.left()) // group * group) * ranks.count
             if size == 0:
+                require(
+                    some,
+                    f"the budget of {clock.budget or 0:g} s ended before the first batch did: this machine got slower "
+                    "than measured. Nothing was drawn; sample again, or with a larger budget.",
+                )
                 return
             stop = low + size if high is None else min(high, low + size)
             mine, seconds, began = ranks.share(low, stop, group), clock.left(), time.perf_counter()
@@ -287,6 +292,6 @@ def rounds(
             if mine and clock.budget is not None:
                 pace.learn(len(mine), took)
             if ranks.least(finished):
-                low = stop
+                low, some = stop, True
                 if mine:
                     yield mine, images

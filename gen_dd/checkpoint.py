@@ -99,6 +99,7 @@ def adapt(
         f"{where} is no U-ViT of this kind: missing {wrong.missing_keys[:3]}, unknown {wrong.unexpected_keys[:3]}.",
     )
     report.kept = [name for name in state if name not in report.new]
+    model.register_to_config(null_trained="label_emb.weight" not in report.new)
     return model, report
 
 

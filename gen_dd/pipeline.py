@@ -31,7 +31,9 @@ class UViTPipeline(DiffusionPipeline):
 
     The folder of a trained model is one of these: `UViTPipeline.from_pretrained(folder)`, or
     `DiffusionPipeline.from_pretrained(folder, custom_pipeline="pipeline", trust_remote_code=True)`, where the code to
-    be trusted is the folder's pipeline.py: the import of this class.
+    be trusted is the folder's pipeline.py: the import of this class. To share it, upload that folder as it is, with its
+    card: `hf upload NAME/MODEL FOLDER`, or `huggingface_hub.HfApi().upload_folder`; `push_to_hub`, which diffusers
+    brings, uploads the components alone.
 
     Args:
         unet: a class-conditional `UViT`.
@@ -66,7 +68,8 @@ class UViTPipeline(DiffusionPipeline):
             return_dict: a `UViTPipelineOutput`, or a tuple with the images alone.
 
         Raises:
-            InputError: a label out of range, a weight below 1, an unknown output type.
+            InputError: a label out of range, a weight below 1, or above it where the model never learnt without labels,
+                an unknown output type.
         """
         labels = torch.as_tensor(class_labels).reshape(-1).long().to(self.unet.device)
         classes = self.unet.config.num_classes
@@ -76,6 +79,7 @@ class UViTPipeline(DiffusionPipeline):
             f"class_labels must be from 0 to {classes - 1}, got {labels.tolist()[:10]}.",
         )
         require(guidance_scale >= 1, f"guidance_scale must be >= 1 (1 is off), got {guidance_scale}.")
+        self.unet.check_guidance(guidance_scale - 1)
         require(output_type in ("pil", "np", "pt"), f"output_type must be pil, np or pt, got '{output_type}'.")
 
         config = self.unet.config

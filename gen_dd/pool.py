@@ -19,6 +19,9 @@ from gen_dd.sampler import Sampler
 ROWS, COLUMNS = 10, 10
 """Classes in the picture at most, and images of each."""
 
+SUMMARY = "summary.txt"
+"""The last file written."""
+
 
 class Pool:
     """The folder that a run draws into: shards, an index of them after every batch, and a picture.
@@ -41,6 +44,8 @@ class Pool:
         self.picture_s = self.expected_picture() if ranks.first else 0.0
         self.writes = deque([WRITE_S], maxlen=5)
         self.listed = None
+        if ranks.first:
+            (out / SUMMARY).unlink(missing_ok=True)
         self.keep()
 
     def keep(self) -> None:
@@ -102,17 +107,11 @@ class Pool:
         return 1.5 * min(timed(), timed()) * min(ROWS, self.sampler.classes)
 
     def finish(self, before: int, number: int | None) -> str:
-        """Write the last index, and the picture if it is not there yet; say what was drawn and where every second went.
+        """Write the last index, and the picture unless it is there; say what was drawn and where every second went.
 
-        Raises:
-            InputError: if not even one batch was drawn.
+        The same goes into summary.txt, last of all: where it is, the pool is finished.
         """
         clock = self.clock
-        require(
-            bool(finished(self.out, resume=True)),
-            f"the budget of {clock.budget or 0:g} s ended before the first batch did: this machine got slower than "
-            "measured. Nothing was written; sample again, or with a larger --budget.",
-        )
         self.picture()
         count = self.index(number)
         clock.book("rest")
@@ -121,10 +120,12 @@ class Pool:
         each = f"{low}" if low == high else f"{low} or {high}"
         asked = f" of {number} asked for" if number is not None and low < number else ""
         rate = (count - before) / max(clock.parts["sample"], 1e-9)
-        return (
+        text = (
             f"{self.out}: {count} images, {each} per class{asked}, {self.sampler.steps} steps, batches of "
             f"{self.sampler.batch}, {rate:.0f} images/s; {clock.summary()}"
         )
+        files.write_text(self.out / SUMMARY, text + "\n")
+        return text
 
 
 def shard_name(start: int, stop: int) -> str:

@@ -53,9 +53,10 @@ class SampleConfig:
     model: str = ""
     """The trained model: a run folder of `gendd train`, the model folder inside it, or a saved `UViTPipeline`."""
     out: str = ""
-    """The folder for the shards, index.json and grid.png."""
+    """The folder for the shards, index.json, grid.png and, once all is drawn, summary.txt."""
     budget: str | None = None
-    """Wall-clock time for the whole command, imports and loading included: 20s, 10m, 1h or seconds. Never overrun."""
+    """Wall-clock time for the whole command, imports and loading included: 20s, 10m, 1h or seconds. Never overrun but
+    by a guide's preparation, which counts and is not stopped."""
     num_per_class: int | None = None
     """Images per class; beside a budget, at most so many."""
     steps: int | str = 50
@@ -164,8 +165,8 @@ def sample(
         uint8 images and int64 labels, round the classes.
 
     Raises:
-        InputError: neither number nor budget, a budget too short for one image, a model without labels, a
-            number that is no multiple of the guide's groups.
+        InputError: neither number nor budget, a budget too short for one image, a model without labels, guidance of
+            a model that never learnt without them, a number that is no multiple of the guide's groups.
     """
     clock = Clock(budget_s, time.time())
     check_amount(num_per_class, budget_s, steps)
@@ -197,7 +198,7 @@ def run(config: SampleConfig, start: float | None = None) -> Path:
     done = finished(out, config.resume)
     ranks.least()  # nobody writes before everybody has looked
     model, card = load_model(config.model)
-    check_null_class(card, config.cfg_scale)
+    model.check_guidance(config.cfg_scale)
     identity = {name: to_dict(config)[name] for name in IDENTITY} | {"weights": card["weights"]}
     identity = resumed(out, done, identity, clock)
     sampler = make_sampler(config, identity["steps"], model, card, device, clock)
@@ -298,16 +299,6 @@ def own_gpu(rank: str | None, gpus: int, asked: str | None = None) -> str | None
         return asked
     require(int(rank) < gpus, f"process {rank} has no GPU: there are {gpus}. Start as many processes as GPUs.")
     return f"cuda:{rank}"
-
-
-def check_null_class(card: dict[str, Any], cfg_scale: float) -> None:
-    """Refuse classifier-free guidance of a model that never learnt without labels."""
-    dropout = card.get("train", {}).get("label_dropout")
-    require(
-        cfg_scale == 0 or dropout != 0,
-        "cfg_scale needs a model that learnt without labels too, and this one was trained with label_dropout 0. Leave "
-        "out --cfg_scale, or train with --label_dropout 0.1.",
-    )
 
 
 def guide_data(config: SampleConfig, card: dict[str, Any]) -> ImageData | None:

@@ -41,7 +41,8 @@ class Sampler:
         batch: the largest batch; None leaves it to `calibrate`.
 
     Raises:
-        InputError: if the model takes no labels, or a batch does not hold one group of the guide's.
+        InputError: if the model takes no labels, is to be guided and never learnt without them, or a batch does not
+            hold one group of the guide's.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Sampler:
         compile: bool = False,
     ) -> None:
         require(model.null_class is not None, "the model takes no labels; train one with classes.")
+        model.check_guidance(cfg_scale)
         self.device, self.seed, self.bf16 = torch.device(device), seed, bf16
         self.model = model.to(device).eval()
         self.fast = faster(self.model, self.device) if compile else self.model

@@ -229,10 +229,11 @@ def classifier_views(pool: DistilledSet, data: ImageData, classifier: Classifier
     ours = [fidelity.features(net, images, classifier.preprocess) for images in (pool.images, data.train_images)]
     with torch.inference_mode():
         guesses = [torch.softmax(net.classifier(features), dim=1).cpu() for features in ours]
+    ours = [features.cpu() for features in ours]
     labels, views = (pool.hard_labels, data.train_labels), []
     for k in range(data.num_classes):
         (own, sure), (real, real_sure) = (
-            (features.cpu()[label == k], guess[label == k])
+            (features[label == k], guess[label == k])
             for features, guess, label in zip(ours, guesses, labels, strict=True)
         )
         views.append(

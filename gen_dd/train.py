@@ -26,7 +26,7 @@ from tqdm import tqdm
 from core_dd import cli, files, readers
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data import DataConfig, ImageData
-from core_dd.errors import pick, require
+from core_dd.errors import InputError, pick, require
 from core_dd.notes import note
 from core_dd.rng import stream
 from core_dd.run import Run
@@ -60,8 +60,9 @@ class TrainConfig(DataConfig):
     patch_size: int | None = None
     """Side of a patch; default: the preset's."""
     init_from: str | None = None
-    """Start from other weights: an official checkpoint (.pth) or a model folder; the network is then theirs, not the
-    preset's. Labels of another dataset are dropped, positions resized; what was kept is said."""
+    """Start from other weights: an official checkpoint (.pth), a model folder or a training checkpoint, whose averaged
+    weights are taken; the network is then theirs, not the preset's. Labels of another dataset are dropped, positions
+    resized; what was kept is said."""
     steps: int = 10000
     """Optimiser steps."""
     max_seconds: float | None = None
@@ -331,8 +332,37 @@ class Trainer:
         save_model(model, folder, card, grid)
 
     def load(self, folder: Path) -> str:
-        """Continue from what `save` wrote; returns what there is to say about it."""
+        """Continue from what `save` wrote; returns what there is to say about it.
+
+        Raises:
+            InputError: a checkpoint of other data, or one that does not hold this training's state.
+        """
+        card = files.read_json(folder / "model" / CARD)
+        require(
+            card.get("fingerprint") == self.data.fingerprint,
+            f"{folder} was trained on {card.get('data')} (fingerprint {card.get('fingerprint')}), but the data are now "
+            f"{self.data.name} (fingerprint {self.data.fingerprint}). Resume with the data it was trained on, or start "
+            f"a new run with --init_from {folder}.",
+        )
         state = readers.load_tensors(folder / STATE)
+        try:
+            self._restore(state)
+            self.scores, before = card["metrics"], state["processes"]
+        except torch.OutOfMemoryError:
+            raise
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise InputError(
+                f"{folder} does not hold the state of this training ({why}). Expected weights, optimiser and averages "
+                "of the network that the run's config.yaml describes, as gendd train saves them. Remove this "
+                "checkpoint to resume from the one before it, or start a new run."
+            ) from None
+        if before == self.processes:
+            return ""
+        return f"; {before} process(es) before, {self.processes} now, the same global batch of {self.config.batch_size}"
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Take over weights, optimiser, averages and time from what `save` put together, split as they are here."""
         split = {key: split_like(state["model"][key], own) for key, own in self.model.state_dict().items()}
         self.model.load_state_dict(split)
         self.optimizer.load_state_dict(split_optimizer(state["optimizer"], self.optimizer))
@@ -340,11 +370,6 @@ class Trainer:
         self.ema.load_state_dict(state["ema"] | {"shadow_params": [split_like(*pair) for pair in average]})
         self.ema.to(self.device)
         self.seconds = state["seconds"]
-        self.scores = files.read_json(folder / "model" / CARD)["metrics"]
-        before = state["processes"]
-        if before == self.processes:
-            return ""
-        return f"; {before} process(es) before, {self.processes} now, the same global batch of {self.config.batch_size}"
 
     def draw(self, model: UViT, numbers: Sequence[int], **options: Any) -> tuple[Tensor, Tensor]:
         """Samples of a model by number, shared out to the processes: uint8 (N, C, H, W), int64 (N,).
@@ -383,8 +408,9 @@ class Trainer:
         return self.accelerator.reduce(torch.stack(values), "mean").tolist()
 
     def clock(self, seconds: float) -> float:
-        """The mean of every process's clock: one time for all, so that they anneal and stop together."""
-        if self.processes == 1:
+        """The mean of every process's clock where a time limit is set: one time for all, so that they anneal and stop
+        together. Without limit each keeps its own, and none waits for the others."""
+        if self.processes == 1 or not (self.config.max_seconds or self.config.chunk_seconds):
             return seconds
         return float(self.accelerator.reduce(torch.tensor(seconds, device=self.device), "mean"))
 
@@ -398,12 +424,15 @@ def make_model(config: TrainConfig, data: ImageData | StreamedData) -> UViT:
     channels, height, width = data.shape
     require(height == width, f"U-ViT wants square images, {data.name} has {width}x{height}. Pass --image_size.")
     if config.init_from is not None:
-        return initialised_from(Path(config.init_from), data, config.seed)
-    sizes = dict(PRESETS[config.preset]) | {"image_size": height, "in_channels": channels}
-    sizes["patch_size"] = config.patch_size or sizes["patch_size"]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream(config.seed, "weights").initial_seed())
-        return UViT(**sizes, num_classes=data.num_classes)
+        model = initialised_from(Path(config.init_from), data, config.seed)
+    else:
+        sizes = dict(PRESETS[config.preset]) | {"image_size": height, "in_channels": channels}
+        sizes["patch_size"] = config.patch_size or sizes["patch_size"]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream(config.seed, "weights").initial_seed())
+            model = UViT(**sizes, num_classes=data.num_classes)
+    model.register_to_config(null_trained=config.label_dropout > 0)
+    return model
 
 
 def initialised_from(place: Path, data: ImageData | StreamedData, seed: int) -> UViT:
@@ -413,6 +442,8 @@ def initialised_from(place: Path, data: ImageData | StreamedData, seed: int) -> 
         InputError: no or damaged weights, or images with another number of channels.
     """
     generator, options = stream(seed, "weights"), {"image_size": data.shape[1], "num_classes": data.num_classes}
+    if place.name == STATE and (place.parent / "model").is_dir():
+        place = place.parent  # the checkpoint, whose model folder has the averaged weights
     if place.is_dir():
         model, card = load_model(place)
         known = card.get("fingerprint") == data.fingerprint

@@ -45,6 +45,7 @@ class UViT(ModelMixin, ConfigMixin):
         qkv_bias: whether the query, key and value projection has a bias.
         mlp_time_embed: whether the sinusoid of the time passes through an MLP.
         final_conv: whether a 3x3 convolution follows the patches' decoder.
+        null_trained: whether the null class was learnt, which guidance needs; see `check_guidance`.
 
     Raises:
         InputError: if the sizes do not fit each other.
@@ -66,6 +67,7 @@ class UViT(ModelMixin, ConfigMixin):
         qkv_bias: bool = False,
         mlp_time_embed: bool = False,
         final_conv: bool = True,
+        null_trained: bool = True,
     ) -> None:
         super().__init__()
         require(
@@ -112,6 +114,19 @@ class UViT(ModelMixin, ConfigMixin):
     def null_class(self) -> int | None:
         """The label that stands for "no label", or None in an unconditional network."""
         return self.config.num_classes
+
+    def check_guidance(self, cfg_scale: float) -> None:
+        """Refuse classifier-free guidance, s in cond + s (cond - null), of a network that never learnt without labels.
+
+        Raises:
+            InputError: if s is not 0 and the null class was not learnt.
+        """
+        require(
+            cfg_scale == 0 or self.config.null_trained,
+            "classifier-free guidance needs a model that learnt without labels too, and this one was trained with "
+            "label_dropout 0, or its null class was made anew. Leave out cfg_scale (of a pipeline: guidance_scale), or "
+            "train with --label_dropout 0.1.",
+        )
 
     def forward(self, sample: Tensor, timestep: Tensor, class_labels: Tensor | None = None) -> Tensor:
         """Predict the noise.

@@ -60,6 +60,8 @@ def load_model(folder: str | Path) -> tuple[UViT, dict[str, Any]]:
     wrong = [key for kind in missing.values() for key in kind]
     require(not wrong, f"{weights[0]} does not fit its config.json: {', '.join(map(str, wrong[:3]))}.")
     card = files.read_json(folder / CARD) if (folder / CARD).is_file() else {}
+    if card.get("train", {}).get("label_dropout") == 0:
+        model.register_to_config(null_trained=False)  # older folders say it in their card alone
     digest = hashlib.blake2b(digest_size=8)
     for file in weights:
         digest.update(file.read_bytes())

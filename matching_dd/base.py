@@ -1,7 +1,6 @@
 """What every matching method shares: its config fields, the iteration, and fast features."""
 
 import itertools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,13 +9,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from core_dd.augment import DSA, IDCAugment, strategy_for
 from core_dd.data import DataConfig, ImageData
 from core_dd.errors import pick, require
 from core_dd.factor import DECODES, sources
-from core_dd.networks import build_network, reset
+from core_dd.networks import build_network, interact, reset
 from core_dd.preprocess import Preprocess
 from core_dd.rng import stream
 from core_dd.speed import autocast, can_compile, compiled, pick_device
@@ -80,7 +78,7 @@ class MatchingConfig(DataConfig):
     """Compile the network where that works: 10 to 40 s once, then 2 to 5 times faster."""
     memory_gib: float | None = None
     """Largest memory for one forward and backward, in GiB: classes then go through in chunks that fit, to the same
-    result. Default: 0.75 GiB on a CPU, which fewer classes keep busy; all classes at once on a GPU."""
+    result. Default: half of a GPU's free memory, or 0.75 GiB on a CPU, which fewer classes keep busy."""
     seed: int = 0
     """Seed of every draw of the run."""
     device: str | None = None
@@ -250,11 +248,6 @@ class Method:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def interact(net: nn.Module) -> bool:
-    """Whether one sample's features depend on the others of its batch (batch normalisation)."""
-    return any(isinstance(module, _BatchNorm) for module in net.modules())
-
-
 PIECE_PIXELS = {"cpu": 2**14, "cuda": 2**22}
 """Pixels per forward without gradient. On a CPU the activations of 128 channels then stay in its cache (measured twice
 as fast as 256 images of 32x32 at once); on a GPU that many fill it, in little memory."""
@@ -330,8 +323,10 @@ def images_at_once(config: MatchingConfig, net: nn.Module, shape: tuple[int, int
     return None if config.memory_gib is None else max(1, int(config.memory_gib * 2**30 / graph_bytes(net, shape)))
 
 
-CHUNK_GIB = MappingProxyType({"cpu": 0.75})
-"""What a chunk may take where `memory_gib` does not say, by device. A CPU is kept busy by few classes."""
+def default_gib(device: torch.device) -> float:
+    """What a chunk may take where `memory_gib` does not say: half of a GPU's free memory; on a CPU, which few classes
+    keep busy, three quarters of a GiB."""
+    return torch.cuda.mem_get_info(device)[0] / 2**31 if device.type == "cuda" else 0.75
 
 
 def class_chunks(
@@ -350,8 +345,7 @@ def class_chunks(
     Raises:
         InputError: if a single class, or the whole, does not fit into `config.memory_gib`.
     """
-    kind = next(net.parameters()).device.type
-    memory = config.memory_gib or CHUNK_GIB.get(kind, math.inf)
+    memory = config.memory_gib or default_gib(next(net.parameters()).device)
     image_bytes = 4 * shape[0] * shape[1] * shape[2]
     syn_bytes = config.syn_per_class * (graph_copies * graph_bytes(net, shape) + 4 * image_bytes)
     per_class = 4 * config.batch_real * image_bytes + syn_bytes

@@ -67,7 +67,8 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
                     f"{len(images.smaller_classes)} of {data.num_classes} classes have fewer than {name} "
                     f"{images.batch} images: they are sampled with replacement."
                 )
-        started = time.perf_counter()
+        earlier = DistilledSet.load(folder / DISTILLED).meta["cost"]["seconds"] if folder else 0.0
+        started = time.perf_counter() - earlier
 
         # Match.
         steps = range(first, config.iterations)
@@ -100,7 +101,7 @@ def run_name(config: MatchingConfig, data: ImageData) -> str:
 
 
 def describe(config: MatchingConfig, data: ImageData, iterations: int, seconds: float) -> dict[str, Any]:
-    """The metadata of the set after so many iterations; `seconds` are this process's."""
+    """The metadata of the set after so many iterations and seconds, those of earlier calls included."""
     cost = {"iterations": iterations, "seconds": round(seconds, 3)}
     return new_meta(data, method=config.method, ipc=config.ipc, seed=config.seed, config=to_dict(config), cost=cost)
 

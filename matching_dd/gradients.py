@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from core_dd.networks import interact
 from core_dd.speed import autocast, compiled
 from core_dd.train_eval import State
 
@@ -29,15 +30,14 @@ class Gradients:
     """
 
     def __init__(self, net: nn.Module, device: torch.device, *, bf16: bool = True, compile: bool = True) -> None:
-        self.net = net
+        # A GPU wants all groups at once. A CPU is busy with one, and its convolutions dislike vmap's grouped ones.
+        self.net, self._whole = net, device.type != "cpu" and not interact(net)
 
         def loss(params: State, buffers: State, images: Tensor, labels: Tensor) -> Tensor:
             with autocast(device, bf16):
                 logits = functional_call(net, (params, buffers), (images,))
             return F.cross_entropy(logits.float(), labels)
 
-        # A GPU wants all groups at once. A CPU is busy with one, and its convolutions dislike vmap's grouped ones.
-        self._whole = device.type != "cpu"
         compute = {"one": grad(loss), "all": vmap(grad(loss), in_dims=(None, None, 0, 0))}
         self._compute = {
             name: compiled(function, device, dynamic=False) if compile else function

@@ -191,6 +191,7 @@ def run(config: AblateConfig) -> None:
     require(
         not out.exists() or (out / "table.md").exists(), f"{out} is not one of these results. Choose another --out."
     )
+    check_same(config, work)
     data = config.load_data(0)
     settings = STUDIES[config.study](config, data)
     places = {name: [work / slug(name) / str(seed) for seed in range(config.draws)] for name in settings}
@@ -210,6 +211,16 @@ def run(config: AblateConfig) -> None:
         scores = measure(partial(settings[name], seed), label, places[name][seed], seed, config, data, judge)
         print(f"{label} of {config.draws}: {scores}", flush=True)
     write(config, places, work, out)
+
+
+def check_same(config: AblateConfig, work: Path) -> None:
+    """Refuse to go on in a work folder of other settings; more draws, another place or device change no score."""
+    own = {key: value for key, value in to_dict(config).items() if key not in ("out", "work", "draws", "device")}
+    place = work / "settings.json"
+    before = files.read_json(place) if place.exists() else own
+    changed = [f"{key} {before.get(key)}, now {value}" for key, value in own.items() if before.get(key) != value]
+    require(not changed, f"{work} was begun with {'; '.join(changed)}. Choose another --out or --work, or remove it.")
+    files.write_json(place, own)
 
 
 def measure(

@@ -63,7 +63,7 @@ def stages(out: Path) -> list[Stage]:
             (
                 Step(
                     f"sample --model {out}/train --budget 20s --out {out}/pool",
-                    out / "pool/grid.png",
+                    out / "pool/summary.txt",
                     resumable=True,
                     separate=True,
                 ),

@@ -25,13 +25,12 @@ EXPERTS=${EXPERTS:-$WORK/experts}
 judge=(gendd evaluate --data "$DATA" --protocol "$PROTOCOL" ${EPOCHS:+--epochs "$EPOCHS"} ${RUNS:+--runs "$RUNS"})
 
 record_experts() {  # what MTT and EAD match, where the user gave none
-    if [ ! -e "$EXPERTS/config.yaml" ] && [ -z "${SMOKE:-}" ]; then
+    if [ -z "${SMOKE:-}" ]; then
+        [ -e "$EXPERTS/config.yaml" ] && return
         echo "$1 matches recorded trajectories: make them by gendd experts, and name their folder in EXPERTS." >&2
         exit 2
     fi
-    once "$EXPERTS/done" gendd experts --data "$DATA" --config configs/smoke/experts.yaml --out "$EXPERTS" \
-        $(resume "$EXPERTS/config.yaml")
-    touch "$EXPERTS/done"
+    gendd experts --data "$DATA" --config configs/smoke/experts.yaml --out "$EXPERTS" $(resume "$EXPERTS/config.yaml")
 }
 
 mkdir -p "$OUT"
@@ -45,7 +44,12 @@ for set in $SETS; do
             [ ! -e "$published" ] || make+=(--config "$published")
             [ -z "${SMOKE:-}" ] || make+=(--config "configs/smoke/$method.yaml")
             make+=(--data "$DATA" ${ITERATIONS:+--iterations "$ITERATIONS"} --out "$folder")
-            case $method in mtt | ead) record_experts "$method" && make+=(--experts "$EXPERTS") ;; esac
+            case $method in
+            mtt | ead)
+                record_experts "$method"
+                make+=(--experts "$EXPERTS")
+                ;;
+            esac
             once "$folder/distilled.safetensors" "${make[@]}" $(resume "$folder/config.yaml")
             iterations=$(sed -n 's/^iterations: //p' "$folder/config.yaml")
             once "$folder/scores.json" "${judge[@]}" --set "$folder" --name "$set ipc $ipc, $iterations iterations" \

@@ -64,6 +64,8 @@ def test_steps__are_drawn_as_curves(ablate, model, tmp_path):
     assert all(line["images_per_s"] > 0 and line["classifier_frechet"] > 0 for line in lines)
     before = (tmp_path / "work" / "10-steps" / "0" / "distilled.safetensors").stat().st_mtime_ns
     (tmp_path / "out" / "stale.json").touch()
+    with pytest.raises(InputError, match="was begun with ipc 2, now 3"):
+        ablate.main([*argv, "--ipc=3", f"--out={tmp_path / 'out'}"])
     ablate.main([*argv, f"--out={tmp_path / 'out'}"])  # nothing is made again, the results are replaced
     assert not (tmp_path / "out" / "stale.json").exists()
     assert (tmp_path / "work" / "10-steps" / "0" / "distilled.safetensors").stat().st_mtime_ns == before

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from core_dd.errors import pick, require
 from core_dd.networks.convnet import ConvNet, variant
@@ -46,6 +47,11 @@ def build_network(
     with torch.device("meta"):  # allocated, not drawn: torch's global generator stays as it was
         net = build(in_shape, num_classes, **options)
     return reset(net.to_empty(device="cpu"), generator)
+
+
+def interact(net: nn.Module) -> bool:
+    """Whether one sample's features depend on the others of its batch (batch normalisation)."""
+    return any(isinstance(module, _BatchNorm) for module in net.modules())
 
 
 @torch.no_grad()

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from core_dd.data import ImageData
 from core_dd.errors import require
+from core_dd.networks import interact
 from core_dd.rng import stream
-from matching_dd.base import Features, MatchingConfig, Method, interact
+from matching_dd.base import Features, MatchingConfig, Method
 from matching_dd.losses import discrimination_loss, layer_discrepancy, mean_discrepancy
 from matching_dd.real import RealImages
 

@@ -9,8 +9,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from core_dd.data import ImageData
 from core_dd.errors import pick, require
+from core_dd.networks import interact
 from core_dd.rng import stream
-from matching_dd.base import MatchingConfig, Method, interact
+from matching_dd.base import MatchingConfig, Method
 from matching_dd.gradients import Gradients, Trainer
 from matching_dd.losses import GRADIENT_DISTANCES, gradient_distance
 

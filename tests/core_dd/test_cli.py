@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from core_dd import cli
 from core_dd.errors import InputError
@@ -36,6 +37,15 @@ def test_guarded__input_error_is_one_line_without_traceback(capsys):
 
     assert cli.guarded(command, []) == 2
     assert capsys.readouterr().err == "error: ipc must be >= 1, got 0.\n"
+
+
+def test_guarded__a_full_gpu_is_one_line_too(capsys):
+    def command(argv):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nmore")
+
+    assert cli.guarded(command, []) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("error: the GPU's memory is too small") and "20.00 GiB" in text and text.count("\n") == 1
 
 
 def test_guarded__a_bug_keeps_its_traceback():

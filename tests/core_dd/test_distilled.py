@@ -50,6 +50,18 @@ def test_load__folder_whose_index_disagrees(dset, tmp_path):
         DistilledSet.load(tmp_path)
 
 
+def test_load__index_of_something_else(tmp_path):
+    (tmp_path / "index.json").write_text('{"experts": 3}')
+    with pytest.raises(InputError, match=r"holds no distilled set: its index\.json lists no shards"):
+        DistilledSet.load(tmp_path)
+
+
+def test_load__pt_of_lists(tmp_path):
+    torch.save({"images": [1, 2], "labels": torch.arange(2)}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="expected a dict with tensors"):
+        DistilledSet.load(tmp_path / "a.pt")
+
+
 def test_load__tensors_without_metadata(dset, tmp_path):
     save_file({"images": dset.images, "labels": dset.labels}, tmp_path / "bare.safetensors")
     assert DistilledSet.load(tmp_path / "bare.safetensors").meta == {}

@@ -66,7 +66,8 @@ def test_evaluate__record_says_what_was_done(small, digits):
     }  # fmt: skip
     assert record["data"]["fingerprint"] == digits.fingerprint
     assert record["data"]["test_images"] == len(digits.test_labels)
-    assert (record["protocol"], record["network"], record["runs"], record["seed"]) == ("dm", "convnet1_w16", 2, 7)
+    judged = record["protocol"], record["network"], record["runs"], record["seed"]
+    assert judged == ("dm_3_epochs", "convnet1_w16", 2, 7)
     assert record["smoke"] and record["resolved_protocol"]["epochs"] == 3
     assert record["curve_steps"] == [0, 1, 2, 3] and [len(run) for run in record["curves"]["loss"]] == [4, 4]
     assert record["seconds"] > 0 and record["versions"]["torch"] in torch.__version__

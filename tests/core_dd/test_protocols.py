@@ -104,6 +104,13 @@ def test_shortened__nothing_given_changes_nothing():
     assert DM.shortened() is DM
 
 
+def test_shortened__its_name_says_to_what():
+    steps, epochs = CHALLENGE.shortened(steps=4000), DM.shortened(epochs=60)
+    assert (steps.name, steps.steps, steps.smoke) == ("challenge_4000_steps", 4000, True)
+    assert (epochs.name, epochs.epochs, epochs.smoke) == ("dm_60_epochs", 60, True)
+    assert not {steps.name, epochs.name} & PROTOCOLS.keys()
+
+
 @pytest.mark.parametrize(
     ("protocol", "options", "message"),
     [

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from core_dd.errors import InputError
-from core_dd.run import Diverged, Run, checkpoints, read_stats
+from core_dd.run import Diverged, Run, checkpoints, find_folder, read_stats
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -35,6 +35,13 @@ def test_open__numbers_runs(tmp_path):
     folders = [Run.open(None, "digits-dm", Config(), tracker="none").folder for _ in range(2)]
     assert [str(folder) for folder in folders] == ["runs/digits-dm/00000", "runs/digits-dm/00001"]
     assert yaml.safe_load((folders[0] / "config.yaml").read_text()) == {"seed": 0, "iterations": 10}
+
+
+def test_open__other_folders_beside_the_numbered_ones(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "a" / "00003-old").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "00001").mkdir()
+    assert find_folder(None, "a", resume=False).name == "00002"
 
 
 def test_open__refuses_an_existing_folder(tmp_path):

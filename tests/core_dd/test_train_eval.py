@@ -94,6 +94,14 @@ def test_gradients_of__stacked_equals_one_by_one(digits, network, generator):
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("fast", [False, True])
+def test_gradients_of__stacked_batch_normalisation_beside_bf16(digits, fast, generator):
+    net, params, buffers = initialise("convnet2_w8_bn", digits, range(2), 0, CPU)
+    x, y = torch.randn(2, 12, 1, 8, 8, generator=generator), torch.randint(10, (2, 12), generator=generator)
+    _, loss = gradients_of(net, CPU, stacked=True, bf16=True, fast=fast)(params, buffers, x, y)
+    assert loss.isfinite().all()
+
+
 @pytest.mark.parametrize("stacked", [False, True])
 def test_gradients_of__compiled_equals_eager(digits, stacked, generator):
     """fp32 sums of this length, added in another order, stay within 1e-4 of the largest."""

@@ -97,6 +97,17 @@ def test_load_official__conditional_outputs_are_equal(tmp_path, inputs, rows, ca
     assert ("a null class was put after" in capsys.readouterr().err) == (rows == 10)
 
 
+def test_load_official__guides_only_where_the_file_has_a_null_class(tmp_path):
+    with_null, without = (
+        load_official(save(Official(classes=rows), tmp_path / "a.pth"), num_classes=10, drop_labels=False)
+        for rows in (11, 10)
+    )
+    with_null.check_guidance(0.5)
+    without.check_guidance(0.0)
+    with pytest.raises(InputError, match="its null class was made anew"):
+        without.check_guidance(0.5)
+
+
 def test_load_official__unconditional_outputs_are_equal(tmp_path, inputs):
     official = Official()
     ours = load_official(save(official, tmp_path / "a.pth"), num_classes=None)

@@ -7,6 +7,7 @@ from PIL import Image
 
 from core_dd.data import load_data
 from core_dd.errors import InputError
+from core_dd.files import read_json, write_json
 from gen_dd.pipeline import UViTPipeline
 from gen_dd.sample import Sampler, sample
 from gen_dd.solvers import SOLVERS, guided
@@ -97,6 +98,25 @@ def test_pipeline__bad_options(pipeline):
         pipeline(0, output_type="jpg")
 
 
+def test_pipeline__no_guidance_where_the_null_class_was_not_learnt(tmp_path):
+    """Saved by the model, then by the pipeline; a config.json that does not say is guided, as before."""
+    model = UViT.from_preset("tiny", num_classes=10)
+    model.register_to_config(null_trained=False)
+    save_model(model, tmp_path / "first", {})
+    UViTPipeline.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
+    for name in ("first", "second"):
+        pipeline = UViTPipeline.from_pretrained(tmp_path / name)
+        assert len(pipeline([1], num_inference_steps=1).images) == 1
+        with pytest.raises(InputError, match=r"trained with label_dropout 0.* Leave out .*guidance_scale"):
+            pipeline([1], guidance_scale=2.0)
+    place = tmp_path / "first" / "config.json"
+    config = read_json(place)
+    config.pop("null_trained")
+    write_json(place, config)
+    pipeline = UViTPipeline.from_pretrained(tmp_path / "first")
+    assert len(pipeline([1], guidance_scale=2.0, num_inference_steps=1).images) == 1
+
+
 def test_pipeline__saves_and_loads_again(pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path / "copy")
     again = UViTPipeline.from_pretrained(tmp_path / "copy")
@@ -117,6 +137,13 @@ def test_folder__is_still_what_the_sampler_reads(folder, model):
     assert torch.equal(
         Sampler(loaded, steps=2, bf16=False).draw(range(3)), Sampler(model, steps=2, bf16=False).draw(range(3))
     )
+
+
+def test_folder__uploaded_as_it_is_has_what_others_need(folder):
+    """Card with its picture, data and recipe, the pipeline with its code, scheduler and weights; nothing else."""
+    needed = {"README.md", "grid.png", "gendd.json", "model_index.json", "pipeline.py", "scheduler_config.json"}
+    needed |= {"config.json", "diffusion_pytorch_model.safetensors"}
+    assert {path.name for path in folder.iterdir()} == needed
 
 
 def test_folder__weights_in_shards_are_read_too(model, tmp_path):

@@ -5,6 +5,7 @@ import math
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from gen_dd.uvit import UViT
 from gen_dd.weights import save_model
 
 ROOT = Path(__file__).parent.parent.parent
+TWO = ROOT / "configs" / "accelerate" / "two_cpus.yaml"
 STEPS = 3
 
 
@@ -135,15 +137,23 @@ def account(text):
     return total, {name: float(value) for name, value in re.findall(r"[:,] ([a-z ]+) ([\d.]+) s", text)}
 
 
-@pytest.mark.parametrize("budget", [2.4 + 0.05 * i for i in range(20)])
-def test_run__budget_is_used_and_never_exceeded(folder, tmp_path, capsys, budget):
-    began = time.time()
-    run(SampleConfig(model=str(folder), out=str(tmp_path / "out"), budget=f"{budget}s", steps=STEPS, device="cpu"))
-    assert_used(tmp_path / "out", began, budget)
-    assert counts(DistilledSet.load(tmp_path / "out")).diff().abs().max() <= 1
-    total, parts = account(capsys.readouterr().out)
-    assert {"load", "measure", "sample", "write", "rest"} <= parts.keys()
-    assert abs(sum(parts.values()) - total) <= 0.005 * (len(parts) + 1) and total <= budget
+def test_run__twenty_budgets_are_used_and_never_exceeded(folder, tmp_path, capsys):
+    """97 % and more at the median; a run that misses it does so by what one more image would have taken."""
+    used, short = [], []
+    for i in range(20):
+        out, budget, began = tmp_path / str(i), 2.6 + 0.025 * i, time.time()
+        run(SampleConfig(model=str(folder), out=str(out), budget=f"{budget}s", steps=STEPS, device="cpu"))
+        seconds = time.time() - began
+        assert seconds <= budget
+        used.append(seconds / budget)
+        if used[-1] < 0.97:
+            short.append(one_more(out) >= budget - seconds)
+        assert counts(DistilledSet.load(out)).diff().abs().max() <= 1
+        total, parts = account(capsys.readouterr().out)
+        assert {"load", "measure", "sample", "write", "rest"} <= parts.keys()
+        assert abs(sum(parts.values()) - total) <= 0.005 * (len(parts) + 1) and total <= budget
+    percentages = " ".join(f"{part:.1%}" for part in used)
+    assert statistics.median(used) >= 0.97 and all(short), percentages
 
 
 @pytest.mark.parametrize("factor", [1.5, 2])
@@ -163,7 +173,7 @@ def test_command__budget_covers_start_to_last_byte(folder, tmp_path, minimum, fa
 
 def test_command__two_processes_draw_the_same_images(folder, tmp_path, reference):
     options = {"model": folder, "out": tmp_path / "out", "num_per_class": 12, "batch": 25}
-    process = start("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", **options)
+    process = start("-m", "accelerate.commands.launch", "--config_file", str(TWO), **options)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     dset = DistilledSet.load(tmp_path / "out")
@@ -287,6 +297,36 @@ def test_rounds__learn_at_once_how_slow_it_is():
     drawing = rounds(draw, Pace(0.01, 1.0, 100), clock, [(0, 1000)], Ranks())
     next(drawing)
     assert tried[0] == 100 and len(tried) == 2 and 15 <= tried[1] <= 25
+
+
+def test_sample__a_budget_that_ends_before_the_first_batch(model, folder, tmp_path, monkeypatch):
+    """The machine gets slower than measured: the same words in memory as by the command, which writes nothing."""
+
+    def too_slow(self, numbers, seconds):
+        raise TimeUp(1e6)
+
+    monkeypatch.setattr(Sampler, "draw", too_slow)
+    message = "the budget of 9 s ended before the first batch did: .* Nothing was drawn; sample again"
+    with pytest.raises(InputError, match=message):
+        sample(model, budget_s=9.0, steps=STEPS, batch=20)
+    with pytest.raises(InputError, match=message):
+        run(SampleConfig(model=str(folder), out=str(tmp_path / "out"), budget="9s", steps=STEPS, device="cpu"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_rounds__a_resumed_folder_may_find_its_budget_spent():
+    def draw(numbers, seconds):
+        raise TimeUp(1e6)
+
+    assert list(rounds(draw, Pace(0.01, 0.3, 30), Clock(5.0, time.time()), [(4, None)], Ranks())) == []
+
+
+def test_sample__no_guidance_where_the_null_class_was_not_learnt(model, tmp_path):
+    """As the card of a folder says that was written before config.json did."""
+    save_model(model, tmp_path / "model", {"train": {"label_dropout": 0.0}})
+    assert len(sample(tmp_path / "model", num_per_class=1, steps=1)) == 10
+    with pytest.raises(InputError, match="trained with label_dropout 0"):
+        sample(tmp_path / "model", num_per_class=1, steps=1, cfg_scale=0.5)
 
 
 def test_within__raises_as_soon_as_it_shows():
@@ -445,3 +485,4 @@ def test_index__is_json_with_every_shard(folder, tmp_path):
     assert sum(shard["images"] for shard in index["shards"]) == 20
     assert index["meta"]["data"] == "digits" and index["meta"]["method"] == "uvit"
     assert os.path.getsize(tmp_path / "out" / "grid.png") > 0
+    assert (tmp_path / "out" / "summary.txt").read_text().startswith(f"{tmp_path / 'out'}: 20 images, 2 per class")

@@ -126,6 +126,75 @@ def test_train__resumes_with_another_number_of_processes(whole, tmp_path):
         assert torch.allclose(a, b, atol=1e-4)
 
 
+def without(*path):
+    """A state without what is found there."""
+
+    def change(state):
+        for key in path[:-1]:
+            state = state[key]
+        state.pop(path[-1])
+
+    return change
+
+
+def wider(state):
+    """One class more in the label embedding."""
+    state["model"]["label_emb.weight"] = torch.zeros(12, 96)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (without("model", "norm.weight"), "KeyError: 'norm.weight'"),
+        (lambda state: state.clear(), "KeyError: 'model'"),
+        (wider, "RuntimeError: .* size mismatch for label_emb.weight"),
+        (without("optimizer", "param_groups", 0, "params", 0), "ValueError: "),
+        (without("ema", "shadow_params", 0), "ValueError: "),
+        (without("seconds"), "KeyError: 'seconds'"),
+    ],
+)
+def test_resume__refuses_another_state(whole, tmp_path, change, why):
+    run = shutil.copytree(whole, tmp_path / "run", symlinks=True)
+    content = state(run)
+    change(content)
+    torch.save(content, run / "checkpoints" / "last" / "state.pt")
+    message = rf"step-000012 does not hold the state of this training \({why}.*Remove this checkpoint to resume"
+    with pytest.raises(InputError, match=message):
+        train(TrainConfig(**QUICK | {"out": str(run), "steps": 13, "resume": True}))
+
+
+def other_pixels(folder):
+    """One image of another digit in the place of one."""
+    shutil.copy(folder / "train" / "class3" / "019.png", folder / "train" / "class2" / "013.png")
+
+
+def fewer_classes(folder):
+    for split in ("train", "test"):
+        shutil.rmtree(folder / split / "class9")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("change", [other_pixels, fewer_classes])
+def test_resume__refuses_other_data_at_the_same_place(digit_files, tmp_path, change, stream):
+    options = QUICK | {"data": f"folder:{digit_files}", "limit_per_class": 4, "stream": stream, "workers": 0}
+    options |= {"out": str(tmp_path / "run")}
+    train(TrainConfig(**options | {"steps": 1}))
+    train(TrainConfig(**options | {"steps": 2, "resume": True}))
+    change(digit_files)
+    message = r"step-000002 was trained on digit_files \(fingerprint \w+\), but the data are now digit_files \(finger"
+    with pytest.raises(InputError, match=message):
+        train(TrainConfig(**options | {"steps": 3, "resume": True}))
+
+
+@pytest.mark.parametrize(("limits", "waits"), [({}, 0), ({"max_seconds": 9.0}, 1), ({"chunk_seconds": 9.0}, 1)])
+def test_clock__processes_agree_on_the_time_only_where_it_is_limited(digits, monkeypatch, limits, waits):
+    trainer, calls = Trainer(TrainConfig(**QUICK | limits), digits), []
+    real = trainer.accelerator.reduce
+    monkeypatch.setattr(trainer.accelerator, "reduce", lambda *args: calls.append(args) or real(*args))
+    trainer.processes = 2
+    assert trainer.clock(1.5) == 1.5 and len(calls) == waits
+
+
 def test_config__a_gpu_is_not_chosen_by_its_index():
     with pytest.raises(InputError, match="device cuda:1: .* Set CUDA_VISIBLE_DEVICES=1 and pass --device cuda"):
         TrainConfig(device="cuda:1")
@@ -225,6 +294,19 @@ def test_init_from__a_model_folder_keeps_its_weights(whole, digits, capsys):
     assert larger.config.image_size == 16 and larger.config.num_heads == source.config.num_heads
     text = capsys.readouterr().err
     assert "patch positions resized from 4x4 to 8x8" in text and "dropped label_emb.weight" in text
+
+
+def test_init_from__a_training_checkpoint_gives_its_averaged_weights(whole, digits):
+    source, last = load_model(whole)[0], whole / "checkpoints" / "last"
+    for place in (last, last / "state.pt"):
+        model = make_model(TrainConfig(init_from=str(place)), digits)
+        assert all(torch.equal(a, b) for a, b in zip(source.parameters(), model.parameters(), strict=True))
+
+
+def test_make_model__knows_whether_the_null_class_is_learnt(whole, digits):
+    for options in ({}, {"init_from": str(whole)}):
+        assert make_model(TrainConfig(**options), digits).config.null_trained
+        assert not make_model(TrainConfig(**options, label_dropout=0.0), digits).config.null_trained
 
 
 def test_init_from__official_checkpoint(whole, digits, tmp_path, capsys):

@@ -1,0 +1,82 @@
+"""scripts/headline_cifar100.sh end to end: digits, a network trained for some steps, judged by classifiers of a few."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from commands import ROOT
+
+from core_dd.config import read_yaml
+from core_dd.distilled import DistilledSet
+from core_dd.files import read_json
+from core_dd.run import read_stats
+from gen_dd.sample import SampleConfig, run
+from gen_dd.uvit import UViT
+
+RECIPE = """\
+preset: tiny
+steps: 20
+batch_size: 16
+compile: false
+checkpoint_every: 10
+log_every: 5
+eval_every: 10
+eval_ipc: 2
+val_fraction: 0.02
+tracker: none
+"""
+STEPS = 3
+
+
+@pytest.fixture
+def headline(tmp_path):
+    """A call of the script, for one chunk of training or what follows it; returns what it printed."""
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    settings = {
+        "NAME": "digits", "DATA": "digits", "CONFIG": tmp_path / "recipe.yaml", "CHUNK": 60, "CHUNKS": 1,
+        "BUDGET": "10s", "EVALUATIONS": STEPS, "SELECTORS": "random", "IPC_STEPS": 2, "POOL_STEPS": 4, "RUNS": 1,
+        "WORK": tmp_path / "work", "OUT": tmp_path / "out", "OMP_NUM_THREADS": 1, "GENDD_COMPILE": 0,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }  # fmt: skip
+    environment = os.environ | {name: str(value) for name, value in settings.items()}
+
+    def call() -> str:
+        script = ["bash", str(ROOT / "scripts" / "headline_cifar100.sh")]
+        done = subprocess.run(script, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return call
+
+
+def test_headline__trains_samples_judges_and_keeps(headline, tmp_path):
+    """One call trains; a pool whose sampling was stopped, though its picture is there, is gone on with by the next."""
+    work, out = tmp_path / "work", tmp_path / "out"
+    headline()
+    assert (work / "chunk-1").exists() and not (work / "pool").exists() and not out.exists()
+    config = read_yaml(work / "train" / "config.yaml")
+    assert config["val_fraction"] == config["eval_every"] == config["eval_ipc"] == 0 and config["steps"] == 20
+
+    run(SampleConfig(model=str(work / "train"), out=str(work / "pool"), num_per_class=10, steps=STEPS))
+    assert (work / "pool" / "grid.png").exists() and (work / "pool" / "index.json").exists()
+    said = headline()
+    assert "--resume" in next(line for line in said.splitlines() if line.startswith("$ gendd sample"))
+    assert "earlier runs" in said and (work / "pool" / "summary.txt").exists()
+
+    scores = read_json(out / "scores.json")
+    assert scores.keys() == {"random", "pool"}
+    assert (scores["random"]["protocol"], scores["random"]["set"]["images"]) == ("challenge_2_steps", 100)
+    assert scores["pool"]["protocol"] == "challenge_4_steps"
+    assert scores["pool"]["set"]["images"] == len(DistilledSet.load(work / "pool"))
+    assert all(score["smoke"] and len(score["accuracies"]) == 1 for score in scores.values())
+    assert (out / "grid.png").read_bytes() == (work / "pool" / "grid.png").read_bytes()
+    assert [line["step"] for line in read_stats(out / "stats.jsonl") if "loss" in line][-1] == 20
+    report = (out / "report" / "report.html").read_text()
+    assert "challenge_4_steps" in report and "Training curves" in report
+    kept, trained = (UViT.from_pretrained(folder / "model") for folder in (out, work / "train"))
+    for half, whole in zip(kept.parameters(), trained.parameters(), strict=True):
+        assert torch.equal(half.half(), whole.half())
+    assert all(path.stat().st_size < 2**24 for path in out.rglob("*"))
