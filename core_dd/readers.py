@@ -141,6 +141,12 @@ def list_parquet(path: Path) -> tuple[list[Path], list[Path]]:
         bool(train) and bool(test),
         f"{path} holds {len(shards)} parquet files, but not both train-*.parquet and test-*.parquet (or validation-*).",
     )
+    for split in (train, test):
+        folders = sorted({str(shard.parent.relative_to(path)) for shard in split})
+        require(
+            len(folders) == 1,
+            f"{path} holds several datasets, in {', '.join(folders)}. Name one: parquet:{path / folders[-1]}",
+        )
     return train, test
 
 

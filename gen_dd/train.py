@@ -29,7 +29,7 @@ from core_dd.data import DataConfig, ImageData
 from core_dd.errors import InputError, pick, require
 from core_dd.notes import note
 from core_dd.rng import stream
-from core_dd.run import Run
+from core_dd.run import Run, find_folder
 from core_dd.speed import bf16_pays, compile_in_place, peak_mib, pick_device
 from core_dd.streaming import StreamedData, load_stream, too_large
 from gen_dd.batches import Batch, Batches
@@ -471,6 +471,8 @@ def train(config: TrainConfig) -> None:
     data = config.training_data()
     trainer = Trainer(config, data)
     first = trainer.accelerator.is_main_process
+    if first:
+        find_folder(config.out, run_name(config, data), config.resume)
     validator = make_validator(config, data, trainer.device) if first and config.eval_every else None
     run = open_run(config, data) if first else None
     [last] = broadcast_object_list([run.last() if run else None])
@@ -531,8 +533,13 @@ def due(done: int, every: int, stop: bool) -> bool:
 
 def open_run(config: TrainConfig, data: ImageData | StreamedData) -> Run:
     """The run folder, new or continued."""
-    name = f"{data.name}-uvit-{config.preset}"
-    return Run.open(config.out, name, config, resume=config.resume, tracker=config.tracker, keep=config.keep)
+    name, options = run_name(config, data), {"tracker": config.tracker, "keep": config.keep}
+    return Run.open(config.out, name, config, resume=config.resume, **options)
+
+
+def run_name(config: TrainConfig, data: ImageData | StreamedData) -> str:
+    """What the run folder is called where none is given."""
+    return f"{data.name}-uvit-{config.preset}"
 
 
 def make_validator(config: TrainConfig, data: ImageData | StreamedData, device: torch.device) -> Validator:
@@ -574,7 +581,10 @@ def say(run: Run | None, text: str) -> None:
 def dry_run(config: TrainConfig) -> None:
     """Print the resolved config, and the memory and time to expect, measured on a few steps that are then lost."""
     data = config.training_data()
+    find_folder(config.out, run_name(config, data), config.resume)
     trainer, seconds = Trainer(config, data), []
+    if config.eval_every:
+        make_validator(config, data, trainer.device)
     for step in range(4):
         started = time.perf_counter()
         trainer.step(step).item()

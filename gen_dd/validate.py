@@ -67,7 +67,7 @@ class Validator:
         self.inception, reason = load_inception(inception_weights, device)
         self.note = f"FID is not measured because {reason}; classifier_frechet takes its place." if reason else ""
         self._stem, self._weights = f"{data.fingerprint}-{data.training_digest}", digest(inception_weights)
-        self._reference, self._classifier = None, None
+        self._reference, self._classifier, self._real = None, None, None
 
     def measure(self, images: Tensor, labels: Tensor) -> dict[str, float]:
         """What these samples are worth: fid or classifier_frechet, and val_accuracy where it was asked for.
@@ -93,7 +93,12 @@ class Validator:
         if self._classifier is None:
             cache = readers.cache_folder() / f"classifier-{self._stem}-{self.network}-seed{self.seed}.safetensors"
             self._classifier = fidelity.real_classifier(self.data, self.network, self.seed, self.device, cache=cache)
-        return fidelity.classifier_frechet(images, self.data, self._classifier)
+            self._real = fidelity.moments(self.classifier_features(self.data.train_images))
+        return fidelity.frechet_distance(*fidelity.moments(self.classifier_features(images)), *self._real)
+
+    def classifier_features(self, images: Tensor) -> Tensor:
+        """Features (N, D) of uint8 images by the classifier."""
+        return fidelity.features(self._classifier.network(0), images, self._classifier.preprocess)
 
     def accuracy(self, images: Tensor, labels: Tensor) -> float:
         """The accuracy on the validation split of a ConvNet trained on these images by protocol `quick`."""

@@ -239,6 +239,11 @@ CASES = {
     "folder without parquet": Case(
         CORESET + "parquet:set", "but not both train-*.parquet and test-*.parquet", lambda f: (f / "set").mkdir()
     ),
+    "several parquet datasets": Case(
+        CORESET + "parquet:set",
+        "set holds several datasets, in ., other. Name one: parquet:set/other",
+        parquet(lambda folder: write_parquet(folder / "other", IMAGES, LABELS, "train")),
+    ),
     "truncated parquet": Case(CORESET + "parquet:set", "truncated or no parquet file", parquet(cut("train-*"))),
     "corrupt image": Case(CORESET + "parquet:set", "cannot decode row 0 of set/train", parquet(broken_cell)),
     "missing image folder": Case(CORESET + "folder:nowhere", "no folder at nowhere"),
@@ -451,6 +456,12 @@ CASES = {
     "train label dropout above one": Case(TRAIN + "--label_dropout 1.5", "label_dropout must be in [0, 1), got 1.5"),
     "train folder exists": Case(
         TRAIN, "out exists. Choose another --out", lambda f: (f / "out" / "x").mkdir(parents=True)
+    ),
+    "train dry run into an existing folder": Case(
+        TRAIN + "--dry_run", "out exists. Choose another --out", lambda f: (f / "out" / "x").mkdir(parents=True)
+    ),
+    "train dry run without its Inception": Case(
+        TRAIN + "--dry_run --eval_every 5 --inception_weights nowhere.pth", "nowhere.pth"
     ),
     "train nothing to resume": Case(TRAIN + "--resume", "nothing to resume at out"),
     "checkpoint of another architecture": Case(
