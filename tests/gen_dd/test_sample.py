@@ -138,8 +138,8 @@ def account(text):
 
 
 def test_run__twenty_budgets_are_used_and_never_exceeded(folder, tmp_path, capsys):
-    """Never exceeded; 97 % and more at the median; what misses that, but for three hiccups of the machine in twenty, does
-    so by what two more images would have taken."""
+    """Never exceeded; 97 % and more at the median. A run that misses this does so by what two more images would have
+    taken, but for three hiccups of the machine."""
     used, missed = [], 0
     for i in range(20):
         out, budget, began = tmp_path / str(i), 2.6 + 0.025 * i, time.time()
