@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+import torch._functorch.config
 from torch import nn
 
 from core_dd.errors import InputError

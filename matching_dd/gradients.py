@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from core_dd.networks import interact
-from core_dd.speed import autocast, compiled
+from core_dd.speed import bf16_pays, compiled
 from core_dd.train_eval import State
 
 
@@ -32,9 +32,10 @@ class Gradients:
     def __init__(self, net: nn.Module, device: torch.device, *, bf16: bool = True, compile: bool = True) -> None:
         # A GPU wants all groups at once. A CPU is busy with one, and its convolutions dislike vmap's grouped ones.
         self.net, self._whole = net, device.type != "cpu" and not interact(net)
+        mixed = bf16 and bf16_pays(device.type)  # settled here: the compiler cannot look the hardware up
 
         def loss(params: State, buffers: State, images: Tensor, labels: Tensor) -> Tensor:
-            with autocast(device, bf16):
+            with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
                 logits = functional_call(net, (params, buffers), (images,))
             return F.cross_entropy(logits.float(), labels)
 
