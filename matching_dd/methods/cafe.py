@@ -117,22 +117,22 @@ class CAFE(Method):
     def backward(self, net: nn.Module, turn: int) -> Tensor:
         """Give the images their gradient; returns the loss.
 
-        The discrimination compares all classes. Where they go in parts, what is measured of the synthetic images comes
-        first, without graph; its gradient then leads each part back to its images.
+        The discrimination compares all classes, but sees nothing of the synthetic images but class means. Where classes
+        go in parts, these come first, without graph; their gradient then leads each part back to its images.
         """
         if len(self.chunks) == 1:
             return super().backward(net, turn)
-        real, drawn, measured = [], [], []
+        real, drawn, means = [], [], []
         for classes in self.chunks:
             own, syn = self.draw(turn, classes)
             real.append(self.of_real(net, own))
             drawn.append(syn)
-            measured.append(self.features.fixed(net, syn))
-        measured = torch.cat(measured).requires_grad_()
-        loss = self.misfit(*map(torch.cat, zip(*real, strict=True)), measured)
-        (slope,) = torch.autograd.grad(loss, measured)
+            means.append(self.features.fixed(net, syn).mean(1, keepdim=True))
+        means = torch.cat(means).requires_grad_()
+        loss = self.misfit(*map(torch.cat, zip(*real, strict=True)), means)
+        (slope,) = torch.autograd.grad(loss, means)
         for syn, own in zip(drawn, slope.split([len(classes) for classes in self.chunks]), strict=True):
-            self.features(net, syn).backward(own)
+            self.features(net, syn).mean(1, keepdim=True).backward(own)
         return loss.detach()
 
     def step(self, step: int) -> Tensor:
