@@ -122,18 +122,22 @@ class CAFE(Method):
         """
         if len(self.chunks) == 1:
             return super().backward(net, turn)
+        loss, drawn, slope = self.compared(net, turn)
+        for syn, own in zip(drawn, slope.split([len(classes) for classes in self.chunks]), strict=True):
+            self.features(net, syn).mean(1, keepdim=True).backward(own)
+        return loss
+
+    def compared(self, net: nn.Module, turn: int) -> tuple[Tensor, list[Tensor], Tensor]:
+        """The loss, the synthetic images of each part of the classes, and the gradient of their means, (K, 1, D)."""
         real, drawn, means = [], [], []
         for classes in self.chunks:
             own, syn = self.draw(turn, classes)
             real.append(self.of_real(net, own))
             drawn.append(syn)
             means.append(self.features.fixed(net, syn).mean(1, keepdim=True))
-        means = torch.cat(means).requires_grad_()
-        loss = self.misfit(*map(torch.cat, zip(*real, strict=True)), means)
-        (slope,) = torch.autograd.grad(loss, means)
-        for syn, own in zip(drawn, slope.split([len(classes) for classes in self.chunks]), strict=True):
-            self.features(net, syn).mean(1, keepdim=True).backward(own)
-        return loss.detach()
+        means, real = torch.cat(means).requires_grad_(), [torch.cat(parts) for parts in zip(*real, strict=True)]
+        loss = self.misfit(*real, means)
+        return loss.detach(), drawn, torch.autograd.grad(loss, means)[0]
 
     def step(self, step: int) -> Tensor:
         """All image steps of one network; returns their mean loss."""
