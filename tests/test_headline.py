@@ -62,6 +62,7 @@ def test_headline__trains_samples_judges_and_keeps(headline, tmp_path):
 
     run(SampleConfig(model=str(work / "train"), out=str(work / "pool"), num_per_class=10, steps=STEPS))
     assert (work / "pool" / "grid.png").exists() and (work / "pool" / "index.json").exists()
+    (work / "pool" / "summary.txt").unlink()  # as a kill leaves it
     said = headline()
     assert "--resume" in next(line for line in said.splitlines() if line.startswith("$ gendd sample"))
     assert "earlier runs" in said and (work / "pool" / "summary.txt").exists()
