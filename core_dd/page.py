@@ -156,7 +156,7 @@ def _published(group: Group, colours: dict[str, int]) -> str:
 
 
 def _moments(group: Group) -> str:
-    """Moment distances beside the papers', or nothing where there are none of either."""
+    """Moment distances beside the papers', or nothing unless there are both."""
     lines, left = moments_beside_published(group), {0, 2, 6}
     if not lines:
         return ""

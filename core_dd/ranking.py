@@ -216,7 +216,7 @@ MOMENT_HEADINGS = ("method", "ipc", "network", *MOMENTS, "source")
 
 def moments_beside_published(group: Group) -> list[list[str]]:
     """Published moment distances for the group's data at each of its ipc, then ours: a row of headings, then one per
-    method or set; empty where there are none of either."""
+    method or set; empty unless there are both."""
     sizes = {entry.ipc for entry in group.entries if entry.ipc is not None}
     theirs: dict[tuple[str, ...], dict[str, str]] = {}
     for row in published.rows(group.data):

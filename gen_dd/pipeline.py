@@ -71,7 +71,8 @@ class UViTPipeline(DiffusionPipeline):
             InputError: a label out of range, a weight below 1, or above it where the model never learnt without labels,
                 an unknown output type.
         """
-        labels = torch.as_tensor(class_labels).reshape(-1).long().to(self.unet.device)
+        device = self._execution_device  # the model's, or where offloading will move it
+        labels = torch.as_tensor(class_labels).reshape(-1).long().to(device)
         classes = self.unet.config.num_classes
         require(classes is not None, "the model takes no labels; train one with classes.")
         require(
@@ -84,11 +85,12 @@ class UViTPipeline(DiffusionPipeline):
 
         config = self.unet.config
         shape = (len(labels), config.in_channels, config.image_size, config.image_size)
-        x = noise(shape, generator).to(self.unet.device, self.unet.dtype)
+        x = noise(shape, generator).to(device, self.unet.dtype)
         noise_of = guided(self.unet, labels, guidance_scale - 1, self.unet.null_class)
-        self.scheduler.set_timesteps(num_inference_steps, device=x.device)
+        self.scheduler.set_timesteps(num_inference_steps, device=device)
         for timestep in self.progress_bar(self.scheduler.timesteps):
             x = self.scheduler.step(noise_of(x, timestep), timestep, x).prev_sample
+        self.maybe_free_model_hooks()
 
         images = ((x.float() + 1) / 2).clamp(0, 1).cpu()
         if output_type != "pt":

@@ -56,7 +56,7 @@ class Gradients:
         return tuple(self._compute["one"](params, dict(self.net.named_buffers()), images, labels).values())
 
     def __call__(self, images: Tensor, labels: Tensor) -> list[Tensor]:
-        """Those of each group of images; differentiable in the images, with batch normalisation in evaluation mode.
+        """Those of each group of images; differentiable in the images.
 
         Args:
             images: (G, N, C, H, W), training space.
@@ -109,8 +109,7 @@ class Trainer:
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         """One step on a batch, images (N, C, H, W) in training space, labels (N,) or (N, K)."""
-        for parameter, gradient in zip(
-            self.net.parameters(), self.gradients.in_parts(images[None], labels[None]), strict=True
-        ):
-            parameter.grad = gradient[0]
+        gradients = self.gradients.in_parts(images[None], labels[None])
+        for parameter, [gradient] in zip(self.net.parameters(), gradients, strict=True):
+            parameter.grad = gradient
         self.optimizer.step()

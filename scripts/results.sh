@@ -21,19 +21,27 @@ SETS=${SETS:-random dm}
 PROTOCOL=${PROTOCOL:-dm}
 OUT=${OUT:-results/$NAME}
 WORK=${WORK:-runs/${OUT##*/}}
-EXPERTS=${EXPERTS:-$WORK/experts}
 judge=(gendd evaluate --data "$DATA" --protocol "$PROTOCOL" ${EPOCHS:+--epochs "$EPOCHS"} ${RUNS:+--runs "$RUNS"})
 
-record_experts() {  # what MTT and EAD match, where the user gave none
+record_experts() {  # what MTT and EAD match, where there are none yet
+    [ -z "${EXPERTS:-}" ] || return 0
     if [ -z "${SMOKE:-}" ]; then
-        [ -e "$EXPERTS/config.yaml" ] && return
         echo "$1 matches recorded trajectories: make them by gendd experts, and name their folder in EXPERTS." >&2
         exit 2
     fi
+    EXPERTS=$WORK/experts
     gendd experts --data "$DATA" --config configs/smoke/experts.yaml --out "$EXPERTS" $(resume "$EXPERTS/config.yaml")
 }
 
-mkdir -p "$OUT"
+# Rows of one table are made alike, so a folder goes on with the settings it began with.
+mkdir -p "$WORK" "$OUT"
+settings="DATA=$DATA PROTOCOL=$PROTOCOL EPOCHS=${EPOCHS:-} RUNS=${RUNS:-} SMOKE=${SMOKE:-} ITERATIONS=${ITERATIONS:-}"
+[ -e "$WORK/settings" ] || echo "$settings" >"$WORK/settings"
+if [ "$(cat "$WORK/settings")" != "$settings" ]; then
+    echo "$WORK was begun with $(cat "$WORK/settings"), now $settings; go on with those, or name another WORK." >&2
+    exit 2
+fi
+
 for set in $SETS; do
     for ipc in $IPCS; do
         folder=$WORK/$set-ipc$ipc

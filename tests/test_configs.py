@@ -61,6 +61,18 @@ def test_cifar100_config__is_normalised_as_its_authors_do(path):
     assert config.preprocess in (expected, "zca")
 
 
+@pytest.mark.parametrize("path", sorted((CONFIGS / "smoke").glob("*.yaml")), ids=name)
+def test_smoke_config__is_accepted_alone_and_after_the_published_one(path):
+    if path.stem == "experts":
+        return accepted(["experts", "--config", str(path)])
+    published_ones = [other for other in MATCHING if load(other).method == path.stem]
+    assert published_ones
+    for first in (None, *published_ones):
+        accepted(
+            ["distill", "--method", path.stem, *(["--config", str(first)] if first else []), "--config", str(path)]
+        )
+
+
 TESTED = {"mtt": lambda config: 100, "datadam_code": lambda config: 2000, "idm": lambda config: config.accuracy_every}
 """Iterations between the tests of which the authors report the best, by protocol."""
 

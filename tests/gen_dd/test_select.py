@@ -110,3 +110,13 @@ def test_command__writes_a_set_that_loads(pool, tmp_path):
     assert len(DistilledSet.load(tmp_path / "set.safetensors")) == 20
     with pytest.raises(InputError, match="exists"):
         main(argv)
+
+
+def test_command__trains_the_classifier_once(pool, tmp_path, monkeypatch):
+    pool.save(tmp_path / "pool.safetensors")
+    common = ["--pool=pool.safetensors", "--ipc=2", "--network=convnet1_w8", "--classifier=judge.safetensors"]
+    main([*common, "--selector=herding", "--out=herding.safetensors"])
+    assert (tmp_path / "judge.safetensors").exists()
+    monkeypatch.setattr(train_eval, "train", None)  # not called again
+    main([*common, "--selector=k_center", "--out=k_center.safetensors"])
+    assert len(DistilledSet.load(tmp_path / "k_center.safetensors")) == 20
