@@ -1,6 +1,7 @@
 """What every matching method shares: its config fields, the iteration, and fast features."""
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -48,8 +49,8 @@ class MatchingConfig(DataConfig):
     """Network whose features are matched: convnet1 to convnet6, with suffixes such as convnet3_bn_w64."""
     init: str = "real"
     """What the set starts from: real (random training images), k_center (training images that cover their class),
-    noise (normal in training space), noise_pixels (grey), or mix and mix_bilinear (training images shrunk to the
-    factor's tiles)."""
+    noise (normal in training space), noise_pixels (grey), or random training images shrunk to the factor's tiles: mix,
+    mix_bilinear, and mix_first, which takes the first ones of each class."""
     factor: int = 1
     """Every stored image holds factor x factor smaller ones, which are enlarged to be matched and trained on."""
     decode: str = "single"
@@ -148,6 +149,8 @@ class Method:
     Config: ClassVar[type[MatchingConfig]] = MatchingConfig
     graph_copies: ClassVar[int] = 1
     """How often autograd keeps what `graph_bytes` counts: twice where it differentiates a gradient."""
+    sees_layers: ClassVar[bool] = False
+    """Whether `measure` looks at a network's layers, as ConvNets show them by `activations`."""
 
     def __init__(self, config: Any, data: ImageData) -> None:
         self.config, self.data, self.device = config, data, pick_device(config.device)
@@ -163,10 +166,15 @@ class Method:
         self.optimizer = self.image_optimizer()
         self.net = build_network(config.network, data.shape, data.num_classes).requires_grad_(False)
         self.net.to(self.device).train()
+        require(
+            hasattr(self.net, "activations") or not self.sees_layers,
+            f"{config.method} needs a ConvNet, whose layers it can see: not {config.network}.",
+        )
         self.features = Features(self.device, self.measure, bf16=config.bf16, compile=config.compile)
-        self.most_at_once = images_at_once(config, self.net, data.shape)
-        options = {"graph_copies": self.graph_copies, "whole": interact(self.net)}
-        self.chunks = class_chunks(data.num_classes, config, self.net, data.shape, **options)
+        each, classes = graph_bytes(self.net, data.shape, self.measure), data.num_classes
+        self.most_at_once = images_at_once(config, each, self.device)
+        graph = self.graph_copies * each
+        self.chunks = class_chunks(classes, data.shape, config, graph, self.device, whole=interact(self.net))
 
     def draw_network(self, step: int) -> nn.Module:
         """The network of this iteration: the one module, compiled once, with new random weights."""
@@ -301,8 +309,8 @@ class Features:
         return torch.cat(parts).unflatten(0, images.shape[:2])
 
 
-def graph_bytes(net: nn.Module, shape: tuple[int, int, int]) -> int:
-    """Bytes that autograd keeps between forward and backward of one image (C, H, W), in fp32, uncompiled."""
+def graph_bytes(net: nn.Module, shape: tuple[int, int, int], measure: Callable[[nn.Module, Tensor], Tensor]) -> int:
+    """Bytes that autograd keeps for the backward of `measure`, of one image (C, H, W), in fp32 and uncompiled."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
     kept = {}
 
@@ -314,13 +322,13 @@ def graph_bytes(net: nn.Module, shape: tuple[int, int, int]) -> int:
 
     image = torch.zeros(1, *shape, device=next(net.parameters()).device, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        features = net.features(image)
-    return sum(kept.values()) + features.nbytes
+        measured = measure(net, image)
+    return sum(kept.values()) + measured.nbytes
 
 
-def images_at_once(config: MatchingConfig, net: nn.Module, shape: tuple[int, int, int]) -> int | None:
-    """How many real images may be in one graph under `config.memory_gib`, at least 1; None for any number."""
-    return None if config.memory_gib is None else max(1, int(config.memory_gib * 2**30 / graph_bytes(net, shape)))
+def images_at_once(config: MatchingConfig, each: int, device: torch.device) -> int:
+    """How many real images, of so many bytes each, may be in one graph under `config.memory_gib`; at least 1."""
+    return max(1, int((config.memory_gib or default_gib(device)) * 2**30 / each))
 
 
 def default_gib(device: torch.device) -> float:
@@ -331,23 +339,22 @@ def default_gib(device: torch.device) -> float:
 
 def class_chunks(
     classes: int,
-    config: MatchingConfig,
-    net: nn.Module,
     shape: tuple[int, int, int],
-    graph_copies: int = 1,
+    config: MatchingConfig,
+    each: int,
+    device: torch.device,
     whole: bool = False,
 ) -> list[range]:
     """The classes in parts of nearly equal size, as few as `config.memory_gib` allows; all in one part if `whole`.
 
-    Counted per class: the real batch as pixels, in training space, augmented and between the two, and what the graph
-    of the synthetic images keeps. The device's default never refuses: a class too large for it goes alone.
+    Counted per class: the real batch as pixels, in training space, augmented and between the two, and the graph of the
+    synthetic images, `each` bytes per image. The device's default never refuses: a class too large for it goes alone.
 
     Raises:
         InputError: if a single class, or the whole, does not fit into `config.memory_gib`.
     """
-    memory = config.memory_gib or default_gib(next(net.parameters()).device)
-    image_bytes = 4 * shape[0] * shape[1] * shape[2]
-    syn_bytes = config.syn_per_class * (graph_copies * graph_bytes(net, shape) + 4 * image_bytes)
+    memory, image_bytes = config.memory_gib or default_gib(device), 4 * math.prod(shape)
+    syn_bytes = config.syn_per_class * (each + 4 * image_bytes)
     per_class = 4 * config.batch_real * image_bytes + syn_bytes
     fitting, needed = int(min(classes, memory * 2**30 / per_class)), classes if whole else 1
     require(

@@ -78,7 +78,11 @@ class CoresetConfig(DataConfig):
 
     def __post_init__(self) -> None:
         pick(CORESETS, self.name, "coreset")
-        pick(PROTOCOLS, self.protocol, "protocol")
+        require(
+            not pick(PROTOCOLS, self.protocol, "protocol").learned_lr,
+            f"protocol {self.protocol} trains at a learning rate learnt with a distilled set; a classifier of the "
+            "training images has none. Choose another, such as quick.",
+        )
 
 
 def coreset(name: str, data: str | ImageData, ipc: int, seed: int = 0, **classifier: Any) -> DistilledSet:

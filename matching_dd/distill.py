@@ -32,7 +32,8 @@ def distill(method: str, data: str | ImageData, ipc: int, **config: Any) -> Dist
         config: other fields of the method's config, e.g. `iterations=1000, seed=1, out="runs/mine"`.
 
     Returns:
-        The set that the run folder's distilled.safetensors holds: float images in pixel units, hard labels.
+        The set that the run folder's distilled.safetensors holds: float images in pixel units, hard labels, or the
+        soft ones (N, K) that a method learns.
 
     Raises:
         InputError: an unknown method or option, data or options that do not fit, or a run folder that exists.
@@ -53,7 +54,9 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
     """
     # Whatever can be wrong is found before any work.
     data = data or config.load_data(config.seed)
-    method, name = METHODS[config.method](config, data), run_name(config, data)
+    name = run_name(config, data)
+    find_folder(config.out, name, config.resume)
+    method = METHODS[config.method](config, data)
     with Run.open(config.out, name, config, resume=config.resume, tracker=config.tracker, keep=config.keep) as run:
         # A resumed run continues where its last checkpoint was; every draw is keyed by (seed, purpose, step).
         first, folder = run.last() or (0, None)

@@ -152,8 +152,13 @@ def k_center(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, facto
     return torch.stack([own[subset.k_center(own.flatten(1), ipc)] for own in real])
 
 
-def mix(mode: str) -> Callable[[ImageData, int, Preprocess, int, int], Tensor]:
-    """Random real images, none twice, shrunk by interpolation `mode`, as the tiles that `core_dd.factor` cuts."""
+def first(data: ImageData, count: int, seed: int) -> Tensor:
+    """Indices of the first training images of every class, int64 (K, count): beside `choose`, without a draw."""
+    return torch.stack([members[:count] for members in members_of(data, count)])
+
+
+def mix(mode: str, choice: Callable[[ImageData, int, int], Tensor] = choose) -> Callable[..., Tensor]:
+    """Real images, none twice, shrunk by interpolation `mode`, as the tiles that `core_dd.factor` cuts."""
 
     def tiles(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int) -> Tensor:
         count, (_, height, width) = ipc * factor**2, data.shape
@@ -163,7 +168,7 @@ def mix(mode: str) -> Callable[[ImageData, int, Preprocess, int, int], Tensor]:
             f"init mix takes ipc x factor^2 = {count} real images of every class, the smallest of {data.name} has "
             f"{smallest}. Lower ipc or factor, or use another init.",
         )
-        real = fractions(data.train_images[choose(data, count, seed)]).flatten(0, 1)
+        real = fractions(data.train_images[choice(data, count, seed)]).flatten(0, 1)
         small = F.interpolate(real, size=(-(-height // factor), -(-width // factor)), mode=mode)
         grid = small.unflatten(0, (data.num_classes, ipc, factor, factor)).permute(0, 1, 4, 2, 5, 3, 6)
         return preprocess.forward(grid.flatten(5, 6).flatten(3, 4)[..., :height, :width])
@@ -177,7 +182,8 @@ INITS: MappingProxyType[str, Callable[[ImageData, int, Preprocess, int, int], Te
         "noise": noise,
         "noise_pixels": noise_pixels,
         "k_center": k_center,
-        "mix": mix("nearest"),  # IDC
+        "mix": mix("nearest"),
+        "mix_first": mix("nearest", first),  # IDC
         "mix_bilinear": mix("bilinear"),  # IDM
     }
 )

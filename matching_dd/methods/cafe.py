@@ -77,10 +77,10 @@ class CAFE(Method):
     """
 
     Config = CAFEConfig
+    sees_layers = True
 
     def __init__(self, config: CAFEConfig, data: ImageData) -> None:
         super().__init__(config, data)
-        require(hasattr(self.net, "activations"), f"cafe sees the layers of ConvNets only, not of {config.network}.")
         with torch.no_grad():
             layers, features = self.net.activations(torch.zeros(1, *data.shape, device=self.device))
         self.widths = [*(layer[0].numel() for layer in layers), features.shape[1]]

@@ -50,21 +50,19 @@ class DataDAM(Method):
     """
 
     Config = DataDAMConfig
+    sees_layers = True
 
     def __init__(self, config: DataDAMConfig, data: ImageData) -> None:
         super().__init__(config, data)
-        require(
-            hasattr(self.net, "activations"), f"datadam needs a ConvNet, whose layers it can see: {config.network}."
-        )
         with torch.no_grad():
             maps, features = self.net.activations(torch.zeros(1, *data.shape, device=self.device))
-        self.layers = chosen_layers(config.layers, len(maps))
-        self.widths = [*(maps[i][0, 0].numel() for i in self.layers), features.shape[1]]
+        self.widths = [*(maps[i][0, 0].numel() for i in chosen_layers(config.layers, len(maps))), features.shape[1]]
 
     def measure(self, net: nn.Module, images: Tensor) -> Tensor:
         """Of each image its attention maps, one layer after the other, then its features: (N, sum of `widths`)."""
         outputs, features = net.activations(images)
-        maps = [attention_map(outputs[i], self.config.p, self.config.norm) for i in self.layers]
+        layers = chosen_layers(self.config.layers, len(outputs))
+        maps = [attention_map(outputs[i], self.config.p, self.config.norm) for i in layers]
         return torch.cat([*maps, features.float()], 1)
 
     def loss(self, net: nn.Module, real: Tensor, syn: Tensor) -> Tensor:

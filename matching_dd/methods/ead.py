@@ -9,6 +9,7 @@ from torch import Tensor
 
 from core_dd.data import ImageData
 from core_dd.errors import pick, require
+from core_dd.networks import interact
 from core_dd.rng import stream
 from core_dd.train_eval import State
 from matching_dd.base import MatchingConfig, Method
@@ -75,8 +76,8 @@ class EAD(Method):
     graph_copies = 2
 
     def __init__(self, config: EADConfig, data: ImageData) -> None:
+        self.experts = Experts(config.experts, data, config.network, config.preprocess)  # before any whitening
         super().__init__(config, data)
-        self.experts = Experts(config.experts, data, config.network, config.preprocess)
         self.epochs = config.max_epoch or self.experts.epochs
         require(
             config.checkpoints <= self.epochs <= self.experts.epochs,
@@ -148,7 +149,8 @@ class EAD(Method):
     def real_gradients(self, images: Tensor) -> list[Tensor]:
         """Of the mean cross-entropy of real images of all classes (K, B, C, H, W), by parameter."""
         labels = torch.arange(len(images), device=self.device).repeat_interleave(images.shape[1])
-        gradients = self.gradients.in_parts(images.flatten(0, 1)[None], labels[None], self.most_at_once)
+        most = None if interact(self.net) else self.most_at_once
+        gradients = self.gradients.in_parts(images.flatten(0, 1)[None], labels[None], most)
         return [own[0] for own in gradients]
 
     def project(self, direction: list[Tensor], images: Tensor, labels: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class IDCConfig(DCConfig):
     side_img: int = 32
     """Image side for which lr_img is stated: 32, for MNIST 28, for ImageNet subsets 224."""
     batch_real: int = 64
-    init: str = "mix"
+    init: str = "mix_first"
     factor: int = 2
     max_syn: int | None = 128
     space: str = "pixels"
@@ -71,8 +71,7 @@ class IDC(DC):
     """Match the gradients of convolutions, at the weights of a network in training on real data, by several small
     images per stored one.
 
-    A sweep steps the images class by class; the optimiser does it at once, with the same result. The authors start
-    from the first images of each class, here they are drawn.
+    A sweep steps the images class by class; the optimiser does it at once, with the same result.
     """
 
     Config = IDCConfig

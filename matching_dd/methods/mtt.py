@@ -49,6 +49,7 @@ class MTTConfig(MatchingConfig):
     back, to the same result. Default: keep them all."""
 
     def __post_init__(self) -> None:
+        require(self.decode != "bound", "mtt draws its batches from all classes together: leave out decode bound.")
         super().__post_init__()
         for name in ("syn_steps", "expert_epochs", "max_start_epoch"):
             require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}.")
@@ -85,9 +86,9 @@ class MTT(Method):
     Config = MTTConfig
 
     def __init__(self, config: MTTConfig, data: ImageData) -> None:
+        self.experts = Experts(config.experts, data, config.network, config.preprocess)  # before any whitening
         super().__init__(config, data)
         self.gradients = Gradients(self.net, self.device, bf16=config.bf16, compile=config.compile)
-        self.experts = Experts(config.experts, data, config.network, config.preprocess)
         needed = config.max_start_epoch - 1 + config.expert_epochs
         require(
             needed <= self.experts.epochs,
@@ -98,7 +99,7 @@ class MTT(Method):
         self.batch = min(config.batch_syn or len(self.labels), len(self.labels))
         self.kept = config.syn_steps
         if config.memory_gib is not None:
-            each = self.batch * 2 * graph_bytes(self.net, data.shape)
+            each = self.batch * 2 * graph_bytes(self.net, data.shape, self.measure)
             self.kept = int(config.memory_gib * 2**30 / each)
             require(
                 self.kept >= 1,

@@ -2,9 +2,13 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from plain import plain_layers
 from torch import Tensor
 
+from core_dd.augment import DSA
+from core_dd.networks import reset
+from core_dd.rng import stream
 from matching_dd.methods.cafe import CAFE, CAFEConfig, span
 
 SMALL = {"network": "convnet2_w8", "ipc": 1, "batch_real": 8, "batch_watched": 8, "bf16": False, "compile": False}
@@ -39,6 +43,45 @@ def test_loss__equals_plain_loop_in_value_and_gradient(digits, generator):
     gradients = [torch.autograd.grad(loss, syn)[0] for loss in (value, plain)]
     assert gradients[1].abs().max() > 1e-2
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4 * float(gradients[1].abs().max()))
+
+
+def plain_cafe(cafe: CAFE, lives: int) -> Tensor:
+    """So many networks' lives of `max_steps` image steps, each followed by `max_epochs` passes of plain SGD over the
+    synthetic images, each image augmented by itself (facts A10, watchers that are never content)."""
+    config, images, velocity = cafe.config, cafe.synthetic.images.detach().clone(), 0.0
+    dsa = DSA("color_crop_cutout_scale_rotate")
+    labels = torch.arange(10).repeat_interleave(config.ipc)
+    for life in range(lives):
+        net = reset(cafe.net, stream(config.seed, "network", life))
+        for moment in range(life * config.max_steps, (life + 1) * config.max_steps):
+            leaf, keys = images.clone().requires_grad_(), [stream(config.seed, "augment", moment, k) for k in range(10)]
+            real, syn = dsa.siamese(cafe.real.draw(moment, range(10)), leaf, keys)
+            (gradient,) = torch.autograd.grad(plain_loss(net, real, syn), leaf)
+            velocity = 0.5 * velocity + gradient
+            images = images - config.lr_img * velocity
+            weights = list(net.requires_grad_().parameters())
+            for epoch in range(moment * (config.max_epochs + 1) + 1, (moment + 1) * (config.max_epochs + 1)):
+                key = stream(config.seed, "epoch", epoch)
+                for batch in torch.randperm(len(labels), generator=key).split(config.batch_train):
+                    own = dsa.per_image(images.flatten(0, 1)[batch][None], [key])[0]
+                    slopes = torch.autograd.grad(F.cross_entropy(net(own), labels[batch]), weights)
+                    with torch.no_grad():
+                        for weight, slope in zip(weights, slopes, strict=True):
+                            weight -= config.lr_net * slope
+            net.requires_grad_(False)
+    return images
+
+
+def test_step__equals_plain_iterations(digits):
+    options = {"steady": 1e-9, "moved": 2.0, "max_steps": 10, "max_epochs": 10, "batch_train": 7, "lr_net": 0.05}
+    config = CAFEConfig(**SMALL | options | {"batch_real": 3, "augment": "auto", "seed": 5})
+    expected, ours = plain_cafe(CAFE(config, digits), 2), CAFE(config, digits)
+    start = ours.synthetic.images.detach().clone()
+    for life in range(2):
+        ours.step(life)
+    moved = (expected - start).abs().max().item()
+    assert moved > 0.1
+    torch.testing.assert_close(ours.synthetic.images.detach(), expected, rtol=1e-3, atol=1e-3 * moved)
 
 
 def test_loss__alignment_is_zero_when_synthetic_is_real(digits, generator):

@@ -9,7 +9,7 @@ from core_dd.augment import DSA
 from core_dd.networks import build_network, reset
 from core_dd.rng import stream
 from core_dd.speed import bf16_pays, can_compile
-from matching_dd.base import Features, class_chunks
+from matching_dd.base import Features, class_chunks, graph_bytes
 from matching_dd.methods.dm import DM, DMConfig
 
 CPU = torch.device("cpu")
@@ -98,13 +98,14 @@ def test_draw_network__is_new_every_step_and_repeatable(digits):
 
 
 def test_chunks__by_default_in_parts_on_a_cpu():
-    config, network = DMConfig(ipc=10), build_network("convnet3", (3, 32, 32), 100)
-    parts = class_chunks(100, config, network, (3, 32, 32))
+    config, shape, device = DMConfig(ipc=10), (3, 32, 32), torch.device("cpu")
+    each = graph_bytes(build_network("convnet3", shape, 100), shape, lambda net, images: net.features(images))
+    parts = class_chunks(100, shape, config, each, device)
     assert [k for part in parts for k in part] == list(range(100)) and len(parts) > 1
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
-    assert class_chunks(100, config, network, (3, 32, 32), whole=True) == [range(100)]
+    assert class_chunks(100, shape, config, each, device, whole=True) == [range(100)]
     large = DMConfig(ipc=1000)  # a class of its own is too large, and yet it goes
-    assert class_chunks(10, large, network, (3, 32, 32)) == [range(k, k + 1) for k in range(10)]
+    assert class_chunks(10, shape, large, each, device) == [range(k, k + 1) for k in range(10)]
 
 
 @pytest.mark.parametrize("memory_gib", [0.0002, 0.0005])

@@ -68,6 +68,17 @@ def test_step__equals_plain_iterations(digits, experts, coefficient, alpha, memo
         torch.testing.assert_close(ours.synthetic.labels, logits.softmax(2).flatten(0, 1), rtol=1e-3, atol=1e-4)
 
 
+def test_step__of_batch_norm_keeps_the_real_batch_whole(digits):
+    """Its statistics are of the batch, so a memory limit must not cut it; the classes do not go in parts then."""
+    options = {"network": "convnet1_bn_w8", "epochs": 3, "lr": 0.05, "batch_size": 64, "tracker": "none"}
+    experts = str(record(ExpertsConfig(experts=1, out="experts", device="cpu", **options), digits))
+    options = {"ipc": 1, "batch_real": 4, "checkpoints": 2, "experts": experts, **PLAIN, "network": "convnet1_bn_w8"}
+    whole, limited = (EAD(EADConfig(memory_gib=memory, **options), digits) for memory in (None, 3e-4))
+    assert limited.most_at_once < 40 <= whole.most_at_once
+    for step in range(2):
+        torch.testing.assert_close(limited.step(step), whole.step(step))
+
+
 @pytest.mark.parametrize(("coefficient", "zero"), [("one", True), ("minibatch", True), ("literal", False)])
 def test_step__zero_when_synthetic_is_real(coefficient, zero):
     """A synthetic batch equal to the real one, with its labels: only a coefficient of 1 sees no effect (facts H)."""
