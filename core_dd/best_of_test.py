@@ -74,7 +74,8 @@ def chosen(
 
 
 def earlier_sets(place: Path, dset: DistilledSet) -> list[DistilledSet]:
-    """The other checkpoints of the run folder that a set is from.
+    """The other checkpoints of the run folder that a set is from, but for those whose learned learning rate is not
+    positive: no classifier can train on them.
 
     Raises:
         InputError: if there are none.
@@ -87,4 +88,4 @@ def earlier_sets(place: Path, dset: DistilledSet) -> list[DistilledSet]:
         f"best_of_test chooses among the checkpoints of a run folder, and {place} has none but the set itself. Give a "
         "folder that gendd distill wrote, with several: --checkpoint_every 100 --keep 50.",
     )
-    return others
+    return [other for other in others if other.meta.get("lr") is None or other.meta["lr"] > 0]

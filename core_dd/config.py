@@ -5,6 +5,7 @@ The only file that knows tyro (flags and `--help`) and OmegaConf (YAML with type
 
 import contextlib
 import dataclasses
+import math
 import re
 import sys
 import types
@@ -33,7 +34,8 @@ def load_config(cls: type[C], argv: Sequence[str] | None = None, prog: str | Non
         An instance of `cls`; its `__post_init__` has checked it.
 
     Raises:
-        InputError: unknown or duplicate YAML keys (file, key and likely spelling), wrong types, failed checks.
+        InputError: unknown or duplicate YAML keys (file, key and likely spelling), wrong types, infinite
+            numbers, failed checks.
         SystemExit: by tyro, status 0 after `--help` and 2 for flags it cannot take, with its own message.
     """
     import tyro
@@ -51,6 +53,10 @@ def load_config(cls: type[C], argv: Sequence[str] | None = None, prog: str | Non
             description=f"{(cls.__doc__ or '').strip()}\n\n--config FILE.yaml (repeatable) is read before the flags.",
             console_outputs=is_first_process(),
         )
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{field.name} must be a finite number, got {value}.")
     if hasattr(config, "__post_init__"):
         config.__post_init__()
     return config

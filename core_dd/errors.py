@@ -11,6 +11,10 @@ class InputError(ValueError):
     """What the user gave is wrong (a path, an option, a file); commands print the message and exit with status 2."""
 
 
+class Diverged(InputError):
+    """A loss or a weight that must be finite is not; the message names the step."""
+
+
 def require(condition: bool, message: str) -> None:
     """Raise `InputError(message)` unless the condition holds."""
     if not condition:

@@ -1,5 +1,6 @@
 """Command: a distilled set -> scores.json, the record of classifiers trained on it and tested once on real images."""
 
+import contextlib
 import math
 import statistics
 import time
@@ -15,7 +16,7 @@ from core_dd import best_of_test, cli, fidelity, files, train_eval
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data import DataConfig, ImageData
 from core_dd.distilled import DistilledSet, new_meta, versions
-from core_dd.errors import pick, require
+from core_dd.errors import Diverged, pick, require
 from core_dd.networks import build_network
 from core_dd.protocols import PROTOCOLS
 from core_dd.speed import peak_mib, pick_device
@@ -144,7 +145,7 @@ def evaluate(
         epochs, steps: shorten the protocol; the score is marked smoke, and its protocol's name says to what.
         with_fidelity: also measure the set's distance from the real images.
         with_best_of_test: also record what the protocol's authors report, who choose by the test set.
-        earlier: for that, the set at other times of its distillation.
+        earlier: for that, the set at other times of its distillation; one whose classifiers diverge is not the best.
 
     Raises:
         InputError: a set that is unsound or not made from `data`, an unknown name, a network that cannot take the
@@ -155,7 +156,8 @@ def evaluate(
     numbers = range(resolved.runs if runs is None else runs)
     require(len(numbers) >= 1, f"runs must be >= 1, got {runs}.")
     habit = best_of_test.habit(protocol) if with_best_of_test else best_of_test.Habit()
-    dset.check(data)
+    for own in (dset, *earlier):
+        own.check(data)
     tests: list[list[float]] = []
     classifiers = train_eval.train(
         *pixels_and_labels(dset),
@@ -189,9 +191,11 @@ def evaluate(
         classifier = fidelity.real_classifier(data, network, seed, device)
         record["fidelity"] = fidelity.distances(*pixels_and_labels(dset), data, classifier)
     if with_best_of_test:
-        options = len(numbers), seed, device
-        others = [evaluate(own, data, protocol, network, *options, epochs=epochs, steps=steps) for own in earlier]
-        record["best_of_test"] = best_of_test.chosen(accuracies, tests, [other.accuracies for other in others])
+        options, others = (protocol, network, len(numbers), seed, device), []
+        for own in earlier:
+            with contextlib.suppress(Diverged):
+                others.append(evaluate(own, data, *options, epochs=epochs, steps=steps).accuracies)
+        record["best_of_test"] = best_of_test.chosen(accuracies, tests, others)
     return Scores(accuracies, record)
 
 

@@ -16,11 +16,7 @@ import yaml
 
 from core_dd import files
 from core_dd.config import to_dict
-from core_dd.errors import InputError, pick, require
-
-
-class Diverged(InputError):
-    """A value that must be finite is not; the message names the step and the last good checkpoint."""
+from core_dd.errors import Diverged, pick, require
 
 
 class Run:
@@ -53,9 +49,10 @@ class Run:
             keep: how many of the newest checkpoints to keep.
 
         Raises:
-            InputError: if the folder exists and `resume` is off, is missing and `resume` is on, or its config differs.
+            InputError: if the folder exists and `resume` is off, is missing and `resume` is on, or its config differs;
+                an unknown tracker, or one that is not installed.
         """
-        folder = find_folder(out, name, resume)
+        folder, kind = find_folder(out, name, resume), _tracker_class(tracker)
         settings = {key: value for key, value in to_dict(config).items() if key not in UNSAVED}
         if resume and (folder / "config.yaml").exists():
             _check_same(folder / "config.yaml", settings)
@@ -64,7 +61,7 @@ class Run:
             files.write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
         for leftover in folder.glob("checkpoints/.*.tmp"):
             shutil.rmtree(leftover)
-        run = cls(folder, keep, _start_tracker(tracker, folder), resume)
+        run = cls(folder, keep, _start_tracker(kind, folder) if kind else None, resume)
         run._drop_stats_after(run.last()[0] if run.last() else 0)
         return run
 
@@ -92,7 +89,7 @@ class Run:
                 last = self.last()
                 raise Diverged(
                     f"{name} is {value} at step {step}. The last good checkpoint is {last[1] if last else 'none yet'}; "
-                    "lower the learning rate and go on from there."
+                    "start a new run with a lower learning rate."
                 )
 
     def say(self, text: str) -> None:
@@ -210,25 +207,28 @@ FREE_ON_RESUME = frozenset(
 """Config fields a resumed run may change without becoming another run."""
 
 
-def _start_tracker(name: str, folder: Path) -> Any:
+def _tracker_class(name: str) -> type | None:
     """One of accelerate's experiment trackers, or None for "none"."""
     if name == "none":
         return None
-    from accelerate import PartialState
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
-    PartialState()
     kinds = {str(getattr(key, "value", key)): cls for key, cls in LOGGER_TYPE_TO_CLASS.items()}
     cls = pick(kinds | {"none": None}, name, "tracker")
-    try:
-        if cls.requires_logging_directory:
-            tracker = cls(name, logging_dir=folder)
-        else:
-            tracker = cls(f"{folder.parent.name}-{folder.name}")
-        if hasattr(tracker, "start"):
-            tracker.start()
-    except ImportError as error:
-        raise InputError(
-            f"tracker '{name}' is not installed ({error}). pip install it, or pass --tracker none."
-        ) from None
+    installed = {str(getattr(key, "value", key)) for key in get_available_trackers()}
+    require(name in installed, f"tracker '{name}' is not installed. pip install it, or pass --tracker none.")
+    return cls
+
+
+def _start_tracker(cls: type, folder: Path) -> Any:
+    """A tracker of the run in `folder`."""
+    from accelerate import PartialState
+
+    PartialState()
+    if cls.requires_logging_directory:
+        tracker = cls(cls.name, logging_dir=folder)
+    else:
+        tracker = cls(f"{folder.parent.name}-{folder.name}")
+    if hasattr(tracker, "start"):
+        tracker.start()
     return tracker

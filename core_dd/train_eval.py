@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from core_dd.augment import cutmix
 from core_dd.data import ImageData
-from core_dd.errors import require
+from core_dd.errors import Diverged
 from core_dd.networks import build_network, interact
 from core_dd.preprocess import Preprocess
 from core_dd.protocols import Plan, Protocol
@@ -179,7 +179,8 @@ def train(
         at_pause: is shown the classifiers as they are after each of them; to the training it makes no difference.
 
     Raises:
-        InputError: a network that cannot take the images, or a loss that is not finite.
+        InputError: a network that cannot take the images.
+        Diverged: a loss that is not finite.
     """
     training = Training(images, labels, data, **options)
     steps, curve_steps, curve = training.plan.steps, [], []
@@ -188,11 +189,11 @@ def train(
     for step in tqdm(range(steps), desc=title, unit="step", disable=None, leave=False):
         loss = training.step(step)
         if step % max(1, steps // CURVE_POINTS) == 0 or step == steps - 1:
-            require(
-                bool(loss.isfinite().all()),
-                f"training a classifier diverged: its loss is not finite at step {step}. Are the images on the 0..1 "
-                "scale, and is the learning rate of the protocol meant for them?",
-            )
+            if not loss.isfinite().all():
+                raise Diverged(
+                    f"training a classifier diverged: its loss is not finite at step {step}. Are the images on the "
+                    "0..1 scale, and is the learning rate of the protocol meant for them?"
+                )
             curve_steps.append(step)
             curve.append(loss)
         if step + 1 in stops:

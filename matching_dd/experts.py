@@ -99,7 +99,7 @@ class Experts:
         epochs: E.
 
     Raises:
-        InputError: if the folder is missing, holds no finished expert, or foreign ones.
+        InputError: if the folder is missing, holds no finished expert, foreign ones or a damaged file.
     """
 
     def __init__(self, folder: str | Path | None, data: ImageData, network: str, preprocess: str) -> None:
@@ -108,6 +108,10 @@ class Experts:
         self.folder = Path(folder)
         require((self.folder / INDEX).is_file(), f"no experts at {folder}: there is no {INDEX}. {how} --out {folder}.")
         index = files.read_json(self.folder / INDEX)
+        require(
+            isinstance(index, dict) and {"network", "preprocess", "epochs", "files"} <= index.keys(),
+            f"{self.folder / INDEX} is not one of recorded experts. {how}.",
+        )
         data.check_origin(index, f"{folder} holds experts", f"{how}.")
         for name, own in (("network", network), ("preprocess", preprocess)):
             require(
@@ -117,24 +121,27 @@ class Experts:
             )
         self.files, self.epochs = [self.folder / name for name in index["files"]], index["epochs"]
         require(len(self.files) > 0, f"{folder} holds no finished expert yet. Go on: gendd experts --resume.")
+        for file in self.files:
+            self._check(file)
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def weights(self, expert: int, epoch: int) -> State:
-        """Parameters and buffers by name, on the CPU, after `epoch` of 0..E passes.
-
-        Raises:
-            InputError: if the file is damaged.
-        """
+    def _check(self, file: Path) -> None:
+        """Refuse a file that is missing or cut, or of other epochs than the index says; reads no weights."""
         try:
-            with safe_open(self.files[expert], framework="pt") as content:
+            with safe_open(file, framework="pt") as content:
                 names = content.keys()
-                return {name: content.get_slice(name)[epoch : epoch + 1][0] for name in names}
+                lengths = {content.get_slice(name).get_shape()[0] for name in names}
         except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"cannot read {self.files[expert]}: {error}. Remove it and record it again: gendd experts --resume."
-            ) from None
+            raise InputError(f"cannot read {file}: {error}. Record the experts anew, into another folder.") from None
+        require(lengths == {self.epochs + 1}, f"{file} is no trajectory of {self.epochs} epochs, as {INDEX} says.")
+
+    def weights(self, expert: int, epoch: int) -> State:
+        """Parameters and buffers by name, on the CPU, after `epoch` of 0..E passes."""
+        with safe_open(self.files[expert], framework="pt") as content:
+            names = content.keys()
+            return {name: content.get_slice(name)[epoch : epoch + 1][0] for name in names}
 
 
 def record(config: ExpertsConfig, data: ImageData | None = None) -> Path:
@@ -145,6 +152,7 @@ def record(config: ExpertsConfig, data: ImageData | None = None) -> Path:
     """
     # Whatever can be wrong is found before any work.
     data, device = data or config.load_data(config.seed), pick_device(config.device)
+    find_folder(config.out, run_name(config, data), config.resume)
     config, preprocess = resolved(config, device), Preprocess.fit(data, config.preprocess)
     groups = [range(i, min(i + config.at_once, config.experts)) for i in range(0, config.experts, config.at_once)]
     begin(config, data, preprocess, groups[0], device)

@@ -184,7 +184,7 @@ def change(**values) -> Callable[[DistilledSet], None]:
 
 
 def experts(**changes) -> Callable[[Path], None]:
-    """set/index.json, of one expert of the digits, but for what is changed."""
+    """set/index.json and the file of one expert of the digits, but for what is changed."""
     index = {
         "data": "digits",
         "fingerprint": "a002f230981ce8ab",
@@ -194,7 +194,12 @@ def experts(**changes) -> Callable[[Path], None]:
         "epochs": 50,
         "files": ["expert-00000.safetensors"],
     }
-    return lambda folder: write_json(folder / "set" / "index.json", index | changes)
+
+    def write(folder: Path) -> None:
+        write_json(folder / "set" / "index.json", index | changes)
+        save_file({"weight": torch.zeros((index | changes)["epochs"] + 1, 2)}, folder / "set" / index["files"][0])
+
+    return write
 
 
 def foreign(dset: DistilledSet) -> None:
@@ -271,6 +276,9 @@ CASES = {
     "ipc zero": Case("coreset --ipc 0 --out out.safetensors", "ipc must be >= 1, got 0"),
     "coreset exists": Case(CORESET + "digits", "out.safetensors exists", lambda f: (f / "out.safetensors").touch()),
     "unknown coreset": Case(CORESET + "digits --name randm", "did you mean 'random'?"),
+    "coreset by a protocol without a learning rate": Case(
+        CORESET + "digits --name herding --protocol mtt", "trains at a learning rate learnt with a distilled set"
+    ),
     "unknown method": Case("distill --method d", "unknown method 'd'; did you mean 'dm'?"),
     "distil ipc zero": Case(DISTILL + "--ipc 0", "ipc must be >= 1, got 0"),
     "distil ipc above the smallest class": Case(DISTILL + "--ipc 141", "ipc is 141"),
@@ -279,6 +287,11 @@ CASES = {
     "distil image too small": Case(DISTILL + "--network convnet6", "too small for 6 poolings"),
     "distil folder exists": Case(
         DISTILL, "out exists. Choose another --out", lambda f: (f / "out" / "x").mkdir(parents=True)
+    ),
+    "distil unknown tracker": Case(DISTILL.replace("none", "tensorbord"), "did you mean 'tensorboard'?"),
+    "distil infinite memory": Case(DISTILL + "--memory_gib inf", "memory_gib must be a finite number, got inf"),
+    "distil infinite learning rate": Case(
+        DISTILL + "--config a.yaml", "lr_img must be a finite number, got inf", yaml("lr_img: .inf\n")
     ),
     "distil nothing to resume": Case(DISTILL + "--resume", "nothing to resume"),
     "distil unknown init": Case(DISTILL + "--init reel", "did you mean 'real'?"),
@@ -341,8 +354,29 @@ CASES = {
     "mtt damaged index": Case(
         MTT + "--experts set", "index.json is not valid JSON", lambda f: (experts()(f), cut("index.json", 20)(f))
     ),
+    "mtt foreign index": Case(
+        MTT + "--experts set",
+        "index.json is not one of recorded experts",
+        lambda f: write_json(f / "set/index.json", []),
+    ),
+    "mtt lost expert": Case(
+        MTT + "--experts set",
+        "cannot read set/expert-00001.safetensors",
+        experts(files=["expert-00000.safetensors", "expert-00001.safetensors"]),
+    ),
+    "mtt damaged expert": Case(
+        MTT + "--experts set",
+        "cannot read set/expert-00000.safetensors",
+        lambda f: (experts()(f), cut("expert-*", 100)(f)),
+    ),
+    "mtt expert of other epochs": Case(
+        MTT + "--experts set",
+        "expert-00000.safetensors is no trajectory of 50 epochs",
+        lambda f: (experts()(f), save_file({"weight": torch.zeros(9, 2)}, f / "set" / "expert-00000.safetensors")),
+    ),
     "mtt no steps": Case(MTT + "--syn_steps 0", "syn_steps must be >= 1, got 0"),
     "mtt batches by class": Case(MTT + "--max_syn 3", "set batch_syn, not max_syn"),
+    "mtt bound by class": Case(MTT + "--decode bound", "leave out decode bound"),
     "ead no experts": Case(DISTILL + "--method ead", "give the folder of recorded experts"),
     "ead missing experts": Case(EAD + "--experts nowhere", "no experts at nowhere: there is no index.json"),
     "ead experts of other data": Case(

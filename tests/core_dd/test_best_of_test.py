@@ -9,7 +9,7 @@ import torch
 
 from core_dd import DistilledSet, best_of_test, evaluate
 from core_dd.distilled import new_meta
-from core_dd.errors import InputError
+from core_dd.errors import Diverged, InputError
 from core_dd.evaluate import main
 from core_dd.protocols import PROTOCOLS
 from core_dd.train_eval import Training
@@ -75,6 +75,20 @@ def test_command__tests_every_checkpoint_of_the_run_folder(sets, digits, tmp_pat
     best = max(each, key=lambda scores: scores.mean)
     assert record["best_of_test"]["accuracies"] == best.accuracies
     assert (record["best_of_test"]["tests_per_classifier"], record["best_of_test"]["sets"]) == (1, 3)
+
+
+def test_evaluate__passes_over_sets_that_nothing_can_train_on(sets, digits, tmp_path):
+    """MTT's learned learning rate may be too large along the way, or negative."""
+    rates = [0.01, 1e30, -0.01]
+    learnt = [replace(dset, meta={**dset.meta, "lr": rate}) for dset, rate in zip(sets, rates, strict=True)]
+    for i, dset in enumerate(learnt):
+        dset.save(tmp_path / f"checkpoints/step-00000{i}/distilled.safetensors")
+    earlier = best_of_test.earlier_sets(tmp_path, learnt[0])
+    assert [dset.meta["lr"] for dset in earlier] == [1e30]
+    with pytest.raises(Diverged, match="its loss is not finite at step"):
+        evaluate(earlier[0], digits, "mtt", NETWORK, runs=1, steps=5)
+    ours = evaluate(learnt[0], digits, "mtt", NETWORK, runs=1, steps=5, with_best_of_test=True, earlier=earlier)
+    assert ours.record["best_of_test"]["accuracies"] == ours.accuracies and ours.record["best_of_test"]["sets"] == 1
 
 
 def test_evaluate__refuses_where_the_authors_report_their_last_test(sets, digits):

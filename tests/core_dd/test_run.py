@@ -8,8 +8,8 @@ import sys
 import pytest
 import yaml
 
-from core_dd.errors import InputError
-from core_dd.run import Diverged, Run, checkpoints, find_folder, read_stats
+from core_dd.errors import Diverged, InputError
+from core_dd.run import Run, checkpoints, find_folder, read_stats
 
 
 @dataclasses.dataclass(kw_only=True)
