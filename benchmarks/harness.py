@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         pick(BENCHMARKS, name, "benchmark")
 
     results = {name: compare(name, args.repeats, args.warmup) for name in names}
-    files.write_json(args.out, {"machine": machine(), "repeats": args.repeats, "results": results})
+    files.write_json(args.out, {"machine": machine(), "results": results})
     print(table(results, args.repeats))
     print(f"written to {args.out}")
 

@@ -2,7 +2,7 @@
 
 import itertools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -155,6 +155,11 @@ def decoded(images: Tensor) -> Tensor:
     return F.interpolate(torch.cat(tiles), size=(32, 32), mode="bilinear")
 
 
+def reference_draws() -> Iterator[torch.Generator]:
+    """A generator for each augmentation of the reference."""
+    return map(partial(stream, 0, "reference"), itertools.count())
+
+
 def reference(method: str, classes: int) -> Callable[[], float]:
     """One step as the published loops take it: fp32, eager, class by class, all training images held as floats."""
     data, device = random_data(PER_CLASS[classes], classes), plain_device()
@@ -163,7 +168,7 @@ def reference(method: str, classes: int) -> Callable[[], float]:
     images, members = images.to(device), data.class_indices()
     syn = torch.stack([images[own[:IPC]] for own in members]).requires_grad_()
     optimizer = torch.optim.SGD([syn], lr=1e-3, momentum=0.5)
-    draws = map(partial(stream, 0, "reference"), itertools.count())
+    draws = reference_draws()
     if method in WHOLE:
         return WHOLE[method](images, members, syn, optimizer)
     augment = {"m3d": IDCAugment("color_crop_cutout"), "idc": IDCAugment("color_crop_cutout"), "dc": None}.get(
@@ -179,7 +184,7 @@ def reference(method: str, classes: int) -> Callable[[], float]:
         return LOSSES[method](net, real, own, k)
 
     def unit() -> float:
-        net = PlainConvNet(classes).to(device)
+        net = PlainConvNet(classes).to(device).requires_grad_(LOSSES[method] in (dc, idc))
         if method in TILED:  # a step for every class
             for k in range(classes):
                 loss = class_loss(net, k)
@@ -200,7 +205,8 @@ def cafe(images: Tensor, members: list[Tensor], syn: Tensor, optimizer: torch.op
     """Class means in every layer, and the real images classified by the synthetic means."""
 
     def unit() -> float:
-        net, total, real_features, means = PlainConvNet(len(members)).to(syn.device), 0.0, [], []
+        net = PlainConvNet(len(members)).to(syn.device).requires_grad_(False)
+        total, real_features, means = 0.0, [], []
         for k, own in enumerate(members):
             with torch.no_grad():
                 real_layers, real, _ = net(images[own[torch.randperm(len(own))[:256]]])
@@ -225,7 +231,7 @@ def mtt(images: Tensor, members: list[Tensor], syn: Tensor, optimizer: torch.opt
     """The whole way of the student in one graph."""
     labels = torch.arange(len(members), device=syn.device).repeat_interleave(IPC)
     lr, augment = torch.tensor(1e-3, device=syn.device, requires_grad=True), DSA()
-    draws = map(partial(stream, 0, "reference"), itertools.count())
+    draws = reference_draws()
 
     def unit() -> float:
         net = PlainConvNet(len(members)).to(syn.device)
