@@ -4,12 +4,15 @@ import pytest
 import torch
 from plain import plain_features
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from core_dd.augment import DSA
 from core_dd.networks import build_network, reset
 from core_dd.rng import stream
 from core_dd.speed import bf16_pays, can_compile
 from matching_dd.base import Features, class_chunks, graph_bytes
+from matching_dd.methods.cafe import CAFE, CAFEConfig
+from matching_dd.methods.datadam import DataDAM, DataDAMConfig
 from matching_dd.methods.dm import DM, DMConfig
 
 CPU = torch.device("cpu")
@@ -108,6 +111,15 @@ def test_chunks__by_default_in_parts_on_a_cpu():
     assert class_chunks(10, shape, large, each, device) == [range(k, k + 1) for k in range(10)]
 
 
+def test_graph_bytes__counts_what_the_method_looks_at(digits):
+    """CAFE holds every layer's activations beside the features, DataDAM the powers of its attention maps."""
+    options = {"network": "convnet2_w16", "ipc": 1, "batch_real": 8, **PLAIN}
+    dm, cafe = DM(DMConfig(**options), digits), CAFE(CAFEConfig(**options, batch_watched=8), digits)
+    datadam = DataDAM(DataDAMConfig(**options), digits)
+    plain, layers, maps = (graph_bytes(dm.net, digits.shape, method.measure) for method in (dm, cafe, datadam))
+    assert layers - plain >= 4 * sum(cafe.widths[:-1]) and maps - plain >= 4 * sum(datadam.widths[:-1])
+
+
 @pytest.mark.parametrize("memory_gib", [0.0002, 0.0005])
 def test_step__chunks_of_classes_give_the_same_step(digits, memory_gib):
     options = {"network": "convnet2_w16", "ipc": 3, "batch_real": 20, **PLAIN}
@@ -153,6 +165,20 @@ def test_compiled__equals_eager_in_fp32(digits):
     fast, plain = gradient(digits, 0, bf16=False), gradient(digits, 0, **PLAIN)
     assert fast[0] == pytest.approx(plain[0], rel=1e-4)
     torch.testing.assert_close(fast[1], plain[1], rtol=1e-3, atol=1e-5)
+
+
+def test_compiled__once_for_all_networks(digits):
+    """Real and synthetic batches have a graph each, and new weights in the same network make no other."""
+    if not can_compile("cpu"):
+        pytest.skip("torch.compile does not work here: no C++ compiler")
+    dm = DM(DMConfig(network="convnet1_w8", ipc=2, batch_real=20), digits)
+    dm.step(0)
+    weights, graphs = next(dm.net.parameters()), counters["stats"]["unique_graphs"]
+    before = weights.clone()
+    for step in range(1, 4):
+        dm.step(step)
+    assert counters["stats"]["unique_graphs"] == graphs > 0
+    assert next(dm.net.parameters()) is weights and not torch.equal(weights, before)
 
 
 @pytest.mark.skipif(not bf16_pays("cpu"), reason="no bf16 units: features are fp32 anyway")

@@ -12,6 +12,7 @@ from torch import nn
 from core_dd import evaluate
 from core_dd.data import ImageData, load_data
 from core_dd.distilled import DistilledSet
+from core_dd.preprocess import Preprocess
 from matching_dd import coreset, distill
 from matching_dd.base import Method
 from matching_dd.methods import METHODS
@@ -171,4 +172,18 @@ def test_factor__reaches_the_judge(digits):
     assert len(dset) == 20 and dset.meta["factor"] == 2 and dset.meta["method"] == "m3d"
     images, labels = dset.decoded()
     assert len(images) == 80 and labels.bincount().tolist() == [8] * 10
+    assert 0 < evaluate(dset, digits, "quick", "convnet1_w8", runs=1, steps=5).mean < 1
+
+
+def test_zca__is_learnt_in_and_judged_in_but_stored_as_pixels(digits):
+    """The file brings the whitening along, so that whoever judges it whitens alike; what it shows are images."""
+    options = SMALL | {"iterations": 1, "lr_img": 1e-9, "preprocess": "zca", "out": "run", "tracker": "none"}
+    distill("dm", digits, 2, **options)
+    dset, real = DistilledSet.load("run"), coreset("random", digits, 2)
+    torch.testing.assert_close(dset.images, real.images / 255, atol=1e-3, rtol=0)  # lr 1e-9: as at the start
+    whitened = dset.preprocess.forward(dset.images).flatten(1)
+    expected = Preprocess.fit(digits, "zca").forward(real.images).flatten(1)
+    torch.testing.assert_close(whitened, expected, atol=1e-2, rtol=0)
+    assert (whitened - Preprocess.fit(digits).forward(real.images).flatten(1)).abs().max() > 0.1
+    assert Path("run/grid.png").exists()
     assert 0 < evaluate(dset, digits, "quick", "convnet1_w8", runs=1, steps=5).mean < 1

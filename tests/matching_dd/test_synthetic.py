@@ -97,6 +97,16 @@ def test_mix__tiles_are_real_images_shrunk(digits, preprocess):
         assert found == sorted(chosen[k].flatten(1).tolist())
 
 
+@pytest.mark.parametrize("factor", [1, 2])
+def test_mix_first__is_the_first_images_of_each_class(digits, preprocess, factor):
+    pixels = preprocess.inverse(start(digits, preprocess, "mix_first", ipc=3, factor=factor)).mul(255).round()
+    for k, members in enumerate(digits.class_indices()):
+        expected = digits.train_images[members[: 3 * factor**2]].float()[..., ::factor, ::factor]
+        corners = [(i, j) for i in range(0, 8, 8 // factor) for j in range(0, 8, 8 // factor)]
+        tiles = torch.cat([pixels[k, :, :, i : i + 8 // factor, j : j + 8 // factor] for i, j in corners])
+        assert sorted(tiles.flatten(1).tolist()) == sorted(expected.flatten(1).tolist())
+
+
 def test_mix_bilinear__tiles_are_block_means(digits, preprocess):
     pixels = preprocess.inverse(start(digits, preprocess, "mix_bilinear", ipc=1, factor=2))
     chosen = digits.train_images[choose(digits, 4, 3)].float() / 255
