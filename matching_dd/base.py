@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -295,18 +295,23 @@ class Features:
         with autocast(self.device, self.bf16):
             return self._compute(net, images.flatten(0, 1)).unflatten(0, images.shape[:2])
 
-    @torch.no_grad()
     def fixed(self, net: nn.Module, images: Tensor) -> Tensor:
         """The same without gradient, computed piece by piece unless the samples interact."""
-        flat = images.flatten(0, 1)
-        total, (height, width) = len(flat), flat.shape[2:]
+        return torch.cat(list(self.pieces(net, images.flatten(0, 1)))).unflatten(0, images.shape[:2])
+
+    def pieces(self, net: nn.Module, images: Tensor) -> Iterator[Tensor]:
+        """Features of images (N, C, H, W) without gradient, in pieces (n, D), for whoever need not hold them all."""
+        total, (height, width) = len(images), images.shape[2:]
         size = total if interact(net) else min(total, max(1, PIECE_PIXELS[self.device.type] // (height * width)))
-        starts = range(0, total - size + 1, size)
+        for start in range(0, total - size + 1, size):
+            yield self._constant(net, images[start : start + size])
+        if total % size:  # the rest, as the end of a piece of the size that is compiled already
+            yield self._constant(net, images[-size:])[-(total % size) :]
+
+    @torch.no_grad()
+    def _constant(self, net: nn.Module, images: Tensor) -> Tensor:
         with autocast(self.device, self.bf16):
-            parts = [self._compute(net, flat[start : start + size]) for start in starts]
-            if total % size:  # the rest, as the end of a piece of the size that is compiled already
-                parts.append(self._compute(net, flat[-size:])[-(total % size) :])
-        return torch.cat(parts).unflatten(0, images.shape[:2])
+            return self._compute(net, images)
 
 
 def graph_bytes(net: nn.Module, shape: tuple[int, int, int], measure: Callable[[nn.Module, Tensor], Tensor]) -> int:

@@ -101,12 +101,18 @@ class CAFE(Method):
 
     def of_real(self, net: nn.Module, real: Tensor) -> tuple[Tensor, Tensor]:
         """Of real images (K, B, C, H, W): class means of all that is measured (K, 1, D), and features (K, B, d)."""
+        if interact(net):
+            own = self.features.fixed(net, real)
+            return own.mean(1, keepdim=True), own[..., -self.widths[-1] :]
         means, features = [], []
-        for part in [real] if interact(net) else real.split(1):  # a class at a time, for the memory
-            own = self.features.fixed(net, part)
-            means.append(own.mean(1, keepdim=True))
-            features.append(own[..., -self.widths[-1] :].clone())
-        return torch.cat(means), torch.cat(features)
+        for own in real:  # a class, and of it a piece, at a time: the layers of all images are large
+            total, kept = torch.zeros((), device=self.device), []
+            for piece in self.features.pieces(net, own):
+                total = total + piece.sum(0, keepdim=True)
+                kept.append(piece[:, -self.widths[-1] :].clone())
+            means.append(total / len(own))
+            features.append(torch.cat(kept))
+        return torch.stack(means), torch.stack(features)
 
     def misfit(self, means: Tensor, features: Tensor, measured: Tensor) -> Tensor:
         """The loss of what is measured of all synthetic images, (K, M, D), beside what `of_real` gives."""
