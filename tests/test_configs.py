@@ -65,7 +65,7 @@ def test_cifar100_config__is_normalised_as_its_authors_do(path):
 def test_smoke_config__is_accepted_alone_and_after_the_published_one(path):
     if path.stem == "experts":
         return accepted(["experts", "--config", str(path)])
-    published_ones = [other for other in MATCHING if load(other).method == path.stem]
+    published_ones = [other for other in MATCHING if other.stem.startswith(f"{path.stem}_")]
     assert published_ones
     for first in (None, *published_ones):
         accepted(

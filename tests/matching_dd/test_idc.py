@@ -115,7 +115,7 @@ def plain_idc(data, config, steps: int) -> Tensor:
     ],
 )
 def test_step__equals_plain_iteration(digits, options):
-    options = {"ipc": 2, "outer": 3, "lr_img": 50.0, "real_net": 20, "batch_train": 8, "batch_real": 6} | options
+    options = {"ipc": 2, "outer": 3, "lr_img": 1.0, "real_net": 20, "batch_train": 8, "batch_real": 6} | options
     config = IDCConfig(network="convnet1_w8", seed=3, pretrain=1, cutmix=0.7, side_img=8, **options, **PLAIN)
     ours, plain = IDC(config, digits), plain_idc(digits, config, steps=2)
     before = ours.synthetic.images.detach().clone()
