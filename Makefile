@@ -15,7 +15,7 @@ ARGS      :=
 
 help:
 	@echo "make demo   train, sample, select, distil, score and report on real 8x8 digits (about 5 minutes on 2 cores)"
-	@echo "make test   run every test (about 11 minutes on 2 cores)"
+	@echo "make test   run every test (about 18 minutes on 2 cores)"
 	@echo "make lint   ruff check and ruff format --check"
 	@echo "make bench  speed and memory against plain reference loops"
 	@echo
