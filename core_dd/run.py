@@ -213,10 +213,12 @@ def _tracker_class(name: str) -> type | None:
         return None
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
-    kinds = {str(getattr(key, "value", key)): cls for key, cls in LOGGER_TYPE_TO_CLASS.items()}
+    kinds = {str(kind): cls for kind, cls in LOGGER_TYPE_TO_CLASS.items()}
     cls = pick(kinds | {"none": None}, name, "tracker")
-    installed = {str(getattr(key, "value", key)) for key in get_available_trackers()}
-    require(name in installed, f"tracker '{name}' is not installed. pip install it, or pass --tracker none.")
+    require(
+        name in map(str, get_available_trackers()),
+        f"tracker '{name}' is not installed. pip install it, or pass --tracker none.",
+    )
     return cls
 
 

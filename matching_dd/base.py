@@ -49,8 +49,8 @@ class MatchingConfig(DataConfig):
     """Network whose features are matched: convnet1 to convnet6, with suffixes such as convnet3_bn_w64."""
     init: str = "real"
     """What the set starts from: real (random training images), k_center (training images that cover their class),
-    noise (normal in training space), noise_pixels (grey), or random training images shrunk to the factor's tiles: mix,
-    mix_bilinear, and mix_first, which takes the first ones of each class."""
+    noise (normal in training space), noise_pixels (grey), or training images shrunk to the factor's tiles: mix and
+    mix_bilinear (random ones) or mix_first (the first of each class)."""
     factor: int = 1
     """Every stored image holds factor x factor smaller ones, which are enlarged to be matched and trained on."""
     decode: str = "single"

@@ -153,7 +153,7 @@ def k_center(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, facto
 
 
 def first(data: ImageData, count: int, seed: int) -> Tensor:
-    """Indices of the first training images of every class, int64 (K, count): beside `choose`, without a draw."""
+    """Indices of the first training images of every class, int64 (K, count): `choose` without a draw."""
     return torch.stack([members[:count] for members in members_of(data, count)])
 
 
@@ -182,7 +182,7 @@ INITS: MappingProxyType[str, Callable[[ImageData, int, Preprocess, int, int], Te
         "noise": noise,
         "noise_pixels": noise_pixels,
         "k_center": k_center,
-        "mix": mix("nearest"),
+        "mix": mix("nearest"),  # M3D
         "mix_first": mix("nearest", first),  # IDC
         "mix_bilinear": mix("bilinear"),  # IDM
     }

@@ -193,11 +193,11 @@ def experts(**changes) -> Callable[[Path], None]:
         "preprocess": "mean_std",
         "epochs": 50,
         "files": ["expert-00000.safetensors"],
-    }
+    } | changes
 
     def write(folder: Path) -> None:
-        write_json(folder / "set" / "index.json", index | changes)
-        save_file({"weight": torch.zeros((index | changes)["epochs"] + 1, 2)}, folder / "set" / index["files"][0])
+        write_json(folder / "set" / "index.json", index)
+        save_file({"weight": torch.zeros(index["epochs"] + 1, 2)}, folder / "set" / "expert-00000.safetensors")
 
     return write
 

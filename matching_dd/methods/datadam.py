@@ -1,6 +1,7 @@
 """DataDAM: efficient dataset distillation with attention matching (Sajedi et al., ICCV 2023)."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -56,13 +57,17 @@ class DataDAM(Method):
         super().__init__(config, data)
         with torch.no_grad():
             maps, features = self.net.activations(torch.zeros(1, *data.shape, device=self.device))
-        self.widths = [*(maps[i][0, 0].numel() for i in chosen_layers(config.layers, len(maps))), features.shape[1]]
+        self.widths = [*(maps[i][0, 0].numel() for i in self.layers), features.shape[1]]
+
+    @cached_property
+    def layers(self) -> list[int]:
+        """The indices of the layers whose maps are matched."""
+        return chosen_layers(self.config.layers, len(self.net.blocks))
 
     def measure(self, net: nn.Module, images: Tensor) -> Tensor:
         """Of each image its attention maps, one layer after the other, then its features: (N, sum of `widths`)."""
         outputs, features = net.activations(images)
-        layers = chosen_layers(self.config.layers, len(outputs))
-        maps = [attention_map(outputs[i], self.config.p, self.config.norm) for i in layers]
+        maps = [attention_map(outputs[i], self.config.p, self.config.norm) for i in self.layers]
         return torch.cat([*maps, features.float()], 1)
 
     def loss(self, net: nn.Module, real: Tensor, syn: Tensor) -> Tensor:

@@ -110,6 +110,14 @@ def test_tracker__tensorboard_writes_events(tmp_path):
 def test_tracker__unknown(tmp_path):
     with pytest.raises(InputError, match="unknown tracker 'tensorbord'; did you mean 'tensorboard'"):
         Run.open(tmp_path / "run", "test", Config(), tracker="tensorbord")
+    assert not (tmp_path / "run").exists()
+
+
+def test_tracker__not_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: ["tensorboard"])
+    with pytest.raises(InputError, match="tracker 'wandb' is not installed. pip install it, or pass --tracker none"):
+        Run.open(tmp_path / "run", "test", Config(), tracker="wandb")
+    assert not (tmp_path / "run").exists()
 
 
 def test_checkpoint__kill_inside_it_keeps_the_previous(tmp_path):

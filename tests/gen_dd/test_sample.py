@@ -125,10 +125,12 @@ def one_more(folder):
 
 
 def assert_used(folder, began, seconds):
-    """All of the budget but 3 %, or, where the machine is busy, what two more images would have taken; never more."""
+    """All of the budget but 3 %, or, where the machine is busy, what two more images would have taken; never more.
+    Returns the part that is used."""
     used = max(path.stat().st_mtime for path in folder.iterdir()) - began
     assert used <= seconds
     assert used >= 0.97 * seconds or seconds - used <= 2 * one_more(folder)
+    return used / seconds
 
 
 def account(text):
@@ -139,20 +141,16 @@ def account(text):
 
 def test_run__twenty_budgets_are_used_and_never_exceeded(folder, tmp_path, capsys):
     """Never exceeded; 97 % and more at the median, and a run that misses this has no room for two more images."""
-    used, missed = [], 0
+    used = []
     for i in range(20):
         out, budget, began = tmp_path / str(i), 2.6 + 0.025 * i, time.time()
         run(SampleConfig(model=str(folder), out=str(out), budget=f"{budget}s", steps=STEPS, device="cpu"))
-        seconds = max(path.stat().st_mtime for path in out.iterdir()) - began
-        assert seconds <= budget
-        used.append(seconds / budget)
-        missed += used[-1] < 0.97 and budget - seconds > 2 * one_more(out)
+        used.append(assert_used(out, began, budget))
         assert counts(DistilledSet.load(out)).diff().abs().max() <= 1
         total, parts = account(capsys.readouterr().out)
         assert {"load", "measure", "sample", "write", "rest"} <= parts.keys()
         assert abs(sum(parts.values()) - total) <= 0.005 * (len(parts) + 1) and total <= budget
-    percentages = " ".join(f"{part:.1%}" for part in used)
-    assert statistics.median(used) >= 0.97 and missed == 0, percentages
+    assert statistics.median(used) >= 0.97, " ".join(f"{part:.1%}" for part in used)
 
 
 @pytest.mark.parametrize("factor", [1.5, 2])
