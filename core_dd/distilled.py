@@ -6,30 +6,66 @@ One safetensors file, or a folder of safetensors shards with an `index.json`; th
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Required, TypedDict
 
 import torch
+from msgspec import Meta
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from core_dd import files, readers
+from core_dd import files, readers, records
 from core_dd.data import ImageData
 from core_dd.errors import InputError, require
 from core_dd.factor import check_factor, decode, sources
 from core_dd.preprocess import Preprocess
+from core_dd.shards import INDEX, read_index
 
 SCHEMA = 1
 """Version of the file format."""
+
+IMAGE_DTYPES = (torch.uint8, torch.float32, torch.float64)
+LABEL_DTYPES = {1: (torch.int64, torch.int32), 2: (torch.float32, torch.float64)}
+"""By the number of dimensions: hard and soft labels."""
+
+MOST_CLASSES = 10**6
+"""Labels of a set that does not name its classes are below this: so many are counted."""
+
+
+class PreprocessMeta(TypedDict, total=False):
+    """How a set names its map."""
+
+    kind: Required[str]
+
+
+class SetMeta(TypedDict, total=False):
+    """The metadata of a set; any of it may be missing, and more may stand there."""
+
+    schema: Annotated[int, Meta(ge=0)]
+    data: str | None
+    fingerprint: str | None
+    class_names: list[str] | None
+    ipc: Annotated[int, Meta(ge=1)] | None
+    preprocess: PreprocessMeta | None
+    factor: Annotated[int, Meta(ge=1)]
+    decode: str
+    lr: float | None
+    method: str | None
+    config: dict[str, Any] | None
+    seed: int | None
+    cost: dict[str, float] | None
+    versions: dict[str, str] | None
 
 
 @dataclass
 class DistilledSet:
     """A distilled (or sampled, or selected) image set.
+
+    Tensors in bf16 or fp16 become float32, and gradients are left behind, as soon as the set is made.
 
     Attributes:
         images: (N, C, H, W), uint8, or float in pixel units on the 0..1 scale, not clamped.
@@ -43,6 +79,9 @@ class DistilledSet:
     labels: Tensor
     meta: dict[str, Any]
     tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.images, self.labels = plain(self.images), plain(self.labels)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -113,64 +152,77 @@ class DistilledSet:
 
     @classmethod
     def _load_folder(cls, folder: Path) -> "DistilledSet":
-        index = folder / "index.json"
-        if not index.is_file():
+        if not (folder / INDEX).is_file():
             nested = folder / "distilled.safetensors"
-            require(nested.is_file(), f"{folder} holds no distilled set: neither index.json nor distilled.safetensors.")
+            require(nested.is_file(), f"{folder} holds no distilled set: neither {INDEX} nor distilled.safetensors.")
             return cls.load(nested)
-        listing = files.read_json(index)
-        require(
-            isinstance(listing, dict) and {"shards", "meta"} <= listing.keys(),
-            f"{folder} holds no distilled set: its index.json lists no shards of images.",
-        )
+        listing = read_index(folder)
         require(bool(listing["shards"]), f"{folder} holds no finished shard. Sample into it first.")
-        parts = [read_tensors(folder / shard["file"])[0] for shard in listing["shards"]]
+        parts = [_read_shard(folder / shard["file"], shard["images"]) for shard in listing["shards"]]
         for part, shard in zip(parts, listing["shards"], strict=True):
-            require(
-                len(part["images"]) == shard["images"],
-                f"{folder / shard['file']} has {len(part['images'])} images, its index says {shard['images']}.",
-            )
+            for name, tensor in part.items():
+                own, first = ((each.dtype, tuple(each.shape[1:])) for each in (tensor, parts[0][name]))
+                require(
+                    own == first,
+                    f"{folder / shard['file']} has {name} of type and shape {own}, the first shard {first}.",
+                )
         images, labels = (torch.cat([part[name] for part in parts]) for name in ("images", "labels"))
         return cls(images, labels, listing["meta"])
 
     def check(self, data: ImageData | None = None, where: str = "the distilled set") -> None:
         """Raise `InputError` unless the set is sound, and made from `data` where that is given."""
-        images, labels, names = self.images, self.labels, self.meta.get("class_names")
+        meta = records.checked(self.meta, SetMeta, f"the metadata of {where}", "Mend it, or make the set again.")
         require(
-            self.meta.get("schema", 0) <= SCHEMA,
-            f"{where} was written by a newer version: schema {self.meta.get('schema')}.",
+            meta.get("schema", 0) <= SCHEMA, f"{where} was written by a newer version: schema {meta.get('schema')}."
         )
+        self._check_tensors(where)
+        check_factor(self.factor, *self.images.shape[-2:], self.decode_kind)
+        if self.preprocess is not None:
+            self.preprocess.check(tuple(self.images.shape[1:]), where)
+        if data is not None:
+            self._check_against(data, where)
+        self._check_labels(meta.get("class_names") if data is None else data.class_names, where)
+
+    def _check_tensors(self, where: str) -> None:
+        """Refuse images and labels that are no plain tensors of the right type and shape, or not finite."""
+        images, labels = self.images, self.labels
+        for name, tensor in (("images", images), ("labels", labels)):
+            require(isinstance(tensor, Tensor), f"{where} has {name} that are a {type(tensor).__name__}, not a tensor.")
+            require(
+                tensor.layout == torch.strided and tensor.device.type != "meta" and not tensor.requires_grad,
+                f"{where} has {name} of layout {tensor.layout} on {tensor.device} (requires_grad "
+                f"{tensor.requires_grad}), expected a dense tensor with values and without gradient. "
+                "Call .to_dense() or .detach() on it.",
+            )
         require(
-            images.ndim == 4 and (images.dtype == torch.uint8 or images.is_floating_point()),
-            f"{where} has images {images.dtype} of shape {tuple(images.shape)}, expected uint8 or float (N, C, H, W).",
+            images.ndim == 4 and images.dtype in IMAGE_DTYPES,
+            f"{where} has images {images.dtype} of shape {tuple(images.shape)}, expected uint8 or float32 "
+            "(N, C, H, W).",
         )
-        require(len(images) > 0, f"{where} has no images.")
-        check_factor(self.factor, *images.shape[-2:], self.decode_kind)
-        hard = labels.ndim == 1 and labels.dtype in (torch.int64, torch.int32)
-        soft = labels.ndim == 2 and labels.is_floating_point()
+        require(images.numel() > 0, f"{where} has no images: their shape is {tuple(images.shape)}.")
         require(
-            (hard or soft) and len(labels) == len(images),
+            labels.dtype in LABEL_DTYPES.get(labels.ndim, ()) and len(labels) == len(images),
             f"{where} has labels {labels.dtype} of shape {tuple(labels.shape)} for {len(images)} images, "
-            "expected int64 (N,) or float (N, K).",
+            "expected int64 (N,) or float32 (N, K).",
         )
         require(
             bool(torch.isfinite(images).all()) and bool(torch.isfinite(labels).all()),
             f"{where} holds NaN or infinite values. Its run diverged; lower the learning rate and distil again.",
         )
-        if data is not None:
-            self._check_against(data, where)
-            names = data.class_names
-        if hard and names:
-            low, high = int(labels.min()), int(labels.max())
+
+    def _check_labels(self, names: Sequence[str] | None, where: str) -> None:
+        """Refuse labels of other classes than those of these names."""
+        if self.labels.ndim == 2:
             require(
-                low >= 0 and high < len(names),
-                f"{where} has labels from {low} to {high}, expected 0 to {len(names) - 1} ({len(names)} classes).",
+                not names or self.labels.shape[1] == len(names),
+                f"{where} has soft labels over {self.labels.shape[1]} classes, expected {len(names or ())}.",
             )
-        elif soft and names:
-            require(
-                labels.shape[1] == len(names),
-                f"{where} has soft labels over {labels.shape[1]} classes, expected {len(names)}.",
-            )
+            return
+        low, high, classes = int(self.labels.min()), int(self.labels.max()), len(names or ()) or MOST_CLASSES
+        require(
+            low >= 0 and high < classes,
+            f"{where} has labels from {low} to {high}, expected 0 to {classes - 1} ({classes} classes).",
+        )
 
     def _check_against(self, data: ImageData, where: str) -> None:
         made_from = self.meta.get("fingerprint")
@@ -200,6 +252,27 @@ class DistilledSet:
             total.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
             total.update(tensor.contiguous().cpu().numpy().tobytes())
         return total.hexdigest()
+
+
+def _read_shard(path: Path, count: int) -> dict[str, Tensor]:
+    """The images and labels of one shard, as many as its index says."""
+    tensors = read_tensors(path)[0]
+    found = {name: tensors[name] for name in ("images", "labels") if name in tensors}
+    require(
+        len(found) == 2 and all(tensor.ndim > 0 for tensor in found.values()),
+        f"{path} is no shard of a set: no images and labels in it.",
+    )
+    for name, tensor in found.items():
+        require(len(tensor) == count, f"{path} has {len(tensor)} {name}, its index says {count}.")
+    return found
+
+
+def plain(tensor: Any) -> Any:
+    """A tensor without gradient, bf16 and fp16 as float32; what is no dense tensor is left for `check` to refuse."""
+    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+        return tensor
+    tensor = tensor.detach()
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
 def hardened(labels: Tensor) -> Tensor:
@@ -256,19 +329,23 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, 
         save_file(plain, temporary, metadata={"gendd": json.dumps(meta)})
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_tensors(path: Path, kind: Any = dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors (memory-mapped) and the metadata of a safetensors file.
 
+    Args:
+        path: the file.
+        kind: the type that its metadata must have, see `core_dd.records`.
+
     Raises:
-        InputError: if the file is missing, truncated or not safetensors.
+        InputError: if the file is missing, truncated or not safetensors, or its metadata are of another kind.
     """
     require(path.is_file(), f"no file at {path}. Expected a safetensors file.")
     try:
         with safe_open(path, framework="pt") as content:
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (not a mapping)
             header = content.metadata() or {}
-        return tensors, json.loads(header.get("gendd", "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, LookupError, AttributeError) as error:
         raise InputError(
             f"cannot read {path}: {error}. It is truncated or no safetensors file; make it again."
         ) from None
+    return tensors, records.parse(header.get("gendd", "{}"), kind, f"the metadata of {path}", "Make the file again.")

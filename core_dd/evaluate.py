@@ -152,12 +152,12 @@ def evaluate(
             images.
     """
     start, device = time.perf_counter(), pick_device(None if device is None else str(device))
+    for own in (dset, *earlier):
+        own.check(data)
     resolved = pick(PROTOCOLS, protocol, "protocol").fitted_to(dset.meta.get("lr")).shortened(epochs, steps)
     numbers = range(resolved.runs if runs is None else runs)
     require(len(numbers) >= 1, f"runs must be >= 1, got {runs}.")
     habit = best_of_test.habit(protocol) if with_best_of_test else best_of_test.Habit()
-    for own in (dset, *earlier):
-        own.check(data)
     tests: list[list[float]] = []
     classifiers = train_eval.train(
         *pixels_and_labels(dset),

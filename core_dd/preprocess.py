@@ -1,5 +1,6 @@
 """Pixels <-> training space: fitted once on real training data, applied once, right before augmentation and network."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -23,7 +24,8 @@ class Preprocess:
 
     tensors: Mapping[str, Tensor]
     kind: ClassVar[str]
-    fitted: ClassVar[tuple[str, ...]]
+    fitted: ClassVar[Mapping[str, str]]
+    """The names of the tensors with their dimensions: C channels, D = C H W."""
 
     @staticmethod
     def fit(data: ImageData, kind: str = "mean_std") -> "Preprocess":
@@ -46,6 +48,18 @@ class Preprocess:
         require(not missing, f"the set says it is preprocessed by {cls.kind} but lacks its {', '.join(missing)}.")
         return cls(dict(tensors))
 
+    def check(self, shape: tuple[int, int, int], where: str) -> None:
+        """Raise `InputError` unless the tensors are finite float32 that fit images of a shape (C, H, W)."""
+        sizes = {"C": shape[0], "D": math.prod(shape)}
+        for name, dimensions in self.fitted.items():
+            tensor, expected = self.tensors[name], tuple(sizes[letter] for letter in dimensions)
+            require(
+                tensor.shape == expected and tensor.dtype == torch.float32 and bool(torch.isfinite(tensor).all()),
+                f"{where} carries {name} of its preprocessing {self.kind} as {tensor.dtype} of shape "
+                f"{tuple(tensor.shape)}, expected finite float32 of shape {expected} for images of shape {shape}.",
+            )
+            require(name != "std" or bool((tensor > 0).all()), f"{where} carries a std that is not positive.")
+
     def to_meta(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What `from_meta` reads back: a JSON-ready dict and the fitted tensors (on the CPU)."""
         return {"kind": self.kind}, {name: tensor.cpu() for name, tensor in self.tensors.items()}
@@ -66,7 +80,7 @@ class Preprocess:
 class MeanStd(Preprocess):
     """Subtract each channel's mean and divide by its standard deviation; `mean` and `std` are (C,)."""
 
-    kind, fitted = "mean_std", ("mean", "std")
+    kind, fitted = "mean_std", MappingProxyType({"mean": "C", "std": "C"})
 
     @classmethod
     def fitted_on(cls, data: ImageData) -> "MeanStd":
@@ -112,7 +126,7 @@ class ZCA(Preprocess):
     so the output's variance is below one.
     """
 
-    kind, fitted = "zca", ("mean", "transform", "inverse")
+    kind, fitted = "zca", MappingProxyType({"mean": "D", "transform": "DD", "inverse": "DD"})
 
     @classmethod
     def fitted_on(cls, data: ImageData) -> "ZCA":

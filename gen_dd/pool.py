@@ -1,18 +1,20 @@
 """The folder that a sampling draws into: shards of images, an index of them, and a picture; stopped, it can go on."""
 
-import re
+import itertools
 import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 
-from core_dd import files, pictures
+from core_dd import files, pictures, records
 from core_dd.distilled import SCHEMA, read_tensors, versions, write_tensors
-from core_dd.errors import InputError, require
+from core_dd.errors import require
+from core_dd.shards import INDEX, shard_name, shard_numbers
 from gen_dd.budget import WRITE_S, Clock, Ranks
 from gen_dd.sampler import Sampler
 
@@ -76,7 +78,7 @@ class Pool:
         ipc = number if number is not None and count == number * self.sampler.classes else None
         if self.listed != (count, ipc):
             meta = self.meta | {"ipc": ipc, "cost": {"seconds": round(self.clock.elapsed(), 3)}}
-            files.write_json(self.out / "index.json", {"meta": meta, "identity": self.identity, "shards": shards})
+            files.write_json(self.out / INDEX, {"meta": meta, "identity": self.identity, "shards": shards})
             self.listed = count, ipc
         return count
 
@@ -128,11 +130,6 @@ class Pool:
         return text
 
 
-def shard_name(start: int, stop: int) -> str:
-    """The file of the images number `start` to `stop` (exclusive)."""
-    return f"images-{start:08d}-{stop:08d}.safetensors"
-
-
 def finished(out: Path, resume: bool) -> list[tuple[int, int]]:
     """The number ranges whose shards are on the disk, in order.
 
@@ -143,8 +140,14 @@ def finished(out: Path, resume: bool) -> list[tuple[int, int]]:
         resume or not out.exists() or (out.is_dir() and not any(out.iterdir())),
         f"{out} exists. Choose another --out, or continue it with --resume.",
     )
-    names = (re.fullmatch(r"images-(\d+)-(\d+)\.safetensors", path.name) for path in out.glob("images-*"))
-    return sorted((int(name[1]), int(name[2])) for name in names if name)
+    found = sorted(numbers for path in out.glob("images-*") if (numbers := shard_numbers(path.name)))
+    for (_, end), (start, stop) in itertools.pairwise([(0, 0), *found]):
+        require(
+            end <= start < stop,
+            f"{out / shard_name(start, stop)} holds images that another shard holds, too, or none. Remove one of them, "
+            "or choose another --out.",
+        )
+    return found
 
 
 def gaps(done: Sequence[tuple[int, int]], total: int | None) -> list[tuple[int, int | None]]:
@@ -157,27 +160,54 @@ def gaps(done: Sequence[tuple[int, int]], total: int | None) -> list[tuple[int, 
     return [*free, (low, total)] if total is None or low < total else free
 
 
+class Identity(TypedDict):
+    """What decides the images of a pool; more stands beside the steps."""
+
+    steps: Annotated[int, Meta(ge=1)]
+
+
+class Header(TypedDict):
+    """The metadata of a shard."""
+
+    identity: Identity
+    seconds: Annotated[float, Meta(ge=0)]
+
+
+class Cost(TypedDict):
+    """What was spent."""
+
+    seconds: Annotated[float, Meta(ge=0)]
+
+
+class PoolMeta(TypedDict):
+    """Of the metadata of a pool, what a resumed run needs."""
+
+    cost: Cost
+
+
+class Begun(TypedDict):
+    """Of the index of a pool, what a resumed run needs."""
+
+    identity: Identity
+    meta: PoolMeta
+
+
 def resumed(out: Path, done: Sequence[tuple[int, int]], identity: dict[str, Any], clock: Clock) -> dict[str, Any]:
     """Refuse a folder drawn by another model or other settings; count the seconds it took so far.
 
     Returns:
         The identity of what is there, its steps a number; the one given, where nothing is there.
     """
-    index = out / "index.json"
+    index = out / INDEX
     if not index.exists() and not done:
         return identity
+    hint = f"It does not say what was drawn and how long that took. Choose another --out than {out}."
     if index.exists():
-        content = files.read_json(index)
-        try:
-            there, seconds = dict(content["identity"]), float(content["meta"]["cost"]["seconds"])
-        except (KeyError, TypeError, ValueError):
-            raise InputError(
-                f"{index} does not say what was drawn and how long that took, so it is not gendd sample's. Choose "
-                "another --out."
-            ) from None
+        content = records.read(index, Begun, hint)
+        there, seconds = content["identity"], content["meta"]["cost"]["seconds"]
     else:  # killed between the first shard and its index
-        header = read_tensors(out / shard_name(*done[0]))[1]
-        there, seconds = header.get("identity", {}), header.get("seconds", 0.0)
+        header = read_tensors(out / shard_name(*done[0]), Header)[1]
+        there, seconds = header["identity"], header["seconds"]
     for name, value in identity.items():
         require(
             there.get(name) == value or (name == "steps" and value == "auto"),

@@ -586,7 +586,9 @@ CASES = {
         SAMPLE + "--num_per_class 1 --resume", "was drawn with weights 0123", sampled(weights="0123")
     ),
     "sample resumed from an index that says nothing": Case(
-        SAMPLE + "--num_per_class 1 --resume", "index.json does not say what was drawn and how long", no_cost
+        SAMPLE + "--num_per_class 1 --resume",
+        "out/index.json: object missing required field identity. It does not say what was drawn",
+        no_cost,
     ),
     "sample folder exists": Case(
         SAMPLE + "--num_per_class 1",

@@ -50,9 +50,67 @@ def test_load__folder_whose_index_disagrees(dset, tmp_path):
         DistilledSet.load(tmp_path)
 
 
+SHARDS = [{"file": f"images-{i:08d}-{i + 10:08d}.safetensors", "images": 10} for i in (0, 10)]
+
+
+@pytest.mark.parametrize(
+    ("shards", "message"),
+    [
+        (SHARDS[::-1], "should follow"),
+        ([*SHARDS, SHARDS[0]], "twice"),
+        (SHARDS[1:], "neither overlap nor leave a gap"),
+        ([SHARDS[0], {"file": "images-00000005-00000015.safetensors", "images": 10}], "neither overlap"),
+        ([SHARDS[0] | {"file": "images-00000010-00000000.safetensors"}], "neither overlap"),
+        ([SHARDS[0] | {"images": 9}], "with 9 images"),
+        ([SHARDS[0] | {"file": "../set.safetensors"}], "no file beside it"),
+        ([SHARDS[0] | {"file": "/tmp/set.safetensors"}], "no file beside it"),
+        ([SHARDS[0] | {"file": ".."}], "no file beside it|no file at"),
+        ([SHARDS[0] | {"file": "gone.safetensors"}], "no file at .*gone"),
+        (
+            [SHARDS[0] | {"file": 3}],
+            r"shards\[\.\.\.\]\.file: expected str, got int|shards\[0\]\.file: expected str, got int",
+        ),
+        ([SHARDS[0] | {"images": -1}], "images: expected int >= 1"),
+        ([None], "expected object, got null"),
+        ({}, "expected array, got object"),
+    ],
+)
+def test_load__index_that_is_not_to_be_believed(dset, tmp_path, shards, message):
+    for i, shard in enumerate(SHARDS):
+        part = slice(10 * i, 10 * i + 10)
+        write_tensors(tmp_path / shard["file"], {"images": dset.images[part], "labels": dset.labels[part]}, {})
+    files.write_json(tmp_path / "index.json", {"meta": dset.meta, "shards": SHARDS})
+    assert len(DistilledSet.load(tmp_path)) == 20
+    files.write_json(tmp_path / "index.json", {"meta": dset.meta, "shards": shards})
+    with pytest.raises(InputError, match=message):
+        DistilledSet.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"images": torch.zeros(10, 1, 8, 8)},  # the first are bytes
+        {"images": torch.zeros(10, 1, 9, 9, dtype=torch.uint8)},
+        {"labels": torch.arange(9)},
+        {"labels": torch.tensor(3)},
+        {"labels": torch.full((10, 10), 0.1)},
+        {"images": None},
+    ],
+)
+def test_load__shards_that_do_not_fit_each_other(dset, tmp_path, second):
+    for i, shard in enumerate(SHARDS):
+        part = slice(10 * i, 10 * i + 10)
+        tensors = {"images": dset.images[part], "labels": dset.labels[part]} | (second if i else {})
+        tensors = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        write_tensors(tmp_path / shard["file"], tensors, {})
+    files.write_json(tmp_path / "index.json", {"meta": dset.meta, "shards": SHARDS})
+    with pytest.raises(InputError, match=SHARDS[1]["file"]):
+        DistilledSet.load(tmp_path)
+
+
 def test_load__index_of_something_else(tmp_path):
     (tmp_path / "index.json").write_text('{"experts": 3}')
-    with pytest.raises(InputError, match=r"holds no distilled set: its index\.json lists no shards"):
+    with pytest.raises(InputError, match=r"index\.json: object missing required field shards"):
         DistilledSet.load(tmp_path)
 
 
@@ -106,6 +164,116 @@ def test_check__refuses(dset, change, message):
     for name, value in change.items():
         setattr(dset, name, value)
     with pytest.raises(InputError, match=message):
+        dset.check()
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        torch.rand(20, 1, 8, 8).bfloat16(),
+        torch.rand(20, 1, 8, 8).half(),
+        torch.rand(20, 1, 8, 8, requires_grad=True),
+        torch.nn.Parameter(torch.rand(20, 1, 8, 8)).double(),
+        torch.rand(20, 8, 8, 1).permute(0, 3, 1, 2)[:, :, :, ::2].repeat_interleave(2, 3).transpose(2, 3),
+        torch.rand(1, 1, 8, 8).expand(20, 1, 8, 8),
+    ],
+    ids=["bf16", "fp16", "grad", "fp64 of a parameter", "transposed", "expanded"],
+)
+def test_plain__what_can_be_used_is(dset, images, tmp_path):
+    made = DistilledSet(images, dset.labels, dset.meta)
+    made.check()
+    again = DistilledSet.load(made.save(tmp_path / "set.safetensors"))
+    assert again.digest() == made.digest() and again.decoded()[0].dtype == torch.float32
+    assert torch.equal(again.decoded()[0], images.detach().float())
+
+
+UNUSABLE = {
+    "bf16 set later": torch.zeros(20, 1, 8, 8).bfloat16(),
+    "grad set later": torch.zeros(20, 1, 8, 8, requires_grad=True),
+    "fp8": torch.zeros(20, 1, 8, 8).to(torch.float8_e4m3fn),
+    "sparse": torch.zeros(20, 1, 8, 8).to_sparse(),
+    "meta": torch.zeros(20, 1, 8, 8, device="meta"),
+    "complex": torch.zeros(20, 1, 8, 8, dtype=torch.complex64),
+    "bool": torch.zeros(20, 1, 8, 8, dtype=torch.bool),
+    "no pixels": torch.zeros(20, 1, 0, 8),
+    "list": [[0.0]],
+    "none": None,
+}
+
+
+@pytest.mark.parametrize("images", UNUSABLE.values(), ids=list(UNUSABLE))
+def test_check__refuses_what_is_no_plain_tensor(dset, images):
+    dset.images = images
+    with pytest.raises(InputError, match="the distilled set has (no )?images"):
+        dset.check()
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_check__refuses_quantised_images(dset):
+    dset.images = torch.quantize_per_tensor(torch.zeros(20, 1, 8, 8), 0.1, 0, torch.quint8)
+    with pytest.raises(InputError, match="images torch.quint8"):
+        dset.check()
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        torch.zeros(20, device="meta", dtype=torch.int64),
+        torch.zeros(20, 10).to_sparse(),
+        torch.zeros(20, 10).to(torch.float8_e5m2),
+        torch.zeros(20, dtype=torch.bool),
+        torch.tensor(1),
+        list(range(20)),
+    ],
+)
+def test_check__refuses_labels_that_are_no_plain_tensor(dset, labels):
+    dset.labels = labels
+    with pytest.raises(InputError, match="the distilled set has labels"):
+        dset.check()
+
+
+@pytest.mark.parametrize(
+    ("meta", "message"),
+    [
+        ([], "the metadata of x: expected object, got array"),
+        (None, "got null"),
+        ("ipc", "got str"),
+        ({"schema": "1"}, "at schema: expected int"),
+        ({"class_names": 10}, "at class_names: expected array"),
+        ({"class_names": ["a", 1]}, r"at class_names\[1\]: expected str, got int"),
+        ({"class_names": ["a"]}, "labels from 0 to 9, expected 0 to 0"),
+        ({"ipc": "ten"}, "at ipc: expected int"),
+        ({"ipc": 0}, "at ipc: expected int >= 1"),
+        ({"factor": 2.5}, "at factor: expected int"),
+        ({"factor": 0}, "at factor: expected int >= 1"),
+        ({"decode": None}, "at decode: expected str"),
+        ({"preprocess": "zca"}, "at preprocess: expected object"),
+        ({"preprocess": {}}, "at preprocess: object missing required field kind"),
+        ({"preprocess": {"kind": "zca"}}, "lacks its mean, transform, inverse"),
+        ({"lr": "0.1"}, "at lr: expected float"),
+        ({"cost": [1]}, "at cost: expected object"),
+        ({"config": 3}, "at config: expected object"),
+        ({"fingerprint": 3}, "at fingerprint: expected str"),
+    ],
+)
+def test_check__refuses_metadata_of_another_shape(dset, meta, message):
+    dset.meta = meta
+    with pytest.raises(InputError, match=message):
+        dset.check(where="x")
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"mean": torch.zeros(3), "std": torch.ones(1)},
+        {"mean": torch.zeros(1), "std": torch.zeros(1)},
+        {"mean": torch.tensor([torch.nan]), "std": torch.ones(1)},
+        {"mean": torch.zeros(1), "std": torch.ones(1).double()},
+    ],
+)
+def test_check__refuses_a_preprocessing_that_does_not_fit(dset, tensors):
+    dset.meta["preprocess"], dset.tensors = {"kind": "mean_std"}, tensors
+    with pytest.raises(InputError, match="the distilled set carries"):
         dset.check()
 
 
