@@ -1,7 +1,6 @@
 """Command: a distilled set -> scores.json, the record of classifiers trained on it and tested once on real images."""
 
 import contextlib
-import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -13,11 +12,13 @@ import torch
 from torch import Tensor
 
 from core_dd import best_of_test, cli, fidelity, files, train_eval
+from core_dd.chance import at_chance, chance, mean_interval
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data import DataConfig, ImageData
 from core_dd.distilled import DistilledSet, new_meta, versions
 from core_dd.errors import Diverged, pick, require
 from core_dd.networks import build_network
+from core_dd.notes import note
 from core_dd.protocols import PROTOCOLS
 from core_dd.speed import peak_mib, pick_device
 
@@ -78,7 +79,8 @@ class Scores:
     """What a set is worth.
 
     `accuracies` are fractions of the real test set, one per classifier; `record` is everything else in scores.json:
-    protocol, network, runs, seed, smoke; `set` (name, path, method, ipc, images, hash, cost), `data` (name,
+    protocol, network, runs, seed, smoke; `chance`, the accuracy of who does not look, and `at_chance`, whether these
+    cannot be told from it (`core_dd.chance`); `set` (name, path, method, ipc, images, hash, cost), `data` (name,
     fingerprint, training and test images); the protocol as it was resolved, the config, versions, device, seconds;
     `curves` (training loss of each run at `curve_steps`) and, if asked for, `fidelity` and `best_of_test`.
     """
@@ -98,13 +100,9 @@ class Scores:
 
     @property
     def ci95(self) -> tuple[float, float] | None:
-        """95 % confidence interval of the mean by Student's t; None for a single classifier."""
-        if len(self.accuracies) < 2:
-            return None
-        from scipy.stats import t
-
-        half = t.ppf(0.975, len(self.accuracies) - 1) * self.std / math.sqrt(len(self.accuracies))
-        return self.mean - half, self.mean + half
+        """95 % confidence interval of the mean, within [0, 1]: `core_dd.chance.mean_interval`; None for a single
+        classifier."""
+        return mean_interval(self.accuracies)
 
     def to_json(self) -> dict[str, Any]:
         """The content of scores.json."""
@@ -114,7 +112,8 @@ class Scores:
     def __str__(self) -> str:
         interval = f", 95 % interval {100 * self.ci95[0]:.2f} to {100 * self.ci95[1]:.2f}" if self.ci95 else ""
         shortened = " [smoke]" if self.record.get("smoke") else ""
-        return f"{100 * self.mean:.2f} +- {100 * self.std:.2f} % over {len(self.accuracies)}{interval}{shortened}"
+        lost = " [not told from chance]" if self.record.get("at_chance") else ""
+        return f"{100 * self.mean:.2f} +- {100 * self.std:.2f} % over {len(self.accuracies)}{interval}{shortened}{lost}"
 
 
 def evaluate(
@@ -172,12 +171,15 @@ def evaluate(
         at_pause=lambda unfinished: tests.append(unfinished.accuracies(data.test_images, data.test_labels)),
     )
     accuracies = classifiers.accuracies(data.test_images, data.test_labels)
+    luck = chance(data.test_labels)
     record = {
         "protocol": resolved.name,
         "network": network,
         "runs": len(numbers),
         "seed": seed,
         "smoke": resolved.smoke,
+        "chance": luck,
+        "at_chance": at_chance(accuracies, luck, len(data.test_labels)),
         **identities(dset, data),
         "resolved_protocol": to_dict(resolved),
         "std_kind": "sample",
@@ -255,6 +257,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     files.write_json(out, scores.to_json())
     judge = f"{scores.record['protocol']}, {config.network}"
     print(f"{config.name or config.set} on {data.name}, {judge}: {scores}\n{out}")
+    if scores.record["at_chance"]:
+        note(warning(config.name or config.set, scores))
+
+
+def warning(name: str, scores: Scores) -> str:
+    """What to say of a score that cannot be told from chance."""
+    return (
+        f"WARNING: {name}: {100 * scores.mean:.1f} % by {len(scores.accuracies)} classifier(s) cannot be told from "
+        f"chance, {100 * scores.record['chance']:.1f} % (the share of the largest class of the test images). Either "
+        "the set teaches nothing: look at its pictures, and at learnt.json in the run folder of the generator that "
+        "drew it; or the training was cut too short, or the classifiers are too few (--runs)."
+    )
 
 
 def pixels_and_labels(dset: DistilledSet) -> tuple[Tensor, Tensor]:

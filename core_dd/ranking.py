@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core_dd import published
+from core_dd.chance import at_chance, mean_interval
 from core_dd.errors import InputError, require
 from core_dd.evaluate import REAL
 from core_dd.fidelity import MOMENTS
@@ -33,7 +34,11 @@ class Entry:
     mean: float
     std: float
     interval: tuple[float, float] | None
-    """95 % interval of the mean; None for a single run."""
+    """95 % interval of the mean (`core_dd.chance.mean_interval`), within 0..100; None for a single run."""
+    chance: float | None
+    """What not looking at the images would have scored; None where the score does not say."""
+    at_chance: bool
+    """Whether the score cannot be told from that."""
     seconds: float
     """What the score took: training the classifiers and testing them."""
     made_in: float | None
@@ -121,7 +126,8 @@ def read_entry(path: Path) -> Entry:
     try:
         accuracies = tuple(100 * float(value) for value in record["accuracies"])
         dset, data = record["set"], record["data"]
-        interval = record["ci95"]
+        fractions, luck = [float(value) for value in record["accuracies"]], record.get("chance")
+        interval = mean_interval(fractions) if fractions else None
         entry = Entry(
             file=path,
             label=_label(dset),
@@ -135,7 +141,9 @@ def read_entry(path: Path) -> Entry:
             accuracies=accuracies,
             mean=100 * float(record["mean"]),
             std=100 * float(record["std"]),
-            interval=None if interval is None else (100 * float(interval[0]), 100 * float(interval[1])),
+            interval=None if interval is None else (100 * interval[0], 100 * interval[1]),
+            chance=None if luck is None else 100 * float(luck),
+            at_chance=bool(fractions) and luck is not None and at_chance(fractions, luck, int(data["test_images"])),
             seconds=float(record["seconds"]),
             made_in=(dset.get("cost") or {}).get("seconds"),
             smoke=bool(record["smoke"]),
@@ -236,13 +244,23 @@ def moments_beside_published(group: Group) -> list[list[str]]:
     return [list(row) for row in (MOMENT_HEADINGS, *rows)]
 
 
+CHANCE = (
+    "† marks a score that cannot be told from chance, the share of the largest class of the test images: its 95 % "
+    "interval reaches down to it, or a single classifier's that of its test images."
+)
+"""The legend of the mark in `accuracy`."""
+
+
 def notes(groups: Sequence[Group]) -> list[str]:
     """What a reader must know before comparing the numbers of a report."""
     entries = [entry for group in groups for entry in group.entries]
     said = [
-        "± is the standard deviation over the classifiers; the 95 % interval is of their mean (Student's t). It covers "
-        "the classifiers' randomness, not that of making the set: each set was made once."
+        "± is the standard deviation over the classifiers; the 95 % interval is of their mean (Student's t on the "
+        "logit scale, so within 0 and 100; none for a single classifier). It covers the classifiers' randomness, not "
+        "that of making the set: each set was made once."
     ]
+    if any(entry.at_chance for entry in entries):
+        said.append(CHANCE)
     if any(entry.close for entry in entries):
         said.append("≈ beside a rank: the 95 % interval overlaps that of the set ranked just above.")
     if any(entry.smoke for entry in entries):
@@ -304,8 +322,8 @@ def summary(groups: Sequence[Group]) -> str:
 
 
 def accuracy(entry: Entry) -> str:
-    """Mean ± standard deviation in percent; a single run has no ±."""
-    return _mean_std(entry.mean, entry.std, len(entry.accuracies))
+    """Mean ± standard deviation in percent; a single run has no ±; marked † at chance."""
+    return _mean_std(entry.mean, entry.std, len(entry.accuracies)) + ("†" if entry.at_chance else "")
 
 
 def beside_accuracy(entry: Entry) -> str:

@@ -15,6 +15,7 @@ from core_dd.errors import InputError, require
 from core_dd.evaluate import REAL, real_set
 from core_dd.page import Panel, Picture, page
 from core_dd.ranking import (
+    CHANCE,
     Entry,
     Group,
     beside_accuracy,
@@ -75,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for group in groups:
         print(f"\n{group.title}\n{text_table(cells(group, brief=True))}")
     print("\n≈: the 95 % interval overlaps that of the set above. What compares with what is said in the report.")
+    if any(entry.at_chance for entry in entries):
+        print(CHANCE)
     if config.dry_run:
         print("\n" + to_yaml(config), end="")
         return

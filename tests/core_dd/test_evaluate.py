@@ -31,13 +31,14 @@ def small_file(small, tmp_path):
     return small.save(tmp_path / "set" / "distilled.safetensors")
 
 
-def test_scores__mean_std_and_student_interval():
+def test_scores__mean_std_and_bounded_interval():
     scores = Scores([0.5, 0.6, 0.7])
     assert scores.mean == pytest.approx(0.6)
     assert scores.std == pytest.approx(0.1)
-    half = 4.302653 * 0.1 / math.sqrt(3)  # the 97.5 % quantile of t with 2 degrees of freedom
-    assert scores.ci95 == pytest.approx((0.6 - half, 0.6 + half), abs=1e-6)
-    assert str(scores) == "60.00 +- 10.00 % over 3, 95 % interval 35.16 to 84.84"
+    half = 4.302653 * 0.1 / math.sqrt(3) / 0.24  # t's 97.5 % quantile, 2 degrees of freedom; the logit's slope
+    middle = math.log(0.6 / 0.4)
+    assert scores.ci95 == pytest.approx([1 / (1 + math.exp(-(middle + sign * half))) for sign in (-1, 1)], abs=1e-6)
+    assert str(scores) == "60.00 +- 10.00 % over 3, 95 % interval 34.76 to 80.85"
 
 
 def test_scores__of_one_run_have_no_interval():
@@ -55,6 +56,19 @@ def test_evaluate__quick_learns_digits_from_ten_of_each(digits, generator):
     assert not scores.record["smoke"]
     loss = scores.record["curves"]["loss"]
     assert len(loss) == 2 and all(run[-1] < 0.3 * run[0] for run in loss)
+
+
+def test_evaluate__flags_a_set_whose_labels_are_wrong(small, digits, tmp_path, capsys):
+    """The same images teach nothing under labels shifted by image, and are not flagged under their own."""
+    wrong = DistilledSet(small.images, torch.arange(len(small)) % 10, small.meta)
+    main(["--set", str(wrong.save(tmp_path / "wrong" / "distilled.safetensors")), *TINY[:4], "--runs", "2"])
+    shown, record = capsys.readouterr(), json.loads((tmp_path / "wrong" / "scores.json").read_text())
+    counts = digits.test_labels.bincount()
+    assert record["chance"] == pytest.approx(float(counts.max() / counts.sum()))
+    assert record["at_chance"] and "[not told from chance]" in shown.out and "WARNING" in shown.err
+    main(["--set", str(small.save(tmp_path / "right" / "distilled.safetensors")), *TINY[:4], "--runs", "2"])
+    shown, record = capsys.readouterr(), json.loads((tmp_path / "right" / "scores.json").read_text())
+    assert record["at_chance"] is False and "chance" not in shown.out + shown.err
 
 
 def test_evaluate__record_says_what_was_done(small, digits):

@@ -13,6 +13,7 @@ from core_dd import cli
 from core_dd.distilled import DistilledSet, new_meta
 from core_dd.errors import InputError
 from core_dd.ranking import (
+    CHANCE,
     accuracy,
     beside_accuracy,
     beside_published,
@@ -158,6 +159,31 @@ def test_accuracy__a_single_run_has_no_spread(tmp_path):
     assert one.interval is None
 
 
+def test_report__marks_a_score_at_chance_and_says_what_that_means(tmp_path, capsys):
+    """Two classifiers at 10.2 and 9.2 % on ten classes; another set's at 40 % and 42 %."""
+    options = {"chance": 0.102, "data": "digits"}
+    lost = score(tmp_path / "lost", [0.102, 0.092], method="uvit", **options)
+    fine = score(tmp_path / "fine", [0.40, 0.42], **options)
+    for path in (lost, fine):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"data": record["data"] | {"test_images": 355}}))
+    (group,) = groups = grouped(entries(lost, fine))
+    assert [row[4] for row in cells(group)[1:]] == ["41.0 ± 1.4", "9.7 ± 0.7†"]
+    assert CHANCE in notes(groups) and CHANCE not in notes(grouped(entries(fine)))
+    for places, marked in ((tmp_path, True), (tmp_path / "fine", False)):
+        main([str(places), "--out", str(tmp_path / f"report-{marked}")])
+        shown = [capsys.readouterr().out]
+        shown += [(tmp_path / f"report-{marked}" / f"report.{kind}").read_text() for kind in ("md", "html")]
+        assert all(("†" in text and "cannot be told from chance" in text) is marked for text in shown)
+
+
+def test_read_entry__the_interval_is_the_bounded_one_whatever_the_file_says(tmp_path):
+    """Two classifiers far apart: the t interval of older files reached from -39.9 to 157.7 %."""
+    path = score(tmp_path / "a", [0.511, 0.667], ci95=[-0.399, 1.577])
+    low, high = read_entry(path).interval
+    assert 0 < low < 51.1 and 66.7 < high < 100
+
+
 def test_beside_published__joins_method_network_and_ipc(tmp_path):
     paths = [
         score(tmp_path / "dm", [0.83, 0.84], data="fashion_mnist", network="convnet3"),
@@ -212,7 +238,8 @@ def test_markdown_table__escapes_pipes():
         ({"accuracies": []}, "no accuracies"),
         ({"accuracies": ["x"]}, "is no score"),
         ({"set": {"name": "x"}}, "it lacks 'method'"),
-        ({"ci95": 0.1}, "is no score"),
+        ({"chance": 0.1}, "it lacks 'test_images'"),
+        ({"accuracies": [1.5], "mean": 1.5}, "accuracies in 0..1"),
     ],
 )
 def test_read_entry__refuses_what_is_no_score(tmp_path, change, said):
