@@ -7,7 +7,7 @@
 
 RUN is a folder of `gendd train`, POOL one of `gendd sample`. Every setting makes `draws` sets, each from its own seed,
 and each set is judged by `runs` classifiers of that seed, the same for all settings. Finished sets are not made again.
-OUT gets table.md, every score, and the report on the first set of each setting, with pictures and curves.
+OUT gets table.md and every score; the report on the first set of each setting, with pictures and curves, is in WORK.
 """
 
 import json
@@ -248,7 +248,7 @@ def measure(
 
 
 def write(config: AblateConfig, places: Mapping[str, Sequence[Path]], work: Path, out: Path) -> None:
-    """Replace `out` by the scores, the table, and the report, once all of them are there."""
+    """Replace `out` by the scores and the table, once all of them are there; the report is in `work`."""
     records = {name: [files.read_json(folder / "scores.json") for folder in places[name]] for name in places}
     firsts, heading = [str(several[0]) for several in places.values()], f"{config.title}, the first set of each setting"
     text = f"# {config.title}\n\n{caption(config, records)}\n\n{markdown_table(table(records), left=frozenset({0}))}\n"
@@ -267,7 +267,6 @@ def write(config: AblateConfig, places: Mapping[str, Sequence[Path]], work: Path
                 files.write_json(temporary / f"{slug(name)}-{seed}.json", record)
         if curves:
             shutil.copyfile(work / "stats.jsonl", temporary / "stats.jsonl")
-        shutil.copytree(work / "report", temporary / "report")
         files.write_text(temporary / "table.md", text)
     print(f"\n{text}")
 

@@ -14,8 +14,8 @@
 #     CONFIG=configs/gen/fashion_mnist_cpu.yaml CHUNK=240 CHUNKS=2 BUDGET=60s EVALUATIONS=20 IPC_STEPS=50 POOL_STEPS=60 \
 #     RUNS=2 scripts/headline_cifar100.sh
 #
-# It leaves in OUT (results/NAME): scores, the report with pictures and curves, the training's stats.jsonl and config.yaml,
-# and the weights in fp16, in files under 16 MiB that UViT.from_pretrained reads as they are.
+# It leaves in OUT (results/NAME): scores, a picture, the training's stats.jsonl and config.yaml, and the weights in fp16,
+# in files under 16 MiB that UViT.from_pretrained reads as they are; in WORK, the report with pictures and curves.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 NAME=${NAME:-cifar100_headline}
@@ -57,9 +57,9 @@ for selector in $SELECTORS; do
 done
 judge "$WORK/pool" "generated pool, $BUDGET" "$POOL_STEPS"
 
-# Keep scores, pictures, curves, and the weights: all of it is made in WORK, then takes the place of what was there.
+# Keep scores, picture, curves, and the weights: all of it is made in WORK, then takes the place of what was there.
 KEPT=$WORK/kept
-rm -rf "$KEPT"
+rm -rf "$KEPT" "$WORK/report"
 mkdir -p "$KEPT" "$(dirname "$OUT")"
 cp "$WORK/pool/grid.png" "$WORK/train/stats.jsonl" "$WORK/train/config.yaml" "$KEPT"
 python - "$WORK" "$KEPT" $SELECTORS pool <<'PYTHON'
@@ -78,6 +78,6 @@ UViT.from_pretrained(work / "train" / "model").half().save_pretrained(kept / "mo
 PYTHON
 scored=("$WORK/pool")
 for selector in $SELECTORS; do scored+=("$WORK/$selector"); done
-gendd report "${scored[@]}" --runs "$WORK/train" --title "$NAME" --out "$KEPT/report"
+gendd report "${scored[@]}" --runs "$WORK/train" --title "$NAME" --out "$WORK/report"
 rm -rf "$OUT"
 mv "$KEPT" "$OUT"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Remakes a table of results/ on real data: every set named in SETS at every ipc of IPCS, judged by one protocol, and the
-# report beside the papers' rows. A set is a coreset (random herding k_center medoids) or a method, or a variant of one
+# Remakes the scores of results/ on real data: every set named in SETS at every ipc of IPCS, judged by one protocol, and,
+# in WORK, the report beside the papers' rows. A set is a coreset (random herding k_center medoids) or a method, or a variant of one
 # that has published settings, such as datadam_paper: those of configs/matching/SET_NAME_ipcIPC.yaml are used where
 # there are any, else the method's defaults. A row is marked smoke and not ranked if anything shortens it:
 #   SMOKE=1        the few iterations of configs/smoke/ that a CPU can do
@@ -70,5 +70,5 @@ for set in $SETS; do
         cp "$folder/scores.json" "$OUT/$set-ipc$ipc.json"
     done
 done
-rm -rf "$OUT/report"
-gendd report "$WORK" --title "$NAME: $SETS" --out "$OUT/report"
+rm -rf "$WORK/report"
+gendd report "$WORK" --title "$NAME: $SETS" --out "$WORK/report"

@@ -34,7 +34,7 @@ def test_results__makes_judges_and_reports_every_set_once(results, tmp_path):
     scores = {name: read_json(tmp_path / "out" / f"{name}-ipc1.json") for name in ("random", "ead")}
     assert all(score["smoke"] and len(score["accuracies"]) == 1 for score in scores.values())
     assert [scores[name]["set"]["cost"].get("iterations") for name in ("random", "ead")] == [None, 2]
-    report = (tmp_path / "out" / "report" / "report.html").read_text()
+    report = (tmp_path / "work" / "report" / "report.html").read_text()
     assert all(name in report for name in ("random real ipc 1", "ead ipc 1, 2 iterations"))
 
     again = results()
