@@ -1,17 +1,41 @@
-"""What every test shares: an own cache folder, one seed for nothing global, and real data where it is at hand."""
+"""What every test shares: one thread, a server of processes, an own cache folder, and real data where it is at hand."""
 
 import contextlib
 import os
 import resource
+import shutil
 import signal
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
-import torch
-from makers import write_image_folder
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: two workers share the cores, and the networks are tiny
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 FASHION = Path("/usr/share/datasets/fashion-mnist")
+
+
+def pytest_configure(config):
+    """Start the server that `commands.Process` and `FORKED` ask, once, before any worker is."""
+    if hasattr(config, "workerinput"):
+        return
+    folder = Path(tempfile.mkdtemp(prefix="forks"))
+    place, forked = folder / "socket", folder / "python"
+    program = Path(__file__).with_name("forkserver.py")
+    forked.write_text(f'#!/bin/sh\nexec {sys.executable} -SE {program} {place} "$@"\n')
+    forked.chmod(0o755)
+    os.environ |= {"FORKSERVER": str(place), "FORKED": str(forked)}
+    server = subprocess.Popen([sys.executable, program, "serve", place], stdin=subprocess.PIPE, process_group=0)
+
+    def end():
+        server.stdin.close()
+        server.wait()
+        shutil.rmtree(folder)
+
+    config.add_cleanup(end)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -37,21 +61,14 @@ def digits():
 @pytest.fixture
 def digit_files(digits, tmp_path):
     """A folder of PNG files: six digits of each class, the same ones to train on and to test on."""
+    import torch
+    from makers import write_image_folder
+
     index = torch.cat([members[:6] for members in digits.class_indices()])
     for split in ("train", "test"):
         images, labels = digits.train_images[index, 0].numpy(), digits.train_labels[index].tolist()
         write_image_folder(tmp_path / "digit_files" / split, images, labels)
     return tmp_path / "digit_files"
-
-
-@pytest.fixture
-def light(monkeypatch):
-    """One thread, here and in the commands started, for tiny networks."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +83,8 @@ def experts(digits, tmp_path_factory) -> str:
 
 @pytest.fixture
 def generator():
+    import torch
+
     return torch.Generator().manual_seed(0)
 
 

@@ -2,12 +2,10 @@
 
 import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-from commands import ROOT
+from commands import FORKED_IN_BASH, ROOT
 
 from core_dd.config import read_yaml
 from core_dd.distilled import DistilledSet
@@ -38,10 +36,9 @@ def headline(tmp_path):
     settings = {
         "NAME": "digits", "DATA": "digits", "CONFIG": tmp_path / "recipe.yaml", "CHUNK": 60, "CHUNKS": 1,
         "BUDGET": "10s", "EVALUATIONS": STEPS, "SELECTORS": "random", "IPC_STEPS": 2, "POOL_STEPS": 4, "RUNS": 1,
-        "WORK": tmp_path / "work", "OUT": tmp_path / "out", "OMP_NUM_THREADS": 1, "GENDD_COMPILE": 0,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "WORK": tmp_path / "work", "OUT": tmp_path / "out", "GENDD_COMPILE": 0,
     }  # fmt: skip
-    environment = os.environ | {name: str(value) for name, value in settings.items()}
+    environment = os.environ | FORKED_IN_BASH | {name: str(value) for name, value in settings.items()}
 
     def call() -> str:
         script = ["bash", str(ROOT / "scripts" / "headline_cifar100.sh")]

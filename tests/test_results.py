@@ -2,11 +2,9 @@
 
 import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from commands import ROOT
+from commands import FORKED_IN_BASH, ROOT
 
 from core_dd.files import read_json
 
@@ -16,12 +14,11 @@ def results(tmp_path):
     """A call of the script with some settings changed; returns the finished process."""
     settings = {
         "SETS": "random ead", "IPCS": 1, "SMOKE": 1, "EPOCHS": 1, "RUNS": 1, "ITERATIONS": 2,
-        "WORK": tmp_path / "work", "OUT": tmp_path / "out", "OMP_NUM_THREADS": 1, "GENDD_COMPILE": 0,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "WORK": tmp_path / "work", "OUT": tmp_path / "out", "GENDD_COMPILE": 0,
     }  # fmt: skip
 
     def call(**changed: object) -> subprocess.CompletedProcess:
-        environment = os.environ | {name: str(value) for name, value in (settings | changed).items()}
+        environment = os.environ | FORKED_IN_BASH | {name: str(value) for name, value in (settings | changed).items()}
         script = ["bash", str(ROOT / "scripts" / "results.sh"), "digits", "digits"]
         return subprocess.run(script, env=environment, capture_output=True, text=True)
 

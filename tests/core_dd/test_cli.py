@@ -1,9 +1,8 @@
 import importlib
-import subprocess
-import sys
 
 import pytest
 import torch
+from commands import run
 
 from core_dd import cli
 from core_dd.errors import InputError
@@ -54,9 +53,7 @@ def test_guarded__a_bug_keeps_its_traceback():
 
 
 def test_info__as_module():
-    done = subprocess.run([sys.executable, "-m", "core_dd.info", "digits"], capture_output=True, text=True, check=True)
-    assert "1442 images" in done.stdout and "a002f230981ce8ab" in done.stdout
-    done = subprocess.run(
-        [sys.executable, "-m", "core_dd.info", "nothing"], capture_output=True, text=True, check=False
-    )
+    done = run("-m", "core_dd.info", "digits")
+    assert done.returncode == 0 and "1442 images" in done.stdout and "a002f230981ce8ab" in done.stdout
+    done = run("-m", "core_dd.info", "nothing")
     assert done.returncode == 2 and "Traceback" not in done.stderr

@@ -1,9 +1,8 @@
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
+from commands import run
 from conftest import small_disk
 from safetensors.torch import save_file
 
@@ -52,7 +51,7 @@ def test_atomic__kill_leaves_the_old_file(tmp_path):
         "import os, signal, sys; from core_dd import files\n"
         "with files.atomic(sys.argv[1]) as t:\n    t.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "b.txt"], check=False)
+    done = run("-c", code, tmp_path / "b.txt")
     assert done.returncode == -signal.SIGKILL
     assert (tmp_path / "b.txt").read_text() == "one"
 

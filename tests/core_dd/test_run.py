@@ -1,12 +1,10 @@
 import dataclasses
 import json
-import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import yaml
+from commands import run as run_command
 
 from core_dd.errors import Diverged, InputError
 from core_dd.run import Run, checkpoints, find_folder, read_stats
@@ -129,7 +127,7 @@ def test_checkpoint__kill_inside_it_keeps_the_previous(tmp_path):
         "with run.checkpoint(4) as folder:\n"
         "    (folder / 'state').write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=tmp_path, env=dict(os.environ))
+    done = run_command("-c", code)
     assert done.returncode == -signal.SIGKILL
     with start(tmp_path, resume=True) as run:
         assert run.last()[0] == 2

@@ -1,11 +1,9 @@
-import os
 import platform
 import resource
-import subprocess
-import sys
 
 import pytest
 import torch
+from commands import run
 
 from core_dd import speed
 from core_dd.errors import InputError
@@ -50,9 +48,8 @@ def test_compiled__without_a_compiler_says_so_once_and_runs(device, language):
         f"f = compiled(torch.sin, '{device}'); g = compiled(torch.cos, '{device}')\n"
         "print(float(f(torch.zeros(1)) + g(torch.zeros(1))))"
     )
-    environment = {**os.environ, "PATH": "/nonexistent", "CC": ""}
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
-    assert done.stdout.strip() == "1.0"
+    done = run("-c", code, PATH="/nonexistent", CC="")
+    assert done.returncode == 0 and done.stdout.strip() == "1.0"
     assert done.stderr.count(f"torch.compile is off because there is no {language} compiler") == 1
 
 

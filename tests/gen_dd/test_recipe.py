@@ -1,11 +1,8 @@
 import copy
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from commands import ROOT, run
 from scipy import stats
 
 from core_dd.run import read_stats
@@ -14,7 +11,6 @@ from gen_dd.recipe import OPTIMIZERS, logit_normal, rate
 from gen_dd.train import TrainConfig, Trainer, train
 from gen_dd.uvit import UViT
 
-ROOT = Path(__file__).parents[2]
 FAST = {
     "optimizer": "muon", "anneal": 0.5, "time_sampling": "logit_normal", "weighting": "min_snr",
     "steps": 8, "batch_size": 8, "warmup": 2,
@@ -179,9 +175,7 @@ def test_muon__split_by_fsdp_equals_one_process(tmp_path):
         "--config_file",
         ROOT / "configs" / "accelerate" / "fsdp_two_cpus.yaml",
     ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launch, ROOT / "scripts" / "train_uvit.py", *words]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = run(*launch, ROOT / "scripts" / "train_uvit.py", *words)
     assert done.returncode == 0, done.stderr
     assert "weights split by FSDP" in (tmp_path / "run" / "log.txt").read_text()
     train(TrainConfig(**options | {"steps": 5, "out": str(tmp_path / "run")}, resume=True))

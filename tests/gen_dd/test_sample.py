@@ -4,15 +4,15 @@ import json
 import math
 import os
 import re
-import signal
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from commands import ROOT, Process
+from commands import run as run_command
 
 from core_dd.distilled import DistilledSet
 from core_dd.errors import InputError
@@ -24,7 +24,6 @@ from gen_dd.sampler import Sampler
 from gen_dd.uvit import UViT
 from gen_dd.weights import save_model
 
-ROOT = Path(__file__).parent.parent.parent
 TWO = ROOT / "configs" / "accelerate" / "two_cpus.yaml"
 STEPS = 3
 
@@ -43,15 +42,14 @@ def folder(model, tmp_path_factory):
     return folder
 
 
-def start(*launcher, **options):
+def words(**options):
+    """The command line of the script."""
     flags = [
         word
         for name, value in ({"steps": STEPS, "device": "cpu"} | options).items()
         for word in (f"--{name}", str(value))
     ]
-    flags = [word for word in flags if word != "True"]
-    command = [sys.executable, *launcher, str(ROOT / "scripts" / "sample_timed.py"), *flags]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return [ROOT / "scripts" / "sample_timed.py", *(word for word in flags if word != "True")]
 
 
 def counts(dset):
@@ -97,9 +95,10 @@ def test_sample__budget_in_memory_is_used_and_never_overrun(model, budget):
 @pytest.fixture(scope="module")
 def minimum(folder):
     """The shortest budget here, in seconds, as the command itself says."""
-    process = start(model=folder, out=folder / "never", budget="1s", batch=100)
-    _, errors = process.communicate()
-    assert process.returncode == 2 and "a budget of 1 s is too short" in errors and "Traceback" not in errors
+    command = [sys.executable, *words(model=folder, out=folder / "never", budget="1s", batch=100)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    errors = done.stderr
+    assert done.returncode == 2 and "a budget of 1 s is too short" in errors and "Traceback" not in errors
     assert not (folder / "never").exists()
     return int(re.search(r"The minimum here is about (\d+) s", errors)[1])
 
@@ -156,9 +155,10 @@ def test_run__twenty_budgets_are_used_and_never_exceeded(folder, tmp_path, capsy
 @pytest.mark.parametrize("factor", [1.5, 2])
 def test_command__budget_covers_start_to_last_byte(folder, tmp_path, minimum, factor):
     seconds, began = math.ceil(factor * minimum), time.time()
-    process = start(model=folder, out=tmp_path / "out", budget=f"{seconds}s")
-    output, errors = process.communicate()
-    assert process.returncode == 0, errors
+    command = [sys.executable, *words(model=folder, out=tmp_path / "out", budget=f"{seconds}s")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    output, errors = done.stdout, done.stderr
+    assert done.returncode == 0, errors
     assert_used(tmp_path / "out", began, seconds)
     dset = DistilledSet.load(tmp_path / "out")
     assert counts(dset).max() - counts(dset).min() <= 1
@@ -170,9 +170,8 @@ def test_command__budget_covers_start_to_last_byte(folder, tmp_path, minimum, fa
 
 def test_command__two_processes_draw_the_same_images(folder, tmp_path, reference):
     options = {"model": folder, "out": tmp_path / "out", "num_per_class": 12, "batch": 25}
-    process = start("-m", "accelerate.commands.launch", "--config_file", str(TWO), **options)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
+    done = run_command("-m", "accelerate.commands.launch", "--config_file", TWO, *words(**options))
+    assert done.returncode == 0, done.stderr
     dset = DistilledSet.load(tmp_path / "out")
     assert torch.equal(dset.labels, reference.labels)
     assert (dset.images.int() - reference.images.int()).abs().max() <= 2
@@ -182,17 +181,12 @@ def test_command__two_processes_draw_the_same_images(folder, tmp_path, reference
 def test_command__kill_and_resume_loses_and_doubles_nothing(folder, tmp_path, reference):
     out = tmp_path / "out"
     options = {"model": folder, "out": out, "num_per_class": 12, "batch": 4}
-    process = start(**options)
-    while process.poll() is None and len(list(out.glob("images-*"))) < 5:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    Process(*words(**options)).kill_once(lambda: len(list(out.glob("images-*"))) >= 5)
     before = finished(out, resume=True)
     assert 5 <= len(before) < 30, "the run ended before it could be killed"
     (out / "images-00000004-00000008.safetensors").unlink()  # a hole, as another process's kill leaves
-    process = start(**options, resume=True)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
+    done = run_command(*words(**options, resume=True))
+    assert done.returncode == 0, done.stderr
     assert [shard[0] for shard in finished(out, resume=True)][1:] == [shard[1] for shard in finished(out, resume=True)][
         :-1
     ]

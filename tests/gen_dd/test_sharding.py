@@ -1,13 +1,10 @@
 """FSDP on two CPU processes, by the accelerate config file that is in the repository."""
 
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from commands import ROOT, run
 
 from core_dd.errors import InputError
 from core_dd.run import read_stats
@@ -15,7 +12,6 @@ from gen_dd.sharding import PATIENCE, make_accelerator
 from gen_dd.train import TrainConfig, train
 from gen_dd.weights import load_model
 
-ROOT = Path(__file__).parent.parent.parent
 CONFIG = ROOT / "configs" / "accelerate" / "fsdp_two_cpus.yaml"
 OPTIONS = {
     "steps": 4, "batch_size": 8, "accumulate": 2, "warmup": 2, "lr": 1e-3, "grad_clip": 0.5, "ema_decay": 0.9,
@@ -49,8 +45,7 @@ def split(tmp_path_factory):
         for name, value in (OPTIONS | {"out": out}).items()
     ]
     launch = ["-m", "accelerate.commands.launch", "--config_file", CONFIG, ROOT / "scripts" / "train_uvit.py"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *launch, *words], env=environment, capture_output=True, text=True)
+    done = run(*launch, *words)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -87,8 +82,7 @@ def test_make_accelerator__processes_wait_for_each_other(tmp_path):
         "print(group._get_backend(torch.device('cpu')).options._timeout)\n"
     )
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", tmp_path / "wait.py"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, *launch], env=environment, capture_output=True, text=True)
+    done = run(*launch)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(str(PATIENCE)) == 2
 

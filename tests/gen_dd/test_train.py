@@ -1,15 +1,10 @@
 import dataclasses
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
+from commands import ROOT, Process, run
 
 from core_dd.data import load_data
 from core_dd.errors import InputError
@@ -19,7 +14,8 @@ from gen_dd.sample import own_gpu
 from gen_dd.train import TrainConfig, Trainer, finish, make_model, open_run, train
 from gen_dd.weights import load_model
 
-ROOT = Path(__file__).parent.parent.parent
+SCRIPT = ROOT / "scripts" / "train_uvit.py"
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 QUICK = {
     "steps": 12, "batch_size": 8, "warmup": 2, "lr": 1e-3, "ema_decay": 0.9, "log_every": 1, "checkpoint_every": 4,
     "grid_every": 0, "tracker": "none", "device": "cpu", "limit_per_class": 8, "bf16": False, "compile": False,
@@ -32,12 +28,6 @@ def flags(**options):
         for name, value in (QUICK | options).items()
     ]
     return [word for pair in words for word in pair]
-
-
-def launch(*command, **options):
-    script = [str(ROOT / "scripts" / "train_uvit.py"), *flags(**options)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, *command, *script], env=environment, stderr=subprocess.PIPE, text=True)
 
 
 def state(folder):
@@ -56,9 +46,7 @@ def flat(value):
 def whole(tmp_path_factory):
     """One uninterrupted run in one process."""
     folder = tmp_path_factory.mktemp("train") / "whole"
-    process = launch(out=folder)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
+    train(TrainConfig(**QUICK, out=str(folder)))
     return folder
 
 
@@ -76,31 +64,21 @@ def test_train__lowers_the_loss(tmp_path):
 
 
 def test_train__kill_and_resume_equals_the_uninterrupted_run(whole, tmp_path):
-    process = launch(out=tmp_path / "run")
-    stats = tmp_path / "run" / "stats.jsonl"
-    while process.poll() is None and not (tmp_path / "run" / "checkpoints" / "last").exists():
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
-    process = launch("-W", "ignore", out=tmp_path / "run")
-    assert process.wait() == 2 and "exists" in process.stderr.read()
-    resumed = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "train_uvit.py"), *flags(out=tmp_path / "run"), "--resume"],
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert resumed.returncode == 0, resumed.stderr
-    assert "resumed at step" in resumed.stderr
-    assert stats.read_text() == (whole / "stats.jsonl").read_text()
+    command = (SCRIPT, *flags(out=tmp_path / "run"))
+    Process(*command).kill_once((tmp_path / "run" / "checkpoints" / "last").exists)
+    again = run(*command)
+    assert again.returncode == 2 and "exists" in again.stderr
+    resumed = run(*command, "--resume")
+    assert resumed.returncode == 0 and "resumed at step" in resumed.stderr, resumed.stderr
+    assert (tmp_path / "run" / "stats.jsonl").read_text() == (whole / "stats.jsonl").read_text()
     ours, theirs = flat(state(tmp_path / "run")), flat(state(whole))
     assert len(ours) == len(theirs) and all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
 def test_train__two_processes_equal_one(whole, tmp_path):
     """Equal up to float rounding, which AdamW's first steps enlarge: 1e-4 of weights that moved by about 1e-2."""
-    process = launch("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", out=tmp_path / "run")
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
+    done = run(*TWO, SCRIPT, *flags(out=tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
     assert "on 2 x cpu, fp32, 4 images per process and pass" in (tmp_path / "run" / "log.txt").read_text()
     ours, theirs = read_stats(tmp_path / "run" / "stats.jsonl"), read_stats(whole / "stats.jsonl")
     assert [line["loss"] for line in ours] == pytest.approx([line["loss"] for line in theirs], rel=1e-3)
@@ -110,13 +88,9 @@ def test_train__two_processes_equal_one(whole, tmp_path):
 
 def test_train__resumes_with_another_number_of_processes(whole, tmp_path):
     """From one process to two, to the same result as `whole` but for rounding; the log says so."""
-    process = launch(out=tmp_path / "run", steps=4)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
-    two = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    process = launch(*two, out=tmp_path / "run", resume=True)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
+    train(TrainConfig(**QUICK | {"steps": 4}, out=str(tmp_path / "run")))
+    done = run(*TWO, SCRIPT, *flags(out=tmp_path / "run", resume=True))
+    assert done.returncode == 0, done.stderr
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "; 1 process(es) before, 2 now, the same global batch of 8" in log
     ours, theirs = read_stats(tmp_path / "run" / "stats.jsonl"), read_stats(whole / "stats.jsonl")
@@ -350,10 +324,8 @@ def test_save__keeps_no_weights_that_are_not_finite(digits, tmp_path):
 
 
 def test_train__two_processes_say_a_mistake_once(tmp_path):
-    two = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    process = launch(*two, out=tmp_path / "run", batch_size=7)
-    _, errors = process.communicate()
-    assert process.returncode != 0 and errors.count("error: batch_size 7 is not a multiple of 2 processes") == 1
+    done = run(*TWO, SCRIPT, *flags(out=tmp_path / "run", batch_size=7))
+    assert done.returncode != 0 and done.stderr.count("error: batch_size 7 is not a multiple of 2 processes") == 1
 
 
 def test_train__max_seconds_stops_with_a_model(tmp_path):

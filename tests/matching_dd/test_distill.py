@@ -1,16 +1,13 @@
 """The command end to end on 8x8 digits: what it writes, resume after kill -9, dry run."""
 
-import multiprocessing
 import re
-import signal
-import time
 from dataclasses import replace
-from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from commands import Process
 
 from core_dd.distilled import DistilledSet
 from core_dd.errors import Diverged, InputError
@@ -24,9 +21,6 @@ from matching_dd.methods import METHODS
 
 SMALL = {"network": "convnet1_w8", "batch_real": 32, "compile": False, "tracker": "none"}
 FLAGS = ["--network=convnet1_w8", "--batch_real=32", "--no_compile", "--tracker=none"]
-
-
-pytestmark = pytest.mark.usefixtures("light")
 
 
 def test_command__writes_a_run_folder(digits):
@@ -127,30 +121,8 @@ SHORT = {
 """Iterations that end after the kill, and options that make them short; the others need none."""
 
 
-@pytest.fixture
-def server(monkeypatch) -> BaseContext:
-    """Starts processes, to be killed; what they import is imported once."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # where the server finds it, from any folder
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["matching_dd.distill", "sklearn.datasets"])
-    return context
-
-
-def kill(server: BaseContext, argv: list[str], folder: Path, after: int) -> None:
-    """Run the command in a process of its own, and kill -9 it once its folder has so many steps logged."""
-    process = server.Process(target=main, args=(argv,))
-    process.start()
-    deadline = time.monotonic() + 120
-    while len(read_stats(folder / "stats.jsonl")) < after:
-        assert process.is_alive() and time.monotonic() < deadline
-        time.sleep(0.001)
-    process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-
-
 @pytest.mark.parametrize("method", METHODS)
-def test_resume__after_kill_equals_uninterrupted_bit_for_bit(server, method):
+def test_resume__after_kill_equals_uninterrupted_bit_for_bit(method):
     """Killed after a seeded number of steps, somewhere in the next one; the last checkpoint may be a step old."""
     iterations, options = SHORT.get(method, (30, ""))
     argv = [f"--method={method}", f"--iterations={iterations}", *FLAGS, "--batch_real=4", *options.split(), "--ipc=1"]
@@ -159,7 +131,8 @@ def test_resume__after_kill_equals_uninterrupted_bit_for_bit(server, method):
         options = {"network": "convnet1_w8", "epochs": 3, "tracker": "none", "device": "cpu"}
         record(ExpertsConfig(experts=2, out="experts", **options))
     after = int(torch.randint(3, 6, (), generator=stream(0, "kill", method)))
-    kill(server, [*argv, "--out=killed"], Path("killed"), after)
+    process = Process("-m", "matching_dd.distill", *argv, "--out=killed")
+    process.kill_once(lambda: len(read_stats(Path("killed/stats.jsonl"))) >= after)
 
     saved = checkpoints(Path("killed"))[-1][0]
     main([*argv, "--out=killed", "--resume"])

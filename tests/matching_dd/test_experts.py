@@ -1,9 +1,5 @@
 """Experts against a plain training loop; what the command writes; resume after kill -9; foreign folders."""
 
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from commands import Process
 
 from core_dd import files
 from core_dd.augment import DSA
@@ -23,9 +20,6 @@ from core_dd.run import read_stats
 from matching_dd.experts import Experts, ExpertsConfig, main, record
 
 SMALL = {"network": "convnet1_w8", "epochs": 3, "tracker": "none", "device": "cpu"}
-
-
-pytestmark = pytest.mark.usefixtures("light")
 
 
 def contents(folder: str) -> dict[str, bytes]:
@@ -85,22 +79,12 @@ def test_batch_norm__statistics_are_recorded(digits):
 def test_resume__after_kill_equals_uninterrupted_bit_for_bit():
     """Killed in the middle of an expert's training; with batch normalisation there are buffers to keep, too."""
 
-    def start(folder: str, *more: str) -> subprocess.Popen:
-        flags = ["--network=convnet1_bn_w8", "--experts=2", "--epochs=40", "--checkpoint_every=1", "--tracker=none"]
-        return subprocess.Popen(
-            [sys.executable, "-m", "matching_dd.experts", *flags, "--device=cpu", f"--out={folder}", *more]
-        )
-
-    process = start("killed")
-    deadline = time.monotonic() + 120
-    while not list(Path("killed/checkpoints").glob("step-00000[2-9]")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    flags = ["--network=convnet1_bn_w8", "--experts=2", "--epochs=40", "--checkpoint_every=1", "--tracker=none"]
+    process = Process("-m", "matching_dd.experts", *flags, "--device=cpu", "--out=killed")
+    process.kill_once(lambda: list(Path("killed/checkpoints").glob("step-00000[2-9]")))
     assert not Path("killed/index.json").exists()
-    assert start("killed", "--resume").wait(120) == 0
-    assert start("whole").wait(120) == 0
+    main([*flags, "--device=cpu", "--out=killed", "--resume"])
+    main([*flags, "--device=cpu", "--out=whole"])
     assert "resumed at epoch" in Path("killed/log.txt").read_text()
     assert contents("killed") == contents("whole") and len(contents("whole")) == 2
     assert Path("killed/stats.jsonl").read_bytes() == Path("whole/stats.jsonl").read_bytes()

@@ -43,15 +43,6 @@ OF_GRADIENTS = {
 FASHION = {"network": "convnet2_w8", "iterations": 30, "batch_real": 16}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These networks are tiny."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def build(way: str, data: ImageData, **options) -> Method:
     cls = METHODS[way.split()[0]]
     return cls(cls.Config(**SMALL | {"ipc": 1} | WAYS.get(way, {}) | options), data)
