@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,20 +18,28 @@ from gen_dd.uvit import UViT
 OFFICIAL_HEADS = {512: 8, 768: 12, 1024: 16, 1152: 16}
 """Attention heads by width: the one thing the official files' shapes do not tell."""
 
+WRAPPERS = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module"})
+"""What compiling and data parallelism put into the names of a network's tensors."""
+
+NESTS = ("ema", "ema_model", "state_dict", "model_state_dict", "model", "network", "net")
+"""Where a checkpoint of more than a network keeps that; the averaged weights first."""
+
 
 @dataclass
 class Report:
-    """Which entries of a checkpoint were kept, dropped, and which of the network are new, with the reason."""
+    """Which entries of a checkpoint were kept, dropped, which of the network are new, with the reason, and what else
+    must be known."""
 
     kept: list[str] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)
     new: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [f"kept {len(self.kept)} tensors as they are"]
         lines += [f"dropped {name}: {why}" for name, why in self.dropped.items()]
         lines += [f"new {name}: {why}" for name, why in self.new.items()]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
 
 def load_official(
@@ -39,31 +48,77 @@ def load_official(
     drop_labels: bool = True,
     image_size: int | None = None,
     generator: torch.Generator | None = None,
+    num_heads: int | None = None,
 ) -> UViT:
     """A `UViT` with the weights of an official checkpoint (`cifar10_uvit_small.pth`, `imagenet64_uvit_mid.pth`, ...).
 
     Args:
-        path: a bare state_dict, read with `weights_only=True`.
+        path: a state_dict, read with `weights_only=True`; bare, or inside the dict of a training (of 'ema' rather than
+            'model', where both are there), and as a compiled or data-parallel network names its tensors, too.
         num_classes: K of the network to make; None makes an unconditional one.
         drop_labels: draw a new label embedding; False keeps the file's (its classes must be the first K, with or
             without a null row after them).
         image_size: side of the images to make; None keeps the file's. Another one resizes the patches' positions.
         generator: of what is drawn anew; None draws from torch's global generator.
+        num_heads: attention heads, which the file does not tell; None takes those of the official network of that
+            width, for another width one for every 64 channels.
 
     Returns:
         The network in evaluation mode. What was kept, dropped and made anew is printed on stderr.
 
     Raises:
-        InputError: a damaged file, a pickle that wants to run code, or a file of another architecture.
+        InputError: a damaged file, a pickle that wants to run code, a file of another architecture, weights that are
+            not finite, or heads that do not divide the width.
     """
-    state = load_tensors(Path(path))
+    state, nest = find_network(load_tensors(Path(path)))
     require(
-        isinstance(state, Mapping) and "pos_embed" in state and "patch_embed.proj.weight" in state,
+        state is not None,
         f"{path} holds no U-ViT: expected a state_dict with pos_embed, patch_embed.proj.weight, in_blocks.* ...",
     )
-    model, report = adapt(state, num_classes, drop_labels, image_size, generator, where=str(path))
+    check_weights(state, str(path))
+    model, report = adapt(state, num_classes, drop_labels, image_size, generator, str(path), num_heads)
+    if nest:
+        report.notes.append(f"read from '{nest}' in the file")
     note(f"{path}:\n{report}")
     return model.eval()
+
+
+def find_network(content: Any, nest: str = "") -> tuple[dict[str, Any] | None, str]:
+    """A U-ViT's state_dict in what a file holds, its names without `WRAPPERS`, and in which of `NESTS` it was found.
+
+    Returns:
+        (None, "") where there is none.
+    """
+    if not isinstance(content, Mapping) or nest.count(".") > 3:
+        return None, ""
+    state = {".".join(part for part in str(key).split(".") if part not in WRAPPERS): content[key] for key in content}
+    if {"pos_embed", "patch_embed.proj.weight"} <= state.keys() and len(state) == len(content):
+        state.pop("n_averaged", None)  # beside the weights that torch.optim.swa_utils averages
+        return state, nest
+    found = (find_network(content[name], f"{nest}.{name}".lstrip(".")) for name in NESTS if name in content)
+    return next((each for each in found if each[0] is not None), (None, ""))
+
+
+def check_weights(state: Mapping[str, Any], where: str) -> None:
+    """Refuse what cannot be a network's weights.
+
+    Raises:
+        InputError: no tensor, or one that is not of floating point, has no values, or values that are not finite.
+    """
+    for name, tensor in state.items():
+        require(
+            isinstance(tensor, Tensor) and tensor.dtype in FLOATS and tensor.layout == torch.strided,
+            f"{where} holds no U-ViT: its {name} is {getattr(tensor, 'dtype', type(tensor).__name__)}, expected a "
+            "dense tensor of floats.",
+        )
+        require(
+            bool(torch.isfinite(tensor).all()),
+            f"{where} is damaged or its training diverged: {name} has values that are not finite. Take an earlier "
+            "checkpoint, or train again at a lower learning rate.",
+        )
+
+
+FLOATS = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})
 
 
 def adapt(
@@ -80,7 +135,13 @@ def adapt(
     `num_heads` is what shapes do not tell; None takes the official network's of that width.
     """
     state, config, report = dict(state), infer_config(state, where), Report()
-    config["num_heads"] = num_heads or config["num_heads"]
+    if num_heads is None:
+        report.notes.append(
+            f"guessed num_heads {config['num_heads']} from the width {config['hidden_size']}, as the file does not "
+            "tell; pass num_heads if it was trained with others"
+        )
+    else:
+        config["num_heads"] = num_heads
     labels = state.pop("label_emb.weight", None)
     old_side, old_extra = config["image_size"] // config["patch_size"], 1 if labels is None else 2
     model = UViT(**config | {"num_classes": num_classes, "image_size": image_size or config["image_size"]})
@@ -93,7 +154,11 @@ def adapt(
     elif labels is not None:
         report.dropped["label_emb.weight"] = "the network is unconditional"
 
-    wrong = model.load_state_dict(state, strict=False)
+    try:
+        wrong = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        why = " ".join(str(error).split())[:300]
+        raise InputError(f"{where} is no U-ViT of this kind ({why}).") from None
     require(
         not wrong.missing_keys and not wrong.unexpected_keys,
         f"{where} is no U-ViT of this kind: missing {wrong.missing_keys[:3]}, unknown {wrong.unexpected_keys[:3]}.",
@@ -119,19 +184,29 @@ def infer_config(state: Mapping[str, Tensor], where: str = "the checkpoint") -> 
             "in_channels": channels,
             "hidden_size": width,
             "depth": 2 * len({name.split(".")[1] for name in state if name.startswith("in_blocks.")}),
-            "num_heads": OFFICIAL_HEADS.get(width, max(1, width // 64)),
+            "num_heads": OFFICIAL_HEADS.get(width) or guessed_heads(width),
             "mlp_ratio": state["mid_block.mlp.fc1.weight"].shape[0] / width,
             "qkv_bias": "mid_block.attn.qkv.bias" in state,
             "mlp_time_embed": any(name.startswith("time_embed.") for name in state),
             "final_conv": "final_layer.weight" in state,
         }
-    except (KeyError, ValueError, IndexError) as error:
+    except (LookupError, ValueError, ArithmeticError) as error:
         raise InputError(f"{where} holds no U-ViT ({type(error).__name__}: {error}).") from None
+    labels = state.get("label_emb.weight")
+    require(
+        labels is None or (labels.ndim == 2 and len(labels) > 0 and labels.shape[1] == width),
+        f"{where}: label_emb.weight is {tuple(getattr(labels, 'shape', ()))}, expected (K, {width}).",
+    )
     require(
         state["pos_embed"].shape == (1, extra + side**2, width),
         f"{where}: pos_embed is {tuple(state['pos_embed'].shape)}, expected (1, {extra} + L, {width}) with L a square.",
     )
     return config
+
+
+def guessed_heads(width: int) -> int:
+    """As many attention heads of at least 64 channels as divide a width; at least one."""
+    return next(heads for heads in range(max(1, width // 64), 0, -1) if width % heads == 0)
 
 
 def _positions(

@@ -14,19 +14,20 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import torch
 from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 from diffusers.training_utils import EMAModel
+from msgspec import Meta
 from torch import Tensor
 from tqdm import tqdm
 
-from core_dd import cli, files, readers
+from core_dd import cli, files, readers, records
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data import DataConfig, ImageData
-from core_dd.errors import InputError, pick, require
+from core_dd.errors import pick, require
 from core_dd.notes import note
 from core_dd.rng import stream
 from core_dd.run import Run, find_folder
@@ -41,7 +42,7 @@ from gen_dd.sharding import gathered, make_accelerator, split_like, split_optimi
 from gen_dd.solvers import SOLVERS
 from gen_dd.uvit import PRESETS, UViT
 from gen_dd.validate import Validator, keep_best, save_samples
-from gen_dd.weights import CARD, load_model, save_model
+from gen_dd.weights import CARD, Card, load_model, save_model
 
 STATE = "state.pt"
 
@@ -63,6 +64,9 @@ class TrainConfig(DataConfig):
     """Start from other weights: an official checkpoint (.pth), a model folder or a training checkpoint, whose averaged
     weights are taken; the network is then theirs, not the preset's. Labels of another dataset are dropped, positions
     resized; what was kept is said."""
+    num_heads: int | None = None
+    """Attention heads of the network in the file of init_from, which does not tell them. Default: those of the official
+    network of that width, for another width one for every 64 channels; the number taken is said."""
     steps: int = 10000
     """Optimiser steps."""
     max_seconds: float | None = None
@@ -152,6 +156,11 @@ class TrainConfig(DataConfig):
 
     def __post_init__(self) -> None:
         pick(PRESETS, self.preset, "preset")
+        require(
+            self.num_heads is None or (self.num_heads >= 1 and self.init_from is not None),
+            f"num_heads is of the network in init_from and must be >= 1, got {self.num_heads} and init_from "
+            f"{self.init_from}. Leave it out, or choose another preset.",
+        )
         kind, _, index = (self.device or "").partition(":")
         require(
             not index,
@@ -197,6 +206,19 @@ class TrainConfig(DataConfig):
             seed=self.seed,
             workers=self.workers,
         )
+
+
+BEFORE = "Remove this checkpoint to resume from the one before it, or start a new run."
+
+
+class State(TypedDict):
+    """What a checkpoint holds beside the averaged model."""
+
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    ema: dict[str, Any]
+    processes: Annotated[int, Meta(ge=1)]
+    seconds: Annotated[float, Meta(ge=0)]
 
 
 class Trainer:
@@ -337,26 +359,18 @@ class Trainer:
         Raises:
             InputError: a checkpoint of other data, or one that does not hold this training's state.
         """
-        card = files.read_json(folder / "model" / CARD)
+        card = records.read(folder / "model" / CARD, Card, BEFORE)
         require(
             card.get("fingerprint") == self.data.fingerprint,
             f"{folder} was trained on {card.get('data')} (fingerprint {card.get('fingerprint')}), but the data are now "
             f"{self.data.name} (fingerprint {self.data.fingerprint}). Resume with the data it was trained on, or start "
             f"a new run with --init_from {folder}.",
         )
-        state = readers.load_tensors(folder / STATE)
-        try:
+        state = records.checked(readers.load_tensors(folder / STATE), State, str(folder / STATE), BEFORE)
+        hint = f"Expected weights, optimiser and averages of the network that the run's config.yaml describes. {BEFORE}"
+        with records.restoring(str(folder), hint):
             self._restore(state)
             self.scores, before = card["metrics"], state["processes"]
-        except torch.OutOfMemoryError:
-            raise
-        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            raise InputError(
-                f"{folder} does not hold the state of this training ({why}). Expected weights, optimiser and averages "
-                "of the network that the run's config.yaml describes, as gendd train saves them. Remove this "
-                "checkpoint to resume from the one before it, or start a new run."
-            ) from None
         if before == self.processes:
             return ""
         return f"; {before} process(es) before, {self.processes} now, the same global batch of {self.config.batch_size}"
@@ -424,7 +438,7 @@ def make_model(config: TrainConfig, data: ImageData | StreamedData) -> UViT:
     channels, height, width = data.shape
     require(height == width, f"U-ViT wants square images, {data.name} has {width}x{height}. Pass --image_size.")
     if config.init_from is not None:
-        model = initialised_from(Path(config.init_from), data, config.seed)
+        model = initialised_from(Path(config.init_from), data, config.seed, config.num_heads)
     else:
         sizes = dict(PRESETS[config.preset]) | {"image_size": height, "in_channels": channels}
         sizes["patch_size"] = config.patch_size or sizes["patch_size"]
@@ -435,11 +449,12 @@ def make_model(config: TrainConfig, data: ImageData | StreamedData) -> UViT:
     return model
 
 
-def initialised_from(place: Path, data: ImageData | StreamedData, seed: int) -> UViT:
+def initialised_from(place: Path, data: ImageData | StreamedData, seed: int, num_heads: int | None = None) -> UViT:
     """The network whose weights are at `place`, fitted to the labels and size of `data`; says what was kept on stderr.
 
     Raises:
-        InputError: no or damaged weights, or images with another number of channels.
+        InputError: no or damaged weights, other heads than a model folder says, or images with another number of
+            channels.
     """
     generator, options = stream(seed, "weights"), {"image_size": data.shape[1], "num_classes": data.num_classes}
     if place.name == STATE and (place.parent / "model").is_dir():
@@ -448,12 +463,13 @@ def initialised_from(place: Path, data: ImageData | StreamedData, seed: int) -> 
         model, card = load_model(place)
         known = card.get("fingerprint") == data.fingerprint
         heads = model.config.num_heads
+        require(num_heads in (None, heads), f"{place} says num_heads {heads}, got {num_heads}. Leave it out.")
         model, report = adapt(
             model.state_dict(), drop_labels=not known, generator=generator, num_heads=heads, **options
         )
         note(f"{place}:\n{report}")
     else:
-        model = load_official(place, generator=generator, **options)
+        model = load_official(place, generator=generator, num_heads=num_heads, **options)
     require(
         model.config.in_channels == data.shape[0],
         f"{place} was trained on images of {model.config.in_channels} channels, {data.name} has {data.shape[0]}.",

@@ -29,6 +29,18 @@ PRESETS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
 )  # fmt: skip
 """Named sizes: the official ones, and `tiny` (0.6M, 8x8 digits) and `mini` (3.4M, 28x28) for CPUs."""
 
+LIMITS: MappingProxyType[str, tuple[int, int]] = MappingProxyType(
+    {
+        "image_size": (1, 4096),
+        "patch_size": (1, 4096),
+        "in_channels": (1, 1024),
+        "hidden_size": (2, 2**16),
+        "depth": (0, 1000),
+        "num_heads": (1, 2**16),
+    }
+)
+"""The least and the most of each size: beyond them a network would take memory and time without end."""
+
 
 class UViT(ModelMixin, ConfigMixin):
     """A transformer over [label, time, patch] tokens with long skips, predicting the noise in an image.
@@ -70,6 +82,11 @@ class UViT(ModelMixin, ConfigMixin):
         null_trained: bool = True,
     ) -> None:
         super().__init__()
+        sizes = {"image_size": image_size, "patch_size": patch_size, "in_channels": in_channels, "depth": depth}
+        for name, value in (sizes | {"hidden_size": hidden_size, "num_heads": num_heads}).items():
+            low, high = LIMITS[name]
+            require(low <= value <= high, f"{name} must be from {low} to {high}, got {value}.")
+        require(1 / hidden_size <= mlp_ratio <= 64, f"mlp_ratio must be > 0 and at most 64, got {mlp_ratio}.")
         require(
             image_size % patch_size == 0,
             f"image_size {image_size} is not a multiple of patch_size {patch_size}. Choose another patch_size.",
@@ -247,7 +264,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def sinusoid(timestep: Tensor, width: int) -> Tensor:
     """Time as (B, width) float32: cosines then sines of `width // 2` frequencies from 1 down to 1/10000, exclusive."""
     half = width // 2
-    rates = torch.exp(-math.log(10000) / half * torch.arange(half, dtype=torch.float32, device=timestep.device))
+    rates = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=timestep.device) / half)
     angles = timestep.float()[:, None] * rates
     return F.pad(torch.cat([angles.cos(), angles.sin()], dim=-1), (0, width % 2))
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from core_dd import fidelity, files, pictures, readers, train_eval
+from core_dd import fidelity, pictures, readers, records, train_eval
 from core_dd.data import ImageData
 from core_dd.distilled import read_tensors, write_tensors
 from core_dd.errors import InputError, require
 from core_dd.networks import build_network
 from core_dd.protocols import QUICK
 from core_dd.run import Run
-from gen_dd.weights import CARD
+from gen_dd.weights import CARD, Card
 
 BEST = "best"
 """Where a run folder keeps the best model: a link into `models/`."""
@@ -181,7 +181,7 @@ def keep_best(run: Run, scores: dict[str, float], step: int, save: Callable[[Pat
         save: writes the model folder.
     """
     pointer = run.folder / BEST
-    known = files.read_json(pointer / CARD)["metrics"] if pointer.exists() else {}
+    known = records.read(pointer / CARD, Card).get("metrics", {}) if pointer.exists() else {}
     if not is_better(scores, known):
         return
     place = run.folder / "models" / f"step-{step:06d}"
