@@ -42,6 +42,18 @@ class PreprocessMeta(TypedDict, total=False):
     kind: Required[str]
 
 
+class Cost(TypedDict):
+    """What making a set took."""
+
+    seconds: Annotated[float, Meta(ge=0)]
+
+
+class Spent(TypedDict):
+    """Of the metadata of a set, what a run that goes on needs."""
+
+    cost: Cost
+
+
 class SetMeta(TypedDict, total=False):
     """The metadata of a set; any of it may be missing, and more may stand there."""
 

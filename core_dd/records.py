@@ -64,6 +64,29 @@ def checked(value: Any, kind: Any, where: str, hint: str = AGAIN) -> Any:
     return value
 
 
+def same_shape(found: Any, own: Any, name: str) -> Any:
+    """A tensor that was read back, once it has the shape of the own one that it replaces.
+
+    Raises:
+        ValueError: if it has another; copied, it would be repeated silently.
+    """
+    if found.shape != own.shape:
+        raise ValueError(f"{name} has shape {tuple(found.shape)}, expected {tuple(own.shape)}")
+    return found
+
+
+def fitting(optimizer: Any) -> None:
+    """Refuse an optimiser whose restored memory has other shapes than its parameters.
+
+    Raises:
+        ValueError: if one has.
+    """
+    for parameter, remembered in optimizer.state.items():
+        for name, value in remembered.items():
+            if getattr(value, "ndim", 0) > 0:
+                same_shape(value, parameter, name)
+
+
 @contextlib.contextmanager
 def restoring(where: str, hint: str = AGAIN) -> Iterator[None]:
     """Take over a state that was read back: whatever does not fit in the block is the file's fault.

@@ -12,7 +12,7 @@ from msgspec import Meta
 from torch import Tensor
 
 from core_dd import files, pictures, records
-from core_dd.distilled import SCHEMA, read_tensors, versions, write_tensors
+from core_dd.distilled import SCHEMA, Spent, read_tensors, versions, write_tensors
 from core_dd.errors import require
 from core_dd.shards import INDEX, shard_name, shard_numbers
 from gen_dd.budget import WRITE_S, Clock, Ranks
@@ -173,23 +173,11 @@ class Header(TypedDict):
     seconds: Annotated[float, Meta(ge=0)]
 
 
-class Cost(TypedDict):
-    """What was spent."""
-
-    seconds: Annotated[float, Meta(ge=0)]
-
-
-class PoolMeta(TypedDict):
-    """Of the metadata of a pool, what a resumed run needs."""
-
-    cost: Cost
-
-
 class Begun(TypedDict):
     """Of the index of a pool, what a resumed run needs."""
 
     identity: Identity
-    meta: PoolMeta
+    meta: Spent
 
 
 def resumed(out: Path, done: Sequence[tuple[int, int]], identity: dict[str, Any], clock: Clock) -> dict[str, Any]:

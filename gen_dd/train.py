@@ -380,6 +380,7 @@ class Trainer:
         split = {key: split_like(state["model"][key], own) for key, own in self.model.state_dict().items()}
         self.model.load_state_dict(split)
         self.optimizer.load_state_dict(split_optimizer(state["optimizer"], self.optimizer))
+        records.fitting(self.optimizer)
         average = zip(state["ema"]["shadow_params"], self.model.parameters(), strict=True)
         self.ema.load_state_dict(state["ema"] | {"shadow_params": [split_like(*pair) for pair in average]})
         self.ema.to(self.device)

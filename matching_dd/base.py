@@ -17,6 +17,7 @@ from core_dd.errors import pick, require
 from core_dd.factor import DECODES, sources
 from core_dd.networks import build_network, interact, reset
 from core_dd.preprocess import Preprocess
+from core_dd.records import fitting
 from core_dd.rng import stream
 from core_dd.speed import autocast, can_compile, compiled, pick_device
 from matching_dd.optim import PerClassSGD
@@ -254,6 +255,7 @@ class Method:
         """Continue from what `state` gave."""
         self.synthetic.load_state(state)
         self.optimizer.load_state_dict(state["optimizer"])
+        fitting(self.optimizer)
 
 
 PIECE_PIXELS = {"cpu": 2**14, "cuda": 2**22}

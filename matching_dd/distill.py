@@ -6,15 +6,16 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from core_dd import cli, files, pictures, readers
+from core_dd import cli, files, pictures, readers, records
 from core_dd.config import load_config, peek, to_dict, to_yaml
 from core_dd.data import ImageData
-from core_dd.distilled import DistilledSet, new_meta
+from core_dd.distilled import DistilledSet, Spent, new_meta
 from core_dd.errors import pick, require
 from core_dd.run import Run, checkpoints, find_folder
 from core_dd.speed import peak_mib
@@ -62,7 +63,9 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
         first, folder = run.last() or (0, None)
         if folder is not None:
             require(first <= config.iterations, f"{folder} is past iteration {config.iterations}. Raise --iterations.")
-            method.load_state(readers.load_tensors(folder / STATE))
+            state = records.checked(readers.load_tensors(folder / STATE), dict[str, Any], str(folder / STATE), BEFORE)
+            with records.restoring(str(folder / STATE), BEFORE):
+                method.load_state(state)
             run.say(f"resumed at iteration {first} from {folder}")
         for name, images in method.drawn.items():
             if images.smaller_classes:
@@ -70,7 +73,7 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
                     f"{len(images.smaller_classes)} of {data.num_classes} classes have fewer than {name} "
                     f"{images.batch} images: they are sampled with replacement."
                 )
-        earlier = DistilledSet.load(folder / DISTILLED).meta["cost"]["seconds"] if folder else 0.0
+        earlier = spent(folder / DISTILLED) if folder else 0.0
         started = time.perf_counter() - earlier
 
         # Match.
@@ -96,6 +99,12 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
                 shutil.copyfile(last / file, temporary)
         run.say(f"{run.folder / DISTILLED}: {config.ipc} images per class of {data.name}")
         return DistilledSet.load(run.folder / DISTILLED)
+
+
+def spent(place: Path) -> float:
+    """The seconds that a set took so far, as it says itself."""
+    meta = DistilledSet.load(place).meta
+    return records.checked(meta, Spent, f"the metadata of {place}", BEFORE)["cost"]["seconds"]
 
 
 def run_name(config: MatchingConfig, data: ImageData) -> str:
@@ -130,6 +139,7 @@ def dry_run(config: MatchingConfig) -> None:
     )
 
 
+BEFORE = "Remove this checkpoint to resume from the one before it, or start a new run."
 TRIALS, PATIENCE = 5, 60
 STATES = 3  # how many checkpoints can be gone on from; the others are kept for their sets
 STATE, DISTILLED, GRID = "state.pt", "distilled.safetensors", "grid.png"

@@ -6,19 +6,22 @@ by name, stacked over epochs, (E + 1, *shape), the initial weights first. index.
 
 import datetime
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, TypedDict
 
 import torch
+from msgspec import Meta
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
-from core_dd import cli, files
+from core_dd import cli, files, records
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data import DataConfig, ImageData
 from core_dd.distilled import read_tensors, versions, write_tensors
 from core_dd.errors import InputError, require
+from core_dd.networks import build_network
 from core_dd.preprocess import Preprocess
 from core_dd.protocols import Protocol
 from core_dd.run import Run, find_folder
@@ -88,6 +91,15 @@ class ExpertsConfig(DataConfig):
         )
 
 
+class Index(TypedDict):
+    """Of the index of recorded experts, what is used; the data they are of stand beside it."""
+
+    network: str
+    preprocess: str
+    epochs: Annotated[int, Meta(ge=1)]
+    files: list[str]
+
+
 class Experts:
     """The recorded experts of a folder; weights are read when asked for, those of one expert and epoch at a time.
 
@@ -107,11 +119,7 @@ class Experts:
         require(folder is not None, f"give the folder of recorded experts: --experts FOLDER. {how}.")
         self.folder = Path(folder)
         require((self.folder / INDEX).is_file(), f"no experts at {folder}: there is no {INDEX}. {how} --out {folder}.")
-        index = files.read_json(self.folder / INDEX)
-        require(
-            isinstance(index, dict) and {"network", "preprocess", "epochs", "files"} <= index.keys(),
-            f"{self.folder / INDEX} is not one of recorded experts. {how}.",
-        )
+        index = records.read(self.folder / INDEX, Index, f"It is not one of recorded experts. {how}.")
         data.check_origin(index, f"{folder} holds experts", f"{how}.")
         for name, own in (("network", network), ("preprocess", preprocess)):
             require(
@@ -121,27 +129,43 @@ class Experts:
             )
         self.files, self.epochs = [self.folder / name for name in index["files"]], index["epochs"]
         require(len(self.files) > 0, f"{folder} holds no finished expert yet. Go on: gendd experts --resume.")
+        for name in index["files"]:
+            require(name == Path(name).name, f"{self.folder / INDEX} names '{name}', which is no file beside it.")
+            require(index["files"].count(name) == 1, f"{self.folder / INDEX} lists '{name}' twice.")
+        own = build_network(network, data.shape, data.num_classes).state_dict()
+        shapes = {name: (self.epochs + 1, *tensor.shape) for name, tensor in own.items()}
         for file in self.files:
-            self._check(file)
+            self._check(file, shapes)
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def _check(self, file: Path) -> None:
-        """Refuse a file that is missing or cut, or of other epochs than the index says; reads no weights."""
+    def _check(self, file: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Refuse a file that is missing or cut, or of other epochs or another network than the index says; reads no
+        weights."""
         try:
             with safe_open(file, framework="pt") as content:
                 names = content.keys()
-                lengths = {content.get_slice(name).get_shape()[0] for name in names}
-        except (SafetensorError, OSError) as error:
+                found = {name: tuple(content.get_slice(name).get_shape()) for name in names}
+        except (SafetensorError, OSError, ValueError) as error:
             raise InputError(f"cannot read {file}: {error}. Record the experts anew, into another folder.") from None
-        require(lengths == {self.epochs + 1}, f"{file} is no trajectory of {self.epochs} epochs, as {INDEX} says.")
+        lengths = {shape[:1] for shape in found.values()}
+        require(lengths == {(self.epochs + 1,)}, f"{file} is no trajectory of {self.epochs} epochs, as {INDEX} says.")
+        require(found == shapes, f"{file} is no trajectory of the network that {INDEX} says: its tensors are others.")
 
     def weights(self, expert: int, epoch: int) -> State:
-        """Parameters and buffers by name, on the CPU, after `epoch` of 0..E passes."""
-        with safe_open(self.files[expert], framework="pt") as content:
+        """Parameters and buffers by name, on the CPU, after `epoch` of 0..E passes.
+
+        Raises:
+            InputError: if they are not finite.
+        """
+        file = self.files[expert]
+        with safe_open(file, framework="pt") as content:
             names = content.keys()
-            return {name: content.get_slice(name)[epoch : epoch + 1][0] for name in names}
+            state = {name: content.get_slice(name)[epoch : epoch + 1][0] for name in names}
+        finite = all(bool(torch.isfinite(tensor).all()) for tensor in state.values())
+        require(finite, f"{file} has weights that are not finite after epoch {epoch}. Record the experts anew.")
+        return state
 
 
 def record(config: ExpertsConfig, data: ImageData | None = None) -> Path:
@@ -224,9 +248,10 @@ def stacked(trajectory: Sequence[State]) -> State:
 def restore(training: Training, path: Path) -> list[State]:
     """Continue from a checkpoint: the snapshots so far, the last of which becomes the experts' weights."""
     tensors, _ = read_tensors(path)
-    trajectory = [one(tensors, epoch) for epoch in range(len(next(iter(tensors.values()))))]
-    for name, tensor in (training.params | training.buffers).items():
-        tensor.copy_(trajectory[-1][name])
+    with records.restoring(str(path), "Remove this checkpoint, or record anew, into another folder."):
+        trajectory = [one(tensors, epoch) for epoch in range(len(next(iter(tensors.values()))))]
+        for name, tensor in (training.params | training.buffers).items():
+            tensor.copy_(records.same_shape(trajectory[-1][name], tensor, name))
     training.optimizer = torch.optim.SGD(training.params.values())  # plain: it has no state of its own
     return trajectory
 

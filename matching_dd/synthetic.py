@@ -14,6 +14,7 @@ from core_dd.distilled import DistilledSet
 from core_dd.errors import pick, require
 from core_dd.factor import check_factor, decode, sources
 from core_dd.preprocess import Preprocess, fractions
+from core_dd.records import same_shape
 from core_dd.rng import stream
 from matching_dd.real import choose, members_of
 
@@ -95,7 +96,7 @@ class Synthetic:
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from what `state` gave, in place."""
         for name, tensor in self.state().items():
-            tensor.copy_(state[name])
+            tensor.copy_(same_shape(state[name], tensor, name))
 
     def to_distilled(self, meta: dict[str, Any]) -> DistilledSet:
         """The set in pixel units, class by class, undecoded, with `meta` as `core_dd.distilled.new_meta` makes it.

@@ -16,6 +16,7 @@ from core_dd import cli
 from core_dd.data import load_data
 from core_dd.distilled import DistilledSet, new_meta
 from core_dd.files import read_json, write_json
+from core_dd.networks import build_network
 from core_dd.run import Run
 from gen_dd.train import TrainConfig
 from gen_dd.uvit import UViT
@@ -197,7 +198,9 @@ def experts(**changes) -> Callable[[Path], None]:
 
     def write(folder: Path) -> None:
         write_json(folder / "set" / "index.json", index)
-        save_file({"weight": torch.zeros(index["epochs"] + 1, 2)}, folder / "set" / "expert-00000.safetensors")
+        own = build_network("convnet1", (1, 8, 8), 10).state_dict()
+        state = {name: torch.zeros(index["epochs"] + 1, *tensor.shape) for name, tensor in own.items()}
+        save_file(state, folder / "set" / "expert-00000.safetensors")
 
     return write
 
@@ -356,7 +359,7 @@ CASES = {
     ),
     "mtt foreign index": Case(
         MTT + "--experts set",
-        "index.json is not one of recorded experts",
+        "set/index.json: expected object, got array. It is not one of recorded experts",
         lambda f: write_json(f / "set/index.json", []),
     ),
     "mtt lost expert": Case(

@@ -10,6 +10,7 @@ from torch import Tensor
 from core_dd.data import ImageData
 from core_dd.errors import pick, require
 from core_dd.networks import interact
+from core_dd.records import same_shape
 from core_dd.rng import stream
 from core_dd.train_eval import State
 from matching_dd.base import MatchingConfig, Method
@@ -175,5 +176,5 @@ class EAD(Method):
         """Continue from what `state` gave."""
         super().load_state(state)
         with torch.no_grad():
-            self.logits.copy_(state["logits"])
+            self.logits.copy_(same_shape(state["logits"], self.logits, "logits"))
         self.publish_labels()

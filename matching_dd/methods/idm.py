@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from core_dd.data import ImageData
 from core_dd.errors import require
 from core_dd.networks import build_network
+from core_dd.records import fitting
 from core_dd.rng import stream
 from core_dd.speed import autocast, compiled
 from matching_dd.base import MatchingConfig, Method
@@ -79,7 +80,8 @@ class Trainee:
         """Continue from what `state` gave."""
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.right, self.seen = state["right"], state["seen"]
+        fitting(self.optimizer)
+        self.right, self.seen = int(state["right"]), int(state["seen"])
 
 
 class IDM(Method):

@@ -120,11 +120,11 @@ def wider(state):
     ("change", "why"),
     [
         (without("model", "norm.weight"), "KeyError: 'norm.weight'"),
-        (lambda state: state.clear(), "KeyError: 'model'"),
+        (lambda state: state.clear(), "missing required field model"),
         (wider, "RuntimeError: .* size mismatch for label_emb.weight"),
         (without("optimizer", "param_groups", 0, "params", 0), "ValueError: "),
         (without("ema", "shadow_params", 0), "ValueError: "),
-        (without("seconds"), "KeyError: 'seconds'"),
+        (without("seconds"), "missing required field seconds"),
     ],
 )
 def test_resume__refuses_another_state(whole, tmp_path, change, why):
@@ -132,7 +132,7 @@ def test_resume__refuses_another_state(whole, tmp_path, change, why):
     content = state(run)
     change(content)
     torch.save(content, run / "checkpoints" / "last" / "state.pt")
-    message = rf"step-000012 does not hold the state of this training \({why}.*Remove this checkpoint to resume"
+    message = rf"step-000012.*{why}.*Remove this checkpoint to resume"
     with pytest.raises(InputError, match=message):
         train(TrainConfig(**QUICK | {"out": str(run), "steps": 13, "resume": True}))
 
