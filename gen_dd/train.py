@@ -422,6 +422,11 @@ class Trainer:
         """The mean of each over all processes."""
         return self.accelerator.reduce(torch.stack(values), "mean").tolist()
 
+    def wait(self) -> None:
+        """Until every process is here. (accelerate's own way asks for a GPU each, on a machine that has one, of processes
+        that train on the CPU.)"""
+        self.mean([torch.zeros((), device=self.device)])
+
     def clock(self, seconds: float) -> float:
         """The mean of every process's clock where a time limit is set: one time for all, so that they anneal and stop
         together. Without limit each keeps its own, and none waits for the others."""
@@ -533,7 +538,7 @@ def train(config: TrainConfig) -> None:
 
     # The result is the last checkpoint's model.
     bar.close()
-    trainer.accelerator.wait_for_everyone()
+    trainer.wait()
     if run:
         finish(run)
 

@@ -53,20 +53,13 @@ print(f"{name}, {os.cpu_count()} cores, torch {torch.__version__}, Python {platf
 PYTHON
 }
 
-tests() {  # the tests of what runs on the default device, which is CUDA there
-    local files="tests/core_dd/test_train_eval.py tests/core_dd/test_evaluate.py tests/core_dd/test_speed.py
-        tests/core_dd/test_fidelity.py tests/core_dd/test_augment.py tests/core_dd/test_convnet.py
-        tests/gen_dd/test_uvit.py tests/gen_dd/test_train.py tests/gen_dd/test_sample.py tests/gen_dd/test_recipe.py
-        tests/gen_dd/test_solvers.py tests/gen_dd/test_guidance.py tests/gen_dd/test_validate.py
-        tests/gen_dd/test_select.py tests/gen_dd/test_pipeline.py tests/matching_dd"
-    [ -z "$TOY" ] || files="tests/core_dd/test_speed.py tests/gen_dd/test_solvers.py"
-    local workers=$(($(nproc) < 12 ? $(nproc) : 12))
-    # shellcheck disable=SC2086
-    OMP_NUM_THREADS=1 "$PYTHON" -m pytest -n "$workers" --dist worksteal --tb=short -rfE -vv $files
+tests() {  # what only a GPU can show
+    GENDD_TEST_CUDA=1 OMP_NUM_THREADS=1 "$PYTHON" -m pytest -n "${WORKERS:-6}" --dist worksteal --tb=short -rfE -vv \
+        tests/test_cuda.py
 }
 
 bench() {  # ours against plain loops, with the part of the card's peak that is used
-    local names="uvit_train uvit_sample dm_k100 m3d_k100 datadam_k100 evaluator" repeats=5
+    local names=${BENCHMARKS:-"uvit_train uvit_sample evaluator dm_k100 m3d_k100 datadam_k100"} repeats=5
     [ -z "$TOY" ] || names=evaluator repeats=1
     for name in $names; do
         "$PYTHON" -m benchmarks "$name" --warmup 2 --repeats "$repeats" --out "$OUT/benchmark_$name.json"

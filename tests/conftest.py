@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: two workers share the cores, and the networks are tiny
+if os.environ.get("GENDD_TEST_CUDA") != "1":  # the suite means the CPU; what a GPU does is shown by test_cuda.py
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 FASHION = Path("/usr/share/datasets/fashion-mnist")
