@@ -20,10 +20,13 @@ from core_dd.errors import Diverged, pick, require
 from core_dd.networks import build_network
 from core_dd.notes import note
 from core_dd.protocols import PROTOCOLS
+from core_dd.run import claimed_file, find_folder
 from core_dd.speed import peak_mib, pick_device
 
 REAL = "real"
 """The name of the full real training set where a set is asked for."""
+
+SCORES = "scores.json"
 
 
 @dataclass(kw_only=True)
@@ -62,7 +65,7 @@ class EvaluateConfig(DataConfig):
     device: str | None = None
     """cpu, cuda, cuda:1, ...; default: cuda where there is one."""
     out: str | None = None
-    """The file to write; default: scores.json beside the set."""
+    """The file to write; default: scores.json beside the set, for "real" in the next folder under runs/DATA-real/."""
     dry_run: bool = False
     """Check everything, print the resolved config and how long the training is, stop."""
 
@@ -71,7 +74,6 @@ class EvaluateConfig(DataConfig):
         pick(PROTOCOLS, self.protocol, "protocol").shortened(self.epochs, self.steps)
         if self.best_of_test:
             best_of_test.habit(self.protocol)
-        require(self.out is not None or self.set != REAL, "the real set has no folder of its own; pass --out FILE.")
 
 
 @dataclass(frozen=True)
@@ -225,8 +227,9 @@ def identities(dset: DistilledSet, data: ImageData) -> dict[str, dict[str, Any]]
 def main(argv: Sequence[str] | None = None) -> None:
     """Check, score, write."""
     config = load_config(EvaluateConfig, argv, prog="gendd evaluate")
-    out = Path(config.out) if config.out else beside(Path(config.set))
-    require(not out.exists(), f"{out} exists. Choose another --out or remove it first.")
+    out = config.out or (None if config.set == REAL else beside(Path(config.set)))
+    if out is not None:
+        files.require_new(Path(out))
     data = config.load_data(config.seed)
     dset = real_set(data, config.seed) if config.set == REAL else DistilledSet.load(config.set)
     dset.check(data, where=config.set)
@@ -234,27 +237,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     earlier = best_of_test.earlier_sets(Path(config.set), dset) if choosing else []
     build_network(config.network, data.shape, data.num_classes)
     if config.dry_run:
-        print(f"{to_yaml(config)}# {forecast(dset, data, config)}, to {out}")
+        place = out or find_folder(None, f"{data.name}-{REAL}", resume=False) / SCORES
+        print(f"{to_yaml(config)}# {forecast(dset, data, config)}, to {place}")
         return
 
-    scores = evaluate(
-        dset,
-        data,
-        protocol=config.protocol,
-        network=config.network,
-        runs=config.runs,
-        seed=config.seed,
-        device=config.device,
-        epochs=config.epochs,
-        steps=config.steps,
-        with_fidelity=config.fidelity,
-        with_best_of_test=config.best_of_test,
-        earlier=earlier,
-    )
-    scores.record["set"] |= {"name": config.name, "path": None if config.set == REAL else config.set}
-    scores.record["smoke"] = scores.record["smoke"] or config.smoke
-    scores.record["config"] = to_dict(config)
-    files.write_json(out, scores.to_json())
+    with claimed_file(out, f"{data.name}-{REAL}", SCORES) as out:
+        scores = evaluate(
+            dset,
+            data,
+            protocol=config.protocol,
+            network=config.network,
+            runs=config.runs,
+            seed=config.seed,
+            device=config.device,
+            epochs=config.epochs,
+            steps=config.steps,
+            with_fidelity=config.fidelity,
+            with_best_of_test=config.best_of_test,
+            earlier=earlier,
+        )
+        scores.record["set"] |= {"name": config.name, "path": None if config.set == REAL else config.set}
+        scores.record["smoke"] = scores.record["smoke"] or config.smoke
+        scores.record["config"] = to_dict(config)
+        files.write_json(out, scores.to_json())
     judge = f"{scores.record['protocol']}, {config.network}"
     print(f"{config.name or config.set} on {data.name}, {judge}: {scores}\n{out}")
     if scores.record["at_chance"]:
@@ -310,7 +315,7 @@ def real_set(data: ImageData, seed: int) -> DistilledSet:
 
 def beside(place: Path) -> Path:
     """The scores.json of a set: in its folder."""
-    return (place if place.is_dir() else place.parent) / "scores.json"
+    return (place if place.is_dir() else place.parent) / SCORES
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from core_dd.ranking import (
     summary,
     text_table,
 )
-from core_dd.run import find_folder, read_stats
+from core_dd.run import claimed, find_folder, read_stats
 
 ROWS = 20
 """Classes a picture shows at most, evenly spread over all."""
@@ -65,7 +65,7 @@ class ReportConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Read, rank, draw, write."""
     config = load_config(ReportConfig, _with_flag(sys.argv[1:] if argv is None else argv), prog="gendd report")
-    folder = find_folder(config.out, "report", resume=False)
+    find_folder(config.out, "report", resume=False)
 
     # Everything is read and checked before anything is written.
     groups = grouped([read_entry(path) for path in find_scores(config.scores)])
@@ -73,28 +73,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     colours = {digest: i for i, digest in enumerate(dict.fromkeys(entry.record["set"]["hash"] for entry in entries))}
     panels = [panel for place in config.runs for panel in _run_panels(Path(place))]
     panels += [panel for group in groups for panel in _score_panel(group, colours)]
+    folder = None
+    if not config.dry_run:
+        shown = {entry.record["set"]["hash"]: entry for entry in reversed(entries)}
+        drawn = [_picture(shown[digest], config.per_class) for digest in colours]
+        text = markdown(config.title, groups, drawn), page(config.title, groups, drawn, panels, colours)
+        folder = write(config.out, *text, drawn)
+
+    # Printed last: a reader that has gone away keeps nothing from being written.
     for group in groups:
         print(f"\n{group.title}\n{text_table(cells(group, brief=True))}")
     print("\n≈: the 95 % interval overlaps that of the set above. What compares with what is said in the report.")
     if any(entry.at_chance for entry in entries):
         print(CHANCE)
-    if config.dry_run:
-        print("\n" + to_yaml(config), end="")
-        return
+    print("\n" + to_yaml(config) if folder is None else f"\n{folder / 'report.md'}\n{folder / 'report.html'}")
 
-    # The folder appears whole or not at all.
-    shown = {entry.record["set"]["hash"]: entry for entry in reversed(entries)}
-    drawn = [_picture(shown[digest], config.per_class) for digest in colours]
-    with files.atomic(folder) as temporary:
+
+def write(out: str | None, markdown: str, html: str, drawn: Sequence[Picture]) -> Path:
+    """The report's folder, which appears whole or not at all."""
+    with claimed(out, "report") as folder, files.atomic(folder, replace=True) as temporary:
         (temporary / "pictures").mkdir(parents=True)
         for i, picture in enumerate(drawn):
             if picture.png is not None:
                 (temporary / "pictures" / f"{i:02d}.png").write_bytes(picture.png)
-        text = markdown(config.title, groups, drawn)
-        (temporary / "report.md").write_text(text, encoding="utf-8")
-        text = page(config.title, groups, drawn, panels, colours)
-        (temporary / "report.html").write_text(text, encoding="utf-8")
-    print(f"\n{folder / 'report.md'}\n{folder / 'report.html'}")
+        for name, text in (("report.md", markdown), ("report.html", html)):
+            (temporary / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+    return folder
 
 
 def markdown(title: str, groups: Sequence[Group], drawn: Sequence[Picture]) -> str:

@@ -15,17 +15,17 @@ from typing import Any
 import yaml
 
 from core_dd import files
-from core_dd.config import to_dict
-from core_dd.errors import Diverged, pick, require
+from core_dd.config import read_yaml, to_dict
+from core_dd.errors import Diverged, InputError, pick, require
+from core_dd.locks import Taken, own_file, own_folder, require_free
 
 
 class Run:
     """One run of a command. Open it with `Run.open`; under a launcher only the main process opens it to write."""
 
-    def __init__(self, folder: Path, keep: int, tracker: Any, resumed: bool) -> None:
+    def __init__(self, folder: Path, keep: int, resumed: bool, claim: contextlib.ExitStack) -> None:
         self.folder, self.keep, self.resumed = folder, keep, resumed
-        self._tracker = tracker
-        self._stats = (folder / "stats.jsonl").open("a", encoding="utf-8")
+        self._claim, self._tracker = claim, None
 
     @classmethod
     def open(
@@ -37,46 +37,62 @@ class Run:
         resume: bool = False,
         tracker: str = "tensorboard",
         keep: int = 3,
+        origin: Mapping[str, Any] | None = None,
     ) -> "Run":
-        """Make a run folder, or continue one.
+        """Make a run folder, or continue one; it is this process's alone until `close` or the process's end.
 
         Args:
             out: the folder; None picks the next number under `runs/NAME/` (or, with `resume`, the highest one).
             name: what is run, e.g. "digits-dm-ipc10".
             config: the resolved config dataclass; written to config.yaml.
-            resume: continue a folder that has checkpoints or none yet; its config must equal `config`.
+            resume: continue a folder that has checkpoints or none yet; its config and origin must equal these.
             tracker: tensorboard, another tracker known to accelerate (wandb, ...), or none.
             keep: how many of the newest checkpoints to keep.
+            origin: what the run is made from that the config does not tell, as strings: its data's digests. Kept in
+                origin.json.
 
         Raises:
-            InputError: if the folder exists and `resume` is off, is missing and `resume` is on, or its config differs;
-                an unknown tracker, or one that is not installed.
+            InputError: if the folder exists and `resume` is off, is missing and `resume` is on, is in use, cannot be
+                written, or its config or origin differs; an unknown tracker, or one that is not installed.
         """
         folder, kind = find_folder(out, name, resume), _tracker_class(tracker)
         settings = {key: value for key, value in to_dict(config).items() if key not in UNSAVED}
-        if resume and (folder / "config.yaml").exists():
-            _check_same(folder / "config.yaml", settings)
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            files.write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
-        for leftover in folder.glob("checkpoints/.*.tmp"):
-            shutil.rmtree(leftover)
-        run = cls(folder, keep, _start_tracker(kind, folder) if kind else None, resume)
-        run._drop_stats_after(run.last()[0] if run.last() else 0)
+        if resume:
+            check_same(folder, settings, origin or {})
+        claim = contextlib.ExitStack()
+        run = cls(claim.enter_context(claimed(out, name, resume)), keep, resume, claim)
+        try:
+            run._begin(settings, origin or {}, kind)
+        except BaseException:
+            run.close()
+            raise
         return run
+
+    def _begin(self, settings: dict[str, Any], origin: Mapping[str, Any], tracker: type | None) -> None:
+        """Write down what is run, unless that is there, and forget what a killed run left."""
+        if not (self.folder / CONFIG).exists():
+            files.write_text(self.folder / CONFIG, yaml.safe_dump(settings, sort_keys=False))
+        if origin and not (self.folder / ORIGIN).exists():
+            files.write_json(self.folder / ORIGIN, origin)
+        files.sweep(self.folder / "checkpoints")
+        self._drop_stats_after(self.last()[0] if self.last() else 0)
+        if tracker is not None:
+            with files.explained(self.folder / "tracker"):
+                self._tracker = _start_tracker(tracker, self.folder)
 
     def log(self, step: int, **values: float) -> None:
         """Append one line to stats.jsonl and to the tracker.
 
         Raises:
             Diverged: if a value is not finite; nothing is written.
+            InputError: if the disk is full.
         """
         plain = {name: float(value) for name, value in values.items()}
         self.check(step, **plain)
-        self._stats.write(json.dumps({"step": step, **plain}) + "\n")
-        self._stats.flush()
+        append(self.folder / STATS, json.dumps({"step": step, **plain}) + "\n")
         if self._tracker is not None:
-            self._tracker.log(plain, step=step)
+            with files.explained(self.folder / "tracker"):
+                self._tracker.log(plain, step=step)
 
     def check(self, step: int, **values: float) -> None:
         """Stop at a value that is not finite.
@@ -97,8 +113,7 @@ class Run:
         from tqdm import tqdm
 
         tqdm.write(text, file=sys.stderr)
-        with (self.folder / "log.txt").open("a", encoding="utf-8") as log:
-            log.write(text + "\n")
+        append(self.folder / "log.txt", text + "\n")
 
     @contextlib.contextmanager
     def checkpoint(self, step: int) -> Iterator[Path]:
@@ -109,14 +124,14 @@ class Run:
         with files.atomic(place) as temporary:
             temporary.mkdir()
             yield temporary
-            self._stats.flush()
-            os.fsync(self._stats.fileno())
-        pointer = place.with_name(".last")
-        pointer.unlink(missing_ok=True)
-        pointer.symlink_to(place.name)
-        os.replace(pointer, place.with_name("last"))
-        for old in checkpoints(self.folder)[: -self.keep]:
-            shutil.rmtree(old[1])
+            files.sync(self.folder / STATS)
+        with files.explained(place.with_name("last")):
+            pointer = place.with_name(".last")
+            pointer.unlink(missing_ok=True)
+            pointer.symlink_to(place.name)
+            os.replace(pointer, place.with_name("last"))
+            for old in checkpoints(self.folder)[: -self.keep]:
+                shutil.rmtree(old[1])
 
     def last(self) -> tuple[int, Path] | None:
         """(step, folder) of the newest checkpoint, or None."""
@@ -124,47 +139,118 @@ class Run:
         return found[-1] if found else None
 
     def close(self) -> None:
-        """Flush the tracker and the statistics."""
-        if self._tracker is not None:
-            self._tracker.finish()
-        self._stats.close()
+        """Flush the tracker, and let others have the folder."""
+        tracker, self._tracker = self._tracker, None
+        try:
+            if tracker is not None:
+                with files.explained(self.folder / "tracker"):
+                    tracker.finish()
+        finally:
+            self._claim.close()
 
     def __enter__(self) -> "Run":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.close()
+        if exception[0] is None:
+            self.close()
+        else:  # the message that matters is the block's
+            with contextlib.suppress(InputError):
+                self.close()
 
     def _drop_stats_after(self, step: int) -> None:
         """Forget lines past the checkpoint a resumed run starts from (and a line cut by the kill)."""
-        path = self.folder / "stats.jsonl"
+        path = self.folder / STATS
         kept = [line for line in read_stats(path) if line["step"] <= step]
-        self._stats.close()
         files.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._stats = path.open("a", encoding="utf-8")
 
+
+CONFIG, ORIGIN, STATS = "config.yaml", "origin.json", "stats.jsonl"
 
 UNSAVED = ("resume", "dry_run", "out")
 """Config fields that say how a command was called, not what it computes."""
 
 
+def append(path: Path, text: str) -> None:
+    """Add to a file that is read line by line; what a full disk cuts is its last line.
+
+    Raises:
+        InputError: if the disk is full or the file cannot be written.
+    """
+    with files.explained(path), path.open("ab", buffering=0) as file:
+        data = text.encode("utf-8", "backslashreplace")
+        while data:
+            data = data[file.write(data) :]
+
+
 def find_folder(out: str | Path | None, name: str, resume: bool) -> Path:
-    """The folder a run will use; see `Run.open`."""
+    """The folder a run will use, which is neither made nor kept from others yet; see `Run.open` and `claimed`."""
     if out is None:
-        numbered = sorted(path for path in Path("runs", name).glob("[0-9]*") if path.is_dir() and path.name.isdecimal())
-        if resume:
-            require(bool(numbered), f"nothing to resume under runs/{name}. Start without --resume first.")
-            return numbered[-1]
-        return Path("runs", name, f"{int(numbered[-1].name) + 1 if numbered else 0:05d}")
-    folder = Path(out)
+        numbered = sorted((path for path in Path("runs", name).glob("[0-9]*") if path.name.isdecimal()), key=_number)
+        if not resume:
+            return Path("runs", name, f"{_number(numbered[-1]) + 1 if numbered else 0:05d}")
+        folder = next(filter(Path.is_dir, reversed(numbered)), None)
+        require(folder is not None, f"nothing to resume under runs/{name}. Start without --resume first.")
+    else:
+        folder = Path(out)
     if resume:
         require(folder.is_dir(), f"nothing to resume at {folder}. Start without --resume first.")
+        require_free(folder)
     else:
-        require(
-            not folder.exists() or (folder.is_dir() and not any(folder.iterdir())),
-            f"{folder} exists. Choose another --out, or continue it with --resume.",
-        )
+        require_unoccupied(folder)
     return folder
+
+
+def _number(folder: Path) -> int:
+    return int(folder.name)
+
+
+def require_unoccupied(folder: Path) -> None:
+    """Refuse a folder with anything in it.
+
+    Raises:
+        InputError: if there is; or a file is in its place.
+    """
+    require(not files.occupied(folder), f"{folder} exists. Choose another --out, or continue it with --resume.")
+
+
+@contextlib.contextmanager
+def claimed(out: str | Path | None, name: str, resume: bool = False) -> Iterator[Path]:
+    """Make the folder that `find_folder` finds, and have it to oneself during the block.
+
+    Of several processes that start at the same moment each gets a number of its own; of those that name one folder the
+    first gets it.
+
+    Raises:
+        InputError: as `find_folder`; or if the folder is in use or cannot be written.
+    """
+    numbered = out is None and not resume
+    with contextlib.ExitStack() as stack:
+        while True:
+            folder = find_folder(out, name, resume)
+            try:
+                stack.enter_context(own_folder(folder, new=numbered))
+                break
+            except Taken:  # another process took this number
+                continue
+        if not resume:
+            require_unoccupied(folder)
+        yield folder
+
+
+@contextlib.contextmanager
+def claimed_file(out: str | Path | None, name: str, file: str) -> Iterator[Path]:
+    """Have a file that is to be written to oneself during the block: `out`, or `file` in the next folder of `name`.
+
+    Raises:
+        InputError: if it is there, another process is writing it, or its folder cannot be written.
+    """
+    if out is None:
+        with claimed(None, name) as folder:
+            yield folder / file
+    else:
+        with own_file(Path(out)):
+            yield Path(out)
 
 
 def checkpoints(folder: Path) -> list[tuple[int, Path]]:
@@ -188,14 +274,29 @@ def read_stats(path: Path) -> list[dict[str, float]]:
     return lines
 
 
-def _check_same(path: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse to resume with another config, naming the first difference; how long and how often may change."""
-    saved = yaml.safe_load(path.read_text(encoding="utf-8"))
+def check_same(folder: Path, settings: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
+    """Refuse to resume with another config, naming the first difference, or from other data; how long and how often
+    may change.
+
+    Raises:
+        InputError: if there is a difference, or what the folder says cannot be read.
+    """
+    saved = read_yaml(folder / CONFIG) if (folder / CONFIG).exists() else settings
     for key, value in settings.items():
         require(
             key in FREE_ON_RESUME or saved.get(key) == value,
-            f"{path.parent} was started with {key} {saved.get(key)}, now it is {value}. "
+            f"{folder} was started with {key} {saved.get(key)}, now it is {value}. "
             "Resume with the same settings, or start a new run.",
+        )
+    if not origin or not (folder / ORIGIN).exists():
+        return
+    began = files.read_json(folder / ORIGIN)
+    require(isinstance(began, dict), f"{folder / ORIGIN} does not say what the run was made from. Start a new run.")
+    for key, value in origin.items():
+        require(
+            began.get(key) == value,
+            f"{folder} was begun with other data: their {key} was {began.get(key)}, now it is {value}. Resume with the "
+            "data it was begun with, or start a new run.",
         )
 
 

@@ -11,6 +11,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from core_dd import clock
 from core_dd.errors import require
 from gen_dd.solvers import NoiseOf
 
@@ -83,18 +84,19 @@ class Clock:
 
     Args:
         budget: seconds, or None for no limit.
-        start: when the count began, as `time.time()`.
+        start: when the count began, on the clock of `now`; None: now.
+        now: the clock, one that setting the machine's does not change.
 
     Attributes:
         parts: seconds by what they were spent on; their sum is the time up to the last `book`.
         reserve: seconds that what follows the last batch is expected to take.
     """
 
-    def __init__(self, budget: float | None, start: float) -> None:
-        self.budget, self.start = budget, start
+    def __init__(self, budget: float | None, start: float | None = None, now: Callable[[], float] = clock.now) -> None:
+        self.budget, self.now = budget, now
+        self.start = self._mark = now() if start is None else start
         self.parts: dict[str, float] = {}
         self.reserve = WRITE_S
-        self._mark = start
 
     def resume(self, seconds: float) -> None:
         """Count what earlier runs took."""
@@ -103,7 +105,7 @@ class Clock:
 
     def elapsed(self) -> float:
         """Seconds since the start."""
-        return time.time() - self.start
+        return self.now() - self.start
 
     def left(self) -> float:
         """Seconds for drawing: what is left of the budget, less the reserve and the guard."""
@@ -118,7 +120,7 @@ class Clock:
 
     def book(self, what: str) -> float:
         """Account the time since the last call for `what`; returns it."""
-        now = time.time()
+        now = self.now()
         seconds, self._mark = now - self._mark, now
         self.parts[what] = self.parts.get(what, 0.0) + seconds
         return seconds

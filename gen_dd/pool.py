@@ -14,6 +14,7 @@ from torch import Tensor
 from core_dd import files, pictures, records
 from core_dd.distilled import SCHEMA, Spent, read_tensors, versions, write_tensors
 from core_dd.errors import require
+from core_dd.run import require_unoccupied
 from core_dd.shards import INDEX, shard_name, shard_numbers
 from gen_dd.budget import WRITE_S, Clock, Ranks
 from gen_dd.sampler import Sampler
@@ -136,10 +137,8 @@ def finished(out: Path, resume: bool) -> list[tuple[int, int]]:
     Raises:
         InputError: if the folder holds anything and `resume` is off.
     """
-    require(
-        resume or not out.exists() or (out.is_dir() and not any(out.iterdir())),
-        f"{out} exists. Choose another --out, or continue it with --resume.",
-    )
+    if not resume:
+        require_unoccupied(out)
     found = sorted(numbers for path in out.glob("images-*") if (numbers := shard_numbers(path.name)))
     for (_, end), (start, stop) in itertools.pairwise([(0, 0), *found]):
         require(

@@ -13,7 +13,6 @@ import contextlib
 import math
 import os
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +23,15 @@ import torch
 from tqdm import tqdm
 
 from core_dd import cli
+from core_dd.clock import began
 from core_dd.config import load_config, to_dict
 from core_dd.data import ImageData, load_data
 from core_dd.distilled import DistilledSet
 from core_dd.errors import pick, require
+from core_dd.locks import own_folder, require_free
 from core_dd.rng import stream
 from core_dd.speed import pick_device
-from gen_dd.budget import Clock, Ranks, rounds
+from gen_dd.budget import Clock, Pace, Ranks, rounds
 from gen_dd.guidance import Guide, make_guide
 from gen_dd.pool import Pool, describe, finished, gaps, resumed
 from gen_dd.sampler import COMPILE_S, Sampler
@@ -168,7 +169,7 @@ def sample(
         InputError: neither number nor budget, a budget too short for one image, a model without labels, guidance of
             a model that never learnt without them, a number that is no multiple of the guide's groups.
     """
-    clock = Clock(budget_s, time.time())
+    clock = Clock(budget_s)
     check_amount(num_per_class, budget_s, steps)
     model, card = (model, {}) if isinstance(model, UViT) else load_model(model)
     sampler = Sampler(model, steps=steps, cfg_scale=cfg_scale, seed=seed, **options)
@@ -185,17 +186,19 @@ def run(config: SampleConfig, start: float | None = None) -> Path:
 
     Args:
         config: what to draw.
-        start: when the budget began, as `time.time()`; None: now. The command counts from the start of its process.
+        start: when the budget began, on the clock of `core_dd.clock.now`; None: now. The command counts from the start
+            of its process.
 
     Raises:
         InputError: whatever does not fit, before any image is drawn.
     """
-    clock, out = Clock(config.seconds, time.time() if start is None else start), Path(config.out)
+    clock, out = Clock(config.seconds, start), Path(config.out)
     device = pick_device(local_device(config.device))
     ranks = Ranks(device)
 
     # Whatever can be wrong is found before any work.
     done = finished(out, config.resume)
+    require_free(out)
     ranks.least()  # nobody writes before everybody has looked
     model, card = load_model(config.model)
     model.check_guidance(config.cfg_scale)
@@ -204,14 +207,36 @@ def run(config: SampleConfig, start: float | None = None) -> Path:
     sampler = make_sampler(config, identity["steps"], model, card, device, clock)
     total = sampler.total(config.num_per_class)
 
-    # A look at the speed settles what is open.
-    pace = sampler.calibrate(clock, total, ranks)
-    identity["steps"] = sampler.steps
-    meta = describe(card, config.seed, to_dict(config) | {"steps": sampler.steps, "batch": sampler.batch}, 0.0)
-    pool = Pool(out, sampler, clock, ranks, identity, meta)
+    # From here on the folder is this run's alone.
+    with own_folder(out) if ranks.first else contextlib.nullcontext():
+        require(
+            not ranks.first or done == finished(out, config.resume),
+            f"{out} was drawn into while this command was starting. Start it again.",
+        )
+        # A look at the speed settles what is open.
+        pace = sampler.calibrate(clock, total, ranks)
+        identity["steps"] = sampler.steps
+        meta = describe(card, config.seed, to_dict(config) | {"steps": sampler.steps, "batch": sampler.batch}, 0.0)
+        pool = Pool(out, sampler, clock, ranks, identity, meta)
+        draw(pool, pace, done, config.num_per_class)
+        ranks.close()
+    return out
+
+
+def draw(pool: Pool, pace: Pace, done: Sequence[tuple[int, int]], number: int | None) -> None:
+    """Draw into a pool what is not there yet, and finish it.
+
+    Args:
+        pool: the folder.
+        pace: what a batch takes.
+        done: the number ranges that are there.
+        number: images per class; None: as many as the budget allows.
+    """
+    sampler, clock, ranks = pool.sampler, pool.clock, pool.ranks
+    before = drawn = sum(stop - start for start, stop in done)
+    total = sampler.total(number)
 
     # Draw round by round: each batch is on the disk before the next begins.
-    before = drawn = sum(stop - start for start, stop in done)
     bar = tqdm(desc=f"sample, {sampler.steps} steps", unit="img", total=total, initial=drawn, disable=not ranks.first)
     for numbers, images in rounds(sampler.draw, pace, clock, gaps(done, total), ranks, sampler.group):
         clock.book("sample")
@@ -228,9 +253,7 @@ def run(config: SampleConfig, start: float | None = None) -> Path:
     # Merge what every process wrote.
     ranks.least()
     if ranks.first:
-        print(pool.finish(before, config.num_per_class))
-    ranks.close()
-    return out
+        print(pool.finish(before, number))
 
 
 def make_sampler(
@@ -272,16 +295,13 @@ LAUNCHERS = frozenset({"torchrun", "accelerate", "torch.distributed.run", "accel
 
 
 def command_start() -> float:
-    """When this command began, as `time.time()`: its process, or the launcher's that started it."""
+    """When this command began, on the clock of `core_dd.clock.now`: its process, or the launcher's that started it."""
     process = psutil.Process()
     with contextlib.suppress(psutil.Error):
         parent = process.parent()
         if parent is not None and LAUNCHERS & {Path(word).name for word in parent.cmdline()}:
             process = parent
-    start = process.create_time()
-    if hasattr(time, "CLOCK_BOOTTIME"):  # Linux counts from boot, and psutil knows the boot to whole seconds only
-        start = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + (start - psutil.boot_time())
-    return start
+    return began(process)
 
 
 def local_device(asked: str | None = None) -> str | None:

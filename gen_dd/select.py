@@ -8,7 +8,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from core_dd import cli, fidelity, subset
+from core_dd import cli, fidelity, files, locks, subset
 from core_dd.config import load_config, to_dict
 from core_dd.data import DataConfig, ImageData
 from core_dd.distilled import DistilledSet, new_meta
@@ -251,12 +251,13 @@ def classifier_views(pool: DistilledSet, data: ImageData, classifier: Classifier
 def main(argv: Sequence[str] | None = None) -> None:
     """Choose and write one set."""
     config = load_config(SelectConfig, argv, prog="gendd select")
-    require(not Path(config.out).exists(), f"{config.out} exists. Choose another --out or remove it first.")
+    files.require_new(Path(config.out))
     pool, data = DistilledSet.load(config.pool), config.load_data(config.seed)
     cache = Path(config.classifier) if config.classifier else None
-    dset = select(pool, data, config.ipc, config.selector, config.seed, config.network, config.device, cache)
-    dset.meta["config"] |= {"select": to_dict(config)}
-    path = dset.save(config.out)
+    with locks.own_file(Path(config.out)):
+        dset = select(pool, data, config.ipc, config.selector, config.seed, config.network, config.device, cache)
+        dset.meta["config"] |= {"select": to_dict(config)}
+        path = dset.save(config.out)
     print(f"{path}: {len(dset)} of {len(pool)} images, {config.ipc} per class, by {config.selector}")
 
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from core_dd import cli, files, readers
+from core_dd import cli, files, locks, readers
 from core_dd.config import load_config
 from core_dd.data import DataConfig, ImageData
 from core_dd.distilled import DistilledSet, new_meta
@@ -125,11 +125,11 @@ def submit(config: SubmitConfig) -> tuple[Path, Scores]:
     data = config.load_data(config.seed)
     target = pick(TARGETS, data.name, "challenge dataset")
     path = Path(config.out) / target.file
-    require(not path.exists(), f"{path} exists. Choose another --out or remove it first.")
+    files.require_new(path)
     dset = DistilledSet.load(config.set)
     dset.check(data, where=config.set)
     tensor = to_tensor(dset, target, data.num_classes, config.track)
-    with files.atomic(path) as temporary:
+    with locks.own_file(path), files.atomic(path) as temporary:
         torch.save(tensor, temporary)
         handed_in = from_tensor(temporary, data, target)
         scores = evaluate(

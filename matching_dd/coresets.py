@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core_dd import cli, fidelity, subset
+from core_dd import cli, fidelity, files, subset
 from core_dd.config import load_config, to_dict
 from core_dd.data import DataConfig, ImageData, load_data
 from core_dd.distilled import DistilledSet, new_meta
 from core_dd.errors import pick, require
 from core_dd.protocols import PROTOCOLS
 from core_dd.rng import stream
-from core_dd.run import find_folder
+from core_dd.run import claimed_file
 from core_dd.speed import pick_device
 from matching_dd.real import choose, members_of
 
@@ -107,25 +107,22 @@ def coreset(name: str, data: str | ImageData, ipc: int, seed: int = 0, **classif
 def main(argv: Sequence[str] | None = None) -> None:
     """Choose and write one coreset."""
     config = load_config(CoresetConfig, argv, prog="gendd coreset")
-    require(
-        config.out is None or not Path(config.out).exists(),
-        f"{config.out} exists. Choose another --out or remove it first.",
-    )
+    if config.out is not None:
+        files.require_new(Path(config.out))
     data = config.load_data(config.seed)
-    folder = f"{data.name}-{config.name}-ipc{config.ipc}"
-    path = Path(config.out) if config.out else find_folder(None, folder, resume=False) / "distilled.safetensors"
-    dset = coreset(
-        config.name,
-        data,
-        config.ipc,
-        config.seed,
-        network=config.network,
-        protocol=PROTOCOLS[config.protocol],
-        cache=Path(config.classifier) if config.classifier else path.with_name("classifier.safetensors"),
-        device=pick_device(config.device),
-    )
-    dset.meta["config"] = to_dict(config)
-    dset.save(path)
+    with claimed_file(config.out, f"{data.name}-{config.name}-ipc{config.ipc}", "distilled.safetensors") as path:
+        dset = coreset(
+            config.name,
+            data,
+            config.ipc,
+            config.seed,
+            network=config.network,
+            protocol=PROTOCOLS[config.protocol],
+            cache=Path(config.classifier) if config.classifier else path.with_name("classifier.safetensors"),
+            device=pick_device(config.device),
+        )
+        dset.meta["config"] = to_dict(config)
+        dset.save(path)
     print(f"{path}: {len(dset)} images, {config.ipc} per class of {data.name}")
 
 

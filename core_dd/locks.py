@@ -1,0 +1,169 @@
+"""One writer at a time: locks on folders, and on files to come, that end with the process that holds them.
+
+They are advisory and the operating system's (flock), so a kill releases them; the file beside says who holds one.
+"""
+
+import contextlib
+import fcntl
+import os
+import socket
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from core_dd import files
+from core_dd.errors import InputError, require
+
+TRIES, PAUSE_S = 10, 0.02
+"""How often a lock is tried for, and the pause between: another process may just be looking whether it is held."""
+
+
+class Lock:
+    """This process has `place` to itself, until `release` or its end.
+
+    Args:
+        place: a folder that is there, or a file to be written into one that is.
+
+    Raises:
+        InputError: if another process has it, naming both; or the folder cannot be written.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self.path = _file_of(place)
+        with files.explained(place):
+            self._file = _acquire(self.path, place)
+            os.ftruncate(self._file.fileno(), 0)
+            os.write(self._file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
+        _held.add(self)
+
+    def release(self) -> None:
+        """Let others have it."""
+        if not self._file.closed:
+            files.remove(self.path)
+            self._file.close()
+
+    def __enter__(self) -> "Lock":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.release()
+
+    def forget(self) -> None:
+        """In a fork of the holder, which must not keep the lock alive."""
+        self._file.close()
+
+
+def require_free(place: Path) -> None:
+    """Refuse what another process has, without writing anything.
+
+    Raises:
+        InputError: if one has it.
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError), _file_of(place).open() as file:
+        require(_try(file, fcntl.LOCK_SH), _in_use(place, file))
+
+
+class Taken(InputError):
+    """A folder that was to be new is there."""
+
+
+@contextlib.contextmanager
+def own_folder(path: Path, *, new: bool = False) -> Iterator[None]:
+    """Have a folder to oneself during the block: it is made if need be, and removed again where nothing came into it.
+
+    Raises:
+        Taken: if it is there and `new`.
+        InputError: if another process has it, or it cannot be written.
+    """
+    with _made(path, new), Lock(path):
+        yield
+
+
+@contextlib.contextmanager
+def own_file(path: Path) -> Iterator[None]:
+    """Have the name of a file that is to be written to oneself during the block, and its folder made.
+
+    Raises:
+        InputError: if it is there, another process is writing it, or the folder cannot be written.
+    """
+    files.require_new(path)
+    with _made(path.parent):
+        files.sweep(path.parent)
+        with files.writing_into(path.parent), Lock(path):
+            files.require_new(path)
+            yield
+
+
+@contextlib.contextmanager
+def _made(path: Path, new: bool = False) -> Iterator[None]:
+    """A folder that is made if need be; those that were made here and stayed empty are removed after the block."""
+    made: list[Path] = []
+    try:
+        with files.explained(path):
+            for folder in [*reversed(path.parents), path]:
+                try:
+                    if not folder.is_dir() or (new and folder == path):
+                        folder.mkdir()
+                        made.append(folder)
+                except FileExistsError:
+                    if folder != path or not folder.is_dir():
+                        raise
+                    if new:
+                        raise Taken(f"{path} exists.") from None
+        yield
+    finally:
+        for folder in reversed(made):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _file_of(place: Path) -> Path:
+    """The lock's file: in a folder, beside a file."""
+    return place / files.LOCK if place.is_dir() else place.with_name(f".{place.name[:60]}.lock.tmp")
+
+
+def _acquire(path: Path, place: Path) -> TextIO:
+    """The lock's file, open and locked."""
+    message = f"{place} is in use by several processes at once. Try again."
+    for _ in range(TRIES):
+        file = path.open("a+", encoding="utf-8")
+        if _try(file, fcntl.LOCK_EX):
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    return file
+            file.close()  # its holder removed it in between
+            continue
+        message = _in_use(place, file)
+        file.close()
+        time.sleep(PAUSE_S)
+    raise InputError(message)
+
+
+def _try(file: TextIO, kind: int) -> bool:
+    """Whether the lock is got, or the file system has none."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _in_use(place: Path, file: TextIO) -> str:
+    """Who has it, as they wrote it down."""
+    file.seek(0)
+    return f"{place} is in use by {file.read() or 'another process'}. Wait for that to end, or choose another --out."
+
+
+_held: "weakref.WeakSet[Lock]" = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for lock in _held:
+        lock.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
