@@ -1,13 +1,19 @@
 """The console script `gendd`: a table of commands, each imported only when it is called."""
 
+import contextlib
 import importlib
+import importlib.metadata
+import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType, MappingProxyType
 
+from core_dd import streams
 from core_dd.errors import InputError, pick
-from core_dd.notes import is_first_process
+from core_dd.notes import is_first_process, note
 
 COMMANDS = MappingProxyType(
     {
@@ -40,7 +46,8 @@ def usage() -> str:
         [
             "gendd: dataset distillation, from real data to a score.",
             "",
-            "usage: gendd COMMAND [--option value ...]      gendd COMMAND --help explains every option",
+            "usage: gendd COMMAND [--option value ...]      gendd COMMAND --help explains every option;",
+            "       gendd --version",
             "",
             *lines,
             "",
@@ -50,28 +57,53 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
-    argv = sys.argv[1:] if argv is None else list(argv)
+    """Run one command; returns the exit status. None: on the process's own arguments, its streams protected."""
+    if argv is None:
+        return console(lambda: main(sys.argv[1:]))
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"gendd {importlib.metadata.version('gendd')}")
+        return 0
     try:
         target, _ = pick(COMMANDS, argv[0], "command")
     except InputError as error:
         return fail(error)
     module, function = target.split(":")
-    return guarded(getattr(importlib.import_module(module), function), argv[1:])
+    with _signals({signal.SIGINT: _interrupted}):  # an import turns Ctrl-C into errors of its own
+        command = getattr(importlib.import_module(module), function)
+    return guarded(command, argv[1:])
+
+
+def console(work: Callable[[], int]) -> int:
+    """Do what gives an exit status as this process's only work, its streams protected; returns the status."""
+    streams.protect()
+    try:
+        status = work()
+    except SystemExit as stop:  # the parser's own way out
+        status = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    return streams.settled(status)
 
 
 def entry(command: Callable[[Sequence[str] | None], None]) -> None:
     """What `python -m PACKAGE.module` calls: the command on the process's arguments, then exit with its status."""
-    sys.exit(guarded(command, sys.argv[1:]))
+    sys.exit(console(lambda: guarded(command, sys.argv[1:])))
+
+
+def script(name: str) -> None:
+    """What a script for launchers calls: a command of the table on the process's arguments, likewise."""
+    sys.exit(console(lambda: main([name, *sys.argv[1:]])))
 
 
 def guarded(command: Callable[[Sequence[str] | None], None], argv: Sequence[str]) -> int:
-    """Call a command; a user's mistake becomes one line on stderr and status 2, Ctrl-C status 130."""
+    """Call a command; a user's mistake becomes one line on stderr and status 2, Ctrl-C status 130.
+
+    A process that is asked to end (SIGTERM, SIGHUP) first removes what it was writing.
+    """
     try:
-        command(argv)
+        with _signals(dict.fromkeys((signal.SIGTERM, signal.SIGHUP), _terminated)):
+            command(argv)
     except InputError as error:
         return fail(error)
     except RuntimeError as error:
@@ -79,9 +111,37 @@ def guarded(command: Callable[[Sequence[str] | None], None], argv: Sequence[str]
             raise
         return fail(InputError(f"{OUT_OF_MEMORY} ({str(error).splitlines()[0]})"))
     except KeyboardInterrupt:
-        print("\ninterrupted; finished checkpoints and shards are kept.", file=sys.stderr)
+        note(INTERRUPTED)
         return 130
     return 0
+
+
+INTERRUPTED = "\ninterrupted; finished checkpoints and shards are kept."
+
+
+@contextlib.contextmanager
+def _signals(handlers: dict[int, Callable[[int, FrameType | None], None]]) -> Iterator[None]:
+    """Handle signals so during the block; those that the caller ignores or handles itself stay as they are."""
+    before = {number: signal.getsignal(number) for number in handlers}
+    own = [number for number in handlers if before[number] in (signal.SIG_DFL, signal.default_int_handler)]
+    if threading.current_thread() is not threading.main_thread():
+        own = []
+    for number in own:
+        signal.signal(number, handlers[number])
+    try:
+        yield
+    finally:
+        for number in own:
+            signal.signal(number, before[number])
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    note(INTERRUPTED)
+    os._exit(128 + number)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 def fail(error: Exception) -> int:

@@ -10,7 +10,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -105,9 +105,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"no config file at {path}. The published settings are in configs/.")
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}.") from None
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:  # whatever its parts raise
+        raise InputError(f"{path} is not valid YAML: {brief(' '.join(str(error).split()))}.") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -133,20 +135,55 @@ def to_yaml(config: Any) -> str:
     return yaml.safe_dump(to_dict(config), sort_keys=False)
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys and reads 2e-4 as a number (YAML 1.1 wants 2.0e-4)."""
+def brief(text: str) -> str:
+    """The beginning of a text from a file, for a message."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+LONGEST = 200
+DEEPEST = 20
+"""How deep the values of a YAML file may be nested."""
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 2e-4 as a number (YAML 1.1 wants 2.0e-4), and refuses what no settings need: duplicate
+    keys, aliases (a short file of them stands for gigabytes), deep nesting, and OmegaConf's placeholders."""
+
+    depth = 0
+
+    def compose_node(self, parent, index):
+        mark = self.peek_event().start_mark
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "an alias (*name); write the value out", mark)
+        if self.depth == DEEPEST:
+            raise yaml.composer.ComposerError(None, None, f"nested deeper than {DEEPEST}", mark)
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+    def construct_scalar(self, node):
+        value = super().construct_scalar(node)
+        if "${" in value or value == "???":
+            raise yaml.constructor.ConstructorError(
+                None, None, f"'{value}' is no value; write out what it stands for", node.start_mark
+            )
+        return value
 
     def construct_mapping(self, node, deep=False):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=deep)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(None, None, "a key that is no name", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"duplicate key '{key}'", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
-_UniqueKeyLoader.add_implicit_resolver(
+_Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 
@@ -165,8 +202,8 @@ def _merge_files(cls: type, files: Sequence[Path]) -> dict[str, Any]:
             except (errors.OmegaConfBaseException, ValueError) as error:
                 hint = typing.get_type_hints(cls)[key]
                 raise InputError(
-                    f"{file}: '{key}' is {value!r}, expected {getattr(hint, '__name__', hint)} "
-                    f"({str(error).splitlines()[0]})."
+                    f"{file}: '{key}' is {brief(repr(value))}, expected {getattr(hint, '__name__', hint)} "
+                    f"({brief(str(error).splitlines()[0])})."
                 ) from None
     return OmegaConf.to_container(merged)
 

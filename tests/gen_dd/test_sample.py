@@ -9,11 +9,14 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 import torch
 from commands import ROOT, Process
 from commands import run as run_command
 
+from core_dd.clock import began as process_began
+from core_dd.clock import now
 from core_dd.distilled import DistilledSet
 from core_dd.errors import InputError
 from core_dd.speed import can_compile
@@ -105,13 +108,24 @@ def minimum(folder):
 
 @pytest.mark.parametrize("launcher", [[], ["-m", "torch.distributed.run", "--nproc_per_node", "1"]])
 def test_command_start__is_when_the_first_process_was_started(tmp_path, launcher):
-    """psutil alone is off by the fraction of a second in which the machine was booted."""
+    """psutil alone is off by the fraction of a second in which the machine was booted, and by what its clock is set."""
     script = tmp_path / "script.py"
     script.write_text("from gen_dd.sample import command_start; print(f'{command_start():.3f}')")
-    began = time.time()
+    began = now()
     command = [sys.executable, *launcher, str(script)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert began - 0.03 <= float(output.split()[-1]) <= began + 0.5
+    assert began - 0.03 <= float(output.split()[-1]) <= now()
+
+
+def test_clock__does_not_follow_the_machine_s_when_that_is_set(monkeypatch):
+    """Set back or forward by an hour during a budget of 12 s, neither the budget nor the account notices."""
+    budgeted = Clock(12.0, process_began(psutil.Process()))
+    monkeypatch.setattr(time, "time", lambda real=time.time: real() - 3600)
+    budgeted.book("load")
+    monkeypatch.setattr(time, "time", lambda real=time.time: real() + 7200)
+    budgeted.book("rest")
+    since = budgeted.elapsed()
+    assert 0 <= since < 3000 and abs(sum(budgeted.parts.values()) - since) < 60
 
 
 def one_more(folder):
@@ -250,7 +264,7 @@ def test_rounds__last_batches_shrink_into_the_time_left():
         time.sleep(0.01 * len(numbers))
         return torch.zeros(len(numbers))
 
-    clock, began = Clock(1.85, time.time()), time.time()
+    clock, began = Clock(1.85), time.time()
     drawn = [len(numbers) for numbers, _ in rounds(draw, Pace(0.01, 0.3, 30), clock, [(0, None)], Ranks())]
     assert time.time() - began <= 1.85 - clock.reserve and clock.left() < 0.15
     assert drawn[0] == 30 and drawn[-1] < 10 and sum(drawn) > 110
@@ -266,7 +280,7 @@ def test_rounds__a_batch_that_turns_out_too_slow_is_given_up_and_redrawn_smaller
             step(x, x)
         return torch.zeros(len(numbers))
 
-    clock, numbers = Clock(2.35, time.time()), []
+    clock, numbers = Clock(2.35), []
     for part, _ in rounds(draw, Pace(0.01, 0.3, 30), clock, [(0, None)], Ranks()):
         numbers += part
     assert clock.elapsed() <= 2.35 - clock.reserve
@@ -284,7 +298,7 @@ def test_rounds__learn_at_once_how_slow_it_is():
         time.sleep(0.001)
         return torch.zeros(len(numbers))
 
-    clock = Clock(10.0, time.time())
+    clock = Clock(10.0)
     drawing = rounds(draw, Pace(0.01, 1.0, 100), clock, [(0, 1000)], Ranks())
     next(drawing)
     assert tried[0] == 100 and len(tried) == 2 and 15 <= tried[1] <= 25
@@ -309,7 +323,7 @@ def test_rounds__a_resumed_folder_may_find_its_budget_spent():
     def draw(numbers, seconds):
         raise TimeUp(1e6)
 
-    assert list(rounds(draw, Pace(0.01, 0.3, 30), Clock(5.0, time.time()), [(4, None)], Ranks())) == []
+    assert list(rounds(draw, Pace(0.01, 0.3, 30), Clock(5.0), [(4, None)], Ranks())) == []
 
 
 def test_sample__no_guidance_where_the_null_class_was_not_learnt(model, tmp_path):
@@ -374,21 +388,21 @@ def test_most_steps__as_many_as_fit(each, steps):
 
 
 def test_calibrate__chooses_the_batch_and_foresees_its_time(model):
-    sampler, clock = Sampler(model, steps=20), Clock(60.0, time.time())
+    sampler, clock = Sampler(model, steps=20), Clock(60.0)
     pace = sampler.calibrate(clock)
     assert sampler.batch == pace.batch and sampler.batch in (4, 16, 64, 256, 1024)
     began = time.perf_counter()
     sampler.draw(range(sampler.batch))
     assert 1 / 3 <= (time.perf_counter() - began) / pace.seconds(sampler.batch) <= 3  # a busy machine varies
     assert clock.parts.keys() == {"measure"} and clock.parts["measure"] < 15
-    assert Sampler(model, batch=30).calibrate(Clock(60.0, time.time())).batch == 30
+    assert Sampler(model, batch=30).calibrate(Clock(60.0)).batch == 30
 
 
 def test_compile__is_left_out_where_the_budget_has_no_time_for_it(model, capsys):
     """Compiling cannot be stopped, so a budget too short for it would be overrun."""
     if not can_compile("cpu"):
         pytest.skip("torch.compile does not work here")
-    sampler, clock = Sampler(model, steps=STEPS, batch=20, compile=True), Clock(10.0, time.time())
+    sampler, clock = Sampler(model, steps=STEPS, batch=20, compile=True), Clock(10.0)
     assert sampler.fast is not model
     sampler.calibrate(clock)
     assert sampler.fast is model and clock.parts.keys() == {"measure"}
@@ -416,9 +430,9 @@ def test_costs__guided_evaluations_are_told_apart(model):
 
 
 def test_auto_steps__the_most_that_leave_room_for_the_number(model):
-    pace = Sampler(model, steps=50).calibrate(Clock(20.0, time.time()))
+    pace = Sampler(model, steps=50).calibrate(Clock(20.0))
     total = math.ceil(20 / (pace.whole / pace.batch / 50 * 25))  # twenty-five steps would take all of 20 s
-    sampler, clock = Sampler(model, steps="auto"), Clock(20.0, time.time())
+    sampler, clock = Sampler(model, steps="auto"), Clock(20.0)
     pace = sampler.calibrate(clock, total)
     expected = MARGIN * pace.whole * total / sampler.batch
     assert expected <= clock.budget or sampler.steps == 10
