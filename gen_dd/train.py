@@ -423,8 +423,8 @@ class Trainer:
         return self.accelerator.reduce(torch.stack(values), "mean").tolist()
 
     def wait(self) -> None:
-        """Until every process is here. (accelerate's own way asks for a GPU each, on a machine that has one, of processes
-        that train on the CPU.)"""
+        """Until every process is here. (accelerate's own way asks for a GPU each, on a machine that has one, of
+        processes that train on the CPU.)"""
         self.mean([torch.zeros((), device=self.device)])
 
     def clock(self, seconds: float) -> float:

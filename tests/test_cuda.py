@@ -19,7 +19,7 @@ from core_dd.run import read_stats
 from core_dd.speed import bf16_pays
 from core_dd.train_eval import Training, gradients_of, initialise
 from gen_dd.recipe import OPTIMIZERS
-from gen_dd.sample import Sampler, SampleConfig, run, sample
+from gen_dd.sample import SampleConfig, Sampler, run, sample
 from gen_dd.train import TrainConfig, Trainer, train
 from gen_dd.uvit import UViT
 from gen_dd.weights import load_model
