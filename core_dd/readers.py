@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from safetensors.torch import load_file, save_file
-from tqdm import tqdm
 
 from core_dd import files
 from core_dd.errors import InputError, require
 from core_dd.notes import note
+from core_dd.progress import Progress
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
 TRAIN_SPLITS, TEST_SPLITS = ("train", "training"), ("test", "t10k", "val", "valid", "validation")
@@ -373,13 +373,13 @@ def decode_images(
     """
     images, first = [], None
     total = total if total is not None else len(encoded)
-    for place, content in tqdm(
-        encoded, total=total, desc=f"decoding {what}", unit="img", disable=total < 2000, leave=False
-    ):
-        picture = decode_image(place, content, image_size)
-        first = first or (place, *picture.shape[:2])
-        same_size(first, (place, *picture.shape[:2]))
-        images.append(picture)
+    with Progress(f"decoding {what}", total, unit="img", leave=False) as progress:
+        for place, content in encoded:
+            picture = decode_image(place, content, image_size)
+            first = first or (place, *picture.shape[:2])
+            same_size(first, (place, *picture.shape[:2]))
+            images.append(picture)
+            progress.update()
     if len({picture.ndim for picture in images}) > 1:
         images = [picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2) for picture in images]
     stack = np.stack(images)

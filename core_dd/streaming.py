@@ -20,10 +20,10 @@ import psutil
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from core_dd import data, files, readers
 from core_dd.errors import InputError, pick, require
+from core_dd.progress import Progress
 from core_dd.rng import stream
 
 FOLDERS, SHARDS = ("folder", "tiny_imagenet"), ("parquet", "hf")
@@ -316,7 +316,7 @@ def look(source: Source, split: str, spec: str, image_size: int | None, workers:
     """shape, digests of the images, and mean and std of the 0..1 pixels of each channel, of one split."""
     looked = Looked(source.cells[split], source.labels[split], image_size)
     loader = DataLoader(looked, batch_size=CHUNK, num_workers=workers, collate_fn=list, generator=torch.Generator())
-    bar = tqdm(desc=f"reading {split} images of {spec}", total=len(looked), unit="img", disable=len(looked) < 2000)
+    progress = Progress(f"reading {split} images of {spec}", len(looked), unit="img")
     first, channels, digests, sums = None, 1, ([], []), np.zeros((2, 3))
     for place, height, width, depth, own, colour, total, squares in itertools.chain.from_iterable(loaded(loader)):
         first = first or (place, height, width)
@@ -325,8 +325,8 @@ def look(source: Source, split: str, spec: str, image_size: int | None, workers:
         digests[0].append(own)
         digests[1].append(colour)
         sums += np.array([total, squares])  # of a grey image, for each of three channels
-        bar.update()
-    bar.close()
+        progress.update()
+    progress.close()
     count = len(looked) * first[1] * first[2]
     mean = sums[0] / count
     std = np.sqrt((sums[1] - count * mean**2) / max(1, count - 1))

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
-from tqdm import tqdm
 
+from core_dd import progress
 from core_dd.augment import cutmix
 from core_dd.data import ImageData
 from core_dd.errors import Diverged
@@ -186,7 +186,7 @@ def train(
     steps, curve_steps, curve = training.plan.steps, [], []
     stops = {round(part * steps) for part in pauses}
     title = f"{len(training.runs)} x {options['network']}"
-    for step in tqdm(range(steps), desc=title, unit="step", disable=None, leave=False):
+    for step in progress.steps(title, steps, leave=False):
         loss = training.step(step)
         if step % max(1, steps // CURVE_POINTS) == 0 or step == steps - 1:
             if not loss.isfinite().all():

@@ -20,7 +20,6 @@ from typing import Any, Literal
 
 import psutil
 import torch
-from tqdm import tqdm
 
 from core_dd import cli
 from core_dd.clock import began
@@ -29,6 +28,7 @@ from core_dd.data import ImageData, load_data
 from core_dd.distilled import DistilledSet
 from core_dd.errors import pick, require
 from core_dd.locks import own_folder, require_free
+from core_dd.progress import Progress
 from core_dd.rng import stream
 from core_dd.speed import pick_device
 from gen_dd.budget import Clock, Pace, Ranks, rounds
@@ -237,18 +237,17 @@ def draw(pool: Pool, pace: Pace, done: Sequence[tuple[int, int]], number: int | 
     total = sampler.total(number)
 
     # Draw round by round: each batch is on the disk before the next begins.
-    bar = tqdm(desc=f"sample, {sampler.steps} steps", unit="img", total=total, initial=drawn, disable=not ranks.first)
+    progress = Progress(f"sample, {sampler.steps} steps", total, drawn, unit="img")
     for numbers, images in rounds(sampler.draw, pace, clock, gaps(done, total), ranks, sampler.group):
         clock.book("sample")
         pool.write(numbers, images)
         if drawn >= pool.enough or clock.late():  # drawn in earlier rounds: every process has written those
             pool.picture()
         drawn += len(numbers) * ranks.count
-        left = f", {clock.budget - clock.elapsed():.0f} s left" if clock.budget else ""
-        bar.set_postfix_str(f"{drawn // sampler.classes} per class{left}", refresh=False)
-        bar.update(len(numbers) * ranks.count)
+        progress.note = f"{drawn // sampler.classes} per class"
+        progress.update(len(numbers) * ranks.count, ends_in=max(clock.left(), 0.0) if clock.budget else None)
     clock.book("sample")
-    bar.close()
+    progress.close()
 
     # Merge what every process wrote.
     ranks.least()

@@ -22,13 +22,13 @@ from accelerate.utils import broadcast_object_list
 from diffusers.training_utils import EMAModel
 from msgspec import Meta
 from torch import Tensor
-from tqdm import tqdm
 
 from core_dd import cli, files, readers, records
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data import DataConfig, ImageData
 from core_dd.errors import pick, require
 from core_dd.notes import note
+from core_dd.progress import Progress
 from core_dd.rng import stream
 from core_dd.run import Run, find_folder
 from core_dd.speed import bf16_pays, compile_in_place, peak_mib, pick_device
@@ -507,7 +507,7 @@ def train(config: TrainConfig) -> None:
         say(run, validator.note)
     if validator and isinstance(data, StreamedData):
         say(run, f"scores compare with {len(validator.data.train_labels)} of the training images")
-    bar = tqdm(desc="train", total=config.steps, initial=start, unit="step", disable=run is None)
+    progress = Progress("train", config.steps, start)
     began, earlier, losses = time.perf_counter(), trainer.seconds, []
 
     for step in range(start, start if over(earlier, config.max_seconds) else config.steps):
@@ -518,7 +518,7 @@ def train(config: TrainConfig) -> None:
         trainer.seconds = earlier + seconds
         stop = done == config.steps or over(trainer.seconds, config.max_seconds)
         pause = over(seconds, config.chunk_seconds)
-        bar.update()
+        progress.update(ends_in=time_left(config, trainer.seconds, seconds))
 
         # Stop at a loss that is not finite, before anything is kept of it; evaluate or picture, log, checkpoint.
         evaluate, picture = (due(done, every, stop) for every in (config.eval_every, config.grid_every))
@@ -526,7 +526,7 @@ def train(config: TrainConfig) -> None:
         if log or save or picture:
             values, losses = trainer.mean(losses), []
             check(run, done, values)
-            bar.set_postfix_str(f"loss {values[-1]:.4f}, {config.batch_size * (done - start) / seconds:.0f} img/s")
+            progress.note = f"loss {values[-1]:.4f}, {config.batch_size * (done - start) / seconds:.0f} img/s"
         grid = trainer.validate(validator, run, done) if evaluate else trainer.picture(run, done) if picture else None
         if log and run:
             scores = trainer.scores if evaluate else {}
@@ -537,10 +537,16 @@ def train(config: TrainConfig) -> None:
             break
 
     # The result is the last checkpoint's model.
-    bar.close()
+    progress.close()
     trainer.wait()
     if run:
         finish(run)
+
+
+def time_left(config: TrainConfig, trained: float, called: float) -> float | None:
+    """Seconds until a time limit ends this call, after so many of training in all and in this call; None: no limit."""
+    limits = ((config.max_seconds, trained), (config.chunk_seconds, called))
+    return min((limit - seconds for limit, seconds in limits if limit is not None), default=None)
 
 
 def over(seconds: float, limit: float | None) -> bool:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -152,6 +152,8 @@ class Method:
     """How often autograd keeps what `graph_bytes` counts: twice where it differentiates a gradient."""
     sees_layers: ClassVar[bool] = False
     """Whether `measure` looks at a network's layers, as ConvNets show them by `activations`."""
+    origin: Mapping[str, str] = MappingProxyType({})
+    """What it is made from beside the data, which a resumed run must find again; see `core_dd.run.Run.open`."""
 
     def __init__(self, config: Any, data: ImageData) -> None:
         self.config, self.data, self.device = config, data, pick_device(config.device)

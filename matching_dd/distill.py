@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from core_dd import cli, files, pictures, readers, records
 from core_dd.config import load_config, peek, to_dict, to_yaml
 from core_dd.data import ImageData
 from core_dd.distilled import DistilledSet, Spent, new_meta
 from core_dd.errors import pick, require
+from core_dd.progress import Progress
 from core_dd.run import Run, checkpoints, find_folder
 from core_dd.speed import peak_mib
 from matching_dd.base import MatchingConfig
@@ -58,7 +58,8 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
     name = run_name(config, data)
     find_folder(config.out, name, config.resume)
     method = METHODS[config.method](config, data)
-    with Run.open(config.out, name, config, resume=config.resume, tracker=config.tracker, keep=config.keep) as run:
+    options = {"resume": config.resume, "tracker": config.tracker, "keep": config.keep}
+    with Run.open(config.out, name, config, origin=data.origin | method.origin, **options) as run:
         # A resumed run continues where its last checkpoint was; every draw is keyed by (seed, purpose, step).
         first, folder = run.last() or (0, None)
         if folder is not None:
@@ -77,12 +78,13 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
         started = time.perf_counter() - earlier
 
         # Match.
-        steps = range(first, config.iterations)
-        for step in (bar := tqdm(steps, "distil", config.iterations, initial=first, unit="step", disable=None)):
+        progress = Progress("distil", config.iterations, first)
+        for step in range(first, config.iterations):
             loss, done = method.step(step), step + 1
+            progress.update()
             if done % config.log_every == 0 or done % config.checkpoint_every == 0 or done == config.iterations:
                 run.log(done, loss=loss.item())  # stops on a loss that is not finite, before anything is saved
-                bar.set_postfix(loss=f"{loss.item():.4g}", refresh=False)
+                progress.note = f"loss {loss.item():.4g}"
             if done % config.checkpoint_every == 0 or done == config.iterations:
                 dset = method.synthetic.to_distilled(describe(config, data, done, time.perf_counter() - started))
                 with run.checkpoint(done) as folder:
@@ -91,6 +93,8 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
                     pictures.save_grid(folder / GRID, dset.images, dset.labels)
                 for _, old in checkpoints(run.folder)[:-STATES]:  # IDM's hold hundreds of MB of networks
                     (old / STATE).unlink(missing_ok=True)
+
+        progress.close()
 
         # The result is the last checkpoint's set.
         last = run.last()[1]

@@ -5,6 +5,7 @@ by name, stacked over epochs, (E + 1, *shape), the initial weights first. index.
 """
 
 import datetime
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,6 @@ from typing import Annotated, TypedDict
 import torch
 from msgspec import Meta
 from safetensors import SafetensorError, safe_open
-from tqdm import tqdm
 
 from core_dd import cli, files, records
 from core_dd.config import load_config, to_dict, to_yaml
@@ -23,6 +23,7 @@ from core_dd.distilled import read_tensors, versions, write_tensors
 from core_dd.errors import InputError, require
 from core_dd.networks import build_network
 from core_dd.preprocess import Preprocess
+from core_dd.progress import Progress
 from core_dd.protocols import Protocol
 from core_dd.run import Run, find_folder
 from core_dd.speed import peak_mib, pick_device
@@ -106,16 +107,20 @@ class Experts:
     Args:
         folder: as the command writes it; may still grow.
         data, network, preprocess: of the distillation; the experts' must be the same, down to the training images.
+        spec: how the command names the data; default: by its name.
 
     Attributes:
         epochs: E.
+        origin: what tells these experts from others, for `core_dd.run.Run.open`: the first one's digest.
 
     Raises:
         InputError: if the folder is missing, holds no finished expert, foreign ones or a damaged file.
     """
 
-    def __init__(self, folder: str | Path | None, data: ImageData, network: str, preprocess: str) -> None:
-        how = f"Record some: gendd experts --data {data.name} --network {network} --preprocess {preprocess}"
+    def __init__(
+        self, folder: str | Path | None, data: ImageData, network: str, preprocess: str, spec: str | None = None
+    ) -> None:
+        how = f"Record some: gendd experts --data {spec or data.name} --network {network} --preprocess {preprocess}"
         require(folder is not None, f"give the folder of recorded experts: --experts FOLDER. {how}.")
         self.folder = Path(folder)
         require((self.folder / INDEX).is_file(), f"no experts at {folder}: there is no {INDEX}. {how} --out {folder}.")
@@ -128,7 +133,10 @@ class Experts:
                 f"Pass --{name} {index[name]}, or record others: gendd experts --{name} {own}.",
             )
         self.files, self.epochs = [self.folder / name for name in index["files"]], index["epochs"]
-        require(len(self.files) > 0, f"{folder} holds no finished expert yet. Go on: gendd experts --resume.")
+        require(
+            len(self.files) > 0,
+            f"{folder} holds no finished expert yet. Go on with the command that began it, and --resume.",
+        )
         for name in index["files"]:
             require(name == Path(name).name, f"{self.folder / INDEX} names '{name}', which is no file beside it.")
             require(index["files"].count(name) == 1, f"{self.folder / INDEX} lists '{name}' twice.")
@@ -136,6 +144,8 @@ class Experts:
         shapes = {name: (self.epochs + 1, *tensor.shape) for name, tensor in own.items()}
         for file in self.files:
             self._check(file, shapes)
+        with self.files[0].open("rb") as first:
+            self.origin = {"first_expert": hashlib.file_digest(first, "blake2b").hexdigest()[:16]}
 
     def __len__(self) -> int:
         return len(self.files)
@@ -181,13 +191,14 @@ def record(config: ExpertsConfig, data: ImageData | None = None) -> Path:
     groups = [range(i, min(i + config.at_once, config.experts)) for i in range(0, config.experts, config.at_once)]
     begin(config, data, preprocess, groups[0], device)
     name = run_name(config, data)
-    with Run.open(config.out, name, config, resume=config.resume, tracker=config.tracker, keep=1) as run:
+    options = {"resume": config.resume, "tracker": config.tracker, "keep": 1}
+    with Run.open(config.out, name, config, origin=data.origin, **options) as run:
         # A resumed run continues in the group, and the epoch of it, where its last checkpoint was.
         done, folder = run.last() or (0, None)
         first, within = divmod(done, config.epochs)
         if folder is not None:
             run.say(f"resumed at epoch {within} of group {first} from {folder}")
-        bar = tqdm(total=len(groups) * config.epochs, initial=done, desc="experts", unit="epoch", disable=None)
+        progress = Progress("experts", len(groups) * config.epochs, done, unit="epoch")
         for number, group in enumerate(groups[first:], first):
             training = begin(config, data, preprocess, group, device)
             trajectory = [snapshot(training)]
@@ -199,13 +210,14 @@ def record(config: ExpertsConfig, data: ImageData | None = None) -> Path:
                 step, last = number * config.epochs + epoch, epoch == config.epochs
                 run.log(step, loss=train_epoch(training, epoch))  # stops on a loss that is not finite
                 trajectory.append(snapshot(training))
-                bar.update()
+                progress.update()
                 if last:
                     write_group(run.folder, group, trajectory, config, data)
                 if last or epoch % config.checkpoint_every == 0:
                     with run.checkpoint(step) as place:
                         if not last:
                             write_tensors(place / TRAJECTORY, stacked(trajectory), {})
+        progress.close()
         run.say(f"{run.folder}: {config.experts} experts of {data.name}, {config.epochs} epochs each")
         return run.folder
 

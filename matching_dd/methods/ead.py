@@ -77,7 +77,8 @@ class EAD(Method):
     graph_copies = 2
 
     def __init__(self, config: EADConfig, data: ImageData) -> None:
-        self.experts = Experts(config.experts, data, config.network, config.preprocess)  # before any whitening
+        self.experts = Experts(config.experts, data, config.network, config.preprocess, config.data)  # before whitening
+        self.origin = self.experts.origin
         super().__init__(config, data)
         self.epochs = config.max_epoch or self.experts.epochs
         require(

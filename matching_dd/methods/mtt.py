@@ -86,7 +86,8 @@ class MTT(Method):
     Config = MTTConfig
 
     def __init__(self, config: MTTConfig, data: ImageData) -> None:
-        self.experts = Experts(config.experts, data, config.network, config.preprocess)  # before any whitening
+        self.experts = Experts(config.experts, data, config.network, config.preprocess, config.data)  # before whitening
+        self.origin = self.experts.origin
         super().__init__(config, data)
         self.gradients = Gradients(self.net, self.device, bf16=config.bf16, compile=config.compile)
         needed = config.max_start_epoch - 1 + config.expert_epochs

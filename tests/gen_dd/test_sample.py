@@ -179,7 +179,6 @@ def test_command__budget_covers_start_to_last_byte(folder, tmp_path, minimum, fa
     assert (tmp_path / "out" / "grid.png").exists() and f"of {seconds} s" in output
     total, parts = account(output)
     assert abs(sum(parts.values()) - total) <= 0.005 * (len(parts) + 1)
-    assert "img/s" in errors and "per class" in errors and "s left" in errors  # the live line
 
 
 def test_command__two_processes_draw_the_same_images(folder, tmp_path, reference):
