@@ -13,7 +13,7 @@ from types import FrameType, MappingProxyType
 
 from core_dd import streams
 from core_dd.errors import InputError, pick
-from core_dd.notes import is_first_process, note
+from core_dd.notes import is_first_process, note, printable
 
 COMMANDS = MappingProxyType(
     {
@@ -151,7 +151,7 @@ def fail(error: Exception) -> int:
     """
     if not is_first_process():
         time.sleep(PATIENCE_S)
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {printable(str(error))}", file=sys.stderr)
     return 2
 
 

@@ -82,7 +82,7 @@ def page(
             f"<title>{escape(title)}</title>",
             f"<style>\n{style}</style></head>",
             "<body>",
-            f'<header><h1>{escape(title)}</h1><p class="lede">{_emphasised(summary(groups))}</p>',
+            f'<header><h1>{escape(title)}</h1><p class="lede">{summary(groups, escape, tag("strong", "{}"))}</p>',
             tag("nav", "".join(tag("a", escape(text), href=f"#{place}") for place, text in links.items())),
             "</header>",
             "<main>",
@@ -275,12 +275,6 @@ def _bar(entry: Entry, colours: dict[str, int]) -> Bar:
         colour=colours[entry.record["set"]["hash"]],
         hollow=entry.smoke,
     )
-
-
-def _emphasised(text: str) -> str:
-    """Escaped text; `**words**` become strong."""
-    parts = escape(text).split("**")
-    return "".join(tag("strong", part) if i % 2 else part for i, part in enumerate(parts))
 
 
 def _yaml(config: Any) -> str:

@@ -1,20 +1,20 @@
 """Scores side by side: read scores.json files, put together what may be compared, rank it, and print it as a table."""
 
 import glob
-import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from core_dd import published
 from core_dd.chance import at_chance, mean_interval
-from core_dd.errors import InputError, require
+from core_dd.errors import require
 from core_dd.evaluate import REAL
 from core_dd.fidelity import MOMENTS
-from core_dd.files import read_json
+from core_dd.notes import printable
 from core_dd.published import PublishedRow
+from core_dd.scores import read_score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,47 +120,34 @@ def read_entry(path: Path) -> Entry:
     """One scores.json as an entry, checked.
 
     Raises:
-        InputError: if the file is no score, or its mean is not the mean of its accuracies.
+        InputError: if the file is no score, or its numbers cannot be true together; see `core_dd.scores.read_score`.
     """
-    record = read_json(path)
-    try:
-        accuracies = tuple(100 * float(value) for value in record["accuracies"])
-        dset, data = record["set"], record["data"]
-        fractions, luck = [float(value) for value in record["accuracies"]], record.get("chance")
-        interval = mean_interval(fractions) if fractions else None
-        entry = Entry(
-            file=path,
-            label=_label(dset),
-            method=str(dset["method"]),
-            ipc=dset["ipc"],
-            images=int(dset["images"]),
-            data=str(data["name"]),
-            fingerprint=str(data["fingerprint"]),
-            protocol=str(record["protocol"]),
-            network=str(record["network"]),
-            accuracies=accuracies,
-            mean=100 * float(record["mean"]),
-            std=100 * float(record["std"]),
-            interval=None if interval is None else (100 * interval[0], 100 * interval[1]),
-            chance=None if luck is None else 100 * float(luck),
-            at_chance=bool(fractions) and luck is not None and at_chance(fractions, luck, int(data["test_images"])),
-            seconds=float(record["seconds"]),
-            made_in=(dset.get("cost") or {}).get("seconds"),
-            smoke=bool(record["smoke"]),
-            distances={name: float(value) for name, value in (record.get("fidelity") or {}).items()},
-            best_of_test=_best_of_test(record.get("best_of_test")),
-            record=record,
-        )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        said = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise InputError(f"{path} is no score written by 'gendd evaluate': {said}.") from None
-    require(len(accuracies) > 0, f"{path} holds no accuracies.")
-    mean = sum(accuracies) / len(accuracies)
-    require(
-        math.isclose(mean, entry.mean, abs_tol=1e-4),
-        f"{path} says mean {entry.mean:.4f} %, but its accuracies have mean {mean:.4f} %. Evaluate the set again.",
+    record = printable(read_score(path))
+    accuracies, chance, dset, data = record["accuracies"], record.get("chance"), record["set"], record["data"]
+    interval, chosen = mean_interval(accuracies), record.get("best_of_test")
+    return Entry(
+        file=path,
+        label=_label(dset),
+        method=str(dset["method"]),
+        ipc=dset["ipc"],
+        images=dset["images"],
+        data=data["name"],
+        fingerprint=data["fingerprint"],
+        protocol=record["protocol"],
+        network=record["network"],
+        accuracies=tuple(100 * value for value in accuracies),
+        mean=100 * record["mean"],
+        std=100 * record["std"],
+        interval=interval and (100 * interval[0], 100 * interval[1]),
+        chance=None if chance is None else 100 * chance,
+        at_chance=chance is not None and at_chance(accuracies, chance, data["test_images"]),
+        seconds=record["seconds"],
+        made_in=(dset.get("cost") or {}).get("seconds"),
+        smoke=record["smoke"],
+        distances=record.get("fidelity") or {},
+        best_of_test=chosen and (100 * chosen["mean"], 100 * chosen["std"]),
+        record=record,
     )
-    return entry
 
 
 def grouped(entries: Sequence[Entry]) -> list[Group]:
@@ -305,8 +292,19 @@ def notes(groups: Sequence[Group]) -> list[str]:
     return said
 
 
-def summary(groups: Sequence[Group]) -> str:
-    """The report in two sentences, the best set of each ranking in **stars**."""
+def markdown_text(text: str) -> str:
+    """Words as they are in Markdown: what would be markup, HTML or a column there is escaped."""
+    return re.sub(r"[\\`*\[\]<>|~]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
+
+
+def summary(groups: Sequence[Group], quote: Callable[[str], str], strong: str) -> str:
+    """The report in two sentences, the best set of each ranking set off.
+
+    Args:
+        groups: the rankings.
+        quote: how words from the scores are written.
+        strong: how the best is, with {} for it.
+    """
     entries = [entry for group in groups for entry in group.entries]
     sets = len({entry.record["set"]["hash"] for entry in entries})
     classifiers = sum(len(entry.accuracies) for entry in entries)
@@ -314,10 +312,11 @@ def summary(groups: Sequence[Group]) -> str:
     for group in groups:
         best = next((entry for entry in group.entries if entry.rank == 1), None)
         if best is None:
-            said.append(f"On {group.title}, only smoke scores: nothing is ranked.")
+            said.append(f"On {quote(group.title)}, only smoke scores: nothing is ranked.")
         else:
             ranked = sum(entry.rank is not None for entry in group.entries)
-            said.append(f"Best of {ranked} on {group.title}: **{best.label}, {accuracy(best)} %**.")
+            found = strong.format(f"{quote(best.label)}, {accuracy(best)} %")
+            said.append(f"Best of {ranked} on {quote(group.title)}: {found}.")
     return " ".join(said)
 
 
@@ -387,17 +386,17 @@ def text_table(rows: Sequence[Sequence[str]], left: frozenset[int] = frozenset({
 
 
 def markdown_table(rows: Sequence[Sequence[str]], left: frozenset[int] = frozenset({0, 1})) -> str:
-    """A GitHub table; pipes in cells are escaped."""
+    """A GitHub table; what would be markup in a cell is escaped."""
     rule = ["---" if i in left else "---:" for i in range(len(rows[0]))]
     lines = [rows[0], rule, *rows[1:]]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(markdown_text(cell) for cell in line) + " |" for line in lines)
 
 
 def _label(dset: dict[str, Any]) -> str:
     """What a set is called: its name where it has one, else method and ipc."""
     if dset.get("name"):
         return str(dset["name"])
-    return dset["method"] if dset["ipc"] is None else f"{dset['method']} ipc {dset['ipc']}"
+    return str(dset["method"]) if dset["ipc"] is None else f"{dset['method']} ipc {dset['ipc']}"
 
 
 def _told_apart(entries: Sequence[Entry]) -> list[Entry]:
@@ -409,11 +408,6 @@ def _told_apart(entries: Sequence[Entry]) -> list[Entry]:
             for entry in entries
         ]
     return list(entries)
-
-
-def _best_of_test(record: dict[str, Any] | None) -> tuple[float, float] | None:
-    """In percent, of what the score says."""
-    return None if record is None else (100 * float(record["mean"]), 100 * float(record["std"]))
 
 
 def _mean_std(mean: float, std: float, count: int) -> str:

@@ -10,17 +10,17 @@ import json
 import os
 import pickle
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from safetensors.torch import load_file, save_file
 
-from core_dd import files
+from core_dd import files, records
 from core_dd.errors import InputError, require
 from core_dd.notes import note
 from core_dd.progress import Progress
@@ -178,11 +178,37 @@ def _read_parquet(shards: Sequence[Path]) -> tuple[list[tuple[str, bytes]], np.n
             require(isinstance(content, bytes), f"row {row} of {shard}: column '{image}' holds no image bytes.")
             encoded.append((f"row {row} of {shard}", content))
         labels.append(np.asarray(table[label].to_pylist(), dtype=np.int64))
-        features = (
-            json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-        )
-        names = names or features.get(label, {}).get("names")
+        names = names or class_names(table.schema.metadata, label, shard)
     return encoded, np.concatenate(labels), tuple(names) if names else None
+
+
+class Feature(TypedDict, total=False):
+    """Of one column in a parquet file's metadata of Hugging Face, what is used."""
+
+    names: list[str] | None
+
+
+class Info(TypedDict, total=False):
+    """Of a parquet file's metadata of Hugging Face, what is used."""
+
+    features: dict[str, Feature | None]
+
+
+class HuggingFace(TypedDict, total=False):
+    """A parquet file's metadata of Hugging Face."""
+
+    info: Info
+
+
+def class_names(metadata: Mapping[bytes, bytes] | None, label: str, shard: Path) -> list[str] | None:
+    """The names of the classes that a parquet file brings in its metadata, or None.
+
+    Raises:
+        InputError: if they are damaged.
+    """
+    where, hint = f"the metadata 'huggingface' of {shard}", "Write the file anew, with its metadata or without."
+    content = records.parse((metadata or {}).get(b"huggingface", b"{}"), HuggingFace, where, hint)
+    return (content.get("info", {}).get("features", {}).get(label) or {}).get("names")
 
 
 def parquet_columns(schema, shard: Path) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from core_dd.data import DataConfig
 from core_dd.distilled import DistilledSet, hardened
 from core_dd.errors import InputError, require
 from core_dd.evaluate import REAL, real_set
+from core_dd.notes import printable
 from core_dd.page import Panel, Picture, page
 from core_dd.ranking import (
     CHANCE,
@@ -24,6 +25,7 @@ from core_dd.ranking import (
     find_scores,
     grouped,
     markdown_table,
+    markdown_text,
     moments_beside_published,
     notes,
     published_text,
@@ -103,9 +105,9 @@ def write(out: str | None, markdown: str, html: str, drawn: Sequence[Picture]) -
 
 def markdown(title: str, groups: Sequence[Group], drawn: Sequence[Picture]) -> str:
     """report.md: the tables and notes of the page, with the pictures beside it as files."""
-    parts = [f"# {title}", summary(groups)]
+    parts = [f"# {markdown_text(title)}", summary(groups, markdown_text, "**{}**")]
     for group in groups:
-        parts += [f"## {group.title}", markdown_table(cells(group))]
+        parts += [f"## {markdown_text(group.title)}", markdown_table(cells(group))]
         runs = [["set", "accuracy % of each classifier"]]
         runs += [[e.label, ", ".join(f"{value:.2f}" for value in e.accuracies)] for e in group.entries]
         parts += ["Every classifier:", markdown_table(runs)]
@@ -128,9 +130,10 @@ def markdown(title: str, groups: Sequence[Group], drawn: Sequence[Picture]) -> s
             parts += ["Moment distances beside M3D's:", markdown_table(lines, left=frozenset({0, 2, 6}))]
     parts += ["## The sets"]
     for i, picture in enumerate(drawn):
-        parts.append(f"**{picture.label}**: {picture.caption}")
+        label = markdown_text(picture.label)
+        parts.append(f"**{label}**: {markdown_text(picture.caption)}")
         if picture.png is not None:
-            parts.append(f"![{picture.label}](pictures/{i:02d}.png)")
+            parts.append(f"![{label}](pictures/{i:02d}.png)")
     parts += ["## Comparability", "\n".join(f"- {note}" for note in notes(groups))]
     hashes = [["set", "set hash", "data fingerprint", "seed", "scores"]]
     for entry in (entry for group in groups for entry in group.entries):
@@ -154,7 +157,7 @@ def _picture(entry: Entry, per_class: int) -> Picture:
         dset = _load_set(entry)
         require(dset.digest() == entry.record["set"]["hash"], "the set has changed since it was scored.")
     except InputError as error:
-        return Picture(label=entry.label, png=None, caption=f"No picture: {error}")
+        return Picture(label=entry.label, png=None, caption=printable(f"No picture: {error}"))
     images, labels = dset.decoded()
     counts = hardened(labels).bincount()
     classes = sorted({round(i * (len(counts) - 1) / max(min(len(counts), ROWS) - 1, 1)) for i in range(ROWS)})
@@ -168,7 +171,7 @@ def _picture(entry: Entry, per_class: int) -> Picture:
         label=entry.label,
         png=pictures.png(pictures.grid(images, labels, per_class, classes=classes)),
         caption=f"{size}{shown}{some}",
-        rows=tuple(str(names[k]) for k in classes),
+        rows=tuple(printable(names[k]) for k in classes),
     )
 
 
@@ -215,8 +218,8 @@ def _run_panels(folder: Path) -> list[Panel]:
     for name in names:
         pairs = [(line["step"], line[name]) for line in stats if name in line]
         xs, ys = zip(*pairs, strict=True)
-        curve = Line(label=name, x=xs, y=ys)
-        panels.append(Panel(title=str(folder), subtitle=name, lines=(curve,)))
+        curve = Line(label=printable(name), x=xs, y=ys)
+        panels.append(Panel(title=str(folder), subtitle=curve.label, lines=(curve,)))
     return panels
 
 

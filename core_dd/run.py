@@ -10,11 +10,12 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import yaml
+from msgspec import Meta
 
-from core_dd import files
+from core_dd import files, records
 from core_dd.config import read_yaml, to_dict
 from core_dd.errors import Diverged, InputError, pick, require
 from core_dd.locks import Taken, own_file, own_folder, require_free
@@ -263,15 +264,31 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
     return sorted(found)
 
 
+class Stats(TypedDict):
+    """A line of stats.jsonl: its step, and numbers by name."""
+
+    step: Annotated[int, Meta(ge=0)]
+
+
 def read_stats(path: Path) -> list[dict[str, float]]:
-    """The lines of a stats.jsonl, without a last one that a kill cut short."""
+    """The lines of a stats.jsonl, without a last one that a kill cut short.
+
+    Raises:
+        InputError: a line that is damaged, or no step with numbers; the message names it.
+    """
+    content = path.read_bytes() if path.is_file() else b""
+    whole, _, cut = content.rpartition(b"\n")
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
+    for number, text in enumerate(whole.split(b"\n") if whole else [], 1):
+        lines.append(_stats_line(text, f"line {number} of {path}"))
+    with contextlib.suppress(InputError):
+        lines += [_stats_line(cut, "the last line")] if cut else []
     return lines
+
+
+def _stats_line(text: bytes, where: str) -> dict[str, float]:
+    hint = "Remove that line."
+    return records.checked(records.parse(text, dict[str, float], where, hint), Stats, where, hint)
 
 
 def check_same(folder: Path, settings: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
@@ -290,8 +307,8 @@ def check_same(folder: Path, settings: Mapping[str, Any], origin: Mapping[str, A
         )
     if not origin or not (folder / ORIGIN).exists():
         return
-    began = files.read_json(folder / ORIGIN)
-    require(isinstance(began, dict), f"{folder / ORIGIN} does not say what the run was made from. Start a new run.")
+    hint = "It does not say what the run was made from. Start a new run."
+    began = records.read(folder / ORIGIN, dict[str, Any], hint)
     for key, value in origin.items():
         require(
             began.get(key) == value,

@@ -32,7 +32,9 @@ from core_dd.evaluate import Scores, evaluate
 from core_dd.fidelity import classifier_frechet, real_classifier
 from core_dd.protocols import PROTOCOLS
 from core_dd.ranking import markdown_table
+from core_dd.records import read
 from core_dd.rng import stream
+from core_dd.scores import read_score
 from core_dd.speed import pick_device
 from core_dd.train_eval import Classifiers
 from gen_dd.guidance import make_guide
@@ -217,7 +219,7 @@ def check_same(config: AblateConfig, work: Path) -> None:
     """Refuse to go on in a work folder of other settings; more draws, another place or device change no score."""
     own = {key: value for key, value in to_dict(config).items() if key not in ("out", "work", "draws", "device")}
     place = work / "settings.json"
-    before = files.read_json(place) if place.exists() else own
+    before = read(place, dict[str, Any]) if place.exists() else own
     changed = [f"{key} {before.get(key)}, now {value}" for key, value in own.items() if before.get(key) != value]
     require(not changed, f"{work} was begun with {'; '.join(changed)}. Choose another --out or --work, or remove it.")
     files.write_json(place, own)
@@ -249,7 +251,7 @@ def measure(
 
 def write(config: AblateConfig, places: Mapping[str, Sequence[Path]], work: Path, out: Path) -> None:
     """Replace `out` by the scores and the table, once all of them are there; the report is in `work`."""
-    records = {name: [files.read_json(folder / "scores.json") for folder in places[name]] for name in places}
+    records = {name: [read_score(folder / "scores.json") for folder in places[name]] for name in places}
     firsts, heading = [str(several[0]) for several in places.values()], f"{config.title}, the first set of each setting"
     text = f"# {config.title}\n\n{caption(config, records)}\n\n{markdown_table(table(records), left=frozenset({0}))}\n"
     curves = []

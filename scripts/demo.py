@@ -14,8 +14,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from core_dd import cli, files
+from msgspec import Meta
+
+from core_dd import cli, files, records
 from core_dd.run import find_folder
 
 
@@ -124,7 +127,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.chdir(Path(__file__).resolve().parents[1])
     out = find_folder(None, "demo", arguments.resume)
     ledger = out / "stages.json"
-    seconds = files.read_json(ledger) if ledger.exists() else {}
+    seconds = (
+        records.read(ledger, dict[str, Annotated[float, Meta(ge=0)]], f"Remove it, or {out}.")
+        if ledger.exists()
+        else {}
+    )
 
     plan = stages(out)
     for number, stage in enumerate(plan, start=1):

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
-from core_dd import DistilledSet, ImageData, cli, files
+from core_dd import DistilledSet, ImageData, cli, files, records
 from core_dd.config import load_config
 from core_dd.data import load_data
 from core_dd.distilled import new_meta
@@ -32,7 +32,7 @@ from core_dd.run import checkpoints
 from core_dd.speed import pick_device
 from core_dd.train_eval import Classifiers
 from gen_dd.sample import sample
-from gen_dd.train import STATE, TrainConfig, train
+from gen_dd.train import STATE, State, TrainConfig, train
 from gen_dd.weights import load_model
 
 PAPER = {"lr": 2e-4, "betas": (0.99, 0.999), "ema_decay": 0.998}
@@ -55,6 +55,15 @@ RECIPES: MappingProxyType[str, tuple[tuple[int, ...], dict[str, Any]]] = Mapping
 )
 """Trainings by name: the numbers of steps at which they are judged, the last of which ends them, and their options. An
 annealed training has one end."""
+
+
+class Measured(TypedDict):
+    """What stands in the file of one recipe, seed and number of steps."""
+
+    classifier_frechet: float
+    weights: str
+    accuracies: list[float]
+    seconds_per_step: float
 
 
 @dataclass(kw_only=True)
@@ -99,7 +108,7 @@ def run(config: RecipesConfig) -> None:
                 place = folder / f"{count}.json"
                 if not place.exists():
                     files.write_json(place, measure(folder / "train", count, seed, config, data, judge))
-                    print(place, files.read_json(place), flush=True)
+                    print(place, records.read(place, Measured), flush=True)
     write(Path(config.work), Path(config.out))
 
 
@@ -128,7 +137,7 @@ def measure(
     places = dict(checkpoints(folder))
     averaged, _ = load_model(places[steps] / "model")
     last = copy.deepcopy(averaged)
-    last.load_state_dict(load_tensors(places[steps] / STATE)["model"])
+    last.load_state_dict(state_of(places[steps])["model"])
     found = {}
     for name, model in (("averaged", averaged), ("last", last)):
         drawn = sample(model, num_per_class=config.num_per_class, steps=20, seed=seed, device="cpu")
@@ -137,7 +146,7 @@ def measure(
     distance, drawn = found[weights]
     dset = DistilledSet(drawn.images, drawn.labels, new_meta(data, method="uvit", ipc=config.num_per_class, seed=seed))
     scores = evaluate(dset, data, protocol="quick", runs=config.runs, seed=seed, device="cpu")
-    clock = {step: load_tensors(place / STATE)["seconds"] for step, place in places.items() if step <= steps}
+    clock = {step: state_of(place)["seconds"] for step, place in places.items() if step <= steps}
     first = min(clock)
     return {
         "classifier_frechet": distance,
@@ -147,12 +156,17 @@ def measure(
     }
 
 
+def state_of(checkpoint: Path) -> State:
+    """What a checkpoint of a training holds."""
+    return records.checked(load_tensors(checkpoint / STATE), State, str(checkpoint / STATE))
+
+
 def write(work: Path, out: Path) -> None:
     """table.json with every seed's numbers, table.md with their means."""
     found: dict[tuple[str, int], dict[int, dict[str, Any]]] = {}
     for path in work.glob("*-seed*/*.json"):
         name, seed = re.fullmatch(r"([a-z]+)\d*-seed(\d+)", path.parent.name).groups()
-        found.setdefault((name, int(path.stem)), {})[int(seed)] = files.read_json(path)
+        found.setdefault((name, int(path.stem)), {})[int(seed)] = records.read(path, Measured)
     lines = [{"recipe": name, "steps": steps, "seeds": seeds} for (name, steps), seeds in sorted(found.items())]
     rows = [["recipe", "steps", "seconds", "classifier_frechet", "accuracy %"]]
     for line in lines:

@@ -125,7 +125,7 @@ def test_grouped__smoke_is_shown_last_and_never_ranked(tmp_path):
     (group,) = grouped(entries(smoke, real))
     assert [(e.file, e.rank) for e in group.entries] == [(real, 1), (smoke, None)]
     assert cells(group)[2][0] == "smoke"
-    assert "nothing is ranked" in summary(grouped(entries(smoke)))
+    assert "nothing is ranked" in summary(grouped(entries(smoke)), str, "{}")
 
 
 @pytest.mark.parametrize(
@@ -224,6 +224,57 @@ def test_text_table__columns_are_aligned():
     assert text.splitlines() == ["#   set         n", "--  ---------  --", "1   long name   5", "12  x          10"]
 
 
+@pytest.mark.parametrize("content", ["[]", "null", '"a"', "3", "", "{", "[" * 10**5])
+def test_read_entry__refuses_another_file(tmp_path, content):
+    (tmp_path / "scores.json").write_text(content)
+    with pytest.raises(InputError, match=re.escape(str(tmp_path / "scores.json"))):
+        read_entry(tmp_path / "scores.json")
+
+
+HOSTILE = "<script>alert(1)</script> [x](javascript:y) *b* `c` **d** \x1b[31m\u202e|\n# e"
+
+
+def test_main__names_are_words_and_nothing_else(tmp_path, capsys):
+    """Neither in the terminal nor in Markdown or HTML do a score's strings act."""
+    place = {"path": None, "name": HOSTILE, "method": HOSTILE, "ipc": 3, "images": 30, "hash": HOSTILE}
+    options = {"data": HOSTILE, "fingerprint": HOSTILE, "protocol": HOSTILE, "network": HOSTILE, "set": place}
+    path = score(tmp_path / "a", [0.5, 0.6], **options, versions={HOSTILE: HOSTILE}, config={HOSTILE: HOSTILE})
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "stats.jsonl").write_text(json.dumps({"step": 1, HOSTILE: 0.5}) + "\n")
+    main([str(path), "--runs", str(tmp_path / "run"), "--out", str(tmp_path / "out")])
+    html, text = ((tmp_path / "out" / name).read_text() for name in ("report.html", "report.md"))
+    printed = capsys.readouterr().out
+    assert all("\x1b" not in words and "\u202e" not in words for words in (html, text, printed))
+    assert "\\x1b[31m\\u202e|\\n# e" in printed
+    page = Page(html)
+    assert page.open == [] and "script" not in page.names and not any("javascript" in each for each in page.addresses)
+    assert "<script>alert(1)</script>" in page.text and "**d**" in page.text
+    assert r"\<script\>alert(1)\</script\> \[x\](javascript:y) \*b\* \`c\` \*\*d\*\*" in text
+    assert "<script>" not in re.sub(r"\\<", "", text) and not re.search(r"(?<!\\)\[x", text)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ('{"step": 1, "loss": NaN}\n{"step": 2}\n', "line 1 of"),
+        ('{"step": 1}\n{"step": 2, "loss"\n{"step": 3}\n', "line 2 of"),
+        ('{"loss": 1}\n', "missing required field step"),
+        ('{"step": 1, "loss": "low"}\n', "expected float, got str"),
+        ('{"step": 1.5}\n', "expected int, got float"),
+        ("[]\n", "expected object, got array"),
+        ("\n", "has no curve"),
+        ("", "has no curve"),
+        ('{"step": 1, "lo', "has no curve"),
+    ],
+)
+def test_main__names_the_curve_that_is_damaged(tmp_path, lines, said):
+    path = score(tmp_path / "a", [0.5, 0.6])
+    (tmp_path / "stats.jsonl").write_text(lines)
+    with pytest.raises(InputError, match=said) as refused:
+        main([str(path), "--runs", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert str(tmp_path) in str(refused.value) and not (tmp_path / "out").exists()
+
+
 def test_markdown_table__escapes_pipes():
     assert markdown_table([["#", "set", "n"], ["1", "a|b", "2"]]).splitlines()[1:] == [
         "| --- | --- | ---: |",
@@ -231,15 +282,40 @@ def test_markdown_table__escapes_pipes():
     ]
 
 
+IPC_IN_WORDS = {"method": "dm", "ipc": "ten", "images": 100, "hash": "h"}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"mean": 0.9}, "says mean 90.0000 %"),
-        ({"accuracies": []}, "no accuracies"),
-        ({"accuracies": ["x"]}, "is no score"),
-        ({"set": {"name": "x"}}, "it lacks 'method'"),
-        ({"chance": 0.1}, "it lacks 'test_images'"),
-        ({"accuracies": [1.5], "mean": 1.5}, "accuracies in 0..1"),
+        ({"accuracies": []}, "at accuracies: expected array of length >= 1"),
+        ({"accuracies": ["x"]}, "at accuracies[0]: expected float, got str. It is no score"),
+        ({"accuracies": [90.5], "mean": 90.5}, "at accuracies[0]: expected float <= 1.0"),
+        ({"accuracies": [-0.1], "mean": -0.1}, "at accuracies[0]: expected float >= 0.0"),
+        ({"accuracies": [float("nan")]}, "is not valid JSON"),
+        ({"accuracies": None}, "at accuracies: expected array, got null"),
+        ({"mean": float("inf")}, "is not valid JSON"),
+        ({"mean": 50.0}, "at mean: expected float <= 1.0"),
+        ({"std": 0.3}, "says std 30.0000 %"),
+        ({"std": -0.1}, "at std: expected float >= 0.0"),
+        ({"runs": 5}, "says 5 runs, its accuracies are 1"),
+        ({"set": {"name": "x"}}, "at set: object missing required field"),
+        ({"set": []}, "at set: expected object, got array"),
+        ({"set": IPC_IN_WORDS}, "at set.ipc: expected int | null, got str"),
+        ({"set": IPC_IN_WORDS | {"ipc": 0}}, "at set.ipc: expected int >= 1"),
+        ({"set": IPC_IN_WORDS | {"ipc": 1, "hash": 3}}, "at set.hash: expected str"),
+        ({"set": IPC_IN_WORDS | {"ipc": 1, "cost": "1 s"}}, "at set.cost: expected object"),
+        ({"data": None}, "at data: expected object, got null"),
+        ({"chance": 0.1}, "test_images"),
+        ({"smoke": "no"}, "at smoke: expected bool"),
+        ({"seconds": -1}, "at seconds: expected float >= 0.0"),
+        ({"fidelity": {"classifier_frechet": "near"}}, "expected float, got str"),
+        ({"best_of_test": {"mean": 55.0, "std": 0}}, "at best_of_test.mean: expected float <= 1.0"),
+        ({"best_of_test": [0.5]}, "at best_of_test: expected object"),
+        ({"curve_steps": [0, 1], "curves": {"loss": [[1.0]]}}, "has curves of loss"),
+        ({"curve_steps": [0, 1], "curves": {"loss": [[1.0, float("nan")]]}}, "is not valid JSON"),
+        ({"curves": []}, "at curves: expected object"),
     ],
 )
 def test_read_entry__refuses_what_is_no_score(tmp_path, change, said):
