@@ -18,9 +18,9 @@ from matching_dd.methods.dc import DC, DCConfig
 class IDCConfig(DCConfig):
     """Distil by IDC: match convolution gradients of networks in training on real data. The defaults are CIFAR-10's.
 
-    IDC-I is factor 1. MNIST and Fashion-MNIST: distance l1, lr_img 1e-4, real_net 500; SVHN: real_net 500. ImageNet
-    subsets at ipc 20 and more: factor 3, decode bound. Judge MNIST's tiles by protocol idc_mnist, SVHN's IDC-I at ipc 1
-    by idc_svhn_ipc1, the others by idc.
+    IDC-I is factor 1, and starts from the first images of each class as they are. MNIST and Fashion-MNIST:
+    distance l1, lr_img 1e-4, real_net 500; SVHN: real_net 500. ImageNet subsets at ipc 20 and more: factor 3, decode
+    bound. Judge MNIST's tiles by protocol idc_mnist, SVHN's IDC-I at ipc 1 by idc_svhn_ipc1, the others by idc.
     """
 
     method: str = "idc"

@@ -1,6 +1,7 @@
 """IDC against a second, plain implementation: the authors' loops, a step of one optimiser per class."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from core_dd import evaluate
 from core_dd.augment import IDCAugment, cutmix
+from core_dd.config import load_config
 from core_dd.distilled import new_meta
 from core_dd.errors import InputError
 from core_dd.networks import reset
@@ -50,6 +52,16 @@ def test_loss__equals_plain_loop_in_value_and_gradient(digits, generator, kind):
     gradients = [torch.autograd.grad(loss, syn)[0] for loss in (value, plain)]
     assert gradients[1].abs().max() > 1e-4
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3 * float(gradients[1].abs().max()))
+
+
+@pytest.mark.parametrize("path", ["idc_i_cifar10_ipc10", "idc_i_mnist_ipc1"])
+def test_idc_i__starts_from_the_first_images_of_each_class(digits, request, path):
+    file = request.config.rootpath / "configs" / "matching" / f"{path}.yaml"
+    config = load_config(IDCConfig, ["--config", str(file), "--data=digits", "--network=convnet1_w8"])
+    assert config.factor == 1
+    pixels = IDC(replace(config, **PLAIN), digits).synthetic.pixels().mul(255).round()
+    first = [digits.train_images[digits.train_labels == k][: config.ipc] for k in range(10)]
+    assert torch.equal(pixels, torch.stack(first).float())
 
 
 @pytest.mark.parametrize("kind", ["mse", "l1"])
