@@ -99,6 +99,27 @@ def gaussian_kernel(real: Tensor, syn: Tensor) -> Blocks:
     return tuple(sum(torch.exp(-block / (width * 2.0**i)) for i in range(-2, 3)) for block in blocks)
 
 
+def standardised(real: Tensor, syn: Tensor) -> tuple[Tensor, Tensor]:
+    """Features of each class around their real mean, in units of their spread: the root of `gaussian_kernel`'s b.
+
+    A kernel without a width of its own then sees what the Gaussians do, whatever origin and unit features have: its
+    gradient is of their size, so that one learning rate serves all. Mean and spread carry no gradient.
+
+    Args:
+        real: features of real images, (K, B, D).
+        syn: features of synthetic images, (K, M, D); M may differ from B.
+
+    Raises:
+        ValueError: as `mean_discrepancy`.
+    """
+    _check_pair(real, syn)
+    real, syn = _centred(_wide(real), _wide(syn))
+    with torch.no_grad():
+        variance = torch.cat([real, syn], 1).var(1).sum(1)
+        spread = (2 * variance).clamp_min(1e-12).sqrt()[:, None, None]  # all rows may be equal
+    return real / spread, syn / spread
+
+
 def linear_kernel(real: Tensor, syn: Tensor) -> Blocks:
     """x.y, which makes the MMD equal `mean_discrepancy`; taken around the real mean, which changes only rounding."""
     return _inner_products(*_centred(real, syn))
@@ -112,7 +133,8 @@ def polynomial_kernel(real: Tensor, syn: Tensor) -> Blocks:
 def laplace_kernel(real: Tensor, syn: Tensor) -> Blocks:
     """Sum of exp(-g d2), g = 0.1, 1, 5: Gaussians, though M3D's re-uses name it after Laplace.
 
-    Its width is fixed: where squared distances are in the hundreds, as in 2048 features, its gradient vanishes.
+    Its width is fixed: where squared distances are in the hundreds, as in 2048 features, its gradient vanishes unless
+    they are `standardised`.
     """
     blocks = _squared_distances(real, syn)
     return tuple(sum(torch.exp(-gamma * block) for gamma in (0.1, 1.0, 5.0)) for block in blocks)
@@ -168,6 +190,27 @@ def attention_map(features: Tensor, p: float = 4.0, norm: str = "l2") -> Tensor:
     require(p >= 1, f"attention power p must be >= 1, got {p}.")
     maps = reduce(_wide(features).abs().pow(p), "n c h w -> n (h w)", "sum")
     return pick(MAP_NORMS, norm, "attention norm")(maps)
+
+
+def in_lengths(real: Tensor, syn: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps of each class in units of their length: the root of the mean square of the real ones' and the synthetic
+    ones' L2 norms, both sets weighing alike, which carries no gradient.
+
+    Of norm l2 they have length 1 already. Those of norm none keep what sets images apart, but no longer the size that
+    power, width and depth of a network give them, nor one that grows with the images; those of l1 become as large.
+
+    Args:
+        real: maps of real images, (K, B, P).
+        syn: maps of synthetic images, (K, M, P); M may differ from B.
+
+    Raises:
+        ValueError: as `mean_discrepancy`.
+    """
+    _check_pair(real, syn, "attention maps")
+    with torch.no_grad():
+        squares = sum(_wide(maps).square().sum(2).mean(1) for maps in (real, syn)) / 2
+        length = squares.clamp_min(1e-12).sqrt()[:, None, None]  # a layer may be dead
+    return real / length, syn / length
 
 
 def attention_loss(real: Tensor, syn: Tensor, kind: str = "mse") -> Tensor:

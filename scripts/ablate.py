@@ -1,9 +1,11 @@
-"""Measure one choice of the generative track at a time: what it does to classifiers' accuracy, and what it costs.
+"""Measure one choice at a time: what it does to classifiers' accuracy, and what it costs.
 
     python scripts/ablate.py --study selectors --pool POOL --out results/digits_selectors
     python scripts/ablate.py --study guides --model RUN --out results/digits_guides
     python scripts/ablate.py --study guides --model RUN --budget_s 2 --out results/digits_guides_2s
     python scripts/ablate.py --study steps --model RUN --ipc 100 --fidelity --out results/digits_steps
+    python scripts/ablate.py --study kernels --iterations 300 --network convnet2_w32 --out results/digits_kernels
+    python scripts/ablate.py --study attention --iterations 300 --network convnet2_w32 --out results/digits_attention
 
 RUN is a folder of `gendd train`, POOL one of `gendd sample`. Every setting makes `draws` sets, each from its own seed,
 and each set is judged by `runs` classifiers of that seed, the same for all settings. Finished sets are not made again.
@@ -15,7 +17,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -41,7 +43,9 @@ from gen_dd.guidance import make_guide
 from gen_dd.sample import sample
 from gen_dd.select import SELECTORS, select
 from gen_dd.weights import load_model
-from matching_dd import coreset
+from matching_dd import METHODS, coreset
+from matching_dd.distill import run as distil
+from matching_dd.losses import KERNELS
 
 Make = Callable[[int], DistilledSet]
 """Seed -> a set of one setting; its meta's cost says the seconds of sampling."""
@@ -65,17 +69,53 @@ GUIDES_TRIED: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
 STEPS_TRIED = (50, 25, 20, 15, 10)
 """Network evaluations per image in the study of steps."""
 
+LEARNT: MappingProxyType[str, tuple[str, dict[str, dict[str, Any]]]] = MappingProxyType(
+    {
+        "kernels": ("m3d", {kernel: {"kernel": kernel} for kernel in KERNELS}),
+        "attention": (
+            "datadam",
+            {
+                "l2 maps, mse": {},
+                "l1 maps": {"norm": "l1"},
+                "maps as they are": {"norm": "none"},
+                "mae": {"attention": "mae"},
+                "cosine": {"attention": "cosine"},
+            },
+        ),
+    }
+)
+"""Studies of the matching track: the method, and settings as `gendd distill` names them, the published one first."""
+
+PAPERS: MappingProxyType[str, str] = MappingProxyType(
+    {
+        "gaussian": "the default",
+        "linear": "nearly the same",
+        "polynomial": "nearly the same",
+        "l2 maps, mse": "the best",
+        "l1 maps": "about as good",
+        "maps as they are": "much worse",
+        "mae": "within 2 points",
+        "cosine": "below mse",
+    }
+)
+"""What the papers find by setting: M3D's figure 6b and DataDAM's supplement draw it, without numbers."""
+
 
 @dataclass(kw_only=True)
 class AblateConfig(DataConfig):
-    """Measure one choice of the generative track: accuracy of classifiers, and seconds of sampling."""
+    """Measure one choice: accuracy of classifiers, and seconds of sampling."""
 
     study: str = "selectors"
-    """What varies: selectors (from one pool), guides (of the sampler), steps (network evaluations per image)."""
+    """What varies: selectors (from one pool), guides (of the sampler), steps (network evaluations per image), kernels
+    (of M3D) or attention (DataDAM's norms and losses)."""
     model: str = ""
     """The trained model, for guides and steps."""
     pool: str = ""
     """The pool to select from, for selectors."""
+    settings: str = ""
+    """For kernels and attention: a file of `gendd distill` with whatever else differs from the method's defaults."""
+    iterations: int | None = None
+    """For kernels and attention: so many instead of the published ones."""
     out: str = ""
     """The folder of results; an earlier one there is replaced."""
     work: str | None = None
@@ -95,7 +135,7 @@ class AblateConfig(DataConfig):
     protocol_steps: int | None = None
     """Shorten the protocol to this many steps; the scores are marked smoke."""
     network: str = "convnet3"
-    """The classifier, also of the selectors that use one."""
+    """The classifier, also of the selectors that use one; for kernels and attention also what is matched."""
     runs: int = 3
     """Classifiers per set."""
     fidelity: bool = False
@@ -107,8 +147,8 @@ class AblateConfig(DataConfig):
         pick(STUDIES, self.study, "study")
         pick(PROTOCOLS, self.protocol, "protocol").shortened(steps=self.protocol_steps)
         require(bool(self.out), "where to? Pass --out results/NAME.")
-        wanted = "pool" if self.study == "selectors" else "model"
-        require(bool(getattr(self, wanted)), f"the study of {self.study} wants --{wanted} FOLDER.")
+        wanted = {"selectors": "pool", "guides": "model", "steps": "model"}.get(self.study)
+        require(wanted is None or bool(getattr(self, wanted)), f"the study of {self.study} wants --{wanted} FOLDER.")
         for name in ("ipc", "draws", "steps", "batch", "runs"):
             require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}.")
         require(self.budget_s is None or self.budget_s > 0, f"budget_s must be > 0, got {self.budget_s}.")
@@ -149,8 +189,27 @@ def steps(config: AblateConfig, data: ImageData) -> dict[str, Make]:
     return {f"{count} steps": drawer(config, data, steps=count) for count in STEPS_TRIED}
 
 
+def learnt(config: AblateConfig, data: ImageData) -> dict[str, Make]:
+    """The settings of a study of `LEARNT`, then random real images."""
+    method, settings = LEARNT[config.study]
+    argv = ["--config", config.settings] if config.settings else []
+    base = load_config(METHODS[method].Config, [*argv, "--method", method], prog="ablate.py")
+    own = {"data": config.data, "ipc": config.ipc, "network": config.network, "device": config.device}
+    own |= {"tracker": "none", "compile": config.iterations is None}  # which a shortened run does not pay for
+    base = replace(base, iterations=config.iterations or base.iterations, **own)
+
+    def make(seed: int, name: str) -> DistilledSet:
+        folder = config.work_folder / slug(name) / str(seed) / "run"
+        resume = (folder / "config.yaml").exists()
+        return distil(replace(base, seed=seed, out=str(folder), resume=resume, **settings[name]), data)
+
+    return {name: partial(make, name=name) for name in settings} | {
+        "random real": lambda seed: coreset("random", data, config.ipc, seed)
+    }
+
+
 STUDIES: MappingProxyType[str, Callable[[AblateConfig, ImageData], dict[str, Make]]] = MappingProxyType(
-    {"selectors": selectors, "guides": guides, "steps": steps}
+    {"selectors": selectors, "guides": guides, "steps": steps, "kernels": learnt, "attention": learnt}
 )
 """Studies by name; the first setting of each is what the others are compared with."""
 
@@ -206,7 +265,7 @@ def run(config: AblateConfig) -> None:
     judge = (
         real_classifier(data, config.network, device=pick_device(config.device)) if config.fidelity and todo else None
     )
-    if todo and config.study != "selectors":
+    if todo and config.study in ("guides", "steps"):
         next(iter(settings.values()))(0)  # the first images of a process take longer
     for seed, name in todo:
         label = f"{name}, set {seed + 1}"
@@ -284,6 +343,9 @@ def caption(config: AblateConfig, records: Mapping[str, Sequence[Mapping[str, An
     once = f"one set per setting, {judges} each. Gain: over the first row."
     judged = f"{data}, protocol `{config.protocol}`{cut}, network `{config.network}`"
     said = f"{judged}: {several if config.draws > 1 else once}"
+    if config.study in LEARNT:
+        made = next(iter(records.values()))[0]["set"]["cost"]["iterations"]
+        return f"{said} {LEARNT[config.study][0]}, {made} iterations."
     return said if config.study == "selectors" else f"{said} Seconds: of sampling one set, the median."
 
 
@@ -323,6 +385,9 @@ def table(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]
         spread = f" ± {statistics.stdev(own):.1f}" if len(own) > 1 else ""
         cells = [format(found[key], HEADINGS[key][1]) if key in found else "-" for key in columns]
         rows.append([name, f"{found['accuracy']:.1f}{spread}", gain(records[name], first), *cells])
+    if any(name in PAPERS for name in records):
+        rows = [[*row, PAPERS.get(row[0], "-")] for row in rows]
+        rows[0][-1] = "the paper finds it"
     return rows
 
 

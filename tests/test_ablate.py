@@ -34,7 +34,13 @@ def model(tmp_path_factory):
 
 def names(table: str) -> list[str]:
     """The first cell of each row of table.md."""
-    return [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines() if line.startswith("| ")][2:]
+    return list(rows(table))
+
+
+def rows(table: str) -> dict[str, str]:
+    """The rows of table.md by their first cell."""
+    lines = [line for line in table.splitlines() if line.startswith("| ")][2:]
+    return {line.split(" | ")[0].removeprefix("| "): line for line in lines}
 
 
 def test_selectors__all_on_one_pool(ablate, model, tmp_path):
@@ -85,6 +91,17 @@ def test_guides__each_changes_the_images(ablate, model, tmp_path):
     made = {name: make(0) for name, make in ablate.guides(config, load_data("digits")).items()}
     assert all(len(dset) == 100 for dset in made.values())
     assert len({dset.digest() for dset in made.values()}) == len(made) == len(ablate.GUIDES_TRIED)
+
+
+@pytest.mark.parametrize(("study", "method"), [("kernels", "m3d"), ("attention", "datadam")])
+def test_learnt__every_setting_beside_what_the_paper_finds(ablate, tmp_path, study, method):
+    options = ["--ipc=1", "--iterations=2", *SHORT, "--draws=1", "--network=convnet2_w8"]
+    ablate.main([f"--study={study}", *options, f"--work={tmp_path / 'work'}", f"--out={tmp_path / 'out'}"])
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert names(table) == [*ablate.LEARNT[study][1], "random real"] and f"{method}, 2 iterations" in table
+    assert all(row.endswith(f"{ablate.PAPERS.get(name, '-')} |") for name, row in rows(table).items())
+    sets = list((tmp_path / "work").glob("*/0/distilled.safetensors"))
+    assert len({load_file(path)["images"].numpy().tobytes() for path in sets}) == len(names(table))
 
 
 def test_gain__is_paired_by_seed(ablate):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from core_dd.data import ImageData
 from core_dd.errors import InputError, pick, require
 from matching_dd.base import MatchingConfig, Method
-from matching_dd.losses import MAP_DISTANCES, MAP_NORMS, attention_loss, attention_map, mean_discrepancy
+from matching_dd.losses import MAP_DISTANCES, MAP_NORMS, attention_loss, attention_map, in_lengths, mean_discrepancy
 
 
 @dataclass(kw_only=True)
@@ -25,9 +25,11 @@ class DataDAMConfig(MatchingConfig):
     p: float = 4.0
     """Power of the attention: its map is the sum over channels of |activation|^p. The authors' code runs with 1."""
     norm: str = "l2"
-    """What every image's map is divided by: its l2 or l1 norm, or none."""
+    """What every image's map is divided by: its l2 or l1 norm, or none. Maps of norm l1 or none are then taken in units
+    of their common length, which for l2 is 1: lr_img would fit neither of them otherwise."""
     attention: str = "mse"
-    """How mean maps are compared: mse (a sum of squares, as published), mae (a sum) or cosine."""
+    """How mean maps are compared: mse (a sum of squares, as published), mae (a sum over the root of their number) or
+    cosine."""
     layers: str = "auto"
     """Whose maps: numbers of the network's blocks, from 1, joined by _; auto: all but the last."""
     mmd_weight: float = 0.01
@@ -74,8 +76,19 @@ class DataDAM(Method):
         """Scalar, summed over classes; real (K, B, C, H, W), syn (K, M, C, H, W), training space."""
         measured = self.features.fixed(net, real), self.features(net, syn)
         *maps, features = zip(*(rows.split(self.widths, 2) for rows in measured), strict=True)
-        attention = sum(attention_loss(*pair, self.config.attention).sum() for pair in maps)
+        attention = sum(self.attention(*pair).sum() for pair in maps)
         return self.config.scale * (attention + self.config.mmd_weight * mean_discrepancy(*features).sum())
+
+    def attention(self, real: Tensor, syn: Tensor) -> Tensor:
+        """Distance (K,) of the maps of one layer, (K, B, P) and (K, M, P), of the size of the published one.
+
+        A sum of P absolute differences is up to the root of P times as long as their Euclidean norm; divided by that,
+        its gradient is no longer than 1, where that of the squares is twice the difference.
+        """
+        if self.config.norm != "l2":
+            real, syn = in_lengths(real, syn)
+        loss = attention_loss(real, syn, self.config.attention)
+        return loss / real.shape[2] ** 0.5 if self.config.attention == "mae" else loss
 
 
 def chosen_layers(names: str, blocks: int) -> list[int]:

@@ -8,7 +8,7 @@ from core_dd.errors import pick, require
 from core_dd.networks import reset
 from core_dd.rng import stream
 from matching_dd.base import MatchingConfig, Method
-from matching_dd.losses import KERNELS, kernel_mmd
+from matching_dd.losses import KERNELS, kernel_mmd, standardised
 
 
 @dataclass(kw_only=True)
@@ -32,7 +32,8 @@ class M3DConfig(MatchingConfig):
     augment: str = "color_crop_cutout"
     augment_mode: str = "idc"
     kernel: str = "gaussian"
-    """Of the discrepancy: gaussian (five, as wide as the data), linear, polynomial or laplace (of fixed width)."""
+    """Of the discrepancy: gaussian (five, as wide as the data), or linear, polynomial or laplace, of standardised
+    features: as wide, too, so that the published lr_img serves them all."""
     ipm: int = 5
     """Iterations per model: how long a random network is kept."""
 
@@ -53,4 +54,7 @@ class M3D(Method):
 
     def loss(self, net: nn.Module, real: Tensor, syn: Tensor) -> Tensor:
         """Scalar, summed over classes; real (K, B, C, H, W), syn (K, M, C, H, W), training space."""
-        return kernel_mmd(self.features.fixed(net, real), self.features(net, syn), self.config.kernel).sum()
+        features = self.features.fixed(net, real), self.features(net, syn)
+        if self.config.kernel != "gaussian":  # which measures its width itself
+            features = standardised(*features)
+        return kernel_mmd(*features, self.config.kernel).sum()

@@ -27,14 +27,14 @@ def plain_loss(net: torch.nn.Module, real: Tensor, syn: Tensor, layers: list[int
     for own in zip(real, syn, strict=True):
         seen = [[plain_layers(net, image) for image in images] for images in own]
         for layer in layers:
-            r, s = (
-                sum(plain_map(outputs[layer], config.p, config.norm) for outputs, _ in images) / len(images)
-                for images in seen
-            )
+            maps = [[plain_map(outputs[layer], config.p, config.norm) for outputs, _ in images] for images in seen]
+            squares = [sum((x**2).sum() for x in images) / len(images) for images in maps]
+            length = ((squares[0] + squares[1]) / 2).sqrt().detach()
+            r, s = (sum(images) / len(images) / length for images in maps)
             if config.attention == "mse":
                 total = total + ((r - s) ** 2).sum()
             elif config.attention == "mae":
-                total = total + (r - s).abs().sum()
+                total = total + (r - s).abs().sum() / len(r) ** 0.5
             else:
                 total = total + 1 - (r @ s) / (r.norm() * s.norm())
         r, s = (sum(features for _, features in images) / len(images) for images in seen)
@@ -50,6 +50,7 @@ def plain_loss(net: torch.nn.Module, real: Tensor, syn: Tensor, layers: list[int
         ({"p": 2.0, "norm": "l1", "mmd_weight": 0.5, "scale": 2.0}, [0]),
         ({"norm": "none", "p": 1.0, "layers": "2"}, [1]),
         ({"attention": "mae"}, [0]),
+        ({"attention": "mae", "norm": "none"}, [0]),
         ({"attention": "cosine"}, [0]),
     ],
     ids=str,

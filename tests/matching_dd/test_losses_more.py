@@ -179,6 +179,31 @@ def test_kernel_mmd__keeps_little_for_backward(generator):
     assert sum(kept.values()) < real.nbytes + 2 * syn.nbytes + 12 * pairs
 
 
+def test_standardised__real_mean_is_zero_and_the_gaussian_width_one(real, syn):
+    r, s = losses.standardised(real, syn)
+    torch.testing.assert_close(r.mean(1), torch.zeros(K, D, dtype=torch.float64))
+    for own in torch.cat([r, s], 1):
+        pairs = [(x - y).square().sum() for i, x in enumerate(own) for j, y in enumerate(own) if i != j]
+        assert sum(pairs).item() / len(pairs) == pytest.approx(1)
+    spread = ((real - real.mean(1, keepdim=True))[:, 0] / r[:, 0]).mean(1)  # a constant, as the gradient shows
+    (gradient,) = torch.autograd.grad(s.sum(), syn)
+    torch.testing.assert_close(gradient, (1 / spread)[:, None, None].expand_as(syn))
+
+
+@pytest.mark.parametrize("kernel", losses.KERNELS)
+def test_standardised__kernels_ignore_shift_and_scale(real, syn, kernel):
+    values = [
+        losses.kernel_mmd(*losses.standardised(*pair), kernel) for pair in ((real, syn), (50 * real - 7, 50 * syn - 7))
+    ]
+    assert_same(*values, [syn])
+
+
+def test_standardised__equal_rows_are_finite():
+    point = torch.ones(1, 3, 4)
+    r, s = losses.standardised(point, point.clone().requires_grad_())
+    assert r.abs().sum() == s.abs().sum() == 0 and torch.autograd.grad(s.sum(), s)[0].isfinite().all()
+
+
 # Moments
 
 
@@ -258,6 +283,21 @@ def test_attention_map__bf16_features_give_fp32_maps(generator):
     maps = losses.attention_map(features)
     assert maps.dtype == torch.float32
     torch.testing.assert_close(maps, losses.attention_map(features.float()))
+
+
+def test_in_lengths__both_sets_weigh_alike_in_the_unit(real, syn):
+    r, s = losses.in_lengths(real.abs(), syn.abs())
+    squares = sum(maps.square().sum(2).mean(1) for maps in (r, s)) / 2
+    torch.testing.assert_close(squares, torch.ones(K, dtype=torch.float64))
+    for k in range(K):
+        ratios = torch.cat([(real[k].abs() / r[k]).flatten(), (syn[k].abs() / s[k]).flatten()])
+        torch.testing.assert_close(ratios, ratios[:1].expand_as(ratios))
+
+
+def test_in_lengths__leaves_maps_of_length_one_and_of_a_dead_layer(generator):
+    maps = losses.attention_map(torch.rand(4, 3, 5, 5, generator=generator))[None]
+    torch.testing.assert_close(losses.in_lengths(maps, maps), (maps, maps))
+    assert losses.in_lengths(0 * maps, 0 * maps)[1].abs().sum() == 0
 
 
 @pytest.mark.parametrize("kind", losses.MAP_DISTANCES)

@@ -16,10 +16,14 @@ BLOCKS = ((0, 0, 1), (1, 1, 1), (0, 1, -2))
 
 
 def plain_mmd(real: list[Tensor], syn: list[Tensor], kernel: str) -> Tensor:
-    """Biased V-statistic of two lists of feature vectors (facts A3)."""
-    pooled, rows = [*syn, *real], (real, syn)
+    """Biased V-statistic of two lists of feature vectors (facts A3), standardised for kernels without a width."""
+    pooled = [*syn, *real]
     distances = sum(((x - y) ** 2).sum().detach() for x in pooled for y in pooled)
     width = distances / (len(pooled) ** 2 - len(pooled))
+    if kernel != "gaussian":
+        centre = (sum(real) / len(real)).detach()
+        real, syn = ([(x - centre) / width.sqrt() for x in xs] for xs in (real, syn))
+    rows = real, syn
 
     def value(x: Tensor, y: Tensor) -> Tensor:
         squared = ((x - y) ** 2).sum()
