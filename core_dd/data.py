@@ -1,7 +1,8 @@
 """Real data: `load_data("cifar10")` and friends give an `ImageData`, whatever the file format behind it."""
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from core_dd import readers
-from core_dd.errors import InputError, pick, require
+from core_dd.errors import InputError, pick, printable, require
 from core_dd.rng import stream
 
 
@@ -101,6 +102,8 @@ class Known:
     hflip: bool = True
     fingerprint: str = ""
     class_names: tuple[str, ...] = ()
+    sizes: tuple[int, int, int] = (0, 0, 0)
+    """Classes, training images, test images."""
 
 
 FASHION_CLASSES = (
@@ -109,12 +112,21 @@ FASHION_CLASSES = (
 
 KNOWN = MappingProxyType(
     {
-        "mnist": Known((0.1307,), (0.3081,), hflip=False, fingerprint="ea358c2091367acc"),
-        "fashion_mnist": Known((0.2861,), (0.3530,), fingerprint="9065d9606b2c9416", class_names=FASHION_CLASSES),
-        "cifar10": Known((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), fingerprint="970cdcf2f1ab9fa6"),
-        "cifar100": Known((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762), fingerprint="f87d7c1eb7ed4f9b"),
-        "svhn": Known((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970), hflip=False),
-        "tiny_imagenet": Known((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        "mnist": Known((0.1307,), (0.3081,), hflip=False, fingerprint="ea358c2091367acc", sizes=(10, 60000, 10000)),
+        "fashion_mnist": Known(
+            (0.2861,), (0.3530,), fingerprint="9065d9606b2c9416", class_names=FASHION_CLASSES, sizes=(10, 60000, 10000)
+        ),
+        "cifar10": Known(
+            (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), fingerprint="970cdcf2f1ab9fa6", sizes=(10, 50000, 10000)
+        ),
+        "cifar100": Known(
+            (0.5071, 0.4866, 0.4409),
+            (0.2673, 0.2564, 0.2762),
+            fingerprint="f87d7c1eb7ed4f9b",
+            sizes=(100, 50000, 10000),
+        ),
+        "svhn": Known((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970), hflip=False, sizes=(10, 73257, 26032)),
+        "tiny_imagenet": Known((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), sizes=(200, 100000, 10000)),
     }
 )
 """Datasets recognised by content, so that `idx:` or `parquet:` files of a known set get its name and constants."""
@@ -136,7 +148,7 @@ FORMATS: MappingProxyType[str, Callable[[Path, int | None], readers.Raw]] = Mapp
         "idx": readers.idx,
         "parquet": readers.parquet,
         "folder": readers.folder,
-        "tiny_imagenet": readers.folder,
+        "tiny_imagenet": readers.tiny_imagenet,
         "pt": readers.pt,
         "hf": lambda path, image_size: readers.parquet(hub_folder(path), image_size),
     }
@@ -187,32 +199,73 @@ def load_data(
     Raises:
         InputError: unknown spec, missing or damaged files, an empty class, labels out of range, mixed sizes.
     """
-    require(image_size is None or image_size > 0, f"image_size must be >= 1, got {image_size}.")
-    require(0 <= val_fraction < 1, f"val_fraction must be in [0, 1), got {val_fraction}.")
-    require(limit_per_class is None or limit_per_class > 0, f"limit_per_class must be >= 1, got {limit_per_class}.")
+    check_options(image_size, val_fraction, limit_per_class)
     kind, colon, place = spec.partition(":")
-    if colon:
-        require(bool(place), f"'{spec}' names no path. Write {kind}:PATH.")
-        raw = pick(FORMATS, kind, "data format")(Path(place).expanduser(), image_size)
-        name = named(kind, place)
-    else:
-        raw, name = pick(DATASETS, spec, "dataset")(image_size), spec
-    check(raw.train_labels, raw.test_labels, raw.class_names, spec)
-    _check_images(raw, spec)
-    fingerprint = _fingerprint(raw)
-    data = _image_data(raw, recognised(fingerprint, name), fingerprint)
+    with reading(spec):
+        if colon:
+            require(bool(place), f"'{spec}' names no path. Write {kind}:PATH.")
+            raw = pick(FORMATS, kind, "data format")(expanded(place), image_size)
+        else:
+            raw = pick(DATASETS, spec, "dataset")(image_size)
+        check(raw.train_labels, raw.test_labels, raw.class_names, spec)
+        _check_images(raw, spec)
+        fingerprint = _fingerprint(raw)
+    sizes = (len(raw.class_names), len(raw.train_labels), len(raw.test_labels))
+    data = _image_data(raw, recognised(fingerprint, spec, sizes, image_size), fingerprint)
     data = _split_validation(data, val_fraction, seed)
     return _limit(data, limit_per_class, seed)
 
 
-def named(kind: str, place: str) -> str:
-    """What a set at a place is called."""
-    return kind if kind in KNOWN else Path(place).name
+MAX_SIDE = 4096
+"""The largest `image_size`."""
 
 
-def recognised(fingerprint: str, name: str) -> str:
-    """The name of the known set with this fingerprint, else `name`."""
-    return next((own for own, facts in KNOWN.items() if facts.fingerprint == fingerprint), name)
+def check_options(image_size: int | None, val_fraction: float, limit_per_class: int | None) -> None:
+    """Refuse options out of their range, see `load_data`."""
+    require(image_size is None or image_size > 0, f"image_size must be >= 1, got {image_size}.")
+    require(image_size is None or image_size <= MAX_SIDE, f"image_size must be <= {MAX_SIDE}, got {image_size}.")
+    require(0 <= val_fraction < 1, f"val_fraction must be in [0, 1), got {val_fraction}.")
+    require(limit_per_class is None or limit_per_class > 0, f"limit_per_class must be >= 1, got {limit_per_class}.")
+
+
+@contextlib.contextmanager
+def reading(spec: str) -> Iterator[None]:
+    """Name the data in whatever the system says of its files: a name too long, no permission, a disk that fails."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot read {spec}: {error.strerror or error}. Give the place of readable files.") from None
+    except MemoryError:
+        raise InputError(f"{spec} does not fit in memory. Pass a smaller image_size, or stream it.") from None
+
+
+def expanded(place: str) -> Path:
+    """The path, with a leading ~ or ~USER as that home.
+
+    Raises:
+        InputError: if there is no such user.
+    """
+    try:
+        return Path(place).expanduser()
+    except RuntimeError:
+        raise InputError(f"{place} begins with ~ and no user is called so. Write ./{place} for a folder.") from None
+
+
+def recognised(fingerprint: str, spec: str, sizes: tuple[int, int, int], image_size: int | None) -> str:
+    """The name of the data of a spec: that of the known set with this fingerprint, else that of its place.
+
+    A place called like a known set is believed if nothing speaks against it: its fingerprint cannot be told, because
+    the images are resized or there is none on record, and it has as many classes, training and test images. Otherwise
+    the name keeps its format before it, so that it is not taken for the known set.
+    """
+    kind, colon, place = spec.partition(":")
+    found = next((own for own, facts in KNOWN.items() if facts.fingerprint == fingerprint), None)
+    if found or not colon or kind in KNOWN:
+        return found or kind
+    name = Path(place).name
+    facts = KNOWN.get(name)
+    untold = facts is not None and facts.sizes == sizes and (image_size is not None or not facts.fingerprint)
+    return printable(name if untold or name not in (*KNOWN, *DATASETS) else f"{kind}:{name}")
 
 
 def known(name: str, channels: int) -> Known | None:
@@ -234,7 +287,7 @@ def _image_data(raw: readers.Raw, name: str, fingerprint: str) -> ImageData:
         val_labels=raw.train_labels[:0],
         test_images=raw.test_images,
         test_labels=raw.test_labels,
-        class_names=facts.class_names or raw.class_names,
+        class_names=facts.class_names or tuple(map(printable, raw.class_names)),
         mean=torch.tensor(facts.mean),
         std=torch.tensor(facts.std).clamp_min(1e-6),
         fingerprint=fingerprint,

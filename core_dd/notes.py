@@ -21,6 +21,8 @@ def printable(value: Any) -> Any:
         return {printable(key): printable(item) for key, item in value.items()}
     return [printable(item) for item in value] if isinstance(value, list) else value
 
+from core_dd.errors import printable
+
 
 def is_first_process() -> bool:
     """Whether this process prints: under a launcher only rank 0 does."""
@@ -28,6 +30,6 @@ def is_first_process() -> bool:
 
 
 def note(text: str) -> None:
-    """A line on stderr."""
+    """A line on stderr, `core_dd.errors.printable`."""
     if is_first_process():
-        print(text, file=sys.stderr)
+        print(printable(text), file=sys.stderr)

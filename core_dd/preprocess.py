@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from core_dd.cache import kept_tensors
 from core_dd.data import KNOWN, ImageData
 from core_dd.errors import pick, require
 from core_dd.notes import note
-from core_dd.readers import cached_tensors
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class ZCA(Preprocess):
                 "inverse": zca.transform_inv,
             }
 
-        return cls(cached_tensors(f"zca {data.training_digest}", fit))
+        return cls(kept_tensors(f"zca {data.training_digest}", cls.fitted, fit))
 
     def forward(self, pixels: Tensor) -> Tensor:
         flat = fractions(pixels).flatten(-3) - self.tensors["mean"]

@@ -3,30 +3,30 @@
 A reader checks what it reads and says what it looked for; nothing here unpickles untrusted bytes or runs remote code.
 """
 
+import contextlib
 import gzip
 import hashlib
-import io
-import json
+import math
 import os
 import pickle
+import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, BinaryIO
 
 import numpy as np
+import psutil
 import torch
-from PIL import Image, UnidentifiedImageError
-from safetensors.torch import load_file, save_file
+from PIL import Image, __version__
 
-from core_dd import files, records
+from core_dd import decoding, tables
+from core_dd.cache import cache_folder, kept_tensors
+from core_dd.decoding import decode_image, fit
 from core_dd.errors import InputError, require
-from core_dd.notes import note
+from core_dd.folders import check_tiny_imagenet, list_folder, listing_key, read_file
 from core_dd.progress import Progress
-
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
-TRAIN_SPLITS, TEST_SPLITS = ("train", "training"), ("test", "t10k", "val", "valid", "validation")
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,7 @@ def idx(folder: Path, image_size: int | None = None) -> Raw:
             arrays[split, kind] = read_idx(_find_idx(folder, f"{split}-{kind}-idx{dims}-ubyte"), dims)
     images = {s: torch.from_numpy(resized(arrays[s, "images"][..., None], image_size)) for s in ("train", "t10k")}
     labels = {s: torch.from_numpy(arrays[s, "labels"].astype(np.int64)) for s in ("train", "t10k")}
-    names = tuple(map(str, range(int(labels["train"].max()) + 1)))
-    return Raw(images["train"], labels["train"], images["t10k"], labels["t10k"], names)
+    return Raw(images["train"], labels["train"], images["t10k"], labels["t10k"], numbered(labels["train"], folder))
 
 
 def _find_idx(folder: Path, stem: str) -> Path:
@@ -77,228 +76,135 @@ def _find_idx(folder: Path, stem: str) -> Path:
     return found
 
 
+IDX_TYPES = {8: "unsigned bytes", 9: "signed bytes", 11: "16-bit integers", 12: "32-bit integers", 13: "floats"} | {
+    14: "doubles"
+}
+
+
 def read_idx(path: Path, dims: int) -> np.ndarray:
-    """One IDX file of unsigned bytes (magic 0, 0, 8, dims; big-endian sizes; data).
+    """One IDX file of unsigned bytes (magic 0, 0, 8, dims; big-endian sizes; data), plain or gzip.
 
     Raises:
         InputError: if the magic, the number of dimensions or the length disagree, or the gzip stream is cut.
     """
     try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
+        with _plain_stream(path) as stream:
+            magic = stream.read(4)
+            require(
+                magic == bytes([0, 0, 8, dims]),
+                f"{path} is no IDX file of {dims}-d unsigned bytes: it starts with {magic.hex() or 'nothing'}"
+                + (f", {magic[3]}-d {IDX_TYPES[magic[2]]}" if len(magic) == 4 and magic[2] in IDX_TYPES else "")
+                + ". Fetch it again, or write it so.",
+            )
+            shape = tuple(map(int, np.frombuffer(stream.read(4 * dims), ">u4")))
+            expected = math.prod(shape)
+            check_memory(expected, f"{path}: what its header promises")
+            content = stream.read(expected + 1)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"cannot read {path}: {error}. The file is truncated or corrupt; fetch it again.") from None
-    magic = bytes([0, 0, 8, dims])
     require(
-        content[:4] == magic and len(content) >= 4 + 4 * dims,
-        f"{path} is no IDX file of {dims}-d unsigned bytes: it starts with {content[:4].hex()}, not {magic.hex()}.",
+        len(shape) == dims and expected == len(content),
+        f"{path} is truncated or corrupt: its header promises {expected} bytes, it holds "
+        f"{'more' if len(content) > expected else len(content)}. Fetch it again.",
     )
-    shape = tuple(np.frombuffer(content, ">i4", dims, offset=4))
-    expected, given = int(np.prod(shape, dtype=np.int64)), len(content) - 4 - 4 * dims
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+@contextlib.contextmanager
+def _plain_stream(path: Path) -> Iterator[BinaryIO]:
+    """The bytes of a file, or what they are if they are gzip."""
+    with path.open("rb") as file:
+        packed = file.peek(2)[:2] == b"\x1f\x8b"
+        yield gzip.GzipFile(fileobj=file) if packed else file
+
+
+def numbered(labels: torch.Tensor, where: object) -> tuple[str, ...]:
+    """The names of classes that have none: "0" to the highest label.
+
+    Raises:
+        InputError: if there is no label, or more classes than images, which then are no labels.
+    """
+    require(len(labels) > 0, f"{where} has no training images.")
+    low, high = int(labels.min()), int(labels.max())
     require(
-        expected == given,
-        f"{path} is truncated or corrupt: its header promises {expected} bytes, it holds {given}. Fetch it again.",
+        low >= 0 and high < len(labels),
+        f"{where} has training labels from {low} to {high}, expected 0 to K-1, with images of each of the K classes; "
+        f"it has {len(labels)} images.",
     )
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * dims).reshape(shape)
+    return tuple(map(str, range(high + 1)))
+
+
+def check_memory(count: int, what: str) -> None:
+    """Refuse to make more bytes than the machine has.
+
+    Raises:
+        InputError: the sentence begins with `what` takes them.
+    """
+    total = psutil.virtual_memory().total
+    require(
+        count <= total,
+        f"{what} takes {count / 2**30:.4g} GiB, and this machine has {total / 2**30:.4g}. "
+        "Take fewer or smaller images (--image_size), or train with --stream True.",
+    )
 
 
 def parquet(path: Path, image_size: int | None = None) -> Raw:
     """Hugging Face parquet shards: `train-*.parquet` and `test-*.parquet` (or validation) under a folder, any depth.
 
-    The image column holds encoded bytes (`{bytes, path}` structs or plain binary); the label column is `label`,
-    `fine_label` or the only integer column; class names come from the Hugging Face schema when it is there.
+    The image column holds encoded bytes (`{bytes, path}` structs or plain binary); for which it is see
+    `core_dd.tables.find_columns`. Class names come from the Hugging Face schema when it is there.
     """
-    train, test = list_parquet(path)
-    key = hashlib.blake2b(f"parquet {image_size} ".encode(), digest_size=16)
-    for shard in (*train, *test):
-        key.update(shard.read_bytes())
+    splits = dict(zip(("train", "test"), tables.list_parquet(path), strict=True))
+    image, label = tables.find_columns(splits["train"][0])
+    (train_labels, names), (test_labels, other) = (tables.read_labels(members, label) for members in splits.values())
+    tables.check_same_names(names, other, f"the test split of {path}")
 
-    def decode() -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-        arrays, names = {}, None
-        for split, members in (("train", train), ("test", test)):
-            encoded, labels, names_here = _read_parquet(members)
-            names = names or names_here
-            arrays[f"{split}_images"] = decode_images(encoded, image_size, what=f"{split} images of {path}")
-            arrays[f"{split}_labels"] = labels
-        return arrays, names or tuple(map(str, range(int(arrays["train_labels"].max()) + 1)))
+    key = hashlib.blake2b(digest_size=16)
+    for split, members in splits.items():
+        for shard in members:
+            content = read_file(shard)
+            key.update(f"{split} {len(content)} ".encode() + content)
 
-    return _cached(key.hexdigest(), decode)
+    def decode() -> dict[str, torch.Tensor]:
+        counts = {"train": len(train_labels), "test": len(test_labels)}
+        return {
+            split: decode_images(tables.cells(members, image), image_size, f"{split} images of {path}", counts[split])
+            for split, members in splits.items()
+        }
 
-
-def list_parquet(path: Path) -> tuple[list[Path], list[Path]]:
-    """The training and the test shards under a folder.
-
-    Raises:
-        InputError: if there is no folder, or not both.
-    """
-    require(
-        path.exists(), f"no such folder: {path}. parquet:PATH wants a folder with train-*.parquet and test-*.parquet."
-    )
-    shards = sorted(path.rglob("*.parquet"))
-    train, test = (_shards_of(shards, splits) for splits in (TRAIN_SPLITS, TEST_SPLITS))
-    require(
-        bool(train) and bool(test),
-        f"{path} holds {len(shards)} parquet files, but not both train-*.parquet and test-*.parquet (or validation-*).",
-    )
-    for split in (train, test):
-        folders = sorted({str(shard.parent.relative_to(path)) for shard in split})
-        require(
-            len(folders) == 1,
-            f"{path} holds several datasets, in {', '.join(folders)}. Name one: parquet:{path / folders[-1]}",
-        )
-    return train, test
+    images = kept_tensors(decoded_as(f"{key.hexdigest()} {image}", image_size), ("train", "test"), decode)
+    names = names or other or numbered(train_labels, path)
+    return Raw(images["train"], train_labels, images["test"], test_labels, names)
 
 
-def _shards_of(shards: Sequence[Path], splits: Sequence[str]) -> list[Path]:
-    """The shards of the first split name that has any."""
-    for split in splits:
-        found = [shard for shard in shards if shard.name.split("-")[0].split(".")[0] == split]
-        if found:
-            return found
-    return []
-
-
-def _read_parquet(shards: Sequence[Path]) -> tuple[list[tuple[str, bytes]], np.ndarray, tuple[str, ...] | None]:
-    """(place, encoded image) pairs, labels and class names (or None) of some shards."""
-    import pyarrow
-    import pyarrow.parquet
-
-    encoded, labels, names = [], [], None
-    for shard in shards:
-        try:
-            table = pyarrow.parquet.read_table(shard)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise InputError(
-                f"cannot read {shard}: {error}. It is truncated or no parquet file; fetch it again."
-            ) from None
-        image, label = parquet_columns(table.schema, shard)
-        for row, cell in enumerate(table[image].to_pylist()):
-            content = cell["bytes"] if isinstance(cell, dict) else cell
-            require(isinstance(content, bytes), f"row {row} of {shard}: column '{image}' holds no image bytes.")
-            encoded.append((f"row {row} of {shard}", content))
-        labels.append(np.asarray(table[label].to_pylist(), dtype=np.int64))
-        names = names or class_names(table.schema.metadata, label, shard)
-    return encoded, np.concatenate(labels), tuple(names) if names else None
-
-
-class Feature(TypedDict, total=False):
-    """Of one column in a parquet file's metadata of Hugging Face, what is used."""
-
-    names: list[str] | None
-
-
-class Info(TypedDict, total=False):
-    """Of a parquet file's metadata of Hugging Face, what is used."""
-
-    features: dict[str, Feature | None]
-
-
-class HuggingFace(TypedDict, total=False):
-    """A parquet file's metadata of Hugging Face."""
-
-    info: Info
-
-
-def class_names(metadata: Mapping[bytes, bytes] | None, label: str, shard: Path) -> list[str] | None:
-    """The names of the classes that a parquet file brings in its metadata, or None.
-
-    Raises:
-        InputError: if they are damaged.
-    """
-    where, hint = f"the metadata 'huggingface' of {shard}", "Write the file anew, with its metadata or without."
-    content = records.parse((metadata or {}).get(b"huggingface", b"{}"), HuggingFace, where, hint)
-    return (content.get("info", {}).get("features", {}).get(label) or {}).get("names")
-
-
-def parquet_columns(schema, shard: Path) -> tuple[str, str]:
-    """The names of the image and the label column."""
-    import pyarrow.types as kinds
-
-    images = [
-        f.name for f in schema if kinds.is_struct(f.type) or kinds.is_binary(f.type) or kinds.is_large_binary(f.type)
-    ]
-    integers = [f.name for f in schema if kinds.is_integer(f.type)]
-    label = next((name for name in ("label", "fine_label", "labels") if name in integers), None)
-    if label is None and len(integers) == 1:
-        label = integers[0]
-    require(
-        bool(images) and label is not None,
-        f"{shard} has columns {', '.join(schema.names)}; expected one of encoded images and one of integer labels.",
-    )
-    return images[0], label
+def decoded_as(source: str, image_size: int | None) -> str:
+    """What decoded images are kept under: the source, and all else that decides their pixels."""
+    return f"images {source} {image_size} {decoding.VERSION} {__version__}"
 
 
 def folder(path: Path, image_size: int | None = None) -> Raw:
-    """An image folder; see `list_folder`."""
+    """An image folder; see `core_dd.folders.list_folder`."""
     members, names = list_folder(path)
-    key = hashlib.blake2b(f"folder {image_size} ".encode(), digest_size=16)
-    for file, _ in (*members["train"], *members["test"]):
-        status = file.stat()
-        key.update(f"{file.resolve()} {status.st_size} {status.st_mtime_ns}\n".encode())
 
-    def decode() -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-        arrays = {}
-        for split, files_of in members.items():
-            encoded = ((str(file), file.read_bytes()) for file, _ in files_of)
-            what = f"{split} images of {path}"
-            arrays[f"{split}_images"] = decode_images(encoded, image_size, what=what, total=len(files_of))
-            arrays[f"{split}_labels"] = np.asarray([label for _, label in files_of], dtype=np.int64)
-        return arrays, names
+    def decode() -> dict[str, torch.Tensor]:
+        return {
+            split: decode_images(
+                ((str(file), read_file(file)) for file, _ in pairs), image_size, f"{split} images of {path}", len(pairs)
+            )
+            for split, pairs in members.items()
+        }
 
-    return _cached(key.hexdigest(), decode)
+    images = kept_tensors(decoded_as(listing_key(members, names), image_size), ("train", "test"), decode)
+    labels = {split: torch.tensor([label for _, label in pairs]) for split, pairs in members.items()}
+    return Raw(images["train"], labels["train"], images["test"], labels["test"], names)
 
 
-def list_folder(path: Path) -> tuple[dict[str, list[tuple[Path, int]]], tuple[str, ...]]:
-    """The files of an image folder `PATH/train/CLASS/*.png` and `PATH/test/CLASS/*.png` (or val).
-
-    The test images may also lie in one folder, `PATH/val/images`, with their classes in `PATH/val/val_annotations.txt`:
-    so comes Tiny-ImageNet, whose own test images have no labels.
-
-    Returns:
-        For "train" and "test" each file with its label, and the classes in name order.
-
-    Raises:
-        InputError: if anything of it is missing, or the test images have other classes.
-    """
-    layout = f"folder:PATH wants {path}/train/CLASS/*.png and {path}/test/CLASS/*.png (test may be called val)."
-    require(path.is_dir(), f"no folder at {path}. {layout}")
-    annotations = path / "val" / "val_annotations.txt"
-    annotated = annotations.is_file() and (path / "val" / "images").is_dir()
-    tests = ("val",) if annotated else TEST_SPLITS
-    roots = [next((path / s for s in splits if (path / s).is_dir()), None) for splits in (TRAIN_SPLITS, tests)]
-    require(None not in roots, f"{path} has no train and test folders. {layout}")
-    names = tuple(sorted(entry.name for entry in roots[0].iterdir() if entry.is_dir()))
-    require(len(names) > 0, f"{roots[0]} has no class folders. {layout}")
-    members = {"train": _class_folders(roots[0], names)}
-    members["test"] = _annotated(annotations, names) if annotated else _class_folders(roots[1], names)
-    for split, root in zip(("train", "test"), roots, strict=True):
-        require(bool(members[split]), f"{root} has no images ({', '.join(sorted(IMAGE_SUFFIXES))}). {layout}")
-    return members, names
-
-
-def _class_folders(root: Path, names: Sequence[str]) -> list[tuple[Path, int]]:
-    """Every image under `root/CLASS`, any depth, with its class's number."""
-    extra = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name not in names)
-    require(not extra, f"{root} has class folders that the training images lack: {', '.join(extra[:5])}.")
-    return [
-        (file, label)
-        for label, name in enumerate(names)
-        for file in sorted((root / name).rglob("*"))
-        if file.suffix.lower() in IMAGE_SUFFIXES
-    ]
-
-
-def _annotated(annotations: Path, names: Sequence[str]) -> list[tuple[Path, int]]:
-    """Every image of a `val_annotations.txt`: lines of a file's name, its class, and more that is not read."""
-    number, members = {name: label for label, name in enumerate(names)}, []
-    for i, line in enumerate(annotations.read_text(encoding="utf-8").splitlines(), 1):
-        file, _, rest = line.partition("\t")
-        name, path = rest.partition("\t")[0], annotations.parent / "images" / file
-        require(name in number, f"line {i} of {annotations}: no class '{name}' among the training images.")
-        require(path.is_file(), f"line {i} of {annotations}: no image {path}.")
-        members.append((path, number[name]))
-    return members
+def tiny_imagenet(path: Path, image_size: int | None = None) -> Raw:
+    """Tiny-ImageNet as it is unpacked, classes in the order of their names (wnids)."""
+    check_tiny_imagenet(path)
+    return folder(path, image_size)
 
 
 def pt(path: Path, image_size: int | None = None) -> Raw:
@@ -309,38 +215,59 @@ def pt(path: Path, image_size: int | None = None) -> Raw:
         isinstance(content, dict) and all(isinstance(content.get(key), torch.Tensor) for key in keys),
         f"{path} holds no dataset: expected a dict with tensors {', '.join(keys)} (and a list 'classes').",
     )
-    for key in ("images_train", "images_val"):
-        images = content[key]
-        require(
-            images.dtype == torch.uint8 and images.ndim == 4,
-            f"{path}: {key} is {images.dtype} of shape {tuple(images.shape)}, expected uint8 (N, C, H, W).",
-        )
+    for key in keys:
+        tensor, shape = content[key], tuple(content[key].shape)
+        usable = tensor.layout == torch.strided and not tensor.is_meta
+        if key.startswith("images"):
+            sound, wanted = (
+                tensor.dtype == torch.uint8 and len(shape) == 4 and shape[1] in (1, 3),
+                "uint8 (N, 1 or 3, H, W)",
+            )
+        else:
+            sound, wanted = tensor.dtype in INTEGERS and len(shape) == 1, "int64 (N,)"
+        require(usable and sound, f"{path}: {key} is {tensor.dtype} of shape {shape}, expected {wanted}.")
     train, test = (
         torch.from_numpy(resized(content[key].permute(0, 2, 3, 1).numpy(), image_size))
         for key in ("images_train", "images_val")
     )
-    names = content.get("classes") or range(int(content["labels_train"].max()) + 1)
+    names = content.get("classes") or numbered(content["labels_train"], path)
+    require(
+        isinstance(names, list | tuple) and all(isinstance(name, str | int) for name in names),
+        f"{path}: 'classes' is a {type(names).__name__}, expected a list of names.",
+    )
     return Raw(train, content["labels_train"].long(), test, content["labels_val"].long(), tuple(map(str, names)))
 
 
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+NUMPY_SCALARS = [
+    np.dtype,
+    *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"},
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
+"""What a numpy number in a pickle asks for: a type and its bytes."""
+
+
 def load_tensors(path: Path) -> Any:
-    """`torch.load` of a file that may come from anywhere: tensors and plain containers only, nothing is executed.
+    """`torch.load` of a file that may come from anywhere: tensors, numbers and plain containers, nothing is executed.
 
     Raises:
         InputError: if the file is missing, truncated, or a pickle that asks for anything else.
     """
     require(Path(path).is_file(), f"no file at {path}.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(NUMPY_SCALARS):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it asks for {asked[1]}" if asked else "no tensors saved by torch.save"
         raise InputError(
-            f"{path} is a pickle that wants to run code or is damaged; it was not loaded "
-            f"({str(error).splitlines()[0][:200]}). Offer safetensors, or tensors saved by torch.save."
+            f"{path} is a pickle that wants to run code or is damaged; it was not loaded ({reason}). "
+            "Offer safetensors, or tensors saved by torch.save."
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"cannot read {path}: {str(error).splitlines()[0]}. It is truncated or no tensor file."
-        ) from None
+    except Exception as error:  # torch raises many kinds for a damaged file; each means the same to the user
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"cannot read {path}: {reason}. It is truncated or no tensor file.") from None
 
 
 def torchvision_set(name: str, image_size: int | None = None) -> Raw:
@@ -383,33 +310,34 @@ def torchvision_set(name: str, image_size: int | None = None) -> Raw:
     return Raw(*arrays, class_names=tuple(map(str, names)))
 
 
-def decode_images(
-    encoded: Iterable[tuple[str, bytes]], image_size: int | None, what: str, total: int | None = None
-) -> np.ndarray:
+def decode_images(encoded: Iterable[tuple[str, bytes]], image_size: int | None, what: str, total: int) -> torch.Tensor:
     """Decode images to uint8 (N, C, H, W); grey stays one channel unless any image has colour.
 
     Args:
         encoded: (where it came from, file content) pairs.
         image_size: short side after resizing, then centre crop; None keeps the size.
         what: for the progress bar.
-        total: how many, when `encoded` has no length.
+        total: how many there are.
 
     Raises:
-        InputError: an image that does not decode, or images of different sizes without `image_size`.
+        InputError: an image that does not decode, images of different sizes without `image_size`, or more of them
+            than fit in memory.
     """
     images, first = [], None
-    total = total if total is not None else len(encoded)
     with Progress(f"decoding {what}", total, unit="img", leave=False) as progress:
         for place, content in encoded:
             picture = decode_image(place, content, image_size)
-            first = first or (place, *picture.shape[:2])
+            if first is None:
+                first = (place, *picture.shape[:2])
+                check_memory(total * picture.size, f"decoding the {total} {what}")
             same_size(first, (place, *picture.shape[:2]))
             images.append(picture)
             progress.update()
+    require(bool(images), f"there are no {what}.")
     if len({picture.ndim for picture in images}) > 1:
         images = [picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2) for picture in images]
     stack = np.stack(images)
-    return np.ascontiguousarray(stack[:, None] if stack.ndim == 3 else stack.transpose(0, 3, 1, 2))
+    return torch.from_numpy(np.ascontiguousarray(stack[:, None] if stack.ndim == 3 else stack.transpose(0, 3, 1, 2)))
 
 
 def same_size(first: tuple[str, int, int], other: tuple[str, int, int]) -> None:
@@ -421,78 +349,17 @@ def same_size(first: tuple[str, int, int], other: tuple[str, int, int]) -> None:
     )
 
 
-def decode_image(place: str, content: bytes, image_size: int | None) -> np.ndarray:
-    """One image as uint8 (H, W), or (H, W, 3) if it has colour.
+def resized(images: np.ndarray, size: int | None) -> np.ndarray:
+    """uint8 (N, H, W, C) arrays to (N, C, S, S); a copy, writable.
 
     Raises:
-        InputError: if it does not decode; the message names `place`.
+        InputError: if they have no pixels, or would not fit in memory.
     """
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            grey = image.mode in ("1", "L", "I", "I;16", "LA")
-            return np.asarray(fit(image.convert("L" if grey else "RGB"), image_size))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot decode {place}: {error}. The image is truncated or corrupt.") from None
-
-
-def fit(image: Image.Image, size: int | None) -> Image.Image:
-    """Bring the short side to `size` (bicubic, antialiased) and crop the centre; None returns the image as it is."""
-    if size is None or image.size == (size, size):
-        return image
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
-
-
-def resized(images: np.ndarray, size: int | None) -> np.ndarray:
-    """uint8 (N, H, W, C) arrays to (N, C, S, S); a copy, writable."""
+    require(0 not in images.shape[1:], f"the images are of height {images.shape[1]} and width {images.shape[2]}.")
+    check_memory(len(images) * images.shape[3] * (size**2 if size else math.prod(images.shape[1:3])), "decoding them")
     if size is not None and images.shape[1:3] != (size, size):
         mode = "L" if images.shape[3] == 1 else "RGB"
         squeezed = images[..., 0] if mode == "L" else images
         resized = [np.asarray(fit(Image.fromarray(image, mode), size)) for image in squeezed]
         images = np.stack(resized).reshape(len(images), size, size, -1)
     return np.array(images.transpose(0, 3, 1, 2), order="C")
-
-
-def cache_folder() -> Path:
-    """Where decoded sets and downloads are kept: `$GENDD_CACHE`, else `~/.cache/gendd`."""
-    return Path(os.environ.get("GENDD_CACHE", Path.home() / ".cache" / "gendd"))
-
-
-def _cached(key: str, decode: Callable[[], tuple[dict[str, np.ndarray], tuple[str, ...]]]) -> Raw:
-    """Decode once, then map the uint8 arrays from the cache; `key` stands for the source's content."""
-    place = cache_folder() / key
-    if not (place / "info.json").is_file():
-        arrays, names = decode()
-        try:
-            with files.atomic(place) as temporary:
-                temporary.mkdir()
-                for name, array in arrays.items():
-                    np.save(temporary / f"{name}.npy", array, allow_pickle=False)
-                (temporary / "info.json").write_text(json.dumps({"class_names": names}))
-        except InputError as error:
-            if not (place / "info.json").is_file():
-                note(f"note: the decoded images are not cached ({error})")
-            return _raw(arrays, names)
-    arrays = {file.stem: np.load(file, mmap_mode="c", allow_pickle=False) for file in place.glob("*.npy")}
-    return _raw(arrays, files.read_json(place / "info.json")["class_names"])
-
-
-def cached_tensors(what: str, make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Tensors that are costly to make, kept in the cache folder under a hash of `what` they are."""
-    place = cache_folder() / f"{hashlib.blake2b(what.encode(), digest_size=16).hexdigest()}.safetensors"
-    if place.is_file():
-        return load_file(place)
-    tensors = {name: tensor.contiguous() for name, tensor in make().items()}
-    try:
-        with files.atomic(place) as temporary:
-            save_file(tensors, temporary)
-    except InputError as error:
-        note(f"note: not cached ({error})")
-    return tensors
-
-
-def _raw(arrays: dict[str, np.ndarray], names: Sequence[str]) -> Raw:
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    return Raw(**tensors, class_names=tuple(names))

@@ -5,11 +5,10 @@ memory-mapped. What is known of the set (fingerprint, mean, shape) comes from re
 use, and is what `load_data` would say; so whatever is made from a streamed set has the same name and origin.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import itertools
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from core_dd import data, files, readers
-from core_dd.errors import InputError, pick, require
+from core_dd import data, files, folders, readers, tables
+from core_dd.cache import cache_folder, kept
+from core_dd.decoding import decode_image
+from core_dd.errors import InputError, pick, printable, require
 from core_dd.progress import Progress
 from core_dd.rng import stream
 
@@ -50,7 +51,7 @@ class Files(Sequence):
 
     def __getitem__(self, i: int) -> tuple[str, bytes]:
         path = os.fsdecode(bytes(self.paths[i]))
-        return path, Path(path).read_bytes()
+        return path, folders.read_file(Path(path))
 
 
 class Rows(Sequence):
@@ -79,7 +80,7 @@ class Decoded(Dataset):
 
     def __getitem__(self, i: int) -> Tensor:
         place, content = self.cells[i]
-        image = planes(readers.decode_image(place, content, self.image_size), self.shape[0])
+        image = planes(decode_image(place, content, self.image_size), self.shape[0])
         require(image.shape == self.shape, f"{place} has changed: its shape is {image.shape}, it was {self.shape}.")
         return torch.tensor(image)
 
@@ -96,7 +97,7 @@ class Looked(Dataset):
 
     def __getitem__(self, i: int) -> tuple:
         place, content = self.cells[i]
-        image, label = readers.decode_image(place, content, self.image_size), int(self.labels[i])
+        image, label = decode_image(place, content, self.image_size), int(self.labels[i])
         own, colour = planes(image, 1), planes(image, 3)
         pixels = own.reshape(len(own), -1).astype(np.int64)
         digests = (data.digest(own, label), data.digest(colour, label))
@@ -215,17 +216,20 @@ def load_stream(
     Raises:
         InputError: for a spec that cannot be streamed, and whatever `load_data` would refuse.
     """
+    data.check_options(image_size, val_fraction, limit_per_class)
     kind, _, place = spec.partition(":")
     formats = {name: data.FORMATS[name] for name in (*FOLDERS, *SHARDS)}
     require(bool(place), f"'{spec}' cannot be streamed. Only {', '.join(f'{name}:PATH' for name in formats)} can.")
     pick(formats, kind, "format that can be streamed")
     workers = default_workers() if workers is None else workers
-    source = open_source(kind, Path(place).expanduser())
-    labels, names = source.labels["train"], source.class_names
-    data.check(labels, source.labels["test"], names, spec)
-    facts = known_facts(source, spec, image_size, workers)
+    with data.reading(spec):
+        source = open_source(kind, data.expanded(place))
+        labels, names = source.labels["train"], source.class_names
+        data.check(labels, source.labels["test"], names, spec)
+        facts = known_facts(source, spec, image_size, workers)
 
-    name = data.recognised(facts["fingerprint"], data.named(kind, place))
+    sizes = (len(names), len(labels), len(source.labels["test"]))
+    name = data.recognised(facts["fingerprint"], spec, sizes, image_size)
     known = data.known(name, facts["shape"][0])
     known = known or data.Known(tuple(facts["mean"]), tuple(facts["std"]), hflip=name != "digits")
     held = data.held_out(labels, names, val_fraction, seed)
@@ -239,7 +243,7 @@ def load_stream(
         train_labels=labels[train_index],
         val_index=val_index,
         val_labels=labels[val_index],
-        class_names=known.class_names or names,
+        class_names=known.class_names or tuple(map(printable, names)),
         mean=torch.tensor(known.mean),
         std=torch.tensor(known.std).clamp_min(1e-6),
         fingerprint=facts["fingerprint"],
@@ -261,39 +265,39 @@ def open_source(kind: str, path: Path) -> Source:
         InputError: if there is nothing of that format.
     """
     if kind in FOLDERS:
-        members, names = readers.list_folder(path)
+        if kind == "tiny_imagenet":
+            folders.check_tiny_imagenet(path)
+        members, names = folders.list_folder(path)
         cells = {split: Files(file for file, _ in pairs) for split, pairs in members.items()}
         labels = {split: torch.tensor([label for _, label in pairs]) for split, pairs in members.items()}
-        content = [file for pairs in members.values() for file, _ in pairs]
-    else:
-        train, test = readers.list_parquet(data.hub_folder(path) if kind == "hf" else path)
-        splits = {"train": train, "test": test}
-        opened = {split: open_shards(shards, f"the {split} images of {path}") for split, shards in splits.items()}
-        cells, labels = ({split: part[i] for split, part in opened.items()} for i in (0, 1))
-        names = opened["train"][2] or tuple(map(str, range(int(labels["train"].max()) + 1)))
-        content = [shard for shards in splits.values() for shard in shards]
-    key = hashlib.blake2b(digest_size=16)
-    for file in content:
-        status = file.stat()
-        key.update(f"{file.resolve()} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return Source(cells, labels, tuple(names), key.hexdigest())
+        return Source(cells, labels, names, folders.listing_key(members, names))
+    train, test = tables.list_parquet(data.hub_folder(path) if kind == "hf" else path)
+    image, label = tables.find_columns(train[0])
+    key = folders.listing_key({"train": [(s, 0) for s in train], "test": [(s, 0) for s in test]}, (image, label))
+    labels, named, cells = {}, {}, {}
+    for split, members in (("train", train), ("test", test)):
+        labels[split], named[split] = tables.read_labels(members, label)
+        cells[split] = open_shards(members, image, f"the {split} images of {path}", key)
+    tables.check_same_names(named["train"], named["test"], f"the test split of {path}")
+    names = named["train"] or named["test"] or readers.numbered(labels["train"], path)
+    return Source(cells, labels, names, key)
 
 
-def open_shards(shards: Sequence[Path], where: str) -> tuple[Rows, Tensor, tuple[str, ...] | None]:
-    """The images, labels and class names (None where there are none) of parquet files, by Hugging Face `datasets`."""
+def open_shards(members: Sequence[Path], image: str, where: str, key: str) -> Rows:
+    """The images of parquet files by Hugging Face `datasets`, whose own memory-mapped copy is kept under `key`."""
     import datasets
-    import pyarrow
-    import pyarrow.parquet
 
+    place = cache_folder() / "datasets" / key
+    options = {"cache_dir": str(place), "columns": [image]}
     try:
-        image, label = readers.parquet_columns(pyarrow.parquet.read_schema(shards[0]), shards[0])
-        place = str(readers.cache_folder() / "datasets")
-        table = datasets.Dataset.from_parquet([str(shard) for shard in shards], cache_dir=place, columns=[image, label])
-    except (pyarrow.ArrowException, OSError, datasets.exceptions.DatasetsError) as error:
+        try:
+            table = datasets.Dataset.from_parquet([str(shard) for shard in members], **options)
+        except Exception:  # its copy may be damaged, which shows in many ways; then it is made again
+            shutil.rmtree(place, ignore_errors=True)
+            table = datasets.Dataset.from_parquet([str(shard) for shard in members], **options)
+        return Rows(table.cast_column(image, datasets.Image(decode=False)), where)
+    except Exception as error:  # as above, and now it is the files
         raise InputError(f"cannot read {where}: {error}. A file is truncated or no parquet; fetch it again.") from None
-    names = getattr(table.features[label], "names", None)
-    labels = torch.from_numpy(table.data.column(label).to_numpy().astype(np.int64))
-    return Rows(table.select_columns([image]).cast_column(image, datasets.Image(decode=False)), where), labels, names
 
 
 def known_facts(source: Source, spec: str, image_size: int | None, workers: int) -> dict[str, Any]:
@@ -302,14 +306,23 @@ def known_facts(source: Source, spec: str, image_size: int | None, workers: int)
     Raises:
         InputError: for an image that does not decode, and for images of several sizes.
     """
-    place = readers.cache_folder() / f"streamed-{source.key}-{image_size}.json"
-    with one_at_a_time(place):
-        if not place.exists():
-            looked = {split: look(source, split, spec, image_size, workers) for split in ("train", "test")}
-            data.check_shapes(looked["train"]["shape"], looked["test"]["shape"], spec)
-            fingerprint = data.combined([(part["shape"], part.pop("digests")) for part in looked.values()])
-            files.write_json(place, looked["train"] | {"fingerprint": fingerprint})
-        return files.read_json(place)
+
+    def make() -> dict[str, Any]:
+        looked = {split: look(source, split, spec, image_size, workers) for split in ("train", "test")}
+        data.check_shapes(looked["train"]["shape"], looked["test"]["shape"], spec)
+        fingerprint = data.combined([(part["shape"], part.pop("digests")) for part in looked.values()])
+        return looked["train"] | {"fingerprint": fingerprint}
+
+    def read(place: Path) -> dict[str, Any]:
+        facts = files.read_json(place)
+        (channels, height, width), (mean, std) = facts["shape"], (facts["mean"], facts["std"])
+        if not (channels == len(mean) == len(std) and min(height, width) > 0 and len(facts["fingerprint"]) == 16):
+            raise ValueError("it does not describe images")
+        torch.tensor([*mean, *std])  # numbers
+        return facts
+
+    what = hashlib.blake2b(readers.decoded_as(source.key, image_size).encode(), digest_size=16).hexdigest()
+    return kept(f"streamed-{what}.json", make, read, files.write_json)
 
 
 def look(source: Source, split: str, spec: str, image_size: int | None, workers: int) -> dict[str, Any]:
@@ -347,19 +360,6 @@ def loaded(loader: DataLoader) -> Iterator[Any]:
         raise InputError(message.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")) from None
 
 
-@contextlib.contextmanager
-def one_at_a_time(place: Path) -> Iterator[None]:
-    """Keep other processes from the same work: of several that a launcher starts, the first does it for all."""
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        lock = place.with_suffix(".lock").open("w")
-    except OSError as error:
-        raise InputError(f"cannot write {place.parent}: {error.strerror}. Set GENDD_CACHE to another folder.") from None
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def too_large(spec: str, image_size: int | None, device: torch.device) -> bool:
     """Whether the decoded images of a set that can be streamed would fill the machine's or the GPU's memory.
 
@@ -372,25 +372,20 @@ def too_large(spec: str, image_size: int | None, device: torch.device) -> bool:
     if device.type == "cuda":
         memory = min(memory, torch.cuda.get_device_properties(device).total_memory)
     try:
-        return decoded_bytes(kind, Path(place).expanduser(), image_size) > memory // SHARE
-    except (InputError, OSError, ValueError, KeyError):
+        return decoded_bytes(kind, data.expanded(place), image_size) > memory // SHARE
+    except (InputError, OSError):
         return False
 
 
 def decoded_bytes(kind: str, path: Path, image_size: int | None) -> int:
     """What the training images would take, if all are of the first one's size and have colour."""
     if kind in FOLDERS:
-        members = readers.list_folder(path)[0]["train"]
-        count, (first, _) = len(members), members[0]
-        content = first.read_bytes()
+        members = folders.list_folder(path)[0]["train"]
+        count, first = len(members), members[0][0]
+        place, content = str(first), folders.read_file(first)
     else:
-        import pyarrow.parquet
-
-        shards, _ = readers.list_parquet(data.hub_folder(path) if kind == "hf" else path)
-        opened = [pyarrow.parquet.ParquetFile(shard) for shard in shards]
-        first, count = shards[0], sum(shard.metadata.num_rows for shard in opened)
-        image, _ = readers.parquet_columns(opened[0].schema_arrow, first)
-        [cell] = next(opened[0].iter_batches(1, columns=[image])).column(0).to_pylist()
-        content = cell["bytes"] if isinstance(cell, dict) else cell
-    height, width = readers.decode_image(str(first), content, image_size).shape[:2]
+        train, _ = tables.list_parquet(data.hub_folder(path) if kind == "hf" else path)
+        count = tables.count_rows(train)
+        place, content = next(tables.cells(train, tables.find_columns(train[0])[0]), (str(train[0]), b""))
+    height, width = decode_image(place, content, image_size).shape[:2]
     return count * 3 * height * width

@@ -16,7 +16,7 @@ from core_dd import cli, files, locks, readers
 from core_dd.config import load_config
 from core_dd.data import DataConfig, ImageData
 from core_dd.distilled import DistilledSet, new_meta
-from core_dd.errors import pick, require
+from core_dd.errors import require
 from core_dd.evaluate import Scores, evaluate
 from core_dd.preprocess import MeanStd
 from core_dd.protocols import CHALLENGE
@@ -24,17 +24,19 @@ from core_dd.protocols import CHALLENGE
 
 @dataclass(frozen=True)
 class Target:
-    """One of the challenge's datasets: its file and normalisation."""
+    """One of the challenge's datasets: its file, number of classes, shape of images and normalisation."""
 
     file: str
+    classes: int
+    shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
 TARGETS = MappingProxyType(
     {
-        "cifar100": Target("cifar100.pt", (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
-        "tiny_imagenet": Target("tinyimagenet.pt", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        "cifar100": Target("cifar100.pt", 100, (3, 32, 32), (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
+        "tiny_imagenet": Target("tinyimagenet.pt", 200, (3, 64, 64), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     }
 )
 """The challenge's datasets, by the name of the data."""
@@ -116,6 +118,26 @@ def normaliser(target: Target) -> MeanStd:
     return MeanStd({"mean": torch.tensor(target.mean), "std": torch.tensor(target.std)})
 
 
+def target_of(data: ImageData, spec: str) -> Target:
+    """Which of the challenge's datasets these data are.
+
+    Raises:
+        InputError: if they are none, by their content, number of classes or size.
+    """
+    require(
+        data.name in TARGETS,
+        f"{spec} is no dataset of the challenge: by its content it is {data.name}, of {data.num_classes} classes. "
+        f"Give {' or '.join(TARGETS)}, or files that hold just their images, e.g. tiny_imagenet:FOLDER.",
+    )
+    target = TARGETS[data.name]
+    require(
+        (data.num_classes, data.shape) == (target.classes, target.shape),
+        f"{spec} has {data.num_classes} classes and images of shape {data.shape}, but the challenge wants "
+        f"{target.classes} and {target.shape} of {data.name}. Leave out image_size and give all its classes.",
+    )
+    return target
+
+
 def submit(config: SubmitConfig) -> tuple[Path, Scores]:
     """Write the submission beside its place, read it back, check and score it; only then does it stand there.
 
@@ -123,7 +145,7 @@ def submit(config: SubmitConfig) -> tuple[Path, Scores]:
         InputError: data that is not the challenge's, a set that does not fit, or a file that exists.
     """
     data = config.load_data(config.seed)
-    target = pick(TARGETS, data.name, "challenge dataset")
+    target = target_of(data, config.data)
     path = Path(config.out) / target.file
     files.require_new(path)
     dset = DistilledSet.load(config.set)
@@ -136,8 +158,14 @@ def submit(config: SubmitConfig) -> tuple[Path, Scores]:
             handed_in, data, protocol=CHALLENGE.name, runs=None, seed=config.seed, device=config.device,
             epochs=config.epochs, steps=config.steps,
         )  # fmt: skip
+        scores.record["data"]["class_names"] = list(data.class_names)
         files.write_json(path.with_suffix(".scores.json"), scores.to_json())
     return path, scores
+
+
+def class_order(names: Sequence[str]) -> str:
+    """Which classes the submission's blocks are, in a few words."""
+    return f"its classes are in the order {', '.join(names[:3])}, ..., {names[-1]} (all in its scores.json)"
 
 
 def judged_by(config: SubmitConfig, images: int) -> str:
@@ -155,6 +183,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     path, scores = submit(config)
     judge = judged_by(config, scores.record["set"]["images"])
     print(f"{path} is ready: read back, checked, and scored by {judge}: {scores}")
+    print(class_order(scores.record["data"]["class_names"]))
 
 
 if __name__ == "__main__":

@@ -99,23 +99,6 @@ def distilled(
     return prepare
 
 
-def challenge(change: Callable[[DistilledSet], None] = lambda dset: None) -> Callable[[Path], None]:
-    """cifar100: data of that name, and set.safetensors: two of each class."""
-
-    def prepare(folder: Path) -> None:
-        write_idx(folder / "cifar100", (IMAGES, LABELS), (IMAGES, LABELS))
-        distilled(change, "idx:cifar100")(folder)
-
-    return prepare
-
-
-def handed_in(folder: Path) -> None:
-    """A submission that is there already."""
-    challenge()(folder)
-    (folder / "out").mkdir()
-    (folder / "out" / "cifar100.pt").touch()
-
-
 def model(change: Callable[[Path], None] = lambda folder: None) -> Callable[[Path], None]:
     """run/model: an untrained tiny U-ViT."""
 
@@ -227,7 +210,7 @@ EVALUATE = "evaluate --data digits --protocol quick --out out.json --set "
 
 TRAIN = "train --data digits --device cpu --steps 2 --tracker none --out out "
 SAMPLE = "sample --device cpu --model run --out out "
-SUBMIT = "submit --data idx:cifar100 --set set.safetensors --out out "
+SUBMIT = "submit --data idx:set --set set.safetensors --out out "
 SELECT = "select --data digits --pool set.safetensors --out out.safetensors "
 
 CASES = {
@@ -605,15 +588,14 @@ CASES = {
     "select unknown selector": Case(SELECT + "--selector herdin", "did you mean 'herding'?", distilled()),
     "select pool of another dataset": Case(SELECT + "--ipc 1", "was made from mnist", distilled(foreign)),
     "submit of data that is not the challenge's": Case(
-        SUBMIT.replace("idx:cifar100", "digits"), "unknown challenge dataset 'digits'", distilled()
+        SUBMIT.replace("idx:set", "digits"), "digits is no dataset of the challenge", distilled()
     ),
-    "submit of a set of other data": Case(SUBMIT, "set.safetensors was made from mnist", challenge(foreign)),
-    "submit to track 1 of other than 10 per class": Case(
-        SUBMIT, "track 1 wants 10 images per class, the set has 2 to 2", challenge()
+    "submit of data that are only called so": Case(
+        SUBMIT.replace("idx:set", "idx:cifar100"),
+        "idx:cifar100 is no dataset of the challenge: by its content it is idx:cifar100, of 4 classes",
+        lambda f: write_idx(f / "cifar100", (IMAGES, LABELS), (IMAGES, LABELS)),
     ),
-    "submit of soft labels": Case(SUBMIT, "takes no soft labels", challenge(change(labels=torch.full((8, 4), 0.25)))),
     "submit to track 3": Case(SUBMIT + "--track 3", "track must be 1 or 2, got 3"),
-    "submit exists": Case(SUBMIT, "out/cifar100.pt exists", handed_in),
     "submit scored by no steps": Case(SUBMIT + "--steps 0", "steps must be >= 1, got 0"),
     "missing device": Case(
         EVALUATE + "set.safetensors --device cuda:99", "device 'cuda:99' is not usable", distilled()

@@ -7,8 +7,9 @@ from conftest import fashion_folder, shared_data
 from makers import png, write_idx, write_image_folder, write_parquet
 
 from core_dd import readers
-from core_dd.data import DATASETS, load_data
+from core_dd.data import DATASETS, load_data, recognised
 from core_dd.errors import InputError
+from core_dd.streaming import load_stream
 
 
 @pytest.fixture
@@ -171,42 +172,85 @@ def test_real_data__fashion_mnist_is_recognised():
     assert data.name == "fashion_mnist" and data.hflip and data.class_names[9] == "Ankle boot"
 
 
-def tiny_imagenet(folder, images, names=("n01443537", "n01629819")):
-    """The layout Tiny-ImageNet is unpacked to; the unlabelled test images are white."""
-    for i, image in enumerate(images):
-        label = i % len(names)
-        train, val = folder / "train" / names[label] / "images", folder / "val" / "images"
-        for place in (train, val, folder / "test" / "images"):
-            place.mkdir(parents=True, exist_ok=True)
-        (train / f"{names[label]}_{i}.JPEG").write_bytes(png(image))
-        (val / f"val_{i}.JPEG").write_bytes(png(255 - image))
-        (folder / "test" / "images" / f"test_{i}.JPEG").write_bytes(png(np.full_like(image, 255)))
-    lines = [f"val_{i}.JPEG\t{names[i % len(names)]}\t0\t32\t44\t62" for i in reversed(range(len(images)))]
+WNIDS = tuple(f"n{number:08d}" for number in range(1443537, 1443737))
+
+
+def tiny_imagenet(folder, images, names=WNIDS):
+    """The layout Tiny-ImageNet is unpacked to, an image of each class; the unlabelled test images are white."""
+    for place in (folder / "val" / "images", folder / "test" / "images"):
+        place.mkdir(parents=True)
+    for i, (image, name) in enumerate(zip(images, names, strict=True)):
+        train = folder / "train" / name / "images"
+        train.mkdir(parents=True)
+        (train / f"{name}_0.JPEG").write_bytes(png(image))
+        (folder / "val" / "images" / f"val_{i}.JPEG").write_bytes(png(255 - image))
+    (folder / "test" / "images" / "test_0.JPEG").write_bytes(png(np.full_like(images[0], 255)))
+    lines = [f"val_{i}.JPEG\t{name}\t0\t32\t44\t62" for i, name in reversed(list(enumerate(names)))]
     (folder / "val" / "val_annotations.txt").write_text("\n".join(lines) + "\n")
-    (folder / "wnids.txt").write_text("\n".join(names) + "\n")
+    (folder / "wnids.txt").write_text("\n".join(reversed(names)) + "\n")
 
 
-def test_tiny_imagenet__as_it_is_unpacked(tmp_path, generator):
-    images = torch.randint(0, 256, (6, 8, 8, 3), generator=generator, dtype=torch.uint8).numpy()
-    tiny_imagenet(tmp_path / "tiny-imagenet-200", images)
+@pytest.fixture
+def pictures(generator):
+    """200 colour images, 4x4."""
+    return torch.randint(0, 256, (200, 4, 4, 3), generator=generator, dtype=torch.uint8).numpy()
+
+
+def test_tiny_imagenet__as_it_is_unpacked(tmp_path, pictures):
+    tiny_imagenet(tmp_path / "tiny-imagenet-200", pictures)
     data = load_data("tiny_imagenet:tiny-imagenet-200")
-    assert data.name == "tiny_imagenet" and data.class_names == ("n01443537", "n01629819") and data.hflip
+    assert data.name == "tiny_imagenet" and data.class_names == WNIDS and data.hflip
     assert data.mean.tolist() == pytest.approx([0.485, 0.456, 0.406])
-    assert data.train_labels.tolist() == [0, 0, 0, 1, 1, 1] and data.test_labels.tolist() == [1, 0, 1, 0, 1, 0]
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-    assert torch.equal(data.train_images, pixels[[0, 2, 4, 1, 3, 5]])
+    assert data.train_labels.tolist() == list(range(200)) and data.test_labels.tolist() == list(reversed(range(200)))
+    pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+    assert torch.equal(data.train_images, pixels)
     assert torch.equal(data.test_images, 255 - pixels.flip(0))
     same = load_data("folder:tiny-imagenet-200")
     assert same.fingerprint == data.fingerprint and same.name == "tiny-imagenet-200"
+    streamed = load_stream("tiny_imagenet:tiny-imagenet-200", workers=0)
+    assert (streamed.name, streamed.fingerprint) == (data.name, data.fingerprint)
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("val_0.JPEG\tn09", "line 1 of .*: no class 'n09'"), ("lost.JPEG\tn01443537", "line 1 of .*: no image .*lost")],
+    [
+        ("val_0.JPEG\tn09", "line 1 of .*: no class 'n09'"),
+        ("lost.JPEG\tn01443537", "line 1 of .*: no image .*lost"),
+        ("../images/val_0.JPEG\tn01443537", "line 1 of .*: no image"),
+        ("val_0.JPEG\tn01443537\nval_0.JPEG\tn01443537", "line 2 of .*: no image .*, or it has a line before"),
+        ("val_0.JPEG\tn01443537", "has no line for 1 images of .*val_1.JPEG"),
+    ],
 )
-def test_tiny_imagenet__wrong_annotations(tmp_path, generator, line, message):
-    images = torch.randint(0, 256, (4, 8, 8), generator=generator, dtype=torch.uint8).numpy()
-    tiny_imagenet(tmp_path / "set", images)
+def test_annotations__wrong(tmp_path, pictures, line, message):
+    tiny_imagenet(tmp_path / "set", pictures[:2], WNIDS[:2])
     (tmp_path / "set" / "val" / "val_annotations.txt").write_text(line + "\n")
     with pytest.raises(InputError, match=message):
-        load_data("tiny_imagenet:set")
+        load_data("folder:set")
+
+
+@pytest.mark.parametrize("load", [load_data, load_stream])
+def test_tiny_imagenet__another_tree_is_refused(tmp_path, pictures, load):
+    tiny_imagenet(tmp_path / "few", pictures[:3], WNIDS[:3])
+    tiny_imagenet(tmp_path / "other", pictures)
+    (tmp_path / "other" / "wnids.txt").write_text("\n".join(("n09999999", *WNIDS[1:])))
+    for name in ("few", "other"):
+        with pytest.raises(InputError, match=f"{name} is not Tiny-ImageNet, .* Give other data as folder:{name}"):
+            load(f"tiny_imagenet:{name}")
+
+
+@pytest.mark.parametrize("load", [load_data, load_stream])
+def test_name__of_a_known_set_is_not_taken_from_a_folder(tmp_path, small, load):
+    """Else its constants, class names and published rows would be."""
+    for split in ("train", "test"):
+        write_image_folder(tmp_path / "fashion_mnist" / split, *small)
+    data = load("folder:fashion_mnist")
+    assert data.name == "folder:fashion_mnist" and data.class_names == ("class0", "class1", "class2", "class3")
+    assert data.mean.tolist() != pytest.approx([0.2861])
+
+
+def test_name__of_a_known_set_whose_images_are_resized_is_believed_by_its_numbers():
+    sizes = (10, 60000, 10000)
+    assert recognised("?", "idx:x/mnist", sizes, 32) == "mnist"
+    assert recognised("?", "idx:x/mnist", sizes, None) == recognised("?", "idx:mnist", (10, 9, 9), 32) == "idx:mnist"
+    assert recognised("?", "hf:svhn", (10, 73257, 26032), None) == "svhn"
+    assert recognised("ea358c2091367acc", "idx:x", (1, 1, 1), None) == "mnist"

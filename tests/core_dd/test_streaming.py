@@ -33,9 +33,7 @@ def mixed(tmp_path, generator):
         write_parquet(tmp_path / "parquet", images[cut], labels[cut], split, "label", {b"huggingface": info})
 
 
-@pytest.mark.parametrize(
-    ("spec", "workers"), [("folder:folder", 2), ("parquet:parquet", 0), ("hf:parquet", 2), ("tiny_imagenet:folder", 0)]
-)
+@pytest.mark.parametrize(("spec", "workers"), [("folder:folder", 2), ("parquet:parquet", 0), ("hf:parquet", 2)])
 def test_stream__is_the_set_in_memory(mixed, spec, workers):
     options = {"image_size": 6, "val_fraction": 0.25, "limit_per_class": 5, "seed": 3}
     whole, streamed = load_data(spec, **options), load_stream(spec, workers=workers, **options)
@@ -98,7 +96,7 @@ def test_stream__mixed_sizes_are_refused(mixed):
 
 def test_stream__a_broken_image_is_named_before_any_work(mixed, tmp_path):
     (tmp_path / "folder" / "train" / "class1" / "009.png").write_bytes(png(np.zeros((8, 8), np.uint8))[:40])
-    with pytest.raises(InputError, match=r"^cannot decode .*class1/009.png: .*corrupt.$"):
+    with pytest.raises(InputError, match=r"^cannot decode .*class1/009.png: it is truncated or corrupt, .*\.$"):
         load_stream("folder:folder", image_size=6, workers=2)
 
 

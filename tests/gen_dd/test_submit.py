@@ -5,10 +5,11 @@ import torch
 from conftest import shared_data
 from makers import write_image_folder
 
+from core_dd import files
 from core_dd.data import load_data
 from core_dd.distilled import DistilledSet, new_meta
 from core_dd.errors import InputError
-from gen_dd.submit import TARGETS, SubmitConfig, from_tensor, judged_by, main, submit, to_tensor
+from gen_dd.submit import TARGETS, SubmitConfig, from_tensor, judged_by, main, submit, target_of, to_tensor
 
 
 @pytest.fixture
@@ -59,34 +60,69 @@ def test_from_tensor__refuses_other_shapes(data, tmp_path, tensor):
         from_tensor(tmp_path / "cifar100.pt", data, TARGETS["cifar100"])
 
 
-def test_submit__only_challenge_data(tmp_path):
-    with pytest.raises(InputError, match="unknown challenge dataset 'digits'"):
-        submit(SubmitConfig(data="digits", set="x.safetensors", out=str(tmp_path)))
+def test_submit__only_challenge_data(data):
+    with pytest.raises(InputError, match="x is no dataset of the challenge: by its content it is mnist, of 20 classes"):
+        target_of(dataclasses.replace(data, name="mnist"), "x")
+    with pytest.raises(InputError, match=r"x has 20 classes .* but the challenge wants 100 and \(3, 32, 32\)"):
+        target_of(data, "x")
+    names, images = tuple(map(str, range(100))), data.train_images[:, :, :16, :16]
+    with pytest.raises(InputError, match=r"images of shape \(3, 16, 16\), but"):
+        target_of(dataclasses.replace(data, class_names=names, train_images=images), "x")
 
 
-def stand_in(folder, generator, side):
-    """Flags for ten images of each of 4 classes, side x side, in a folder called cifar100, which are also the set."""
-    images = torch.randint(0, 256, (40, side, side, 3), generator=generator, dtype=torch.uint8).numpy()
+@pytest.fixture
+def toy(tmp_path, generator, monkeypatch):
+    """Flags for ten images of each of 4 classes, 8x8, which the challenge is made to know as toy; they are the set."""
+    target = dataclasses.replace(TARGETS["cifar100"], classes=4, shape=(3, 8, 8))
+    monkeypatch.setattr("gen_dd.submit.TARGETS", {"toy": target})
+    images = torch.randint(0, 256, (40, 8, 8, 3), generator=generator, dtype=torch.uint8).numpy()
     for split in ("train", "test"):
-        write_image_folder(folder / "cifar100" / split, images, [number % 4 for number in range(40)])
-    data = load_data("folder:cifar100")
-    made(data, 40).save("set.safetensors")
-    return {"data": "folder:cifar100", "set": "set.safetensors", "out": "out", "device": "cpu"}
+        write_image_folder(tmp_path / "toy" / split, images, [number % 4 for number in range(40)])
+    made(load_data("folder:toy"), 40).save("set.safetensors")
+    return {"data": "folder:toy", "set": "set.safetensors", "out": "out", "device": "cpu"}
 
 
-def test_submit__says_how_much_of_the_protocol_scored_it(tmp_path, generator, capsys):
-    options = stand_in(tmp_path, generator, 8)
-    main([word for name, value in options.items() for word in (f"--{name}", value)] + ["--steps", "2"])
-    assert "scored by the challenge protocol with 2 steps instead of 1001: " in capsys.readouterr().out
+def test_submit__says_how_much_of_the_protocol_scored_it_and_in_which_order(tmp_path, toy, capsys):
+    main([word for name, value in toy.items() for word in (f"--{name}", value)] + ["--steps", "2"])
+    said = capsys.readouterr().out
+    assert "scored by the challenge protocol with 2 steps instead of 1001: " in said
+    assert "its classes are in the order class0, class1, class2, ..., class3 " in said
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cifar100.pt", "cifar100.scores.json"]
-    assert judged_by(SubmitConfig(**options, epochs=3), 1000) == "the challenge protocol with 16 steps instead of 4004"
-    assert judged_by(SubmitConfig(**options), 1000) == "the challenge protocol"
+    scores = files.read_json(tmp_path / "out" / "cifar100.scores.json")
+    assert scores["data"]["class_names"] == [f"class{k}" for k in range(4)]
+    assert judged_by(SubmitConfig(**toy, epochs=3), 1000) == "the challenge protocol with 16 steps instead of 4004"
+    assert judged_by(SubmitConfig(**toy), 1000) == "the challenge protocol"
 
 
-def test_submit__nothing_stands_there_before_it_was_scored(tmp_path, generator):
-    with pytest.raises(InputError, match="too small for 3 poolings"):  # found by the scoring alone
-        submit(SubmitConfig(**stand_in(tmp_path, generator, 4), steps=2))
+def test_submit__nothing_stands_there_before_it_was_scored(tmp_path, toy, monkeypatch):
+    def fails(*_, **__):
+        raise InputError("found by the scoring alone")
+
+    monkeypatch.setattr("gen_dd.submit.evaluate", fails)
+    with pytest.raises(InputError, match="found by the scoring alone"):
+        submit(SubmitConfig(**toy, steps=2))
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_submit__refuses_what_does_not_fit(tmp_path, toy):
+    data = load_data("folder:toy")
+    foreign, few, soft = (made(data, 40) for _ in range(3))
+    few.images, few.labels = (tensor[[0, 1, 10, 11, 20, 21, 30, 31]] for tensor in (few.images, few.labels))
+    foreign.meta |= {"data": "mnist", "fingerprint": "ea358c2091367acc"}
+    soft.labels = torch.full((40, 4), 0.25)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "cifar100.pt").touch()
+    for name, dset, message in (
+        ("foreign", foreign, "was made from mnist"),
+        ("few", few, "track 1 wants 10 images per class, the set has 2 to 2"),
+        ("soft", soft, "takes no soft labels"),
+    ):
+        dset.save(f"{name}.safetensors")
+        with pytest.raises(InputError, match=message):
+            submit(SubmitConfig(**toy | {"set": f"{name}.safetensors"}))
+    with pytest.raises(InputError, match="there/cifar100.pt exists"):
+        submit(SubmitConfig(**toy | {"out": "there"}))
+    assert not (tmp_path / "out").exists()
 
 
 def test_submit__on_real_cifar100(tmp_path):
