@@ -12,15 +12,16 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
 import numpy as np
 import psutil
 import torch
+from msgspec import Meta
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from core_dd import data, files, folders, readers, tables
+from core_dd import data, files, folders, readers, records, tables
 from core_dd.cache import cache_folder, kept
 from core_dd.decoding import decode_image
 from core_dd.errors import InputError, pick, printable, require
@@ -274,55 +275,64 @@ def open_source(kind: str, path: Path) -> Source:
     train, test = tables.list_parquet(data.hub_folder(path) if kind == "hf" else path)
     image, label = tables.find_columns(train[0])
     key = folders.listing_key({"train": [(s, 0) for s in train], "test": [(s, 0) for s in test]}, (image, label))
-    labels, named, cells = {}, {}, {}
-    for split, members in (("train", train), ("test", test)):
-        labels[split], named[split] = tables.read_labels(members, label)
-        cells[split] = open_shards(members, image, f"the {split} images of {path}", key)
-    tables.check_same_names(named["train"], named["test"], f"the test split of {path}")
-    names = named["train"] or named["test"] or readers.numbered(labels["train"], path)
-    return Source(cells, labels, names, key)
+    (train_labels, names), (test_labels, other) = (tables.read_labels(members, label) for members in (train, test))
+    tables.check_same_names(names, other, f"the test split of {path}")
+    names = names or other or readers.numbered(train_labels, path)
+    cells = {
+        split: open_shards(members, image, f"the {split} images of {path}", key)
+        for split, members in (("train", train), ("test", test))
+    }
+    return Source(cells, {"train": train_labels, "test": test_labels}, names, key)
 
 
 def open_shards(members: Sequence[Path], image: str, where: str, key: str) -> Rows:
     """The images of parquet files by Hugging Face `datasets`, whose own memory-mapped copy is kept under `key`."""
     import datasets
 
+    for shard in members:
+        with tables.opened(shard) as file:
+            tables.check_column(file, shard, image)
     place = cache_folder() / "datasets" / key
-    options = {"cache_dir": str(place), "columns": [image]}
+    features = datasets.Features({image: datasets.Image(decode=False)})
+    options = {"cache_dir": str(place), "columns": [image], "features": features}
     try:
         try:
-            table = datasets.Dataset.from_parquet([str(shard) for shard in members], **options)
+            return Rows(datasets.Dataset.from_parquet([str(shard) for shard in members], **options), where)
         except Exception:  # its copy may be damaged, which shows in many ways; then it is made again
             shutil.rmtree(place, ignore_errors=True)
-            table = datasets.Dataset.from_parquet([str(shard) for shard in members], **options)
-        return Rows(table.cast_column(image, datasets.Image(decode=False)), where)
+            return Rows(datasets.Dataset.from_parquet([str(shard) for shard in members], **options), where)
     except Exception as error:  # as above, and now it is the files
         raise InputError(f"cannot read {where}: {error}. A file is truncated or no parquet; fetch it again.") from None
 
 
-def known_facts(source: Source, spec: str, image_size: int | None, workers: int) -> dict[str, Any]:
+Side = Annotated[int, Meta(ge=1)]
+Channels = Annotated[list[float], Meta(min_length=1, max_length=3)]
+
+
+class Facts(TypedDict):
+    """What is kept of a source."""
+
+    shape: tuple[Literal[1, 3], Side, Side]
+    mean: Channels
+    std: Channels
+    fingerprint: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
+
+
+def known_facts(source: Source, spec: str, image_size: int | None, workers: int) -> Facts:
     """shape, fingerprint, mean and std of a source, from going through it once; kept in the cache folder.
 
     Raises:
         InputError: for an image that does not decode, and for images of several sizes.
     """
 
-    def make() -> dict[str, Any]:
+    def make() -> Facts:
         looked = {split: look(source, split, spec, image_size, workers) for split in ("train", "test")}
         data.check_shapes(looked["train"]["shape"], looked["test"]["shape"], spec)
         fingerprint = data.combined([(part["shape"], part.pop("digests")) for part in looked.values()])
         return looked["train"] | {"fingerprint": fingerprint}
 
-    def read(place: Path) -> dict[str, Any]:
-        facts = files.read_json(place)
-        (channels, height, width), (mean, std) = facts["shape"], (facts["mean"], facts["std"])
-        if not (channels == len(mean) == len(std) and min(height, width) > 0 and len(facts["fingerprint"]) == 16):
-            raise ValueError("it does not describe images")
-        torch.tensor([*mean, *std])  # numbers
-        return facts
-
     what = hashlib.blake2b(readers.decoded_as(source.key, image_size).encode(), digest_size=16).hexdigest()
-    return kept(f"streamed-{what}.json", make, read, files.write_json)
+    return kept(f"streamed-{what}.json", make, lambda place: records.read(place, Facts), files.write_json)
 
 
 def look(source: Source, split: str, spec: str, image_size: int | None, workers: int) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """Parquet files as Hugging Face writes them: which column is what, labels, class names, encoded images."""
 
 import contextlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+import msgspec
 import torch
 
 from core_dd.decoding import is_image
@@ -71,13 +71,22 @@ def opened(shard: Path) -> Iterator[Any]:
         ) from None
 
 
-def features(schema: Any) -> Mapping[str, Mapping[str, Any]]:
-    """What Hugging Face's metadata say of each column, empty where they say nothing that can be read."""
-    try:
-        named = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"].items()
-        return {name: feature for name, feature in named if isinstance(feature, dict)}
-    except (KeyError, ValueError, TypeError, AttributeError):
-        return {}
+class Feature(TypedDict, total=False):
+    """What Hugging Face's metadata say of a column."""
+
+    _type: str
+    names: list[str]
+
+
+def features(schema: Any) -> dict[str, Feature]:
+    """What Hugging Face's metadata say of each column; nothing where they say what cannot be read."""
+    found = {}
+    with contextlib.suppress(msgspec.DecodeError, UnicodeError, RecursionError, KeyError, TypeError, AttributeError):
+        named = msgspec.json.decode((schema.metadata or {})[b"huggingface"])["info"]["features"].items()
+        for name, feature in named:
+            with contextlib.suppress(msgspec.ValidationError):
+                found[name] = msgspec.convert(feature, Feature)
+    return found
 
 
 def find_columns(shard: Path) -> tuple[str, str]:
@@ -151,7 +160,7 @@ def cells(shards: Sequence[Path], column: str) -> Iterator[tuple[str, bytes]]:
     """
     for shard in shards:
         with opened(shard) as file:
-            _check_column(file, shard, column)
+            check_column(file, shard, column)
             batches = (batch.column(0).to_pylist() for batch in file.iter_batches(1024, columns=[column]))
             for row, cell in enumerate(cell for batch in batches for cell in batch):
                 content, place = content_of(cell), f"row {row} of {shard}"
@@ -171,7 +180,7 @@ def read_labels(shards: Sequence[Path], column: str) -> tuple[torch.Tensor, tupl
     parts, names = [], None
     for shard in shards:
         with opened(shard) as file:
-            _check_column(file, shard, column)
+            check_column(file, shard, column)
             values = file.read(columns=[column]).column(0).combine_chunks()
             own = features(file.schema_arrow).get(column, {}).get("names")
         require(
@@ -182,10 +191,12 @@ def read_labels(shards: Sequence[Path], column: str) -> tuple[torch.Tensor, tupl
             parts.append(torch.tensor(values.cast(pyarrow.int64()).to_numpy(zero_copy_only=False)))
         except pyarrow.ArrowInvalid as error:
             raise InputError(f"{shard}: column '{column}' holds no labels: {error}. Count classes from 0.") from None
-        if isinstance(own, list) and own and all(isinstance(name, str) for name in own):
+        if own:
             check_same_names(names, tuple(own), shard)
             names = tuple(own)
-    return torch.cat(parts), names
+    labels = torch.cat(parts)
+    require(len(labels) > 0, f"{shards[0]} has no rows. Fetch it again.")
+    return labels, names
 
 
 def check_same_names(names: Sequence[str] | None, other: Sequence[str] | None, where: object) -> None:
@@ -198,7 +209,8 @@ def check_same_names(names: Sequence[str] | None, other: Sequence[str] | None, w
     )
 
 
-def _check_column(file: Any, shard: Path, column: str) -> None:
+def check_column(file: Any, shard: Path, column: str) -> None:
+    """Refuse a file that lacks the column of the others."""
     require(
         column in file.schema_arrow.names,
         f"{shard} has columns {', '.join(file.schema_arrow.names)}, and the first file's '{column}' is not among them.",
