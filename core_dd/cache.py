@@ -8,7 +8,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -51,7 +50,7 @@ def kept(name: str, make: Callable[[], T], read: Callable[[Path], T], write: Cal
                 note(f"note: {place}, kept from an earlier run, is damaged ({reason}); it is made again")
         made = make()
         try:
-            _remove(place)
+            files.remove(place)
             with files.atomic(place) as temporary:
                 write(temporary, made)
         except (InputError, OSError) as error:
@@ -83,14 +82,6 @@ def kept_tensors(what: str, names: Sequence[str], make: Callable[[], Mapping[str
 
 def _crc32(tensor: Tensor) -> int:
     return zlib.crc32(tensor.numpy())
-
-
-def _remove(place: Path) -> None:
-    """Remove whatever stands at a place of the cache."""
-    if place.is_dir() and not place.is_symlink():
-        shutil.rmtree(place)
-    else:
-        place.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
