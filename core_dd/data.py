@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from core_dd import readers
-from core_dd.errors import InputError, pick, printable, require
+from core_dd.errors import InputError, pick, require
+from core_dd.notes import printable
 from core_dd.rng import stream
 
 

@@ -8,13 +8,7 @@ T = TypeVar("T")
 
 
 class InputError(ValueError):
-    """What the user gave is wrong (a path, an option, a file); commands print the message and exit with status 2.
-
-    The message is `printable`, whatever file it quotes.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
+    """What the user gave is wrong (a path, an option, a file); commands print the message and exit with status 2."""
 
 
 class Diverged(InputError):
@@ -25,14 +19,6 @@ def require(condition: bool, message: str) -> None:
     """Raise `InputError(message)` unless the condition holds."""
     if not condition:
         raise InputError(message)
-
-
-def printable(text: str) -> str:
-    """The text with whatever a terminal would obey or cannot show (controls, lone surrogates) as escapes like \\x1b.
-
-    Line ends stay.
-    """
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def pick(registry: Mapping[str, T], name: str, kind: str) -> T:

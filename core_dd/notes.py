@@ -21,8 +21,6 @@ def printable(value: Any) -> Any:
         return {printable(key): printable(item) for key, item in value.items()}
     return [printable(item) for item in value] if isinstance(value, list) else value
 
-from core_dd.errors import printable
-
 
 def is_first_process() -> bool:
     """Whether this process prints: under a launcher only rank 0 does."""
@@ -30,6 +28,6 @@ def is_first_process() -> bool:
 
 
 def note(text: str) -> None:
-    """A line on stderr, `core_dd.errors.printable`."""
+    """Lines on stderr, each `printable`."""
     if is_first_process():
-        print(printable(text), file=sys.stderr)
+        print("\n".join(map(printable, text.split("\n"))), file=sys.stderr)

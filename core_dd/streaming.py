@@ -24,7 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 from core_dd import data, files, folders, readers, records, tables
 from core_dd.cache import cache_folder, kept
 from core_dd.decoding import decode_image
-from core_dd.errors import InputError, pick, printable, require
+from core_dd.errors import InputError, pick, require
+from core_dd.notes import printable
 from core_dd.progress import Progress
 from core_dd.rng import stream
 

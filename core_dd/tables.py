@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-import msgspec
 import torch
 
+from core_dd import records
 from core_dd.decoding import is_image
 from core_dd.errors import InputError, require
 from core_dd.folders import TEST_SPLITS, TRAIN_SPLITS, files_under
@@ -72,21 +72,36 @@ def opened(shard: Path) -> Iterator[Any]:
 
 
 class Feature(TypedDict, total=False):
-    """What Hugging Face's metadata say of a column."""
+    """Of one column in a parquet file's metadata of Hugging Face, what is used."""
 
     _type: str
-    names: list[str]
+    names: list[str] | None
 
 
-def features(schema: Any) -> dict[str, Feature]:
-    """What Hugging Face's metadata say of each column; nothing where they say what cannot be read."""
-    found = {}
-    with contextlib.suppress(msgspec.DecodeError, UnicodeError, RecursionError, KeyError, TypeError, AttributeError):
-        named = msgspec.json.decode((schema.metadata or {})[b"huggingface"])["info"]["features"].items()
-        for name, feature in named:
-            with contextlib.suppress(msgspec.ValidationError):
-                found[name] = msgspec.convert(feature, Feature)
-    return found
+class Info(TypedDict, total=False):
+    """Of a parquet file's metadata of Hugging Face, what is used."""
+
+    features: dict[str, Any]
+
+
+class HuggingFace(TypedDict, total=False):
+    """A parquet file's metadata of Hugging Face."""
+
+    info: Info
+
+
+HINT = "Write the file anew, with its metadata or without."
+
+
+def features(schema: Any, shard: Path) -> dict[str, Any]:
+    """What the metadata of Hugging Face say of each column.
+
+    Raises:
+        InputError: if they are damaged.
+    """
+    content = (schema.metadata or {}).get(b"huggingface", b"{}")
+    where = f"the metadata 'huggingface' of {shard}"
+    return records.parse(content, HuggingFace, where, HINT).get("info", {}).get("features", {})
 
 
 def find_columns(shard: Path) -> tuple[str, str]:
@@ -101,13 +116,16 @@ def find_columns(shard: Path) -> tuple[str, str]:
     import pyarrow.types as kinds
 
     with opened(shard) as file:
-        schema, declared = file.schema_arrow, features(file.schema_arrow)
+        schema = file.schema_arrow
+        declared = {
+            name: feature.get("_type") for name, feature in features(schema, shard).items() if isinstance(feature, dict)
+        }
         holders = [field.name for field in schema if _holds_bytes(field.type)]
-        images = [name for name in holders if declared.get(name, {}).get("_type") == "Image"]
+        images = [name for name in holders if declared.get(name) == "Image"]
         if not images:
             images = holders if len(holders) == 1 else [name for name in holders if _begins_like_image(file, name)]
         integers = [field.name for field in schema if kinds.is_integer(field.type)]
-        labels = [name for name in integers if declared.get(name, {}).get("_type") == "ClassLabel"] or integers
+        labels = [name for name in integers if declared.get(name) == "ClassLabel"] or integers
     image, label = (_the_one(columns, known) for columns, known in ((images, IMAGE_NAMES), (labels, LABEL_NAMES)))
     for column, kind, columns, known in (
         (image, "encoded images", images, IMAGE_NAMES), (label, "integer labels", labels, LABEL_NAMES),
@@ -182,7 +200,8 @@ def read_labels(shards: Sequence[Path], column: str) -> tuple[torch.Tensor, tupl
         with opened(shard) as file:
             check_column(file, shard, column)
             values = file.read(columns=[column]).column(0).combine_chunks()
-            own = features(file.schema_arrow).get(column, {}).get("names")
+            feature = features(file.schema_arrow, shard).get(column) or {}
+            own = records.checked(feature, Feature, f"what {shard} says of column '{column}'", HINT).get("names")
         require(
             values.null_count == 0,
             f"{shard}: {values.null_count} cells of column '{column}' are empty. Fill or drop them.",

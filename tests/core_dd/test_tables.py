@@ -62,7 +62,7 @@ IMAGE, CLASS = {"_type": "Image"}, {"_type": "ClassLabel", "names": ["cat", "dog
         ({"mask": OTHERS, "image": BINARY, "label": LABELS, "id": COARSE}, None),
         ({"id": COARSE, "kind": LABELS, "img": IMAGES}, {"kind": CLASS}),
         ({"coarse_label": COARSE, "fine_label": LABELS, "img": IMAGES}, {"fine_label": CLASS, "coarse_label": CLASS}),
-        ({"img": IMAGES, "label": LABELS.cast(pyarrow.uint8())}, {"img": [1], "label": {"names": 3}}),
+        ({"img": IMAGES, "label": LABELS.cast(pyarrow.uint8())}, {"img": [1], "label": None, "x": {"names": 3}}),
         ({"img": BINARY.cast(pyarrow.large_binary()), "label": LABELS}, None),
     ],
 )
@@ -90,6 +90,12 @@ def test_columns__are_found(read, fingerprint, columns, features):
 def test_columns__that_cannot_be_used(read, columns, message):
     with pytest.raises(InputError, match=message):
         read(columns)
+
+
+@pytest.mark.parametrize("features", [[1], {"label": {"names": 3}}, {"label": [1]}])
+def test_metadata__that_are_damaged(read, features):
+    with pytest.raises(InputError, match="Write the file anew, with its metadata or without"):
+        read({"img": IMAGES, "label": LABELS}, features)
 
 
 def test_splits__of_other_columns_or_classes(tmp_path, read):
