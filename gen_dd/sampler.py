@@ -73,6 +73,7 @@ class Sampler:
         batch = max(BATCH, self.group) if batch is None else batch
         require(batch >= self.group, f"batch {batch} is smaller than a group of {self.group}. Pass a larger --batch.")
         self.batch = batch // self.group * self.group
+        self.told = False
         self.classes = model.config.num_classes
         self.shape = (model.config.in_channels, model.config.image_size, model.config.image_size)
 
@@ -101,13 +102,26 @@ class Sampler:
     def draw(self, numbers: Sequence[int], seconds: float = math.inf) -> Tensor:
         """The images of these numbers, whole groups of them: uint8 (N, C, H, W).
 
+        Says once on stderr if a batch shows nothing: every image of one colour.
+
         Raises:
             TimeUp: as soon as it shows that they will not be done within `seconds`.
+            InputError: if the model draws values that are not finite.
         """
         noise_of, x = self.begin(numbers, self.fast if len(numbers) == self.batch else self.model)
         with autocast(self.device, self.bf16):
             x = self.solve(within(seconds, self.shares, noise_of), x, self.steps)
-        return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+        require(
+            bool(torch.isfinite(x).all()),
+            "the model draws values that are not finite: its training diverged, or cfg_scale or guide_scale is far too "
+            "large. Lower them, or take an earlier checkpoint.",
+        )
+        images = ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+        low, high = images.flatten(1).aminmax(dim=1)
+        if not self.told and bool((low == high).all()):
+            self.told = True
+            note(f"note: each of {len(images)} images drawn is of one colour. The model has not learnt to draw.")
+        return images
 
     def total(self, num_per_class: int | None) -> int | None:
         """How many images make `num_per_class` of every class; None, without end, for None.

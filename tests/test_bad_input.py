@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import small_disk
 from makers import png, write_idx, write_image_folder, write_parquet
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from core_dd import cli
 from core_dd.data import load_data
@@ -134,6 +134,18 @@ def sampled(**identity) -> Callable[[Path], None]:
         )
 
     return prepare
+
+
+def overlapping(folder: Path) -> None:
+    """A pool in which image 5 to 9 are twice."""
+    sampled()(folder)
+    for start in (0, 5):
+        save_file({"x": torch.ones(1)}, folder / "out" / f"images-{start:08d}-{start + 10:08d}.safetensors")
+
+
+def diverged(folder: Path) -> None:
+    state = load_file(folder / WEIGHTS)
+    save_file(state | {"norm.bias": torch.full((96,), torch.nan)}, folder / WEIGHTS)
 
 
 def no_cost(folder: Path) -> None:
@@ -500,6 +512,11 @@ CASES = {
         "cannot read x.pt",
         lambda f: (torch.save({"x": torch.ones(99)}, f / "x.pt"), cut("x.pt", 500)(f)),
     ),
+    "train with heads but no weights": Case(TRAIN + "--num_heads 4", "num_heads is of the network in init_from"),
+    "train with heads of another model": Case(
+        TRAIN + "--init_from run --num_heads 2", "run says num_heads 4, got 2", model()
+    ),
+    "train with no heads": Case(TRAIN + "--init_from x.pt --num_heads 0", "num_heads is of the network in init_from"),
     "train from what is no U-ViT": Case(
         TRAIN + "--init_from x.pt", "x.pt holds no U-ViT", lambda f: torch.save({"x": torch.ones(9)}, f / "x.pt")
     ),
@@ -581,6 +598,10 @@ CASES = {
         "out exists. Choose another --out",
         lambda f: (f / "out" / "x").mkdir(parents=True),
     ),
+    "sample resumed from a pool whose shards overlap": Case(
+        SAMPLE + "--num_per_class 1 --resume", "holds images that another shard holds", overlapping
+    ),
+    "sample model of nan": Case(SAMPLE + "--num_per_class 1", "values that are not finite", model(diverged)),
     "select missing pool": Case("select --pool nowhere --out out.safetensors", "no file at nowhere"),
     "select ipc above the pool": Case(
         SELECT + "--ipc 3", "the pool has 2 images of class 0 ('0'), ipc is 3", distilled()

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 from commands import ROOT, accepted, load_script
 
 from core_dd import cli
@@ -72,3 +73,12 @@ def test_paths__exist(name):
 def test_measured__every_place_is_filled():
     empty = re.findall(r"<!-- measured: (\w+) -->\n<!-- end -->", README)
     assert empty == []
+
+
+def test_citation__names_the_paper_of_every_method():
+    references = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["references"]
+    cited = " ".join(reference["notes"] for reference in references)
+    for file in (ROOT / "matching_dd" / "methods").glob("[a-z]*.py"):
+        assert f"matching_dd.methods.{file.stem}" in cited, file
+    for reference in references:
+        assert reference["title"] and reference["authors"], reference

@@ -3,9 +3,10 @@
 from typing import TypedDict
 
 import pytest
+import torch
 
 from core_dd.errors import InputError
-from core_dd.records import checked, parse, read, restoring
+from core_dd.records import checked, fitting, parse, read, restoring
 
 
 class Kind(TypedDict, total=False):
@@ -67,6 +68,17 @@ def test_parse__calls_it_what_it_is_told():
 def test_checked__returns_the_same_object():
     value = {"steps": 1}
     assert checked(value, Kind, "x") is value
+
+
+def test_fitting__refuses_memory_of_another_shape():
+    parameter = torch.zeros(2, 3, requires_grad=True)
+    optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9)
+    parameter.sum().backward()
+    optimizer.step()
+    fitting(optimizer)
+    optimizer.state[parameter]["momentum_buffer"] = torch.zeros(1, 3)
+    with pytest.raises(ValueError, match=r"momentum_buffer has shape \(1, 3\), expected \(2, 3\)"):
+        fitting(optimizer)
 
 
 @pytest.mark.parametrize("error", [KeyError("a"), RuntimeError("size mismatch"), AttributeError("b"), TypeError("c")])

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from core_dd.errors import InputError
-from gen_dd.checkpoint import adapt, infer_config, load_official
+from gen_dd.checkpoint import adapt, guessed_heads, infer_config, load_official
 
 D, DEPTH, HEADS, PATCH, SIDE, CHANNELS = 128, 4, 2, 2, 8, 3  # width 128 has 128 / 64 = 2 heads
 
@@ -150,6 +150,79 @@ def test_infer_config__of_the_official_sizes():
     config = infer_config(state)
     assert (config["image_size"], config["depth"], config["num_heads"], config["mlp_ratio"]) == (32, 12, 8, 4)
     assert not config["qkv_bias"] and not config["mlp_time_embed"] and config["final_conv"]
+
+
+def test_load_official__says_the_heads_it_guesses_and_takes_others(tmp_path, inputs, capsys):
+    path, official = save(Official(), tmp_path / "a.pth"), Official()
+    official.load_state_dict(torch.load(path, weights_only=True))
+    assert torch.allclose(load_official(path, num_classes=None, num_heads=HEADS)(*inputs), official(*inputs), atol=1e-5)
+    assert "guessed" not in capsys.readouterr().err
+    guessed = load_official(path, num_classes=None)
+    assert guessed.config.num_heads == D // 64 and "guessed num_heads 2 from the width 128" in capsys.readouterr().err
+    other = load_official(path, num_classes=None, num_heads=8)
+    assert other.config.num_heads == 8 and not torch.allclose(other(*inputs), official(*inputs), atol=1e-3)
+    for heads in (0, -1, 3):
+        with pytest.raises(InputError, match="num_heads"):
+            load_official(path, num_classes=None, num_heads=heads)
+
+
+@pytest.mark.parametrize(("width", "heads"), [(128, 2), (96, 1), (200, 2), (65, 1), (1152, 18)])
+def test_guessed_heads__divide_the_width(width, heads):
+    assert guessed_heads(width) == heads
+
+
+def prefixed(prefix):
+    return lambda state: {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+WRAPPED = {
+    "compiled": prefixed("_orig_mod."),
+    "parallel": prefixed("module."),
+    "compiled, then parallel": prefixed("module._orig_mod."),
+    "parallel, then compiled": prefixed("_orig_mod.module."),
+    "compiled block by block": lambda state: {
+        ".".join([*name.split(".")[:2], "_orig_mod", *name.split(".")[2:]]) if "_blocks." in name else name: tensor
+        for name, tensor in state.items()
+    },
+    "in a state_dict": lambda state: {"state_dict": state, "epoch": 3},
+    "as a model beside an optimiser": lambda state: {"optimizer": {"state": {}}, "model": state},
+    "its average rather than itself": lambda state: {"model": {k: v + 1 for k, v in state.items()}, "ema": state},
+    "an average without a network": lambda state: {"ema": {"decay": 0.9, "shadow_params": []}, "model": state},
+    "wrapped and nested": lambda state: {"state": 1, "model": {"state_dict": prefixed("module._orig_mod.")(state)}},
+    "averaged by torch": lambda state: prefixed("module.")(state) | {"n_averaged": torch.tensor(3)},
+    "in double precision": lambda state: {name: tensor.double() for name, tensor in state.items()},
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPED.values(), ids=list(WRAPPED))
+def test_load_official__of_wrapped_networks(tmp_path, inputs, wrap):
+    official = Official(classes=11)
+    torch.save(wrap(dict(official.state_dict())), tmp_path / "a.pth")
+    ours, labels = load_official(tmp_path / "a.pth", num_classes=10, drop_labels=False), torch.tensor([0, 3, 9])
+    assert torch.allclose(ours(*inputs, labels), official(*inputs, labels), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse")
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("norm.weight", torch.full((D,), torch.nan), "norm.weight has values that are not finite"),
+        ("norm.weight", "x", "its norm.weight is str, expected a dense tensor"),
+        ("norm.weight", torch.ones(D, dtype=torch.int64), "its norm.weight is torch.int64"),
+        ("norm.weight", torch.ones(D).to_sparse(), "its norm.weight is torch.float32, expected a dense tensor"),
+        ("norm.weight", torch.ones(D + 1), "is no U-ViT of this kind"),
+        ("pos_embed", torch.ones(3), "holds no U-ViT|pos_embed is"),
+        ("pos_embed", torch.ones(1, 0, D), "holds no U-ViT"),
+        ("patch_embed.proj.weight", torch.ones(D), "holds no U-ViT"),
+        ("patch_embed.proj.weight", torch.ones(0, 3, 2, 2), "holds no U-ViT|pos_embed is|not finite|must be from"),
+        ("label_emb.weight", torch.ones(D), "label_emb.weight is"),
+        ("label_emb.weight", torch.ones(11, 3), "label_emb.weight is"),
+    ],
+)
+def test_load_official__refuses_a_tensor_that_is_wrong(tmp_path, name, value, message):
+    torch.save(dict(Official(classes=11).state_dict()) | {name: value}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=message):
+        load_official(tmp_path / "a.pth", num_classes=10)
 
 
 def test_load_official__refuses_what_is_no_uvit(tmp_path):

@@ -91,6 +91,36 @@ def test_sinusoid__cosines_first_then_sines():
     assert sinusoid(torch.zeros(1), 7).shape == (1, 7)
 
 
+@pytest.mark.parametrize("width", [96, 512, 768, 1024, 1152])
+def test_sinusoid__multiplies_in_the_official_order(width):
+    """Bit for bit, as the official code writes it: exp(-log(10000) * i / half), times the time."""
+    half, time = width // 2, torch.tensor([999.0, 412.34567, 0.5, 1e-3])
+    frequencies = torch.exp(-math.log(10000) * torch.arange(start=0, end=half, dtype=torch.float32) / half)
+    official = time[:, None].float() * frequencies[None]
+    assert torch.equal(sinusoid(time, width), torch.cat([torch.cos(official), torch.sin(official)], dim=-1))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"depth": 10**7}, "depth must be from 0 to 1000, got 10000000"),
+        ({"depth": -2}, "depth must be from 0"),
+        ({"num_heads": 0}, "num_heads must be from 1"),
+        ({"num_heads": -4}, "num_heads must be from 1"),
+        ({"hidden_size": 0}, "hidden_size must be from 2"),
+        ({"hidden_size": 10**9}, "hidden_size must be from 2"),
+        ({"patch_size": 0}, "patch_size must be from 1"),
+        ({"image_size": 10**6}, "image_size must be from 1"),
+        ({"in_channels": -1}, "in_channels must be from 1"),
+        ({"mlp_ratio": float("nan")}, "mlp_ratio must be > 0"),
+        ({"mlp_ratio": 1e9}, "mlp_ratio must be > 0"),
+    ],
+)
+def test_uvit__refuses_sizes_before_it_allocates(sizes, message):
+    with pytest.raises(InputError, match=message):
+        UViT(**{**PRESETS["tiny"], "num_classes": 10, **sizes})
+
+
 def test_unpatchify__channel_runs_fastest():
     patch, channels, side = 2, 3, 3
     image = torch.arange(channels * 36.0).view(1, channels, 6, 6)

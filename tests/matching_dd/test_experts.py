@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 from commands import Process
+from safetensors.torch import load_file, save_file
 
 from core_dd import files
 from core_dd.augment import DSA
@@ -117,6 +118,31 @@ def test_experts__refuses_missing_and_foreign_ones(digits):
     expert.write_bytes(expert.read_bytes()[:500])
     with pytest.raises(InputError, match="cannot read run/expert-00000.safetensors"):
         Experts("run", digits, "convnet1_w8", "mean_std").weights(0, 0)
+
+
+def test_experts__are_not_believed(digits):
+    record(ExpertsConfig(experts=2, out="run", **SMALL), digits)
+    place, file = Path("run/index.json"), Path("run/expert-00000.safetensors")
+    index, own = files.read_json(place), load_file(file)
+    for changes, message in (
+        ({"files": ["../run/expert-00000.safetensors"]}, "names '../run/expert-00000.safetensors'"),
+        ({"files": ["expert-00000.safetensors"] * 2}, "lists 'expert-00000.safetensors' twice"),
+        ({"files": "all"}, "at files: expected array"),
+        ({"epochs": "many"}, "at epochs: expected int"),
+        ({"epochs": 0}, "at epochs: expected int >= 1"),
+        ({"network": 3}, "at network: expected str"),
+    ):
+        files.write_json(place, index | changes)
+        with pytest.raises(InputError, match=message):
+            Experts("run", digits, "convnet1_w8", "mean_std")
+    files.write_json(place, index)
+    name = next(iter(own))
+    save_file(own | {name: torch.zeros(len(own[name]), 1)}, file)
+    with pytest.raises(InputError, match="is no trajectory of the network"):
+        Experts("run", digits, "convnet1_w8", "mean_std")
+    save_file(own | {name: torch.full_like(own[name], torch.nan)}, file)
+    with pytest.raises(InputError, match="weights that are not finite after epoch 1"):
+        Experts("run", digits, "convnet1_w8", "mean_std").weights(0, 1)
 
 
 def test_experts__of_a_subset_are_for_that_subset(digits):

@@ -64,6 +64,8 @@ def test_state__carries_soft_labels_and_learning_rate(digits, preprocess):
     dset = second.to_distilled({})
     assert torch.equal(dset.labels, first.labels.detach()) and dset.meta["lr"] == pytest.approx(0.03)
     assert Synthetic(start(digits, preprocess), preprocess).to_distilled({}).meta["lr"] is None
+    with pytest.raises(ValueError, match=r"images has shape \(1, "):  # not one class's images for all
+        second.load_state(first.state() | {"images": first.images.detach()[:1]})
 
 
 @pytest.mark.parametrize("space", SPACES)
