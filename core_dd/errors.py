@@ -21,6 +21,20 @@ def require(condition: bool, message: str) -> None:
         raise InputError(message)
 
 
+def at_least(config: object, bound: float, *names: str) -> None:
+    """Raise `InputError` unless every named field of `config` is >= bound, or None."""
+    for name in names:
+        value = getattr(config, name)
+        require(value is None or value >= bound, f"{name} must be >= {bound}, got {value}.")
+
+
+def above(config: object, bound: float, *names: str) -> None:
+    """Raise `InputError` unless every named field of `config` is > bound, or None."""
+    for name in names:
+        value = getattr(config, name)
+        require(value is None or value > bound, f"{name} must be > {bound}, got {value}.")
+
+
 def pick(registry: Mapping[str, T], name: str, kind: str) -> T:
     """Look `name` up in a registry of `kind` (a noun for the message: "method", "dataset").
 

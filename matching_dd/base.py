@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from core_dd.augment import DSA, IDCAugment, strategy_for
 from core_dd.data import DataConfig, ImageData
-from core_dd.errors import pick, require
+from core_dd.errors import above, at_least, pick, require
 from core_dd.factor import DECODES, sources
 from core_dd.networks import build_network, interact, reset
 from core_dd.preprocess import Preprocess
@@ -101,12 +101,11 @@ class MatchingConfig(DataConfig):
     """Experiment tracker: tensorboard, wandb and others that accelerate knows, or none."""
 
     def __post_init__(self) -> None:
-        for name in ("ipc", "iterations", "batch_real", "factor", "checkpoint_every", "keep", "log_every"):
-            require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}.")
-        require(self.lr_img > 0, f"lr_img must be > 0, got {self.lr_img}.")
+        at_least(
+            self, 1, "ipc", "iterations", "batch_real", "factor", "checkpoint_every", "keep", "log_every", "max_syn"
+        )
+        above(self, 0, "lr_img", "memory_gib")
         require(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}.")
-        require(self.memory_gib is None or self.memory_gib > 0, f"memory_gib must be > 0, got {self.memory_gib}.")
-        require(self.max_syn is None or self.max_syn >= 1, f"max_syn must be >= 1, got {self.max_syn}.")
         pick(DECODES, self.decode, "decode")
         require(
             self.decode != "bound" or (self.max_syn or 0) >= self.ipc,

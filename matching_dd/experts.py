@@ -20,7 +20,7 @@ from core_dd import cli, files, records
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data import DataConfig, ImageData
 from core_dd.distilled import read_tensors, versions, write_tensors
-from core_dd.errors import InputError, require
+from core_dd.errors import InputError, above, at_least, require
 from core_dd.networks import build_network
 from core_dd.preprocess import Preprocess
 from core_dd.progress import Progress
@@ -72,10 +72,8 @@ class ExpertsConfig(DataConfig):
     """Experiment tracker: tensorboard, wandb and others that accelerate knows, or none."""
 
     def __post_init__(self) -> None:
-        for name in ("experts", "epochs", "batch_size", "checkpoint_every"):
-            require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}.")
-        require(self.at_once is None or self.at_once >= 1, f"at_once must be >= 1, got {self.at_once}.")
-        require(self.lr > 0, f"lr must be > 0, got {self.lr}.")
+        at_least(self, 1, "experts", "epochs", "batch_size", "checkpoint_every", "at_once")
+        above(self, 0, "lr")
         require(self.augment in ("dsa", "none"), f"augment must be dsa or none, got '{self.augment}'.")
 
     def protocol(self) -> Protocol:

@@ -29,7 +29,7 @@ from core_dd import DistilledSet, ImageData, cli, files, report
 from core_dd.config import load_config, to_dict
 from core_dd.data import DataConfig
 from core_dd.distilled import new_meta
-from core_dd.errors import pick, require
+from core_dd.errors import above, at_least, pick, require
 from core_dd.evaluate import Scores, evaluate
 from core_dd.fidelity import classifier_frechet, real_classifier
 from core_dd.protocols import PROTOCOLS
@@ -149,9 +149,8 @@ class AblateConfig(DataConfig):
         require(bool(self.out), "where to? Pass --out results/NAME.")
         wanted = {"selectors": "pool", "guides": "model", "steps": "model"}.get(self.study)
         require(wanted is None or bool(getattr(self, wanted)), f"the study of {self.study} wants --{wanted} FOLDER.")
-        for name in ("ipc", "draws", "steps", "batch", "runs"):
-            require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}.")
-        require(self.budget_s is None or self.budget_s > 0, f"budget_s must be > 0, got {self.budget_s}.")
+        at_least(self, 1, "ipc", "iterations", "draws", "steps", "batch", "runs")
+        above(self, 0, "budget_s")
 
     @property
     def work_folder(self) -> Path:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core_dd.data import ImageData
-from core_dd.errors import require
+from core_dd.errors import above, at_least
 from core_dd.networks import interact
 from core_dd.rng import stream
 from matching_dd.base import Features, MatchingConfig, Method
@@ -59,14 +59,10 @@ class CAFEConfig(MatchingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("early_weight", "late_weight", "discrimination"):
-            require(getattr(self, name) >= 0, f"{name} must be >= 0, got {getattr(self, name)}.")
-        for name in ("steady", "moved", "lr_net"):
-            require(getattr(self, name) > 0, f"{name} must be > 0, got {getattr(self, name)}.")
-        for name in ("max_steps", "max_epochs"):
-            require(getattr(self, name) >= WATCHED, f"{name} must be >= {WATCHED}, got {getattr(self, name)}.")
-        for name in ("batch_watched", "batch_train"):
-            require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}.")
+        at_least(self, 0, "early_weight", "late_weight", "discrimination")
+        above(self, 0, "steady", "moved", "lr_net")
+        at_least(self, WATCHED, "max_steps", "max_epochs")
+        at_least(self, 1, "batch_watched", "batch_train")
 
 
 class CAFE(Method):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from core_dd.data import ImageData
-from core_dd.errors import InputError, pick, require
+from core_dd.errors import InputError, above, at_least, pick, require
 from matching_dd.base import MatchingConfig, Method
 from matching_dd.losses import MAP_DISTANCES, MAP_NORMS, attention_loss, attention_map, in_lengths, mean_discrepancy
 
@@ -39,11 +39,11 @@ class DataDAMConfig(MatchingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.p >= 1, f"p must be >= 1, got {self.p}.")
+        at_least(self, 1, "p")
         pick(MAP_NORMS, self.norm, "attention norm")
         pick(MAP_DISTANCES, self.attention, "attention loss")
-        require(self.mmd_weight >= 0, f"mmd_weight must be >= 0, got {self.mmd_weight}.")
-        require(self.scale > 0, f"scale must be > 0, got {self.scale}.")
+        at_least(self, 0, "mmd_weight")
+        above(self, 0, "scale")
 
 
 class DataDAM(Method):

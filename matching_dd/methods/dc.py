@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from core_dd.data import ImageData
-from core_dd.errors import pick, require
+from core_dd.errors import above, at_least, pick, require
 from core_dd.networks import interact
 from core_dd.rng import stream
 from matching_dd.base import MatchingConfig, Method
@@ -64,11 +64,10 @@ class DCConfig(MatchingConfig):
             default if given is None else given
             for given, default in zip((self.outer, self.inner), published, strict=True)
         )
-        for name in ("outer", "inner", "batch_train"):
-            require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}.")
-        require(self.lr_net > 0, f"lr_net must be > 0, got {self.lr_net}.")
+        at_least(self, 1, "outer", "inner", "batch_train")
+        above(self, 0, "lr_net")
         require(0 <= self.momentum_net < 1, f"momentum_net must be in [0, 1), got {self.momentum_net}.")
-        require(self.decay_net >= 0, f"decay_net must be >= 0, got {self.decay_net}.")
+        at_least(self, 0, "decay_net")
         pick(GRADIENT_DISTANCES, self.distance, "gradient distance")
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from core_dd.errors import require
+from core_dd.errors import at_least
 from matching_dd.base import MatchingConfig, Method
 from matching_dd.losses import mean_discrepancy, moment_discrepancy
 
@@ -23,8 +23,7 @@ class DMConfig(MatchingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("second_moment", "third_moment"):
-            require(getattr(self, name) >= 0, f"{name} must be >= 0, got {getattr(self, name)}.")
+        at_least(self, 0, "second_moment", "third_moment")
 
 
 class DM(Method):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from core_dd.data import ImageData
-from core_dd.errors import pick, require
+from core_dd.errors import above, at_least, pick, require
 from core_dd.networks import interact
 from core_dd.records import same_shape
 from core_dd.rng import stream
@@ -54,14 +54,12 @@ class EADConfig(MatchingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("checkpoints", "max_epoch"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"{name} must be >= 1, got {value}.")
+        at_least(self, 1, "checkpoints", "max_epoch")
         require(
             1 <= self.batch_probe <= self.batch_real,
             f"batch_probe must be from 1 to batch_real {self.batch_real}, got {self.batch_probe}.",
         )
-        require(self.lr_label > 0, f"lr_label must be > 0, got {self.lr_label}.")
+        above(self, 0, "lr_label")
         require(not self.per_class, "ead steps all classes at once: leave out per_class.")
         pick(EFFECT_COEFFICIENTS, self.coefficient, "effect coefficient")
 

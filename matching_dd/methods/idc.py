@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from core_dd.augment import cutmix
 from core_dd.data import ImageData
-from core_dd.errors import require
+from core_dd.errors import at_least, require
 from core_dd.rng import stream
 from matching_dd.losses import conv_gradients, gradient_distance
 from matching_dd.methods.dc import DC, DCConfig
@@ -61,9 +61,8 @@ class IDCConfig(DCConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("side_img", "real_net"):
-            require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}.")
-        require(self.pretrain >= 0, f"pretrain must be >= 0, got {self.pretrain}.")
+        at_least(self, 1, "side_img", "real_net")
+        at_least(self, 0, "pretrain")
         require(0 <= self.cutmix <= 1, f"cutmix must be in [0, 1], got {self.cutmix}.")
 
 

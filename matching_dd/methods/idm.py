@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core_dd.data import ImageData
-from core_dd.errors import require
+from core_dd.errors import above, at_least, require
 from core_dd.networks import build_network
 from core_dd.records import fitting
 from core_dd.rng import stream
@@ -52,11 +52,10 @@ class IDMConfig(MatchingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.ce_weight >= 0, f"ce_weight must be >= 0, got {self.ce_weight}.")
-        require(self.queue > STARTERS, f"queue must be > {STARTERS}, got {self.queue}.")
-        require(self.lr_net > 0, f"lr_net must be > 0, got {self.lr_net}.")
-        for name in ("push_every", "trained", "train_steps", "batch_train", "accuracy_every"):
-            require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}.")
+        at_least(self, 0, "ce_weight")
+        above(self, STARTERS, "queue")
+        above(self, 0, "lr_net")
+        at_least(self, 1, "push_every", "trained", "train_steps", "batch_train", "accuracy_every")
 
 
 class Trainee:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from core_dd.errors import pick, require
+from core_dd.errors import at_least, pick
 from core_dd.networks import reset
 from core_dd.rng import stream
 from matching_dd.base import MatchingConfig, Method
@@ -40,7 +40,7 @@ class M3DConfig(MatchingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         pick(KERNELS, self.kernel, "kernel")
-        require(self.ipm >= 1, f"ipm must be >= 1, got {self.ipm}.")
+        at_least(self, 1, "ipm")
 
 
 class M3D(Method):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from core_dd.data import ImageData
-from core_dd.errors import require
+from core_dd.errors import above, at_least, require
 from core_dd.rng import stream
 from core_dd.train_eval import State
 from matching_dd.base import MatchingConfig, Method, graph_bytes
@@ -51,11 +51,8 @@ class MTTConfig(MatchingConfig):
     def __post_init__(self) -> None:
         require(self.decode != "bound", "mtt draws its batches from all classes together: leave out decode bound.")
         super().__post_init__()
-        for name in ("syn_steps", "expert_epochs", "max_start_epoch"):
-            require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}.")
-        for name in ("lr_student", "lr_lr"):
-            require(getattr(self, name) > 0, f"{name} must be > 0, got {getattr(self, name)}.")
-        require(self.batch_syn is None or self.batch_syn >= 1, f"batch_syn must be >= 1, got {self.batch_syn}.")
+        at_least(self, 1, "syn_steps", "expert_epochs", "max_start_epoch", "batch_syn")
+        above(self, 0, "lr_student", "lr_lr")
         require(not self.per_class, "mtt steps all classes at once: leave out per_class.")
         require(self.max_syn is None, "mtt draws its batches from all classes together: set batch_syn, not max_syn.")
 
