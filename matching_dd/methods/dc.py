@@ -45,7 +45,8 @@ class DCConfig(MatchingConfig):
     """Passes over the synthetic set by which the network is trained between two image steps. Default: as published, 1,
     50, 25, 20, 15, 10 for the same ipc."""
     distance: str = "dc"
-    """Of the gradients: dc (cosine of each output unit's), cos (of all), mse or l1 (summed differences)."""
+    """Of the gradients: dc (cosine of each output unit's), cos (of all), mse or l1 (summed differences). lr_img is that
+    of dc; at it (Fashion-MNIST, ConvNet-3) mse takes steps 3 times as long, l1 25 times, cos a seven-hundredth."""
     lr_net: float = 0.01
     """Learning rate of the network, SGD."""
     momentum_net: float = 0.0
