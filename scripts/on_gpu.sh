@@ -59,9 +59,9 @@ tests() {  # what only a GPU can show
 }
 
 bench() {  # ours against plain loops, with the part of the card's peak that is used
-    local names=${BENCHMARKS:-"uvit_train uvit_sample evaluator dm_k100 m3d_k100 datadam_k100"} repeats=5
+    local names="uvit_train uvit_sample evaluator dm_k100 m3d_k100 datadam_k100" repeats=5
     [ -z "$TOY" ] || names=evaluator repeats=1
-    for name in $names; do
+    for name in ${BENCHMARKS:-$names}; do
         "$PYTHON" -m benchmarks "$name" --warmup 2 --repeats "$repeats" --out "$OUT/benchmark_$name.json"
     done
 }
@@ -72,16 +72,21 @@ gather() {  # keep what this call carried
 }
 
 headline() {  # CIFAR-100: train, sample under a budget, select, judge
-    local options="DATA=parquet:$HELD/cifar100 CHUNK=$TRAIN_S CHUNKS=1 POOL_STEPS=${POOL_STEPS:-2000}"
-    [ -z "$TOY" ] || options="DATA=digits CONFIG=configs/gen/digits.yaml CHUNK=10 CHUNKS=1 POOL_STEPS=10 IPC_STEPS=10 RUNS=1"
+    local options="DATA=parquet:$HELD/cifar100 CHUNK=$TRAIN_S POOL_STEPS=${POOL_STEPS:-2000}"
+    [ -z "$TOY" ] || options="DATA=digits CONFIG=configs/gen/digits.yaml CHUNK=2 POOL_STEPS=2 IPC_STEPS=2 RUNS=1"
+    python() { "$PYTHON" "$@"; } # which the script calls by these names
+    export -f python gendd
     # shellcheck disable=SC2086
-    env ALL=1 NAME=cifar100_headline BUDGET="$BUDGET" WORK="$WORK/headline" OUT="$OUT/cifar100_headline" $options \
+    env ALL=1 CHUNKS=1 NAME=cifar100_headline BUDGET="$BUDGET" WORK="$WORK/headline" OUT="$OUT/cifar100_headline" $options \
         bash scripts/headline_cifar100.sh
 }
 
 published() {  # full-length rows, side by side, each judged by its protocol as soon as it is there
     local row data=parquet:$HELD/cifar10 shorter="" judged=""
-    [ -z "$TOY" ] || { data=digits shorter="--iterations 3 --network convnet1_w8 --batch_real 8" judged="--steps 3 --runs 1"; }
+    [ -z "$TOY" ] || {
+        data=digits shorter="--iterations 3 --network convnet1_w8 --batch_real 8"
+        judged="--steps 3 --runs 1 --network convnet1_w8"
+    }
     for row in $ROWS; do
         (
             folder=$WORK/$row protocol=dm
