@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from core_dd import train_eval
+from core_dd import records, train_eval
 from core_dd.data import ImageData
 from core_dd.distilled import hardened, read_tensors, write_tensors
 from core_dd.errors import require
@@ -14,6 +14,7 @@ from core_dd.moments import moment_distance
 from core_dd.notes import note
 from core_dd.preprocess import Preprocess
 from core_dd.protocols import QUICK, Protocol
+from core_dd.records import same_shape
 from core_dd.speed import autocast, pick_device
 
 MOMENTS = ("moment1_distance", "moment2_distance", "moment3_distance")
@@ -89,7 +90,13 @@ def real_classifier(
         )
         require(not other, f"{cache} holds another classifier: {other}. Name another file, or remove this one.")
         net, params, buffers = train_eval.initialise(network, data, [0], seed, device)
-        params, buffers = ({name: tensors[name].to(device) for name in state} for state in (params, buffers))
+        with records.restoring(str(cache), "Name another file, or remove this one."):
+            params, buffers = (
+                {name: same_shape(tensors[name], own, name).to(device) for name, own in state.items()}
+                for state in (params, buffers)
+            )
+        finite = all(bool(torch.isfinite(tensor).all()) for tensor in (params | buffers).values())
+        require(finite, f"{cache} holds a classifier whose weights are not finite. Remove it, to train it anew.")
         return train_eval.Classifiers(net, params, buffers, Preprocess.fit(data).to(device), [], [])
     classifier = train_eval.train(
         data.train_images,

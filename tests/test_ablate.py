@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from core_dd import load_data
 from core_dd.errors import InputError
-from core_dd.files import read_json
+from core_dd.records import read as read_json
 from gen_dd.sample import sample
 from gen_dd.uvit import UViT
 from gen_dd.weights import save_model

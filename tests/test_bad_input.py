@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from core_dd import cli
 from core_dd.data import load_data
 from core_dd.distilled import DistilledSet, new_meta
-from core_dd.files import read_json, write_json
+from core_dd.files import write_json
 from core_dd.networks import build_network
+from core_dd.records import read as read_json
 from core_dd.run import Run
 from gen_dd.train import TrainConfig
 from gen_dd.uvit import UViT

@@ -7,7 +7,7 @@ from commands import ROOT, load_script
 
 from core_dd.config import read_yaml
 from core_dd.errors import InputError
-from core_dd.files import read_json
+from core_dd.records import read as read_json
 
 SHORT = ["--seeds", "0", "--checkpoint_every", "1", "--num_per_class", "2", "--runs", "1", "--out", "out"]
 

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from commands import FORKED_IN_BASH, ROOT
 
-from core_dd.files import read_json
+from core_dd.records import read as read_json
 
 
 @pytest.fixture

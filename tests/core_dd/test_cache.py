@@ -9,7 +9,8 @@ import torch
 
 from core_dd import cache
 from core_dd.cache import cache_folder, kept, kept_tensors
-from core_dd.files import read_json, write_json
+from core_dd.files import write_json
+from core_dd.records import read as read_json
 
 
 @pytest.fixture(autouse=True)

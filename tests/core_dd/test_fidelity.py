@@ -9,6 +9,7 @@ import scipy.stats
 import torch
 
 from core_dd.data import load_data
+from core_dd.distilled import read_tensors, write_tensors
 from core_dd.errors import InputError
 from core_dd.fidelity import (
     MOMENTS,
@@ -125,6 +126,24 @@ def test_real_classifier__of_other_training_images_is_not_taken_from_the_cache(t
     assert all(torch.equal(first.params[name], again.params[name]) for name in first.params)
     with pytest.raises(InputError, match="judge.safetensors holds a classifier trained on other training images of"):
         real_classifier(load_data("digits", **other), **options)
+
+
+def test_real_classifier__of_a_cache_that_does_not_fit_is_not_taken(tmp_path):
+    options = {"network": "convnet1_w8", "protocol": replace(QUICK, steps=2), "cache": tmp_path / "judge.safetensors"}
+    data = load_data("digits", limit_per_class=20)
+    real_classifier(data, **options)
+    tensors, meta = read_tensors(options["cache"])
+    name = next(iter(tensors))
+    for other, message in (
+        (tensors[name][:, :1], "does not hold the state of this run .*has shape"),
+        (torch.full_like(tensors[name], torch.nan), "holds a classifier whose weights are not finite"),
+    ):
+        write_tensors(options["cache"], tensors | {name: other}, meta)
+        with pytest.raises(InputError, match=message):
+            real_classifier(data, **options)
+    write_tensors(options["cache"], {key: tensors[key] for key in tensors if key != name}, meta)
+    with pytest.raises(InputError, match="does not hold the state of this run"):
+        real_classifier(data, **options)
 
 
 def test_moment_distances__equal_a_plain_computation(generator):

@@ -56,12 +56,6 @@ def test_atomic__kill_leaves_the_old_file(tmp_path):
     assert (tmp_path / "b.txt").read_text() == "one"
 
 
-def test_read_json__truncated(tmp_path):
-    (tmp_path / "a.json").write_text('{"a": ')
-    with pytest.raises(InputError, match="not valid JSON"):
-        files.read_json(tmp_path / "a.json")
-
-
 def test_atomic__replaces_a_folder_when_asked_to(tmp_path):
     place = tmp_path / "folder"
     (place / "old").mkdir(parents=True)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from core_dd.data import load_data
 from core_dd.distilled import DistilledSet
 from core_dd.errors import InputError
-from core_dd.files import read_json
+from core_dd.records import read as read_json
 from core_dd.rng import stream
 from gen_dd.guidance import GUIDES, MGD3, ClassifierGuide, CoDA, Repulsion, make_guide
 from gen_dd.sample import SampleConfig, Sampler, run, sample

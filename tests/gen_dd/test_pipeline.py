@@ -7,7 +7,8 @@ from PIL import Image
 
 from core_dd.data import load_data
 from core_dd.errors import InputError
-from core_dd.files import read_json, write_json
+from core_dd.files import write_json
+from core_dd.records import read as read_json
 from gen_dd.pipeline import UViTPipeline
 from gen_dd.sample import Sampler, sample
 from gen_dd.solvers import SOLVERS, guided

@@ -5,7 +5,7 @@ import torch
 from conftest import shared_data
 from makers import write_image_folder
 
-from core_dd import files
+from core_dd import records
 from core_dd.data import load_data
 from core_dd.distilled import DistilledSet, new_meta
 from core_dd.errors import InputError
@@ -88,7 +88,7 @@ def test_submit__says_how_much_of_the_protocol_scored_it_and_in_which_order(tmp_
     assert "scored by the challenge protocol with 2 steps instead of 1001: " in said
     assert "its classes are in the order class0, class1, class2, ..., class3 " in said
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cifar100.pt", "cifar100.scores.json"]
-    scores = files.read_json(tmp_path / "out" / "cifar100.scores.json")
+    scores = records.read(tmp_path / "out" / "cifar100.scores.json")
     assert scores["data"]["class_names"] == [f"class{k}" for k in range(4)]
     assert judged_by(SubmitConfig(**toy, epochs=3), 1000) == "the challenge protocol with 16 steps instead of 4004"
     assert judged_by(SubmitConfig(**toy), 1000) == "the challenge protocol"

@@ -6,7 +6,7 @@ import torch
 from core_dd import fidelity
 from core_dd.data import load_data
 from core_dd.errors import InputError
-from core_dd.files import read_json
+from core_dd.records import read as read_json
 from core_dd.run import read_stats
 from gen_dd.train import TrainConfig, train
 from gen_dd.validate import Validator, is_better

@@ -10,7 +10,7 @@ import yaml
 from commands import Process
 from safetensors.torch import load_file, save_file
 
-from core_dd import files
+from core_dd import files, records
 from core_dd.augment import DSA
 from core_dd.data import load_data
 from core_dd.distilled import read_tensors
@@ -55,7 +55,7 @@ def test_record__equals_plain_training(digits, augment):
 
 def test_command__writes_files_and_index(digits):
     main(["--network=convnet1_w8", "--experts=3", "--epochs=4", "--at_once=2", "--tracker=none", "--out=run"])
-    index = files.read_json(Path("run/index.json"))
+    index = records.read(Path("run/index.json"))
     assert index["files"] == [f"expert-0000{i}.safetensors" for i in range(3)] == list(contents("run"))
     assert (index["network"], index["preprocess"], index["epochs"]) == ("convnet1_w8", "mean_std", 4)
     assert index["fingerprint"] == digits.fingerprint
@@ -123,7 +123,7 @@ def test_experts__refuses_missing_and_foreign_ones(digits):
 def test_experts__are_not_believed(digits):
     record(ExpertsConfig(experts=2, out="run", **SMALL), digits)
     place, file = Path("run/index.json"), Path("run/expert-00000.safetensors")
-    index, own = files.read_json(place), load_file(file)
+    index, own = records.read(place), load_file(file)
     for changes, message in (
         ({"files": ["../run/expert-00000.safetensors"]}, "names '../run/expert-00000.safetensors'"),
         ({"files": ["expert-00000.safetensors"] * 2}, "lists 'expert-00000.safetensors' twice"),
