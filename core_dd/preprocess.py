@@ -160,5 +160,7 @@ PREPROCESSES: MappingProxyType[str, type[Preprocess]] = MappingProxyType(
 
 
 def fractions(pixels: Tensor) -> Tensor:
-    """Pixels as floats on the 0..1 scale: uint8 divided by 255, floats as they are."""
-    return pixels.float().div(255) if pixels.dtype == torch.uint8 else pixels
+    """Pixels as floats on the 0..1 scale: uint8 divided by 255, floats as they are, those of 16 bits in 32."""
+    if pixels.dtype == torch.uint8:
+        return pixels.float().div(255)
+    return pixels.to(torch.promote_types(pixels.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""Where speed comes from on each device, bf16 autocast and `torch.compile`, and how it degrades: neither, said once."""
+"""Where speed comes from on each device, bf16 and `torch.compile`, and how it degrades: neither, said once."""
 
 import contextlib
 import ctypes
@@ -49,8 +49,13 @@ def keep_freed_memory() -> None:
         libc.mallopt(TRIM_THRESHOLD, -1)
 
 
-@cache
 def bf16_pays(device_type: str) -> bool:
+    """Whether to compute in bf16: where `has_bf16_units`, unless `GENDD_BF16=0` declares them absent."""
+    return os.environ.get("GENDD_BF16") != "0" and has_bf16_units(device_type)
+
+
+@cache
+def has_bf16_units(device_type: str) -> bool:
     """Whether bf16 matrix units exist: CUDA compute capability >= 8, or a CPU with AVX512-BF16 or AMX."""
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)

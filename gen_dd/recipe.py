@@ -1,7 +1,8 @@
 """What a training step learns from and how far it goes: draw of times, course of the learning rate, optimiser."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gen_dd.diffusion import min_snr
+from gen_dd.sharding import split_like, whole_tensor
 from gen_dd.uvit import UViT
 
 LOGIT_MEAN, LOGIT_STD = -1.0, 1.0
@@ -103,24 +105,104 @@ class Joined(Optimizer):
             part.load_state_dict({"state": {i: state_dict["state"][i] for i in numbers}, "param_groups": groups})
 
 
-def adamw(model: UViT, *, lr: float, betas: tuple[float, float], weight_decay: float) -> Optimizer:
-    """AdamW on every parameter, as the official code has it."""
+ROUNDS, TURN = 5, (3.4445, -4.7750, 2.0315)
+"""Of Muon's iteration (Jordan 2024): its length, and the coefficients of x, x x' x and x x' x x' x."""
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """Muon's stand-in for the nearest orthogonal matrices: their singular vectors, with singular values around 1.
+
+    Five rounds of x <- a x + b (x x') x + c (x x')^2 x, from unit Frobenius norm, on the side where x x' is the smaller
+    matrix. In fp32 the rounds of a wide matrix are taken by x x' alone, which costs less and, at 8 bits, too much of
+    the small singular values.
+
+    Args:
+        matrices: (N, m, n), float32 or bfloat16, in which the products are taken.
+
+    Returns:
+        the same shape and dtype.
+    """
+    if matrices.shape[1] > matrices.shape[2]:
+        return orthogonal(matrices.mT).mT
+    a, b, c = TURN
+    x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    wide = 2 * x.shape[2] >= 3 * x.shape[1] and x.dtype == torch.float32
+    gram = x @ x.mT
+    moved = torch.eye(x.shape[1], device=x.device).expand_as(gram) if wide else x
+    for _ in range(ROUNDS):
+        turn = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        moved = torch.baddbmm(moved, turn, moved, beta=a)
+        if wide:
+            half = torch.baddbmm(gram, turn, gram, beta=a).mT
+            gram = torch.baddbmm(half, turn, half, beta=a)
+        else:
+            gram = moved @ moved.mT
+    return moved @ x if wide else moved
+
+
+class Muon(Optimizer):
+    """Muon (Jordan 2024) at AdamW's learning rate and weight decay (Liu et al. 2025, eq. 4): `torch.optim.Muon` with
+    `adjust_lr_fn="match_rms_adamw"`, but matrices of one shape are taken together, and in fp32 where it must be.
+
+    Matrices that are split over processes are put together, turned by every process, and split again.
+
+    Args:
+        matrices: parameters (m, n).
+        lr: moves a matrix's entries by about as much as AdamW's does.
+        momentum: decay of the averaged gradient.
+        weight_decay: as AdamW's.
+        bf16: multiply in bf16, as `torch.optim.Muon` does.
+    """
+
+    def __init__(
+        self, matrices: Iterable[Tensor], *, lr: float, momentum: float, weight_decay: float, bf16: bool
+    ) -> None:
+        super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.dtype = torch.bfloat16 if bf16 else torch.float32
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """One step."""
+        for group in self.param_groups:
+            shapes = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    shapes[parameter.shape].append((parameter, self._ahead(parameter, group["momentum"])))
+            for shape, pairs in shapes.items():
+                parameters, ahead = zip(*pairs, strict=True)
+                moves = orthogonal(torch.stack(ahead).to(self.dtype))
+                size = group["lr"] * 0.2 * max(shape) ** 0.5
+                for parameter, move in zip(parameters, moves, strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.add_(split_like(move.to(parameter.dtype), parameter), alpha=-size)
+
+    def _ahead(self, parameter: Tensor, momentum: float) -> Tensor:
+        """A matrix's averaged gradient as it will be one step ahead (Nesterov), whole."""
+        state = self.state[parameter]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(parameter.grad)
+        average = state["momentum_buffer"].lerp_(parameter.grad, 1 - momentum)
+        return whole_tensor(parameter.grad.lerp(average, momentum))
+
+
+def adamw(model: UViT, *, lr: float, betas: tuple[float, float], weight_decay: float, bf16: bool = False) -> Optimizer:
+    """AdamW on every parameter, as the official code has it; it multiplies no matrices, in bf16 or otherwise."""
     return torch.optim.AdamW(model.parameters(), lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
 
 
-def muon(model: UViT, *, lr: float, betas: tuple[float, float], weight_decay: float) -> Optimizer:
-    """Muon (Jordan 2024) on the matrices inside the blocks, AdamW on embeddings, biases, norms and the head.
+def muon(model: UViT, *, lr: float, betas: tuple[float, float], weight_decay: float, bf16: bool = False) -> Optimizer:
+    """Muon on the matrices inside the blocks, AdamW on embeddings, biases, norms and the head.
 
     Muon replaces a matrix's averaged gradient (momentum 0.95) by its nearest orthogonal matrix, so that every direction
-    moves by as much. Scaled by 0.2 sqrt(longer side), its entries move about as far as AdamW's do (Liu et al. 2025,
-    eq. 4), so that both take one learning rate and weight decay.
+    moves by as much. Scaled by 0.2 sqrt(longer side), its entries move about as far as AdamW's do, so that both take
+    one learning rate and weight decay.
     """
     blocks = (*model.in_blocks, model.mid_block, *model.out_blocks)
     hidden = [parameter for block in blocks for parameter in block.parameters() if parameter.ndim == 2]
     others = set(model.parameters()) - set(hidden)
     rest = [parameter for parameter in model.parameters() if parameter in others]
     return Joined(
-        torch.optim.Muon(hidden, lr=lr, momentum=0.95, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+        Muon(hidden, lr=lr, momentum=0.95, weight_decay=weight_decay, bf16=bf16),
         torch.optim.AdamW(rest, lr=lr, betas=betas, weight_decay=weight_decay, fused=True),
     )
 

@@ -75,13 +75,18 @@ def gathered(value: Any, keep: bool = True) -> Any:
     Without `keep` the whole tensors are empty ones: this process only helps another to get them.
     """
     if isinstance(value, DTensor):
-        full = value.detach().full_tensor()
+        full = whole_tensor(value)
         return full.cpu() if keep else full.new_empty(0)
     if isinstance(value, dict):
         return {key: gathered(item, keep) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(gathered(item, keep) for item in value)
     return value
+
+
+def whole_tensor(value: Tensor) -> Tensor:
+    """A split tensor whole, on its device, or a whole one as it is; all processes must ask for it together."""
+    return value.detach().full_tensor() if isinstance(value, DTensor) else value
 
 
 def split_like(value: Tensor, parameter: Tensor) -> Tensor:

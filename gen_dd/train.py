@@ -245,7 +245,7 @@ class Trainer:
         if config.checkpointing:
             self.model.enable_gradient_checkpointing()
         self.optimizer = OPTIMIZERS[config.optimizer](
-            self.model, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+            self.model, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, bf16=bf16
         )
         if config.compile:
             compile_in_place(self.model, kind, dynamic=False)

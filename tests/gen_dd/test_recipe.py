@@ -7,7 +7,7 @@ from scipy import stats
 
 from core_dd.run import read_stats
 from gen_dd.diffusion import add_noise, min_snr
-from gen_dd.recipe import OPTIMIZERS, logit_normal, rate
+from gen_dd.recipe import OPTIMIZERS, Muon, logit_normal, orthogonal, rate
 from gen_dd.train import TrainConfig, Trainer, train
 from gen_dd.uvit import UViT
 
@@ -33,7 +33,7 @@ def with_gradients(model, seed):
     return model
 
 
-def orthogonal(matrix):
+def orthogonal_plainly(matrix):
     """Muon's polynomial (Jordan 2024), plainly: five rounds of a x + b x x'x + c x x'x x'x in float64."""
     x = matrix.double() / matrix.double().norm()
     for _ in range(5):
@@ -77,8 +77,35 @@ def test_logit_normal__is_the_inverse_distribution_of_scipy():
     assert logit_normal(torch.zeros(1)) >= 0 and logit_normal(torch.ones(1) - 2**-24) < 1
 
 
+@pytest.mark.parametrize("shape", [(16, 16), (16, 24), (8, 32), (32, 8), (24, 16)])
+def test_orthogonal__is_the_plain_polynomial(shape, generator):
+    """Also of a matrix that has lost most of its rank, where the rounds multiply errors by 3.4445 each."""
+    matrices = torch.randn(3, *shape, generator=generator)
+    matrices[2] = matrices[2, :, :1] * matrices[2, :1] + 1e-4 * matrices[1]
+    expected = torch.stack([orthogonal_plainly(matrix) for matrix in matrices]).float()
+    assert (orthogonal(matrices) - expected).norm() < 1e-3 * expected.norm()
+    assert orthogonal(torch.zeros(1, *shape)).norm() == 0
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_muon__moves_as_the_librarys_does(bf16):
+    """Whose rounds are in bf16, 8 bits each: three steps agree to 2 % of their length, whichever way ours are taken."""
+    models = [tiny(), tiny()]
+    before = [p.detach().clone() for p in models[0].parameters() if p.ndim == 2]
+    ours, theirs = ([p for p in model.parameters() if p.ndim == 2] for model in models)
+    options = {"lr": 0.01, "momentum": 0.95, "weight_decay": 0.1}
+    optimizers = Muon(ours, bf16=bf16, **options), torch.optim.Muon(theirs, adjust_lr_fn="match_rms_adamw", **options)
+    for seed in range(3):
+        for model, optimizer in zip(models, optimizers, strict=True):
+            with_gradients(model, seed)
+            optimizer.step()
+    for start, a, b in zip(before, ours, theirs, strict=True):
+        assert (a - b).norm() < 0.02 * (b - start).norm()
+    theirs, ours = (optimizer.state_dict()["state"] for optimizer in reversed(optimizers))
+    assert all(torch.allclose(ours[i]["momentum_buffer"], theirs[i]["momentum_buffer"]) for i in theirs)
+
+
 def test_muon__turns_the_blocks_matrices_like_the_plain_polynomial():
-    """The library's rounds are in bf16, 8 bits each: the move agrees to 2 % of its length."""
     model = with_gradients(tiny(), 0)
     before, lr, decay = copy.deepcopy(model), 0.01, 0.1
     OPTIMIZERS["muon"](model, lr=lr, betas=(0.9, 0.99), weight_decay=decay).step()
@@ -87,9 +114,9 @@ def test_muon__turns_the_blocks_matrices_like_the_plain_polynomial():
     for name, old in matrices.items():
         momentum = 0.05 * model.get_parameter(name).grad
         looked_ahead = 0.05 * model.get_parameter(name).grad + 0.95 * momentum
-        move = 0.2 * max(old.shape) ** 0.5 * orthogonal(looked_ahead)
+        move = 0.2 * max(old.shape) ** 0.5 * orthogonal_plainly(looked_ahead)
         expected = old - lr * decay * old - lr * move
-        assert (model.get_parameter(name) - expected).norm() < 0.02 * lr * move.norm(), name
+        assert (model.get_parameter(name) - expected).norm() < 1e-3 * lr * move.norm(), name
 
 
 def test_muon__leaves_the_rest_to_adamw():
@@ -163,7 +190,7 @@ def test_train__anneals_by_the_clock_and_counts_it_over_calls(tmp_path):
 
 
 def test_muon__split_by_fsdp_equals_one_process(tmp_path):
-    """Also when one process goes on from what two have saved. Muon rounds to bf16, which moves the losses by 1e-4."""
+    """Also when one process goes on from what two have saved."""
     options = FAST | {"steps": 3, "log_every": 1}
     words = [
         f"--{'' if value else 'no_'}{name}" if isinstance(value, bool) else f"--{name}={value}"
@@ -182,4 +209,4 @@ def test_muon__split_by_fsdp_equals_one_process(tmp_path):
     train(TrainConfig(**options | {"steps": 3, "out": str(tmp_path / "one")}))
     train(TrainConfig(**options | {"steps": 5, "out": str(tmp_path / "one")}, resume=True))
     losses = [[line["loss"] for line in read_stats(tmp_path / name / "stats.jsonl")] for name in ("run", "one")]
-    assert len(losses[0]) == 5 and losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert len(losses[0]) == 5 and losses[0] == pytest.approx(losses[1], rel=1e-4)
