@@ -32,7 +32,7 @@ COMMANDS = MappingProxyType(
 
 OUT_OF_MEMORY = (
     "the GPU's memory is too small for this. Take less at once: --memory_gib (distill), --batch (sample), "
-    "--accumulate or --checkpointing (train), --runs (evaluate)."
+    "--accumulate or --checkpointing (train), --at_once (experts), --runs (evaluate)."
 )
 PATIENCE_S = 60
 """How long a process waits for its launcher to end it before it prints what only it has found."""
@@ -51,7 +51,7 @@ def usage() -> str:
             "",
             *lines,
             "",
-            "Every command but info takes --config FILE.yaml (repeatable), and flags override it. See configs/.",
+            "Every command takes --config FILE.yaml (repeatable), and flags override it. See configs/.",
         ]
     )
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from core_dd import readers
-from core_dd.errors import InputError, pick, require
+from core_dd.errors import InputError, about, pick, require
 from core_dd.notes import printable
 from core_dd.rng import stream
 
@@ -171,13 +171,14 @@ class DataConfig:
 
     def load_data(self, seed: int, val_fraction: float = 0.0) -> ImageData:
         """The data this config names."""
-        return load_data(
-            self.data,
-            image_size=self.image_size,
-            limit_per_class=self.limit_per_class,
-            val_fraction=val_fraction,
-            seed=seed,
-        )
+        with about(f"--data {self.data}"):
+            return load_data(
+                self.data,
+                image_size=self.image_size,
+                limit_per_class=self.limit_per_class,
+                val_fraction=val_fraction,
+                seed=seed,
+            )
 
 
 def load_data(

@@ -1,7 +1,8 @@
 """Errors that are the user's to fix: one sentence saying what was given, what was expected and how to fix it."""
 
+import contextlib
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -33,6 +34,15 @@ def above(config: object, bound: float, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         require(value is None or value > bound, f"{name} must be > {bound}, got {value}.")
+
+
+@contextlib.contextmanager
+def about(what: str) -> Iterator[None]:
+    """Say first what it is that an `InputError` in the block is about, e.g. "--data digts"."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{what}: {error}") from error.__cause__
 
 
 def pick(registry: Mapping[str, T], name: str, kind: str) -> T:

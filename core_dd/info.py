@@ -2,34 +2,42 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core_dd import cli
-from core_dd.data import load_data
+from core_dd.config import load_config
+from core_dd.data import DataConfig
 from core_dd.distilled import DistilledSet
 from core_dd.errors import require
-from core_dd.run import checkpoints, read_stats
+from core_dd.run import CONFIG, checkpoints, read_stats
 
-USAGE = """usage: gendd info WHAT
 
-Say what WHAT is: a distilled set (file or folder of shards), a run folder, or a data spec such as digits,
-idx:FOLDER or parquet:FOLDER."""
+@dataclass(kw_only=True)
+class InfoConfig(DataConfig):
+    """Say what a distilled set (file or folder of shards), a run folder, or a dataset is.
+
+    It is given first, without a flag: gendd info runs/demo/00000, or gendd info folder:birds --image_size 32.
+    """
+
+    what: str = ""
+    """A path; or how other commands name data, read with the options below. Default: the data."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Describe the one thing named on the command line."""
-    argv = sys.argv[1:] if argv is None else argv
-    if any(word in ("-h", "--help") for word in argv):
-        print(USAGE)
-        return
-    require(len(argv) == 1, f"info takes one argument, got {len(argv)}. Give a set, a run folder or a data spec.")
-    path = Path(argv[0])
-    if (path / "config.yaml").is_file():
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv and not argv[0].startswith("-"):
+        argv = ["--what", *argv]
+    require(bool(argv), "info of what? Give a set, a run folder or data: gendd info digits.")
+    config = load_config(InfoConfig, argv, prog="gendd info")
+    path = Path(config.what or config.data)
+    if (path / CONFIG).is_file():
         lines = describe_run(path)
     elif path.exists():
         lines = describe_set(path)
     else:
-        lines = describe_data(argv[0])
+        lines = describe_data(replace(config, data=config.what or config.data))
     print("\n".join(f"{name:>14}  {value}" for name, value in lines.items()))
 
 
@@ -61,9 +69,9 @@ def describe_run(folder: Path) -> dict[str, object]:
     }
 
 
-def describe_data(spec: str) -> dict[str, object]:
+def describe_data(config: DataConfig) -> dict[str, object]:
     """What a dataset holds."""
-    data = load_data(spec)
+    data = config.load_data(seed=0)
     counts = data.train_labels.bincount(minlength=data.num_classes)
     return {
         "data": data.name,

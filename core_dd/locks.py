@@ -4,6 +4,7 @@ They are advisory and the operating system's (flock), so a kill releases them; t
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -108,9 +109,9 @@ def _made(path: Path, new: bool = False) -> Iterator[None]:
                         folder.mkdir()
                         made.append(folder)
                 except FileExistsError:
-                    if folder != path or not folder.is_dir():
-                        raise
-                    if new:
+                    if not folder.is_dir():
+                        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
+                    if new and folder == path:
                         raise Taken(f"{path} exists.") from None
         yield
     finally:

@@ -33,7 +33,7 @@ from core_dd.ranking import (
     summary,
     text_table,
 )
-from core_dd.run import claimed, find_folder, read_stats
+from core_dd.run import claimed, read_stats
 
 ROWS = 20
 """Classes a picture shows at most, evenly spread over all."""
@@ -67,7 +67,10 @@ class ReportConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Read, rank, draw, write."""
     config = load_config(ReportConfig, _with_flag(sys.argv[1:] if argv is None else argv), prog="gendd report")
-    find_folder(config.out, "report", resume=False)
+    require(
+        config.out is None or not files.occupied(Path(config.out)),
+        f"{config.out} exists. Choose another --out or remove it first.",
+    )
 
     # Everything is read and checked before anything is written.
     groups = grouped([read_entry(path) for path in find_scores(config.scores)])

@@ -212,7 +212,10 @@ def require_unoccupied(folder: Path) -> None:
     Raises:
         InputError: if there is; or a file is in its place.
     """
-    require(not files.occupied(folder), f"{folder} exists. Choose another --out, or continue it with --resume.")
+    if folder.is_dir():
+        require(not files.occupied(folder), f"{folder} exists. Choose another --out, or continue it with --resume.")
+    else:
+        files.require_new(folder)
 
 
 @contextlib.contextmanager

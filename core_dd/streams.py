@@ -1,9 +1,22 @@
 """What a command prints, kept from ending it: closed streams, readers that went away, disks that are full, ASCII."""
 
+import codecs
 import errno
 import io
 import os
 import sys
+
+PLAIN = str.maketrans(dict(zip("─│╭╮╰╯≈±…“”", '-|++++~~.""', strict=True)))
+"""What stands for the frames and signs of our output where there is only ASCII."""
+
+
+def plainly(error: UnicodeError) -> tuple[str, int]:
+    """What an encoding lacks, in ASCII."""
+    lacking = error.object[error.start : error.end].translate(PLAIN)
+    return lacking.encode("ascii", "backslashreplace").decode("ascii"), error.end
+
+
+codecs.register_error("plainly", plainly)
 
 
 class Stream(io.TextIOWrapper):
@@ -39,7 +52,7 @@ class Stream(io.TextIOWrapper):
 
 
 def protect() -> None:
-    """Make stdout and stderr of this process such streams; what their encoding lacks is escaped.
+    """Make stdout and stderr of this process such streams; what their encoding lacks is spelt in ASCII.
 
     A stream that was closed when the process began leads to the null device: else the next file opened, such as a
     checkpoint, would take its number and receive what is printed.
@@ -52,7 +65,7 @@ def protect() -> None:
     for number, name in ((1, "stdout"), (2, "stderr")):
         own = getattr(sys, name) or open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         options = {"line_buffering": own.line_buffering, "write_through": own.write_through}
-        stream = Stream(own.buffer, encoding=own.encoding, errors="backslashreplace", **options)
+        stream = Stream(own.buffer, encoding=own.encoding, errors="plainly", **options)
         stream.original = own  # which would close the buffer they share
         setattr(sys, name, stream)
 

@@ -26,7 +26,7 @@ from core_dd.clock import began
 from core_dd.config import load_config, to_dict
 from core_dd.data import ImageData, load_data
 from core_dd.distilled import DistilledSet
-from core_dd.errors import pick, require
+from core_dd.errors import about, pick, require
 from core_dd.locks import own_folder, require_free
 from core_dd.progress import Progress
 from core_dd.rng import stream
@@ -334,7 +334,8 @@ def guide_data(config: SampleConfig, card: dict[str, Any]) -> ImageData | None:
     options = {
         name: trained[name] for name in ("image_size", "limit_per_class", "val_fraction", "seed") if name in trained
     }
-    data = load_data(spec, **options)
+    with about(f"--guide_data {spec}"):
+        data = load_data(spec, **options)
     require(
         card.get("fingerprint") in (None, data.fingerprint),
         f"the model was trained on {card.get('data')}, and {spec} is other data. Pass the same as --guide_data.",

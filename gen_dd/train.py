@@ -26,7 +26,7 @@ from torch import Tensor
 from core_dd import cli, files, readers, records
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data import DataConfig, ImageData
-from core_dd.errors import pick, require
+from core_dd.errors import about, pick, require
 from core_dd.notes import note
 from core_dd.progress import Progress
 from core_dd.rng import stream
@@ -198,14 +198,15 @@ class TrainConfig(DataConfig):
             stream = too_large(self.data, self.image_size, pick_device(self.device))
         if not stream:
             return self.load_data(self.seed, self.val_fraction)
-        return load_stream(
-            self.data,
-            image_size=self.image_size,
-            val_fraction=self.val_fraction,
-            limit_per_class=self.limit_per_class,
-            seed=self.seed,
-            workers=self.workers,
-        )
+        with about(f"--data {self.data}"):
+            return load_stream(
+                self.data,
+                image_size=self.image_size,
+                val_fraction=self.val_fraction,
+                limit_per_class=self.limit_per_class,
+                seed=self.seed,
+                workers=self.workers,
+            )
 
 
 BEFORE = "Remove this checkpoint to resume from the one before it, or start a new run."

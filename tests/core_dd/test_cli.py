@@ -1,10 +1,15 @@
 import importlib
+import os
+import re
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
 from commands import run
 
-from core_dd import cli
+from core_dd import cli, files
 from core_dd.errors import InputError
 
 
@@ -57,3 +62,78 @@ def test_info__as_module():
     assert done.returncode == 0 and "1442 images" in done.stdout and "a002f230981ce8ab" in done.stdout
     done = run("-m", "core_dd.info", "nothing")
     assert done.returncode == 2 and "Traceback" not in done.stderr
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert re.fullmatch(r"gendd \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+GENDD = f"{sys.executable} -m core_dd.cli"
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "out", "err"),
+    [
+        (f"{GENDD} -h | true; exit ${{PIPESTATUS[0]}}", 141, "", ""),
+        (f"{GENDD} -h | head -1", 0, "gendd: dataset distillation, from real data to a score.\n", ""),
+        (f"{GENDD} -h > /dev/full", 2, "", "error: cannot print: No space left on device."),
+        (f"{GENDD} -h >&-", 0, "", ""),
+        (f"{GENDD} nothing 2>&-", 2, "", ""),
+        (f"{GENDD} nothing 2>&1 >&- | true; exit ${{PIPESTATUS[0]}}", 2, "", ""),
+    ],
+)
+def test_streams__closed_or_full_or_nobody_reading(command, status, out, err):
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == status and done.stdout == out
+    assert done.stderr.startswith(err) and done.stderr.count("\n") == (1 if err else 0)
+
+
+def test_streams__what_is_opened_next_is_not_taken_for_stderr(tmp_path):
+    """Closed by the caller, its number would go to the first file opened, such as the statistics of a run."""
+    code = (
+        "import os; from core_dd import streams; streams.protect()\n"
+        "with open('stats.jsonl', 'w') as file: os.write(2, b'a warning')"
+    )
+    subprocess.run(["bash", "-c", f'{sys.executable} -c "{code}" 2>&-'], check=True)
+    assert (tmp_path / "stats.jsonl").read_text() == ""
+
+
+def test_streams__ascii_alone():
+    code = "from core_dd import streams; streams.protect(); print('≈ 3 ─ ü')"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=environment)
+    assert done.stdout == b"~ 3 - \\xfc\n"
+
+
+def test_main__ctrl_c_while_importing_is_one_line(tmp_path, monkeypatch, capfd):
+    (tmp_path / "slow.py").write_text(
+        "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept KeyboardInterrupt:\n"
+        "    raise ImportError('as some packages do') from None\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(cli, "COMMANDS", {"x": ("slow:main", "")})
+    child = os.fork()
+    if child == 0:
+        os._exit(cli.main(["x"]))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
+    assert capfd.readouterr().err == "\ninterrupted; finished checkpoints and shards are kept.\n"
+
+
+def test_guarded__asked_to_end_it_takes_its_temporaries_along(tmp_path):
+    def command(argv):
+        with files.atomic(tmp_path / "cifar100.pt") as temporary:
+            temporary.write_text("half")
+            assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, signal.SIG_IGN)
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as stop:
+        cli.guarded(command, [])
+    assert stop.value.code == 128 + signal.SIGTERM and list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_info__reads_data_as_other_commands_do(digit_files, capsys):
+    assert cli.main(["info", f"folder:{digit_files}", "--image_size", "4", "--limit_per_class", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "(1, 4, 4)" in text and "20 images, 2 to 2 per class" in text

@@ -1,3 +1,5 @@
+import errno
+import os
 import signal
 
 import pytest
@@ -6,7 +8,7 @@ from commands import run
 from conftest import small_disk
 from safetensors.torch import save_file
 
-from core_dd import files
+from core_dd import files, locks
 from core_dd.errors import InputError
 
 
@@ -69,3 +71,76 @@ def test_atomic__replaces_a_folder_when_asked_to(tmp_path):
     with files.atomic(place, replace=True) as temporary:
         (temporary / "new").mkdir(parents=True)
     assert (place / "new").exists() and not (place / "old").exists() and list(tmp_path.iterdir()) == [place]
+
+
+def test_atomic__files_get_what_the_umask_leaves(tmp_path):
+    """safetensors makes its own with 0600."""
+    before = os.umask(0o027)
+    try:
+        with files.atomic(tmp_path / "folder") as temporary:
+            temporary.mkdir()
+            save_file({"x": torch.zeros(1)}, temporary / "a.safetensors")
+        with files.atomic(tmp_path / "b.safetensors") as temporary:
+            save_file({"x": torch.zeros(1)}, temporary)
+    finally:
+        os.umask(before)
+    found = {path.name: oct(path.stat().st_mode & 0o777) for path in tmp_path.rglob("*")}
+    assert found == {"folder": "0o750", "a.safetensors": "0o640", "b.safetensors": "0o640"}
+
+
+@pytest.mark.parametrize("name", ["file/x", "file/x/y", "x" * 300, "folder"])
+def test_atomic__the_message_that_matters_survives_the_cleaning_up(tmp_path, name):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=r"cannot write .*: (Not a|Is a|File) .*\. Choose another folder"):
+        files.write_text(tmp_path / name, "text")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_atomic__a_full_disk_that_cannot_be_cleaned_is_still_the_full_disk(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError("no")
+
+    with pytest.raises(InputError, match="No space left"), files.atomic(tmp_path / "x") as temporary:
+        monkeypatch.setattr(type(temporary), "unlink", refused)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_sweep__takes_what_a_killed_writer_left_and_nothing_else(tmp_path):
+    """What another process is still writing stays."""
+    litter = [".index.json.0a1b2c3d.tmp", ".cifar100.pt.k3x_9qzt.tmp", ".scores.json.lock.tmp"]
+    others = ["index.json", ".notes.tmp", ".lock", "a.12345678.tmp"]
+    for name in (*litter, *others):
+        (tmp_path / name).touch()
+    (tmp_path / ".model.0a1b2c3d.tmp" / "inner").mkdir(parents=True)
+    with files.writing_into(tmp_path):
+        files.sweep(tmp_path)
+        assert len(list(tmp_path.iterdir())) == 8
+    files.write_text(tmp_path / "b", "text")  # the first that this process writes here
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, "b"])
+
+
+def test_own_file__one_writer_at_a_time_and_nothing_left(tmp_path):
+    place = tmp_path / "new" / "scores.json"
+    with locks.own_file(place):
+        with pytest.raises(InputError, match=r"scores\.json is in use by process \d+ on .*Wait"), locks.own_file(place):
+            pass
+        files.write_text(place, "{}")
+    assert [path.name for path in place.parent.iterdir()] == ["scores.json"]
+    with pytest.raises(InputError, match=r"scores\.json exists\. Choose another"), locks.own_file(place):
+        pass
+    with pytest.raises(ZeroDivisionError), locks.own_file(tmp_path / "other" / "scores.json"):
+        1 / 0  # noqa: B018
+    assert not (tmp_path / "other").exists()
+
+
+def test_require_free__asks_without_writing(tmp_path):
+    locks.require_free(tmp_path / "nowhere")
+    locks.require_free(tmp_path)
+    with locks.Lock(tmp_path):
+        before = tmp_path.stat().st_mtime_ns
+        with pytest.raises(InputError, match="is in use by process"):
+            locks.require_free(tmp_path)
+        assert tmp_path.stat().st_mtime_ns == before
+    locks.require_free(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -1,13 +1,20 @@
+import contextlib
 import dataclasses
 import json
+import os
 import signal
+import time
+from pathlib import Path
+from socket import gethostname
 
 import pytest
 import yaml
 from commands import run as run_command
 
 from core_dd.errors import Diverged, InputError
-from core_dd.run import Run, checkpoints, find_folder, read_stats
+from core_dd.files import LOCK
+from core_dd.locks import Lock
+from core_dd.run import Run, checkpoints, claimed, find_folder, read_stats
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -132,3 +139,119 @@ def test_checkpoint__kill_inside_it_keeps_the_previous(tmp_path):
     with start(tmp_path, resume=True) as run:
         assert run.last()[0] == 2
         assert not list((run.folder / "checkpoints").glob(".*tmp"))
+
+
+def test_open__one_process_at_a_time(tmp_path):
+    with start(tmp_path) as run:
+        fill(run, 1, 2)
+        before = sorted(run.folder.rglob("*"))
+        for resume in (True, False):
+            with pytest.raises(InputError, match=f"run (is in use by process {os.getpid()} on {gethostname()}|exists)"):
+                start(tmp_path, resume=resume)
+        assert sorted(run.folder.rglob("*")) == before
+        fill(run, 3, 4)
+    assert not (run.folder / LOCK).exists()
+    start(tmp_path, resume=True).close()
+    assert len(read_stats(run.folder / "stats.jsonl")) == 4
+
+
+def forked(work) -> tuple[int, str]:
+    """What another process returns or raises from `work`, and how it ended."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            text = str(work())
+        except InputError as error:
+            text = f"InputError: {error}"
+        finally:
+            os.write(writer, text.encode())
+            os._exit(0)
+    os.close(writer)
+    return child, reader
+
+
+def together(count: int, work) -> list[str]:
+    """What so many processes that start at the same moment say."""
+    started = [forked(work) for _ in range(count)]
+    said = []
+    for child, reader in started:
+        os.waitpid(child, 0)
+        with os.fdopen(reader) as file:
+            said.append(file.read())
+    return said
+
+
+def test_open__a_kill_releases_the_folder(tmp_path):
+    def killed():
+        run = start(tmp_path)
+        fill(run, 1, 2)
+        (run.folder / "checkpoints" / ".step-000004.0a1b2c3d.tmp").mkdir()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert together(1, killed) == [""]
+    assert (tmp_path / "run" / LOCK).exists()
+    with start(tmp_path, resume=True) as run:
+        assert run.last()[0] == 2 and not list((run.folder / "checkpoints").glob(".*tmp"))
+        assert together(1, lambda: start(tmp_path, resume=True))[0].startswith("InputError")
+
+
+def test_lock__a_fork_of_the_holder_does_not_keep_it(tmp_path):
+    """As a worker that decodes images, which lives on for seconds when the training is killed."""
+    lock = Lock(tmp_path)
+    child, reader = forked(lambda: time.sleep(60))
+    lock._file.close()  # what a kill does
+    with contextlib.closing(os.fdopen(reader)), Lock(tmp_path):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_open__simultaneous_starts_get_a_number_each(tmp_path):
+    said = together(8, lambda: (Run.open(None, "x", Config(), tracker="none").folder, time.sleep(0.2))[0])
+    assert sorted(said) == [f"runs/x/{i:05d}" for i in range(8)]
+
+
+def test_open__of_simultaneous_starts_in_one_folder_one_begins(tmp_path):
+    said = together(8, lambda: (start(tmp_path).folder, time.sleep(0.5))[0])
+    assert sorted(text.startswith("InputError") for text in said) == [False] + [True] * 7
+
+
+def test_open__resume_wants_the_data_it_was_begun_with(tmp_path):
+    origin = {"data": "birds", "training_digest": "1"}
+    start(tmp_path, origin=origin).close()
+    start(tmp_path, origin=origin, resume=True).close()
+    with pytest.raises(InputError, match=r"begun with other data: their training_digest was 1, now it is 2\. Resume"):
+        start(tmp_path, origin=origin | {"training_digest": "2"}, resume=True)
+
+
+def test_open__where_nothing_can_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot write .*file/run: Not a directory\. Choose another folder"):
+        Run.open(tmp_path / "file" / "run", "test", Config(), tracker="none")
+    with pytest.raises(InputError, match=r"file exists\. Choose another --out"):
+        Run.open(tmp_path / "file", "test", Config(), tracker="none")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", ["stats.jsonl", "log.txt"])
+def test_lines__a_full_disk_is_one_sentence_and_resumable(tmp_path, name):
+    message = f"cannot write .*{name}: No space left on device. Free some space"
+    with pytest.raises(InputError, match=message), start(tmp_path) as run:
+        fill(run, 1, 2)
+        kept = (run.folder / "stats.jsonl").read_text()
+        (run.folder / name).unlink(missing_ok=True)
+        (run.folder / name).symlink_to("/dev/full")
+        run.log(3, loss=1.0)
+        run.say("hello")
+    (run.folder / name).unlink()
+    (run.folder / "stats.jsonl").write_text(kept + '{"step": 3, "lo')  # as far as the disk took it
+    with start(tmp_path, resume=True) as run:
+        fill(run, 3, 4)
+    assert [line["step"] for line in read_stats(run.folder / "stats.jsonl")] == [1, 2, 3, 4]
+
+
+def test_claimed__what_came_to_nothing_leaves_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError), claimed("a/b/c", "x"):
+        assert Path("a/b/c").is_dir()
+        1 / 0  # noqa: B018
+    assert list(tmp_path.iterdir()) == []
