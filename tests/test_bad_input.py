@@ -1,6 +1,7 @@
 """Every mistake of a user gets one clear message and exit status 2, before work starts and with nothing written."""
 
 import gzip
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from core_dd import cli
 from core_dd.data import load_data
 from core_dd.distilled import DistilledSet, new_meta
 from core_dd.files import write_json
+from core_dd.locks import own_file, own_folder
 from core_dd.networks import build_network
 from core_dd.records import read as read_json
 from core_dd.run import Run
@@ -160,6 +162,21 @@ def started(preset: str) -> Callable[[Path], None]:
     return lambda folder: Run.open(folder / "out", "x", TrainConfig(preset=preset), tracker="none").close()
 
 
+HELD = []
+"""What tests hold as another process would."""
+
+
+def in_use(prepare: Callable[[Path], None] = lambda folder: None, name: str = "out"):
+    """A folder, or a file to be written, that another process has."""
+
+    def held(place: Path) -> None:
+        prepare(place)
+        HELD.append(own_file(place / name) if Path(name).suffix else own_folder(place / name))
+        HELD[-1].__enter__()
+
+    return held
+
+
 def yaml(text: str) -> Callable[[Path], None]:
     return lambda folder: (folder / "a.yaml").write_text(text)
 
@@ -211,6 +228,14 @@ def foreign_factor(dset: DistilledSet) -> None:
 
 def foreign_decode(dset: DistilledSet) -> None:
     dset.meta |= {"factor": 2, "decode": "mulit"}
+
+
+def bomb(key: str) -> str:
+    """A billion values in ten lines."""
+    names = "abcdefghij"
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]" for a, b in itertools.pairwise(names)]
+    return "\n".join([*lines, f"{key}: *j", ""])
 
 
 CORESET = "coreset --ipc 1 --out out.safetensors --data "
@@ -406,6 +431,21 @@ CASES = {
     ),
     "duplicate yaml key": Case("distill --config a.yaml", "duplicate key 'ipc'", yaml("ipc: 1\nipc: 2\n")),
     "wrong yaml type": Case("distill --config a.yaml", "'ipc' is 'ten', expected int", yaml("ipc: ten\n")),
+    "yaml alias bomb": Case("distill --config a.yaml", "a.yaml is not valid YAML: an alias", yaml(bomb("ipc"))),
+    "yaml alias bomb under an unknown key": Case("distill --config a.yaml", "an alias (*name)", yaml(bomb("x"))),
+    "yaml unhashable key": Case("distill --config a.yaml", "a key that is no name", yaml("? [1, 2]\n: 3\n")),
+    "yaml unhashable inner key": Case("distill --config a.yaml", "a key that is no name", yaml("ipc: {[1]: 2}\n")),
+    "yaml date that is none": Case("distill --config a.yaml", "month must be in 1..12", yaml("ipc: 2020-99-99\n")),
+    "yaml date": Case("distill --config a.yaml", "expected int", yaml("ipc: 2020-02-02\n")),
+    "yaml endless number": Case("distill --config a.yaml", "not valid YAML", yaml("ipc: " + "9" * 5000)),
+    "yaml endless text": Case("distill --config a.yaml", "xxx..., expected int", yaml("ipc: " + "x" * 5000)),
+    "yaml nested deeply": Case("distill --config a.yaml", "nested deeper than 20", yaml("ipc: " + "[" * 2000)),
+    "yaml wrong tag": Case("distill --config a.yaml", "not valid YAML", yaml("ipc: !!timestamp x\n")),
+    "yaml placeholder": Case("distill --config a.yaml", "is no value; write out", yaml("ipc: ${oc.env:HOME}\n")),
+    "yaml missing value": Case("distill --config a.yaml", "'???' is no value", yaml("ipc: ???\n")),
+    "yaml of another encoding": Case(
+        "distill --config a.yaml", "not valid YAML", lambda f: (f / "a.yaml").write_bytes(b"data: \xff\xfe\n")
+    ),
     "missing yaml": Case("distill --config b.yaml", "no config file at b.yaml"),
     "wrong flag type": Case("distill --ipc ten", "ten"),
     "unknown flag": Case("distill --ipcs 3", "--ipcs"),
@@ -619,6 +659,38 @@ CASES = {
     ),
     "submit to track 3": Case(SUBMIT + "--track 3", "track must be 1 or 2, got 3"),
     "submit scored by no steps": Case(SUBMIT + "--steps 0", "steps must be >= 1, got 0"),
+    "coreset into a file": Case(
+        CORESET.replace("out.safetensors", "file/x.safetensors") + "digits",
+        "cannot write file: Not a directory. Choose another folder",
+        lambda f: (f / "file").touch(),
+    ),
+    "distil into a file": Case(
+        DISTILL.replace("--out out", "--out file/x"),
+        "cannot write file/x: Not a directory",
+        lambda f: (f / "file").touch(),
+    ),
+    "report over a folder": Case(
+        "report scores --out out",
+        "out exists. Choose another --out or remove it first.",
+        lambda f: (f / "out" / "x").mkdir(parents=True),
+    ),
+    "distil in use": Case(DISTILL + "--resume", "out is in use by process", in_use()),
+    "experts in use": Case(EXPERTS + "--resume", "out is in use by process", in_use()),
+    "train in use": Case(TRAIN + "--resume", "out is in use by process", in_use(started("tiny"))),
+    "sample in use": Case(SAMPLE + "--num_per_class 1 --resume", "out is in use by process", in_use(model())),
+    "coreset in use": Case(CORESET + "digits", "out.safetensors is in use by", in_use(name="out.safetensors")),
+    "select in use": Case(
+        SELECT + "--ipc 1 --selector random",
+        "out.safetensors is in use by",
+        in_use(distilled(), "out.safetensors"),
+    ),
+    "evaluate in use": Case(EVALUATE + "set.safetensors", "out.json is in use by", in_use(distilled(), "out.json")),
+    "wrong data names the flag": Case(CORESET + "folder:nowhere", "--data folder:nowhere: no folder at nowhere"),
+    "wrong data to train on names the flag": Case(TRAIN + "--data digts", "--data digts: unknown dataset 'digts'"),
+    "wrong data of a guide names the flag": Case(
+        SAMPLE + "--num_per_class 1 --guide mgd3 --guide_data digts", "--guide_data digts: unknown dataset", model()
+    ),
+    "info of nothing": Case("info", "info of what? Give a set, a run folder or data"),
     "missing device": Case(
         EVALUATE + "set.safetensors --device cuda:99", "device 'cuda:99' is not usable", distilled()
     ),

@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -178,6 +179,13 @@ def test_evaluate__measures_the_images_that_classifiers_train_on(small, digits):
     assert all(value > 0 for value in found.values()) and len(found) == 4
 
 
+def test_command__the_real_images_have_a_run_folder_of_their_own(digits):
+    """Numbered, as there is no file that their score could stand beside."""
+    for number in ("00000", "00001"):
+        main(["--set", "real", "--limit_per_class", "3", *TINY])
+        assert [path.name for path in Path("runs/digits-real", number).iterdir()] == ["scores.json"]
+
+
 def test_command__dry_run_writes_nothing(small_file, capsys):
     main(["--set", str(small_file), "--dry_run"])
     assert "5 classifiers, 1001 steps of 30 images" in capsys.readouterr().out
@@ -187,7 +195,6 @@ def test_command__dry_run_writes_nothing(small_file, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--set", "real"], "pass --out FILE"),
         (["--set", "nowhere.safetensors"], "no file at nowhere.safetensors"),
         (["--set", "real", "--out", "s.json", "--epochs", "2", "--steps", "2"], "not both"),
         (["--set", "real", "--out", "s.json", "--network", "convnet3_bm"], "unknown network variant"),

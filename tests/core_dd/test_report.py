@@ -1,5 +1,6 @@
 """The report: what is ranked with what, what stands beside the papers, and a page that needs nothing else."""
 
+import io
 import json
 import re
 import statistics
@@ -273,6 +274,19 @@ def test_main__names_the_curve_that_is_damaged(tmp_path, lines, said):
     with pytest.raises(InputError, match=said) as refused:
         main([str(path), "--runs", str(tmp_path), "--out", str(tmp_path / "out")])
     assert str(tmp_path) in str(refused.value) and not (tmp_path / "out").exists()
+
+
+def test_main__is_written_although_nobody_reads_on(tmp_path, monkeypatch):
+    """gendd report ... | true"""
+
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stdout", Gone())
+    with pytest.raises(BrokenPipeError):
+        main([str(score(tmp_path / "a", [0.5, 0.6])), "--out", str(tmp_path / "out")])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"pictures", "report.html", "report.md"}
 
 
 def test_markdown_table__escapes_pipes():

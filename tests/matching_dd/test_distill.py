@@ -1,6 +1,7 @@
 """The command end to end on 8x8 digits: what it writes, resume after kill -9, dry run."""
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +79,29 @@ def test_keep__older_checkpoints_keep_their_sets_alone(digits):
     assert len(set(sets)) == 4 and sets[-1] == first
     distill("dm", digits, 1, iterations=6, keep=4, resume=True, **options)
     assert [step for step, _ in checkpoints(Path("run"))] == [3, 4, 5, 6]
+
+
+def test_resume__refuses_other_images_under_the_same_path(digit_files):
+    options = {"iterations": 2, "out": "run", **SMALL}
+    distill("dm", f"folder:{digit_files}", 1, **options)
+    first, second = sorted(digit_files.glob("train/*/*"))[:2]
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(
+        InputError, match=r"run was begun with other data: their fingerprint was .*Resume with the data"
+    ):
+        distill("dm", f"folder:{digit_files}", 1, resume=True, **options | {"iterations": 4})
+    assert [step for step, _ in checkpoints(Path("run"))] == [2]
+
+
+def test_resume__refuses_other_experts_under_the_same_path(digits, experts):
+    options = {"iterations": 1, "out": "run", "network": "convnet1_w8", "tracker": "none", "resume": False}
+    options |= {"syn_steps": 2, "max_start_epoch": 1, "expert_epochs": 1, "experts": "mine"}
+    shutil.copytree(experts, "mine")
+    distill("mtt", digits, 1, **options)
+    files = sorted(Path("mine").glob("expert-*"))
+    shutil.copyfile(files[1], files[0])
+    with pytest.raises(InputError, match="run was begun with other data: their first_expert was"):
+        distill("mtt", digits, 1, **options | {"resume": True, "iterations": 2})
 
 
 def test_distill__same_seed_same_set(digits):

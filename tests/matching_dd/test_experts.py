@@ -91,6 +91,13 @@ def test_resume__after_kill_equals_uninterrupted_bit_for_bit():
     assert Path("killed/stats.jsonl").read_bytes() == Path("whole/stats.jsonl").read_bytes()
 
 
+def test_resume__refuses_other_images_under_the_same_path(digits):
+    record(ExpertsConfig(experts=1, out="run", **SMALL), digits)
+    other = replace(digits, train_images=digits.train_images.flip(3))
+    with pytest.raises(InputError, match="run was begun with other data: their training_digest was"):
+        record(ExpertsConfig(experts=1, out="run", resume=True, **SMALL), other)
+
+
 def test_dry_run__prints_what_to_expect_and_writes_nothing(capsys):
     main(["--network=convnet1_w8", "--experts=7", "--epochs=9", "--dry_run", "--at_once=2"])
     printed = capsys.readouterr().out
