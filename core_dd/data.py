@@ -1,8 +1,7 @@
 """Real data: `load_data("cifar10")` and friends give an `ImageData`, whatever the file format behind it."""
 
-import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -203,7 +202,7 @@ def load_data(
     """
     check_options(image_size, val_fraction, limit_per_class)
     kind, colon, place = spec.partition(":")
-    with reading(spec):
+    with readers.reading(spec):
         if colon:
             require(bool(place), f"'{spec}' names no path. Write {kind}:PATH.")
             raw = pick(FORMATS, kind, "data format")(expanded(place), image_size)
@@ -228,17 +227,6 @@ def check_options(image_size: int | None, val_fraction: float, limit_per_class: 
     require(image_size is None or image_size <= MAX_SIDE, f"image_size must be <= {MAX_SIDE}, got {image_size}.")
     require(0 <= val_fraction < 1, f"val_fraction must be in [0, 1), got {val_fraction}.")
     require(limit_per_class is None or limit_per_class > 0, f"limit_per_class must be >= 1, got {limit_per_class}.")
-
-
-@contextlib.contextmanager
-def reading(spec: str) -> Iterator[None]:
-    """Name the data in whatever the system says of its files: a name too long, no permission, a disk that fails."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"cannot read {spec}: {error.strerror or error}. Give the place of readable files.") from None
-    except MemoryError:
-        raise InputError(f"{spec} does not fit in memory. Pass a smaller image_size, or stream it.") from None
 
 
 def expanded(place: str) -> Path:

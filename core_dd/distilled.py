@@ -18,15 +18,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from core_dd import files, readers, records
+from core_dd import files, foreign, readers, records
 from core_dd.data import ImageData
 from core_dd.errors import InputError, require
 from core_dd.factor import check_factor, decode, sources
-from core_dd.preprocess import Preprocess
+from core_dd.notes import note
+from core_dd.preprocess import PREPROCESSES, Preprocess
 from core_dd.shards import INDEX, read_index
 
 SCHEMA = 1
 """Version of the file format."""
+
+NESTED = "distilled.safetensors"
+"""The set in a run folder."""
+
+SLACK = 0.5
+"""How far pixels of another code's file may stray from 0..1, as images that were learnt do."""
 
 IMAGE_DTYPES = (torch.uint8, torch.float32, torch.float64)
 LABEL_DTYPES = {1: (torch.int64, torch.int32), 2: (torch.float32, torch.float64)}
@@ -134,22 +141,36 @@ class DistilledSet:
         return path
 
     @classmethod
-    def load(cls, path: str | Path) -> "DistilledSet":
-        """Read a set from a safetensors file, a folder of shards, or a `.pt` dict of images and labels.
+    def load(
+        cls,
+        path: str | Path,
+        data: ImageData | None = None,
+        normalised_by: str | None = None,
+        factor: int | None = None,
+    ) -> "DistilledSet":
+        """Read a set from a safetensors file, a folder of shards, or a file of other authors' code.
+
+        Args:
+            path: the file or folder; for others' layouts see `core_dd.foreign`.
+            data: the real data, whose constants bring others' images back to pixels.
+            normalised_by, factor: what others' layouts leave open or to override it, see `core_dd.foreign.Foreign`.
 
         Raises:
-            InputError: if the path is missing, truncated, corrupt, a pickle that would run code, or not sound.
+            InputError: if the path is missing, truncated, corrupt, a pickle that would run code, or not sound; if
+                another code's layout leaves open what is not given.
         """
         path = Path(path)
-        if path.is_dir():
+        with readers.reading(path):
+            ours = (path / INDEX).is_file() or (path / NESTED).is_file()
+            found = None if ours else foreign.find(path, data and data.class_names)
+        require(
+            found is not None or (normalised_by is None and factor is None),
+            f"{path} says itself how its images are stored. Leave out normalised_by and factor.",
+        )
+        if found is not None:
+            dset = cls._from_foreign(found, path, data, normalised_by or found.normalised_by, factor or found.factor)
+        elif path.is_dir():
             dset = cls._load_folder(path)
-        elif path.suffix in (".pt", ".pth", ".pkl", ".pickle"):
-            content = readers.load_tensors(path)
-            require(
-                isinstance(content, dict) and all(isinstance(content.get(key), Tensor) for key in ("images", "labels")),
-                f"{path} holds no distilled set: expected a dict with tensors 'images' (0..1) and 'labels'.",
-            )
-            dset = cls(content["images"], content["labels"], {"schema": SCHEMA, "method": path.stem})
         else:
             tensors, meta = read_tensors(path)
             require(
@@ -160,13 +181,55 @@ class DistilledSet:
             }
             dset = cls(tensors["images"], tensors["labels"], meta, fitted)
         dset.check(where=str(path))
+        dset._check_scale(str(path))
         return dset
+
+    @classmethod
+    def _from_foreign(
+        cls, found: foreign.Foreign, path: Path, data: ImageData | None, kind: str | None, factor: int | None
+    ) -> "DistilledSet":
+        """The set in pixels, from another code's file."""
+        looks = f"{path} looks like {found.layout}, which does not say"
+        kinds = " or ".join((*PREPROCESSES, foreign.PIXELS))
+        require(kind is not None, f"{looks} by what its images are normalised. Add --normalised_by {kinds}.")
+        require(factor is not None, f"{looks} how many tiles an image holds. Add --factor 2 (1: none).")
+        meta = {"schema": SCHEMA, "method": path.stem, "factor": factor}
+        dset = cls(found.images, found.labels, meta)
+        dset._check_tensors(str(path))
+        if kind == foreign.PIXELS:
+            low, high = dset.images.min(), dset.images.max()
+            require(
+                dset.images.dtype == torch.uint8 or (low >= -SLACK and high <= 1 + SLACK),
+                f"{path} looks like {found.layout}, and has values from {low:.3g} to {high:.3g} where pixels are on "
+                f"the 0..1 scale. Divide by 255, or say by what they are normalised: --normalised_by {kinds}.",
+            )
+            return dset
+        require(
+            data is not None,
+            f"{path} looks like {found.layout}, normalised by {kind}: only with the real data can it be brought to "
+            "pixels. Score it by gendd evaluate --set.",
+        )
+        dset._check_against(data, str(path))
+        fitted = Preprocess.fit(data, kind)
+        note(f"{path} looks like {found.layout}; its images are taken as normalised by {kind} of {data.name}.")
+        described, tensors = fitted.to_meta()
+        return cls(fitted.inverse(dset.images.float()), dset.labels, meta | {"preprocess": described}, tensors)
+
+    def _check_scale(self, where: str) -> None:
+        """Refuse floats on the 0..255 scale: pixels stay near 0..1, and what strays from there does so both ways."""
+        if self.images.dtype == torch.uint8:
+            return
+        low, high, mean = (float(f(self.images)) for f in (torch.min, torch.max, torch.mean))
+        require(
+            high <= 2 or (low < 0 and mean < 4),
+            f"{where} has floating-point pixels from {low:.3g} to {high:.3g}, expected the 0..1 scale. Divide by 255.",
+        )
 
     @classmethod
     def _load_folder(cls, folder: Path) -> "DistilledSet":
         if not (folder / INDEX).is_file():
-            nested = folder / "distilled.safetensors"
-            require(nested.is_file(), f"{folder} holds no distilled set: neither {INDEX} nor distilled.safetensors.")
+            nested = folder / NESTED
+            require(nested.is_file(), f"{folder} holds no distilled set: neither {INDEX} nor {NESTED}.")
             return cls.load(nested)
         listing = read_index(folder)
         require(bool(listing["shards"]), f"{folder} holds no finished shard. Sample into it first.")

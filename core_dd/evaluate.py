@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core_dd import best_of_test, cli, fidelity, files, train_eval
+from core_dd import best_of_test, cli, fidelity, files, foreign, train_eval
 from core_dd.chance import at_chance, chance, mean_interval
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data import DataConfig, ImageData
@@ -19,6 +19,7 @@ from core_dd.distilled import DistilledSet, new_meta, versions
 from core_dd.errors import Diverged, pick, require
 from core_dd.networks import build_network
 from core_dd.notes import note
+from core_dd.preprocess import PREPROCESSES
 from core_dd.protocols import PROTOCOLS
 from core_dd.run import claimed_file, find_folder
 from core_dd.speed import peak_mib, pick_device
@@ -35,6 +36,11 @@ class EvaluateConfig(DataConfig):
 
     set: str = REAL
     """The distilled set (a file, a folder of shards, a run folder), or "real" for the full real training set."""
+    normalised_by: str | None = None
+    """For a file of other authors' code: what its images are normalised by: mean_std (of the data), cifar10_mean_std,
+    zca, or pixels (nothing: the 0..1 scale); default: what that code always does, else the command asks."""
+    factor: int | None = None
+    """For such a file: every image holds factor x factor smaller ones (IDC: 2); default: likewise."""
     name: str | None = None
     """What reports call the set; default: its method and ipc."""
     protocol: str = "dm"
@@ -70,6 +76,9 @@ class EvaluateConfig(DataConfig):
     """Check everything, print the resolved config and how long the training is, stop."""
 
     def __post_init__(self) -> None:
+        if self.normalised_by not in (None, foreign.PIXELS):
+            pick({**PREPROCESSES, foreign.PIXELS: None}, self.normalised_by, "normalised_by")
+        require(self.factor is None or self.factor >= 1, f"factor must be >= 1, got {self.factor}.")
         require(self.runs is None or self.runs >= 1, f"runs must be >= 1, got {self.runs}.")
         pick(PROTOCOLS, self.protocol, "protocol").shortened(self.epochs, self.steps)
         if self.best_of_test:
@@ -231,7 +240,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if out is not None:
         files.require_new(Path(out))
     data = config.load_data(config.seed)
-    dset = real_set(data, config.seed) if config.set == REAL else DistilledSet.load(config.set)
+    if config.set == REAL:
+        dset = real_set(data, config.seed)
+    else:
+        dset = DistilledSet.load(config.set, data, config.normalised_by, config.factor)
     dset.check(data, where=config.set)
     choosing = config.best_of_test and best_of_test.habit(config.protocol).sets
     earlier = best_of_test.earlier_sets(Path(config.set), dset) if choosing else []

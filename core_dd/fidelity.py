@@ -1,12 +1,15 @@
 """How close a set's images are to the real ones: distances of features."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from core_dd import records, train_eval
+from core_dd.cache import kept
 from core_dd.data import ImageData
 from core_dd.distilled import hardened, read_tensors, write_tensors
 from core_dd.errors import require
@@ -81,7 +84,7 @@ def real_classifier(
         InputError: if the file holds another classifier, one of other training images, or none.
     """
     device = device or pick_device()
-    identity = {"network": network, "protocol": asdict(protocol), "seed": seed}
+    identity = classifier_identity(network, seed, protocol)
     if cache is not None and cache.exists():
         tensors, meta = read_tensors(cache)
         data.check_origin(meta, f"{cache} holds a classifier", "Name another file, or remove this one.")
@@ -109,8 +112,31 @@ def real_classifier(
         device=device,
     )
     if cache is not None:
-        write_tensors(cache, classifier.params | classifier.buffers, data.origin | identity)
+        write_classifier(cache, classifier, data, identity)
     return classifier
+
+
+def kept_classifier(data: ImageData, network: str, seed: int, device: torch.device) -> train_eval.Classifiers:
+    """`real_classifier`, kept in the cache folder."""
+    options = {"network": network, "seed": seed, "device": device}
+    return kept(
+        f"classifier-{data.fingerprint}-{data.training_digest}-{network}-seed{seed}.safetensors",
+        make=lambda: real_classifier(data, **options),
+        read=lambda place: real_classifier(data, **options, cache=place),
+        write=lambda place, made: write_classifier(place, made, data, classifier_identity(network, seed)),
+    )
+
+
+def classifier_identity(network: str, seed: int, protocol: Protocol = QUICK) -> dict[str, Any]:
+    """What tells a classifier of the same data from another."""
+    return {"network": network, "protocol": asdict(protocol), "seed": seed}
+
+
+def write_classifier(
+    place: Path, classifier: train_eval.Classifiers, data: ImageData, identity: Mapping[str, Any]
+) -> None:
+    """Write a file that `real_classifier` reads."""
+    write_tensors(place, classifier.params | classifier.buffers, data.origin | identity)
 
 
 def classifier_frechet(images: Tensor, data: ImageData, classifier: train_eval.Classifiers | None = None) -> float:

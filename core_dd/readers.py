@@ -349,6 +349,17 @@ def same_size(first: tuple[str, int, int], other: tuple[str, int, int]) -> None:
     )
 
 
+@contextlib.contextmanager
+def reading(what: object) -> Iterator[None]:
+    """Name what is read in whatever the system says of its files: a name too long, no permission, a disk that fails."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot read {what}: {error.strerror or error}. Give the place of readable files.") from None
+    except MemoryError:
+        raise InputError(f"{what} does not fit in memory. Pass a smaller image_size, or stream it.") from None
+
+
 def resized(images: np.ndarray, size: int | None) -> np.ndarray:
     """uint8 (N, H, W, C) arrays to (N, C, S, S); a copy, writable.
 

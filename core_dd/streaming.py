@@ -224,7 +224,7 @@ def load_stream(
     require(bool(place), f"'{spec}' cannot be streamed. Only {', '.join(f'{name}:PATH' for name in formats)} can.")
     pick(formats, kind, "format that can be streamed")
     workers = default_workers() if workers is None else workers
-    with data.reading(spec):
+    with readers.reading(spec):
         source = open_source(kind, data.expanded(place))
         labels, names = source.labels["train"], source.class_names
         data.check(labels, source.labels["test"], names, spec)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from core_dd import fidelity, pictures, readers, records, train_eval
+from core_dd.cache import kept_tensors
 from core_dd.data import ImageData
-from core_dd.distilled import read_tensors, write_tensors
 from core_dd.errors import InputError, require
 from core_dd.networks import build_network
 from core_dd.protocols import QUICK
@@ -91,8 +91,7 @@ class Validator:
     def frechet(self, images: Tensor) -> float:
         """`core_dd.fidelity.classifier_frechet` to the training images."""
         if self._classifier is None:
-            cache = readers.cache_folder() / f"classifier-{self._stem}-{self.network}-seed{self.seed}.safetensors"
-            self._classifier = fidelity.real_classifier(self.data, self.network, self.seed, self.device, cache=cache)
+            self._classifier = fidelity.kept_classifier(self.data, self.network, self.seed, self.device)
             self._real = fidelity.moments(self.classifier_features(self.data.train_images))
         return fidelity.frechet_distance(*fidelity.moments(self.classifier_features(images)), *self._real)
 
@@ -114,13 +113,13 @@ class Validator:
 
     def _cached_reference(self) -> tuple[Tensor, Tensor]:
         """Mean and covariance of the training images' features, kept per data and per weights."""
-        place = readers.cache_folder() / f"fid-{self._stem}-{self._weights}.safetensors"
-        if not place.exists():
-            mu, cov = fidelity.moments(self.inception_features(self.data.train_images))
-            write_tensors(
-                place, {"mu": mu, "cov": cov}, {"data": self.data.name, "images": len(self.data.train_labels)}
+
+        def make() -> dict[str, Tensor]:
+            return dict(
+                zip(("mu", "cov"), fidelity.moments(self.inception_features(self.data.train_images)), strict=True)
             )
-        tensors, _ = read_tensors(place)
+
+        tensors = kept_tensors(f"fid {self._stem} {self._weights}", ("mu", "cov"), make)
         return tensors["mu"], tensors["cov"]
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from conftest import small_disk
 from makers import png, write_idx, write_image_folder, write_parquet
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from core_dd import cli
@@ -78,6 +80,32 @@ def image_folder(images, labels, change: Callable[[Path], None] = lambda folder:
         change(folder / "set")
 
     return prepare
+
+
+def float_pixels(folder: Path) -> None:
+    Image.fromarray(np.zeros((6, 6), np.float32)).save(folder / "train" / "class0" / "x.tif")
+
+
+def promise(count: int, kind: int = 8) -> Callable[[Path], None]:
+    """Another number of images in the header of the training images, of another type."""
+
+    def change(folder: Path) -> None:
+        path = folder / "train-images-idx3-ubyte.gz"
+        content = gzip.decompress(path.read_bytes())
+        path.write_bytes(gzip.compress(bytes([0, 0, kind, 3]) + count.to_bytes(4, "big") + content[8:]))
+
+    return change
+
+
+BYTES = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+
+
+def tensors(images: torch.Tensor, labels: torch.Tensor) -> Callable[[Path], None]:
+    """x.pt: a dataset of these, to train on and to test on."""
+    content = {
+        f"{kind}_{split}": t for split in ("train", "val") for kind, t in (("images", images), ("labels", labels))
+    }
+    return lambda folder: torch.save(content, folder / "x.pt")
 
 
 def corrupt_gzip(folder: Path) -> None:
@@ -284,6 +312,41 @@ CASES = {
     ),
     "mixed image sizes": Case(
         CORESET + "folder:set", "images differ in size", image_folder([IMAGES[0], np.zeros((8, 8), np.uint8)], [0, 1])
+    ),
+    "pixels that are floats": Case(
+        CORESET + "folder:set", "floating-point numbers of no stated range", image_folder(IMAGES, LABELS, float_pixels)
+    ),
+    "image size that no memory holds": Case(CORESET + "digits --image_size 100000", "image_size must be <= 4096"),
+    "images that no memory holds": Case(
+        CORESET + "pt:x.pt --image_size 4096",
+        "GiB, and this machine has",
+        tensors(torch.zeros(1, 3, 1, 1, dtype=torch.uint8).expand(10**7, 3, 1, 1), torch.zeros(10**7).long()),
+    ),
+    "labels that are no classes in a pt": Case(
+        CORESET + "pt:x.pt", "labels from 0 to 1000000000", tensors(BYTES, torch.tensor([0, 10**9]))
+    ),
+    "labels that are floats in a pt": Case(CORESET + "pt:x.pt", "labels_train is", tensors(BYTES, torch.rand(2))),
+    "images of five channels": Case(
+        CORESET + "pt:x.pt",
+        "expected uint8 (N, 1 or 3, H, W)",
+        tensors(torch.zeros(2, 5, 8, 8).byte(), torch.arange(2)),
+    ),
+    "sparse images in a pt": Case(CORESET + "pt:x.pt", "images_train is", tensors(BYTES.to_sparse(), torch.arange(2))),
+    "idx that promises more than it holds": Case(CORESET + "idx:set", "truncated or corrupt", idx(promise(100))),
+    "idx that promises more than any memory": Case(
+        CORESET + "idx:set", "what its header promises", idx(promise(2**31))
+    ),
+    "idx of floats": Case(CORESET + "idx:set", "3-d floats", idx(promise(20, kind=13))),
+    "pipe as an image": Case(
+        CORESET + "folder:set",
+        "x.png is no regular file",
+        image_folder(IMAGES, LABELS, lambda f: os.mkfifo(f / "train" / "class0" / "x.png")),
+    ),
+    "home of nobody": Case(CORESET + "folder:~nobody-of-this-name", "begins with ~ and no user is called so"),
+    "name too long": Case(CORESET + "folder:" + "x" * 300, "File name too long"),
+    "name of a set too long": Case(EVALUATE + "x" * 300, "File name too long"),
+    "another tree as Tiny-ImageNet": Case(
+        CORESET + "tiny_imagenet:set", "set is not Tiny-ImageNet", image_folder(IMAGES, LABELS)
     ),
     "hostile pickle as data": Case(CORESET + "pt:x.pt", "pickle that wants to run code", hostile),
     "unknown dataset": Case(CORESET + "digts", "unknown dataset 'digts'; did you mean 'digits'?"),

@@ -116,7 +116,7 @@ def test_load__index_of_something_else(tmp_path):
 
 def test_load__pt_of_lists(tmp_path):
     torch.save({"images": [1, 2], "labels": torch.arange(2)}, tmp_path / "a.pt")
-    with pytest.raises(InputError, match="expected a dict with tensors"):
+    with pytest.raises(InputError, match="Expected a dict with tensors"):
         DistilledSet.load(tmp_path / "a.pt")
 
 
