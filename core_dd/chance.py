@@ -2,11 +2,14 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
 
 from torch import Tensor
 
 from core_dd.errors import require
+from core_dd.notes import note
 
 CONFIDENCE = 0.95
 """Of every interval: one in twenty does not cover the truth."""
@@ -74,3 +77,23 @@ def at_chance(accuracies: Sequence[float], chance: float, test_images: int) -> b
     """
     interval, right = mean_interval(accuracies), round(statistics.fmean(accuracies) * test_images)
     return (interval is not None and interval[0] <= chance) or by_luck(right, test_images, chance)
+
+
+class Learnt(TypedDict):
+    """What a generator's check after its training found, as its card and the sets drawn from it keep it; more stands
+    there."""
+
+    at_chance: bool
+    said: str
+
+
+def warn_of(card: Mapping[str, Any], where: str | Path) -> None:
+    """Say on stderr where a card, of a generator or of a set drawn from one, tells that its check found nothing learnt.
+
+    Args:
+        card: what `gendd train` keeps under "learnt" is looked at, where it is there.
+        where: what the card is of.
+    """
+    found = card.get("learnt")
+    if found and found["at_chance"]:
+        note(f"{where}, when its generator's training ended: {found['said']}")

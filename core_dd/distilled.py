@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from core_dd import files, foreign, readers, records
+from core_dd.chance import Learnt
 from core_dd.data import ImageData
 from core_dd.errors import InputError, require
 from core_dd.factor import check_factor, decode, sources
@@ -77,6 +78,7 @@ class SetMeta(TypedDict, total=False):
     config: dict[str, Any] | None
     seed: int | None
     cost: dict[str, float] | None
+    learnt: Learnt | None
     versions: dict[str, str] | None
 
 
@@ -90,7 +92,7 @@ class DistilledSet:
         images: (N, C, H, W), uint8, or float in pixel units on the 0..1 scale, not clamped.
         labels: int64 (N,), or float (N, K) for soft labels.
         meta: schema, data, fingerprint, class_names, ipc, preprocess, factor, decode, lr, method, config, seed, cost,
-            versions.
+            learnt, versions.
         tensors: fitted tensors of the preprocessing, by name.
     """
 

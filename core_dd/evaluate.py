@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from core_dd import best_of_test, cli, fidelity, files, foreign, train_eval
-from core_dd.chance import at_chance, chance, mean_interval
+from core_dd.chance import at_chance, chance, mean_interval, warn_of
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data import DataConfig, ImageData
 from core_dd.distilled import DistilledSet, new_meta, versions
@@ -245,6 +245,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         dset = DistilledSet.load(config.set, data, config.normalised_by, config.factor)
     dset.check(data, where=config.set)
+    warn_of(dset.meta, config.set)
     choosing = config.best_of_test and best_of_test.habit(config.protocol).sets
     earlier = best_of_test.earlier_sets(Path(config.set), dset) if choosing else []
     build_network(config.network, data.shape, data.num_classes)

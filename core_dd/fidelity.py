@@ -55,6 +55,25 @@ def frechet_distance(mu1: Tensor, cov1: Tensor, mu2: Tensor, cov2: Tensor) -> fl
     return float((mu1 - mu2).square().sum() + cov1.trace() + cov2.trace() - 2 * cross)
 
 
+def frechet_of_features(a: Tensor, b: Tensor) -> float:
+    """`frechet_distance` of the moments of features, without covariances: cheap for few images of many dimensions.
+
+    With X and Y the centred features over the root of their number less one, the covariances are X'X and Y'Y, and the
+    trace of the root of their product is the sum of the singular values of XY'.
+
+    Args:
+        a, b: features, (N, D) and (M, D).
+
+    Raises:
+        InputError: for fewer than two rows.
+    """
+    require(min(len(a), len(b)) >= 2, f"a covariance needs at least 2 images, got {min(len(a), len(b))}.")
+    means = [x.double().mean(0) for x in (a, b)]
+    x, y = ((x.double() - mean) / (len(x) - 1) ** 0.5 for x, mean in zip((a, b), means, strict=True))
+    cross = torch.linalg.svdvals(x @ y.mT).sum()
+    return float((means[0] - means[1]).square().sum() + x.square().sum() + y.square().sum() - 2 * cross)
+
+
 def moments(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (D,) and unbiased covariance (D, D) of features (N, D), in float64.
 

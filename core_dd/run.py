@@ -323,7 +323,7 @@ def check_same(folder: Path, settings: Mapping[str, Any], origin: Mapping[str, A
 FREE_ON_RESUME = frozenset(
     {"iterations", "steps", "max_seconds", "chunk_seconds", "checkpoint_every", "grid_every", "log_every", "keep"}
     | {"tracker", "device", "eval_every", "eval_images", "eval_steps", "eval_solver", "inception_weights"}
-    | {"stream", "workers"}
+    | {"stream", "workers", "check_images"}
 )
 """Config fields a resumed run may change without becoming another run."""
 

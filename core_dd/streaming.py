@@ -173,10 +173,10 @@ class StreamedData:
         )
         return loaded(loader)
 
-    def sample(self, seed: int) -> data.ImageData:
-        """A random choice of the training images in memory (all of them, where they are few), and the whole validation
-        split, for whatever wants statistics of the real images. No test images."""
-        limit = min(SAMPLE_IMAGES, max(1, SAMPLE_BYTES // int(np.prod(self.shape))))
+    def sample(self, seed: int, most: int = SAMPLE_IMAGES) -> data.ImageData:
+        """A random choice of at most `most` training images in memory (all of them, where they are few), and the whole
+        validation split, for whatever wants statistics of the real images. No test images."""
+        limit = min(most, max(1, SAMPLE_BYTES // int(np.prod(self.shape))))
         chosen = torch.randperm(len(self.train_index), generator=stream(seed, "sample"))[:limit].sort().values
         images = {
             split: torch.cat(

@@ -71,5 +71,7 @@ def model_card(card: Mapping[str, Any], config: Mapping[str, Any], grid: bool) -
             "Of samples drawn in training, against training images (`fid`, `classifier_frechet`) or a validation split "
             "(`val_accuracy`); test images were not looked at."
         ]
+    if card.get("learnt"):
+        parts += ["## What it learnt", f"After the training, {card['learnt']['said'].removeprefix('learnt: ')}."]
     parts += ["## Licence", "Apache-2.0 for code and weights. The licence of the training data may add to it."]
     return "\n\n".join(parts) + "\n"

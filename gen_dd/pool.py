@@ -214,6 +214,7 @@ def describe(
         "data": card.get("data"),
         "fingerprint": card.get("fingerprint"),
         "class_names": card.get("class_names"),
+        "learnt": card.get("learnt"),
         "ipc": ipc,
         "preprocess": None,
         "factor": 1,

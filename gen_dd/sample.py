@@ -22,6 +22,7 @@ import psutil
 import torch
 
 from core_dd import cli
+from core_dd.chance import warn_of
 from core_dd.clock import began
 from core_dd.config import load_config, to_dict
 from core_dd.data import ImageData, load_data
@@ -172,6 +173,7 @@ def sample(
     clock = Clock(budget_s)
     check_amount(num_per_class, budget_s, steps)
     model, card = (model, {}) if isinstance(model, UViT) else load_model(model)
+    warn_of(card, "model")
     sampler = Sampler(model, steps=steps, cfg_scale=cfg_scale, seed=seed, **options)
     total = sampler.total(num_per_class)
     pace = sampler.calibrate(clock, total)
@@ -201,6 +203,7 @@ def run(config: SampleConfig, start: float | None = None) -> Path:
     require_free(out)
     ranks.least()  # nobody writes before everybody has looked
     model, card = load_model(config.model)
+    warn_of(card, config.model)
     model.check_guidance(config.cfg_scale)
     identity = {name: to_dict(config)[name] for name in IDENTITY} | {"weights": card["weights"]}
     identity = resumed(out, done, identity, clock)

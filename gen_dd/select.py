@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from core_dd import cli, fidelity, files, locks, subset
+from core_dd.chance import warn_of
 from core_dd.config import load_config, to_dict
 from core_dd.data import DataConfig, ImageData
 from core_dd.distilled import DistilledSet, new_meta
@@ -220,6 +221,7 @@ def select(
     method = f"{pool.meta.get('method', 'pool')}+{selector}"
     config = {"selector": selector, "network": network, "pool": pool.meta.get("config"), "pool_images": len(pool)}
     meta = new_meta(data, method=method, ipc=ipc, seed=seed, config=config, cost=pool.meta.get("cost"))
+    meta |= {"learnt": pool.meta.get("learnt")}
     return DistilledSet(pool.images[index], labels[index], meta)
 
 
@@ -253,6 +255,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = load_config(SelectConfig, argv, prog="gendd select")
     files.require_new(Path(config.out))
     pool, data = DistilledSet.load(config.pool), config.load_data(config.seed)
+    warn_of(pool.meta, config.pool)
     cache = Path(config.classifier) if config.classifier else None
     with locks.own_file(Path(config.out)):
         dset = select(pool, data, config.ipc, config.selector, config.seed, config.network, config.device, cache)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from core_dd import cli, files, locks, readers
+from core_dd.chance import warn_of
 from core_dd.config import load_config
 from core_dd.data import DataConfig, ImageData
 from core_dd.distilled import DistilledSet, new_meta
@@ -150,6 +151,7 @@ def submit(config: SubmitConfig) -> tuple[Path, Scores]:
     files.require_new(path)
     dset = DistilledSet.load(config.set)
     dset.check(data, where=config.set)
+    warn_of(dset.meta, config.set)
     tensor = to_tensor(dset, target, data.num_classes, config.track)
     with locks.own_file(path), files.atomic(path) as temporary:
         torch.save(tensor, temporary)

@@ -12,7 +12,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -27,6 +27,7 @@ from core_dd import cli, files, readers, records
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data import DataConfig, ImageData
 from core_dd.errors import about, pick, require
+from core_dd.networks import build_network
 from core_dd.notes import note
 from core_dd.progress import Progress
 from core_dd.rng import stream
@@ -36,15 +37,19 @@ from core_dd.streaming import StreamedData, load_stream, too_large
 from gen_dd.batches import Batch, Batches
 from gen_dd.checkpoint import adapt, load_official
 from gen_dd.diffusion import TIME_SCALE, add_noise, noise_loss
+from gen_dd.learnt import LEARNT, STEPS, Finding, Judge, find, initial_share, numbers_for
 from gen_dd.recipe import OPTIMIZERS, TIMES, WEIGHTINGS, rate
 from gen_dd.sample import Sampler, local_device
 from gen_dd.sharding import gathered, make_accelerator, split_like, split_optimizer, whole
 from gen_dd.solvers import SOLVERS
 from gen_dd.uvit import PRESETS, UViT
 from gen_dd.validate import Validator, keep_best, save_samples
-from gen_dd.weights import CARD, Card, load_model, save_model
+from gen_dd.weights import CARD, Card, amend_card, load_model, save_model
 
 STATE = "state.pt"
+
+CHECK_SAMPLE = 10_000
+"""Streamed training images, at most, that the classifier which checks a training learns from."""
 
 
 @dataclass(kw_only=True)
@@ -100,7 +105,11 @@ class TrainConfig(DataConfig):
     label_dropout: float = 0.1
     """Probability that an image is learnt without its label, which classifier-free guidance needs."""
     ema_decay: float = 0.9999
-    """Decay of the moving average of the weights that samples are drawn with, constant from the first step on."""
+    """Decay of the moving average of the weights that samples are drawn with."""
+    ema_warmup: bool = True
+    """Let the average begin short, so that the first weights do not rule a short training: after n steps its decay is
+    min(ema_decay, (1 + n) / (10 + n)), as in TensorFlow's ExponentialMovingAverage and diffusers' EMAModel. Off: it is
+    ema_decay from the first step on, as published."""
     stream: bool | None = None
     """Decode the images while training, by workers, to the same result, instead of holding all of them decoded; for
     folder:, tiny_imagenet:, parquet: and hf:. Default: where they would take a quarter of the machine's or the GPU's
@@ -143,7 +152,12 @@ class TrainConfig(DataConfig):
     """Also train a ConvNet on this many samples per class and test it on the validation split, which then chooses the
     best model; 0: no. Wants val_fraction."""
     eval_network: str = "convnet3"
-    """That ConvNet; also the classifier of the real data whose features stand in for Inception's."""
+    """That ConvNet; also the classifier of the real data whose features stand in for Inception's, and which checks what
+    was learnt."""
+    check_images: int = 300
+    """Samples drawn after the training, of which a classifier of the real data says whether anything was learnt: the
+    share whose label it recognises, and their classifier_frechet, go into learnt.json and the model's card. It takes
+    some seconds on small images, which no time limit counts. 0: no check."""
     val_fraction: float = 0.0
     """The part of each class's training images kept aside as the validation split."""
     inception_weights: str | None = None
@@ -179,7 +193,7 @@ class TrainConfig(DataConfig):
         for name in ("max_seconds", "chunk_seconds", "grad_clip"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{name} must be > 0, got {value}.")
-        for name in ("grid_every", "eval_every", "eval_ipc", "warmup"):
+        for name in ("grid_every", "eval_every", "eval_ipc", "warmup", "check_images"):
             require(getattr(self, name) >= 0, f"{name} must be >= 0, got {getattr(self, name)}.")
         require(self.workers is None or self.workers >= 0, f"workers must be >= 0, got {self.workers}.")
         require(self.eval_images >= 2, f"eval_images must be >= 2, got {self.eval_images}.")
@@ -254,7 +268,7 @@ class Trainer:
         self.ema = EMAModel(
             self.model.parameters(),
             decay=config.ema_decay,
-            min_decay=config.ema_decay,
+            min_decay=0.0 if config.ema_warmup else config.ema_decay,
             update_after_step=-1,
             foreach=True,
         )
@@ -403,9 +417,19 @@ class Trainer:
         """Keep a grid of samples of the averaged weights, ten for each of the first ten classes."""
         classes = self.data.num_classes
         numbers = [i * classes + label for label in range(min(10, classes)) for i in range(10)]
-        with self.averaged() as model:
+        with self.averaged() as model, uncompiled():
             images, labels = self.draw(model, numbers, steps=20)
         return save_samples(run, images, labels, step) if run else None
+
+    def learnt(self, judge: Judge | None, step: int) -> Finding | None:
+        """What samples of the averaged weights show of the classes; on all processes together, for the one that has a
+        judge."""
+        numbers = numbers_for(self.config.check_images, self.data.num_classes)
+        with self.averaged() as model, uncompiled():
+            images, labels = self.draw(model, numbers, steps=STEPS)
+        if judge is None:
+            return None
+        return find(judge, images, labels, step=step, initial_share=initial_share(self.ema))
 
     def validate(self, validator: Validator | None, run: Run | None, step: int) -> Path | None:
         """Score samples of the averaged weights, keep their picture, and the model if it is the best so far."""
@@ -434,6 +458,11 @@ class Trainer:
         if self.processes == 1 or not (self.config.max_seconds or self.config.chunk_seconds):
             return seconds
         return float(self.accelerator.reduce(torch.tensor(seconds, device=self.device), "mean"))
+
+
+def uncompiled() -> contextlib.AbstractContextManager:
+    """For a few samples: compiling a network for their batches takes longer than they do."""
+    return torch.compiler.set_stance("force_eager")
 
 
 def make_model(config: TrainConfig, data: ImageData | StreamedData) -> UViT:
@@ -497,6 +526,7 @@ def train(config: TrainConfig) -> None:
     if first:
         find_folder(config.out, run_name(config, data), config.resume)
     validator = make_validator(config, data, trainer.device) if first and config.eval_every else None
+    check_network(config, data)
     run = open_run(config, data) if first else None
     [last] = broadcast_object_list([run.last() if run else None])
     start, folder = last or (0, None)
@@ -508,6 +538,7 @@ def train(config: TrainConfig) -> None:
         say(run, validator.note)
     if validator and isinstance(data, StreamedData):
         say(run, f"scores compare with {len(validator.data.train_labels)} of the training images")
+    done, stop = start, True
     progress = Progress("train", config.steps, start)
     began, earlier, losses = time.perf_counter(), trainer.seconds, []
 
@@ -537,11 +568,15 @@ def train(config: TrainConfig) -> None:
         if stop or pause:
             break
 
-    # The result is the last checkpoint's model.
+    # The result is the last checkpoint's model; a training that ended is asked what it learnt.
     progress.close()
     trainer.wait()
     if run:
         finish(run)
+    if stop and config.check_images:
+        check_learnt(trainer, validator, run, done)
+    if run:
+        run.close()
 
 
 def time_left(config: TrainConfig, trained: float, called: float) -> float | None:
@@ -584,14 +619,41 @@ def make_validator(config: TrainConfig, data: ImageData | StreamedData, device: 
     )
 
 
+def check_network(config: TrainConfig, data: ImageData | StreamedData) -> None:
+    """Refuse, before any work, a classifier that cannot take the images."""
+    if config.check_images:
+        with about(f"--eval_network {config.eval_network}, to check what is learnt (--check_images 0: no check)"):
+            build_network(config.eval_network, data.shape, data.num_classes)
+
+
+def check_learnt(trainer: Trainer, validator: Validator | None, run: Run | None, step: int) -> None:
+    """Say what a training that ended has learnt, and keep it in the run folder and in the card of its model; on all
+    processes together."""
+    finding = trainer.learnt(make_judge(trainer, validator) if run else None, step)
+    if run:
+        said = finding.said(to_dict(trainer.config), len(trainer.data.train_labels))
+        found = asdict(finding) | {"said": said}
+        files.write_json(run.folder / LEARNT, found)
+        amend_card(run.folder / "model", learnt=found)
+        run.say(said)
+
+
+def make_judge(trainer: Trainer, validator: Validator | None) -> Judge:
+    """What checks a training's samples: the validator's classifier, or one of (a part of) the training images."""
+    if validator is not None:
+        return validator.judge
+    config, data = trainer.config, trainer.data
+    real = data.sample(config.seed, CHECK_SAMPLE) if isinstance(data, StreamedData) else data
+    return Judge(real, config.eval_network, config.seed, trainer.device)
+
+
 def finish(run: Run) -> None:
-    """Copy the last checkpoint's model to `model/`, close the run."""
+    """Copy the last checkpoint's model to `model/`."""
     step, last = run.last()
     place = run.folder / "model"
     with files.atomic(place, replace=True) as temporary:
         shutil.copytree(last / "model", temporary)
     run.say(f"{place}: the averaged weights after {step} steps")
-    run.close()
 
 
 def check(run: Run | None, done: int, losses: Sequence[float]) -> None:

@@ -16,9 +16,9 @@ from core_dd import fidelity, pictures, readers, records, train_eval
 from core_dd.cache import kept_tensors
 from core_dd.data import ImageData
 from core_dd.errors import InputError, require
-from core_dd.networks import build_network
 from core_dd.protocols import QUICK
 from core_dd.run import Run
+from gen_dd.learnt import Judge
 from gen_dd.weights import CARD, Card
 
 BEST = "best"
@@ -61,13 +61,13 @@ class Validator:
         seed: int,
         device: torch.device,
     ) -> None:
-        build_network(network, data.shape, data.num_classes)  # refuses what does not fit before any work
+        self.judge = Judge(data, network, seed, device)  # refuses what does not fit before any work
         self.data, self.images, self.ipc, self.device = data, images, ipc, device
         self.network, self.seed = network, seed
         self.inception, reason = load_inception(inception_weights, device)
         self.note = f"FID is not measured because {reason}; classifier_frechet takes its place." if reason else ""
         self._stem, self._weights = f"{data.fingerprint}-{data.training_digest}", digest(inception_weights)
-        self._reference, self._classifier, self._real = None, None, None
+        self._reference, self._real = None, None
 
     def measure(self, images: Tensor, labels: Tensor) -> dict[str, float]:
         """What these samples are worth: fid or classifier_frechet, and val_accuracy where it was asked for.
@@ -90,14 +90,9 @@ class Validator:
 
     def frechet(self, images: Tensor) -> float:
         """`core_dd.fidelity.classifier_frechet` to the training images."""
-        if self._classifier is None:
-            self._classifier = fidelity.kept_classifier(self.data, self.network, self.seed, self.device)
-            self._real = fidelity.moments(self.classifier_features(self.data.train_images))
-        return fidelity.frechet_distance(*fidelity.moments(self.classifier_features(images)), *self._real)
-
-    def classifier_features(self, images: Tensor) -> Tensor:
-        """Features (N, D) of uint8 images by the classifier."""
-        return fidelity.features(self._classifier.network(0), images, self._classifier.preprocess)
+        if self._real is None:
+            self._real = fidelity.moments(self.judge.features(self.data.train_images))
+        return fidelity.frechet_distance(*fidelity.moments(self.judge.features(images)), *self._real)
 
     def accuracy(self, images: Tensor, labels: Tensor) -> float:
         """The accuracy on the validation split of a ConvNet trained on these images by protocol `quick`."""

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from core_dd import files, records
+from core_dd.chance import Learnt
 from core_dd.errors import InputError, require
 from gen_dd.card import GRID, model_card, write_pipeline
 from gen_dd.checkpoint import check_weights, infer_config
@@ -39,6 +40,7 @@ class Card(TypedDict, total=False):
     step: int
     train: TrainedBy
     metrics: dict[str, float]
+    learnt: Learnt | None
 
 
 class NetworkConfig(TypedDict, total=False):
@@ -85,6 +87,13 @@ def save_model(model: UViT, folder: Path, card: Mapping[str, Any], grid: Path | 
         if grid is not None:
             shutil.copyfile(grid, temporary / GRID)
         (temporary / "README.md").write_text(model_card(card, model.config, grid is not None), encoding="utf-8")
+
+
+def amend_card(folder: Path, **more: Any) -> None:
+    """Add to the card of a model folder what was found out after it was written."""
+    card, config = records.read(folder / CARD, Card) | more, records.read(folder / "config.json", dict[str, Any])
+    files.write_text(folder / "README.md", model_card(card, config, (folder / GRID).is_file()))
+    files.write_json(folder / CARD, card)
 
 
 def load_model(folder: str | Path) -> tuple[UViT, dict[str, Any]]:

@@ -35,7 +35,7 @@ from gen_dd.sample import sample
 from gen_dd.train import STATE, State, TrainConfig, train
 from gen_dd.weights import load_model
 
-PAPER = {"lr": 2e-4, "betas": (0.99, 0.999), "ema_decay": 0.998}
+PAPER = {"lr": 2e-4, "betas": (0.99, 0.999), "ema_decay": 0.998, "ema_warmup": False}
 """The papers', but for their average of 10000 steps, which would still hold the first weights."""
 
 ADAMW = {"lr": 3e-3, "betas": (0.9, 0.999), "ema_decay": 0.998}

@@ -15,7 +15,7 @@ FAST = {
     "optimizer": "muon", "anneal": 0.5, "time_sampling": "logit_normal", "weighting": "min_snr",
     "steps": 8, "batch_size": 8, "warmup": 2,
     "lr": 3e-3, "ema_decay": 0.9, "log_every": 1, "checkpoint_every": 4, "grid_every": 0, "tracker": "none",
-    "device": "cpu", "limit_per_class": 8, "bf16": False, "compile": False,
+    "check_images": 0, "device": "cpu", "limit_per_class": 8, "bf16": False, "compile": False,
 }  # fmt: skip
 
 

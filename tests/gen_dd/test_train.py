@@ -6,6 +6,7 @@ import pytest
 import torch
 from commands import ROOT, Process, run
 
+from core_dd import records
 from core_dd.data import load_data
 from core_dd.errors import InputError
 from core_dd.run import Run, checkpoints, read_stats
@@ -18,7 +19,8 @@ SCRIPT = ROOT / "scripts" / "train_uvit.py"
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 QUICK = {
     "steps": 12, "batch_size": 8, "warmup": 2, "lr": 1e-3, "ema_decay": 0.9, "log_every": 1, "checkpoint_every": 4,
-    "grid_every": 0, "tracker": "none", "device": "cpu", "limit_per_class": 8, "bf16": False, "compile": False,
+    "grid_every": 0, "check_images": 0, "tracker": "none", "device": "cpu", "limit_per_class": 8,
+    "bf16": False, "compile": False,
 }  # fmt: skip
 
 
@@ -77,8 +79,10 @@ def test_train__kill_and_resume_equals_the_uninterrupted_run(whole, tmp_path):
 
 def test_train__two_processes_equal_one(whole, tmp_path):
     """Equal up to float rounding, which AdamW's first steps enlarge: 1e-4 of weights that moved by about 1e-2."""
-    done = run(*TWO, SCRIPT, *flags(out=tmp_path / "run"))
+    done = run(*TWO, SCRIPT, *flags(out=tmp_path / "run", check_images=20, eval_network="convnet1_w8"))
     assert done.returncode == 0, done.stderr
+    assert records.read(tmp_path / "run" / "learnt.json")["samples"] == 20
+    assert done.stderr.count("a classifier of the real data gives") == 1
     assert "on 2 x cpu, fp32, 4 images per process and pass" in (tmp_path / "run" / "log.txt").read_text()
     ours, theirs = read_stats(tmp_path / "run" / "stats.jsonl"), read_stats(whole / "stats.jsonl")
     assert [line["loss"] for line in ours] == pytest.approx([line["loss"] for line in theirs], rel=1e-3)

@@ -15,7 +15,8 @@ from gen_dd.weights import load_model
 NETWORK = "convnet2_w16"
 QUICK = {
     "steps": 8, "batch_size": 8, "warmup": 2, "lr": 1e-3, "ema_decay": 0.5, "log_every": 3, "checkpoint_every": 4,
-    "grid_every": 0, "tracker": "none", "device": "cpu", "limit_per_class": 8, "bf16": False, "compile": False,
+    "grid_every": 0, "tracker": "none",
+    "check_images": 0, "device": "cpu", "limit_per_class": 8, "bf16": False, "compile": False,
     "eval_every": 4, "eval_images": 30, "eval_steps": 2, "inception_weights": "none",
     "eval_network": NETWORK,
 }  # fmt: skip
