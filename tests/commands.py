@@ -95,14 +95,15 @@ def config_class(command: str, argv: list[str]) -> type:
     return getattr(module, f"{command.title()}Config")
 
 
+FIRST = {"info": "--what", "report": "--scores"}
+"""Flags of what may be given first, without one."""
+
+
 def accepted(words: list[str]) -> None:
     """Parse what follows `gendd`: every flag, every --config file, every check of the config; raises where it fails."""
     command, *argv = words
     if command == "--help":
         return
-    if command == "info":
-        assert len(argv) == 1
-        return
-    if command == "report" and not argv[0].startswith("-"):
-        argv = ["--scores", *argv]
+    if command in FIRST and not argv[0].startswith("-"):
+        argv = [FIRST[command], *argv]
     load_config(config_class(command, argv), argv)
