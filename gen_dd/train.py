@@ -573,6 +573,8 @@ def train(config: TrainConfig) -> None:
     trainer.wait()
     if run:
         finish(run)
+    if over(trainer.seconds, config.max_seconds) and done < config.steps:
+        say(run, f"max_seconds {config.max_seconds:g} ended the training at step {done} of {config.steps}")
     if stop and config.check_images:
         check_learnt(trainer, validator, run, done)
     if run:

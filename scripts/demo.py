@@ -2,7 +2,8 @@
 
 Trains a small U-ViT, samples labelled images from it for 20 seconds, selects and distils 10 images per class, scores
 everything with the shared evaluator, and writes the report. Every command is printed the way it would be typed. A new
-run gets a new folder under runs/demo/; --resume continues the last one and skips what is finished.
+run gets a new folder under runs/demo/; --resume continues the last one and skips what is finished. The exit status is 1
+where the generated pool turns out worse than it should.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,11 @@ from msgspec import Meta
 
 from core_dd import cli, files, records
 from core_dd.run import find_folder
+from core_dd.scores import read_score
+from gen_dd.weights import CARD, Card
+
+GOOD = 0.8
+"""The accuracy by the generated pool below which something is wrong; a generator trained to the end gives 0.95."""
 
 
 @dataclass(frozen=True)
@@ -145,11 +151,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         seconds[stage.title] = seconds.get(stage.title, 0.0) + time.perf_counter() - started
         files.write_json(ledger, seconds)
 
+    report_time(seconds)
+    print(f"\nOpen {out}/report/report.html")
+    return verdict(out)
+
+
+def report_time(seconds: Mapping[str, float]) -> None:
+    """Print what each stage took, in seconds by title."""
     print("\nWhere the time went:")
     for title, value in {**seconds, "total": sum(seconds.values())}.items():
         print(f"  {value:6.1f} s  {title}")
-    print(f"\nOpen {out}/report/report.html")
-    return 0
+
+
+def verdict(out: Path) -> int:
+    """The demo's exit status: 1 where its generated pool is not worth what it should be, which is said."""
+    mean = read_score(out / "pool" / "scores.json")["mean"]
+    card = records.read(out / "train" / "model" / CARD, Card)
+    ended = f"The generator was trained for {card['step']} of {card['train']['steps']} steps"
+    if card["step"] < card["train"]["steps"]:
+        ended += f": the clock (max_seconds {card['train']['max_seconds']:g}) ended it"
+        print(f"{ended}.")
+    if mean >= GOOD:
+        return 0
+    print(
+        f"\nThe demo failed: classifiers trained on the generated pool reach {100 * mean:.1f} %, less than the "
+        f"{100 * GOOD:.0f} % that a generator which has learnt the digits gives. {ended}. On a slow or busy machine "
+        "give it more time: raise max_seconds in configs/gen/digits.yaml.",
+        file=sys.stderr,
+    )
+    return 1
 
 
 def run(step: Step) -> int:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from commands import ROOT, accepted, load_script
 
+from core_dd import files
+
 
 @pytest.fixture(scope="module")
 def demo():
@@ -39,10 +41,44 @@ def test_run__a_finished_step_is_skipped(demo, tmp_path, capsys):
 def test_run__a_started_step_is_resumed_where_that_exists(demo, tmp_path, capsys):
     (tmp_path / "left.txt").touch()
     for resumable in (True, False):
-        assert demo.run(demo.Step("info --nothing", tmp_path / "missing", resumable=resumable)) == 2
+        words = "sample --model nowhere --num_per_class 1 --out out"
+        assert demo.run(demo.Step(words, tmp_path / "missing", resumable=resumable)) == 2
         assert ("--resume" in capsys.readouterr().out) is resumable
 
 
 def test_run__a_separate_step_is_its_own_process(demo, tmp_path, capfd):
     assert demo.run(demo.Step("info digits", tmp_path / "missing", separate=True)) == 0
     assert "fingerprint" in capfd.readouterr().out
+
+
+def finished(folder: Path, accuracy: float, step: int) -> Path:
+    """A demo's folder with a pool's score and the card of a generator trained for `step` of 1200 steps."""
+    data = {"name": "digits", "fingerprint": "f", "test_images": 355}
+    scored = {"method": "uvit", "ipc": None, "images": 100, "hash": "h"}
+    numbers = {"accuracies": [accuracy], "mean": accuracy, "std": 0.0, "seconds": 1.0, "smoke": False}
+    score = numbers | {"protocol": "quick", "network": "convnet3", "set": scored, "data": data}
+    for place, content in (
+        ("pool/scores.json", score),
+        ("train/model/gendd.json", {"step": step, "train": {"steps": 1200, "max_seconds": 200.0}}),
+    ):
+        (folder / place).parent.mkdir(parents=True)
+        files.write_json(folder / place, content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "step", "status", "said"),
+    [
+        (0.97, 1200, 0, ""),
+        (0.97, 900, 0, "900 of 1200 steps: the clock (max_seconds 200) ended it"),
+        (0.79, 1200, 1, "reach 79.0 %, less than the 80 %"),
+        (0.097, 160, 1, "160 of 1200 steps: the clock (max_seconds 200) ended it. On a slow or busy machine"),
+    ],
+)
+def test_verdict__fails_a_pool_that_is_worth_nothing_and_says_when_the_clock_ended_the_training(
+    demo, tmp_path, capsys, accuracy, step, status, said
+):
+    assert demo.verdict(finished(tmp_path / "demo", accuracy, step)) == status
+    shown = capsys.readouterr()
+    assert said in shown.out + shown.err
+    assert bool(shown.err) is (status == 1) and ("clock" in shown.out) is (step < 1200)
