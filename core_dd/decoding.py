@@ -97,7 +97,8 @@ def _eight_bits(image: Image.Image, content: bytes) -> np.ndarray:
     if image.has_transparency_data:
         pixels = _opaque(np.asarray(image.convert("LA" if grey else "RGBA")))
     else:
-        pixels = np.asarray(image.convert("L" if grey else "RGB"))
+        mode = "L" if grey else "RGB"
+        pixels = np.asarray(image if image.mode == mode else image.convert(mode))
     of_palette = image.mode in ("P", "PA") and (pixels == pixels[..., :1]).all()  # so is a grey GIF stored
     return np.ascontiguousarray(pixels[..., 0]) if of_palette else pixels
 
