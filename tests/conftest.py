@@ -20,6 +20,12 @@ SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
+COMPILE = os.environ.get("GENDD_COMPILE")
+os.environ["GENDD_COMPILE"] = (
+    "0"  # compiling takes seconds per network: the tests that are about it ask for `compiling`
+)
+
+
 def pytest_configure(config):
     """Start the server that `commands.Process` and `FORKED` ask, once, before any worker is."""
     if hasattr(config, "workerinput"):
@@ -71,6 +77,19 @@ def digit_files(digits, tmp_path):
         images, labels = digits.train_images[index, 0].numpy(), digits.train_labels[index].tolist()
         write_image_folder(tmp_path / "digit_files" / split, images, labels)
     return tmp_path / "digit_files"
+
+
+@pytest.fixture
+def compiling(monkeypatch):
+    """A test that compiles, in this process and in those it starts, or is skipped where that does not work."""
+    from core_dd.speed import can_compile
+
+    monkeypatch.setenv("GENDD_COMPILE", COMPILE or "")
+    can_compile.cache_clear()
+    if not can_compile("cpu"):
+        pytest.skip("torch.compile does not work here: no C++ compiler, or GENDD_COMPILE=0")
+    yield
+    can_compile.cache_clear()
 
 
 @pytest.fixture(scope="session")

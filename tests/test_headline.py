@@ -36,7 +36,7 @@ def headline(tmp_path):
     settings = {
         "NAME": "digits", "DATA": "digits", "CONFIG": tmp_path / "recipe.yaml", "CHUNK": 60, "CHUNKS": 1,
         "BUDGET": "10s", "EVALUATIONS": STEPS, "SELECTORS": "random", "IPC_STEPS": 2, "POOL_STEPS": 4, "RUNS": 1,
-        "WORK": tmp_path / "work", "OUT": tmp_path / "out", "GENDD_COMPILE": 0,
+        "WORK": tmp_path / "work", "OUT": tmp_path / "out",
     }  # fmt: skip
     environment = os.environ | FORKED_IN_BASH | {name: str(value) for name, value in settings.items()}
 

@@ -13,9 +13,8 @@ SHORT = ["--seeds", "0", "--checkpoint_every", "1", "--num_per_class", "2", "--r
 
 
 @pytest.fixture
-def recipes(monkeypatch):
+def recipes():
     """The script as a module, with trainings of two steps."""
-    monkeypatch.setenv("GENDD_COMPILE", "0")
     module = load_script("recipes")
     module.RECIPES = {"paper": ((2, 3), module.PAPER), "fast2": ((2,), module.FAST)}
     return module

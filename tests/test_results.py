@@ -14,7 +14,7 @@ def results(tmp_path):
     """A call of the script with some settings changed; returns the finished process."""
     settings = {
         "SETS": "random ead", "IPCS": 1, "SMOKE": 1, "EPOCHS": 1, "RUNS": 1, "ITERATIONS": 2,
-        "WORK": tmp_path / "work", "OUT": tmp_path / "out", "GENDD_COMPILE": 0,
+        "WORK": tmp_path / "work", "OUT": tmp_path / "out", 
     }  # fmt: skip
 
     def call(**changed: object) -> subprocess.CompletedProcess:

@@ -95,17 +95,24 @@ def test_gradients_of__stacked_equals_one_by_one(digits, network, generator):
 
 
 @pytest.mark.parametrize("fast", [False, True])
-def test_gradients_of__stacked_batch_normalisation_beside_bf16(digits, fast, generator):
-    net, params, buffers = initialise("convnet2_w8_bn", digits, range(2), 0, CPU)
+def test_gradients_of__stacked_batch_normalisation_beside_bf16(digits, fast, generator, request):
+    """The loss is that of fp32 to 2 %: bf16 keeps 8 bits."""
+    if fast:
+        if not bf16_pays("cpu"):
+            pytest.skip("no bf16 units: the next test compiles the same")
+        request.getfixturevalue("compiling")
     x, y = torch.randn(2, 12, 1, 8, 8, generator=generator), torch.randint(10, (2, 12), generator=generator)
-    _, loss = gradients_of(net, CPU, stacked=True, bf16=True, fast=fast)(params, buffers, x, y)
-    assert loss.isfinite().all()
+    losses = []
+    for bf16 in (True, False):
+        net, params, buffers = initialise("convnet2_w8_bn", digits, range(2), 0, CPU)
+        losses.append(gradients_of(net, CPU, stacked=True, bf16=bf16, fast=fast and bf16)(params, buffers, x, y)[1])
+    torch.testing.assert_close(*losses, rtol=0.02, atol=0)
 
 
-@pytest.mark.parametrize("stacked", [False, True])
-def test_gradients_of__compiled_equals_eager(digits, stacked, generator):
+@pytest.mark.parametrize(("network", "stacked"), [("convnet1_w8", False), ("convnet1_w8_bn", True)])
+def test_gradients_of__compiled_equals_eager(digits, network, stacked, generator, compiling):
     """fp32 sums of this length, added in another order, stay within 1e-4 of the largest."""
-    net, params, buffers = initialise("convnet1_w8", digits, range(2), 0, CPU)
+    net, params, buffers = initialise(network, digits, range(2), 0, CPU)
     x, y = torch.randn(2, 12, 1, 8, 8, generator=generator), torch.randint(10, (2, 12), generator=generator)
     eager, fast = (gradients_of(net, CPU, stacked=stacked, bf16=False, fast=f) for f in (False, True))
     (grads, loss), (fast_grads, fast_loss) = eager(params, buffers, x, y), fast(params, buffers, x, y)

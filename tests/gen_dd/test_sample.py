@@ -19,7 +19,6 @@ from core_dd.clock import began as process_began
 from core_dd.clock import now
 from core_dd.distilled import DistilledSet
 from core_dd.errors import InputError
-from core_dd.speed import can_compile
 from gen_dd.budget import MARGIN, Clock, Pace, Ranks, TimeUp, fastest, most_steps, rounds, within
 from gen_dd.pool import finished, gaps, shard_name
 from gen_dd.sample import SampleConfig, own_gpu, run, sample
@@ -397,10 +396,8 @@ def test_calibrate__chooses_the_batch_and_foresees_its_time(model):
     assert Sampler(model, batch=30).calibrate(Clock(60.0)).batch == 30
 
 
-def test_compile__is_left_out_where_the_budget_has_no_time_for_it(model, capsys):
+def test_compile__is_left_out_where_the_budget_has_no_time_for_it(model, compiling, capsys):
     """Compiling cannot be stopped, so a budget too short for it would be overrun."""
-    if not can_compile("cpu"):
-        pytest.skip("torch.compile does not work here")
     sampler, clock = Sampler(model, steps=STEPS, batch=20, compile=True), Clock(10.0)
     assert sampler.fast is not model
     sampler.calibrate(clock)

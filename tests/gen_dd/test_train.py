@@ -10,7 +10,6 @@ from core_dd import records
 from core_dd.data import load_data
 from core_dd.errors import InputError
 from core_dd.run import Run, checkpoints, read_stats
-from core_dd.speed import can_compile
 from gen_dd.sample import own_gpu
 from gen_dd.train import TrainConfig, Trainer, finish, make_model, open_run, train
 from gen_dd.weights import load_model
@@ -195,10 +194,8 @@ def test_finish__the_earlier_model_stays_until_the_new_one_is_whole(whole, tmp_p
     assert load_model(folder)[1]["step"] == 12 and not list(folder.glob(".model*"))
 
 
-def test_trainer__goes_on_uncompiled_where_compiling_fails(digits, monkeypatch, capsys):
+def test_trainer__goes_on_uncompiled_where_compiling_fails(digits, compiling, monkeypatch, capsys):
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/nonexistent/g++",))
-    if not can_compile("cpu"):
-        pytest.skip("torch.compile is off here")
     losses = [Trainer(TrainConfig(**QUICK | {"compile": on}), digits).step(0).item() for on in (True, False)]
     assert losses[0] == losses[1] and "running uncompiled" in capsys.readouterr().err
 

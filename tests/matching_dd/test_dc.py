@@ -14,7 +14,7 @@ from core_dd.errors import InputError
 from core_dd.networks import reset
 from core_dd.rng import stream
 from core_dd.run import read_stats
-from core_dd.speed import bf16_pays, can_compile
+from core_dd.speed import bf16_pays
 from matching_dd import coreset, distill
 from matching_dd.methods.dc import DC, LOOPS, DCConfig
 from matching_dd.methods.dsa import DSA, DSAConfig
@@ -174,9 +174,7 @@ def step_of(digits, seed: int = 0, **options) -> Tensor:
     return (dc.synthetic.images.detach() - before).flatten()
 
 
-def test_compiled__equals_eager_in_fp32(digits):
-    if not can_compile("cpu"):
-        pytest.skip("torch.compile does not work here: no C++ compiler")
+def test_compiled__equals_eager_in_fp32(digits, compiling):
     torch.testing.assert_close(step_of(digits, bf16=False), step_of(digits, **PLAIN), rtol=1e-3, atol=1e-4)
 
 

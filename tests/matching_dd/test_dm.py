@@ -9,7 +9,7 @@ from torch._dynamo.utils import counters
 from core_dd.augment import DSA
 from core_dd.networks import build_network, reset
 from core_dd.rng import stream
-from core_dd.speed import bf16_pays, can_compile
+from core_dd.speed import bf16_pays
 from matching_dd.base import Features, class_chunks, graph_bytes
 from matching_dd.methods.cafe import CAFE, CAFEConfig
 from matching_dd.methods.datadam import DataDAM, DataDAMConfig
@@ -159,18 +159,14 @@ def gradient(digits, net_seed: int, **options) -> tuple[float, Tensor]:
     return loss.item(), torch.autograd.grad(loss, matching.synthetic.images)[0].flatten()
 
 
-def test_compiled__equals_eager_in_fp32(digits):
-    if not can_compile("cpu"):
-        pytest.skip("torch.compile does not work here: no C++ compiler")
+def test_compiled__equals_eager_in_fp32(digits, compiling):
     fast, plain = gradient(digits, 0, bf16=False), gradient(digits, 0, **PLAIN)
     assert fast[0] == pytest.approx(plain[0], rel=1e-4)
     torch.testing.assert_close(fast[1], plain[1], rtol=1e-3, atol=1e-5)
 
 
-def test_compiled__once_for_all_networks(digits):
+def test_compiled__once_for_all_networks(digits, compiling):
     """Real and synthetic batches have a graph each, and new weights in the same network make no other."""
-    if not can_compile("cpu"):
-        pytest.skip("torch.compile does not work here: no C++ compiler")
     dm = DM(DMConfig(network="convnet1_w8", ipc=2, batch_real=20), digits)
     dm.step(0)
     weights, graphs = next(dm.net.parameters()), counters["stats"]["unique_graphs"]

@@ -8,7 +8,6 @@ from torch.func import functional_call
 
 from core_dd.networks import build_network, reset
 from core_dd.rng import stream
-from core_dd.speed import can_compile
 from matching_dd.gradients import Gradients
 
 SHAPE, CPU = (1, 8, 8), torch.device("cpu")
@@ -42,9 +41,9 @@ def second(gradients: list[Tensor], leaves: list[Tensor]) -> tuple[Tensor, ...]:
 
 
 @pytest.mark.parametrize("way", ["one by one", "all at once", "compiled"])
-def test_gradients__and_their_own_equal_plain_autograd(net, groups, way):
-    if way == "compiled" and not can_compile("cpu"):
-        pytest.skip("torch.compile does not work here: no C++ compiler")
+def test_gradients__and_their_own_equal_plain_autograd(net, groups, way, request):
+    if way == "compiled":
+        request.getfixturevalue("compiling")
     gradients = Gradients(net, CPU, bf16=False, compile=way == "compiled")
     gradients._whole = way == "all at once"
     ours, theirs = gradients(*groups), plain(net, *groups)
@@ -64,9 +63,9 @@ def test_in_parts__are_the_same_constants(net, groups, most):
 
 
 @pytest.mark.parametrize("compile", [False, True])
-def test_at__other_weights_are_differentiated_too(net, groups, compile):
-    if compile and not can_compile("cpu"):
-        pytest.skip("torch.compile does not work here: no C++ compiler")
+def test_at__other_weights_are_differentiated_too(net, groups, compile, request):
+    if compile:
+        request.getfixturevalue("compiling")
     params = {name: (1.5 * p).requires_grad_() for name, p in net.named_parameters()}
     images, labels = (group[0] for group in groups)
     loss = -(F.log_softmax(functional_call(net, params, (images,)), 1) * labels).sum(1).mean()
