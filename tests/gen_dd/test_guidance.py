@@ -34,8 +34,9 @@ def model():
 
 @pytest.fixture(scope="module")
 def prepared(data, model):
-    """Every guide, prepared with its defaults but three slots."""
-    guides = {name: make_guide(name, slots=3) for name in GUIDES}
+    """Every guide, prepared with its defaults but three slots and a small classifier."""
+    small = {"classifier": {"network": "convnet1_w16"}}
+    guides = {name: make_guide(name, slots=3, **small.get(name, {})) for name in GUIDES}
     for guide in guides.values():
         guide.prepare(data, model, stream(0, "guide"))
     return guides

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import shutil
 
@@ -194,10 +195,13 @@ def test_finish__the_earlier_model_stays_until_the_new_one_is_whole(whole, tmp_p
     assert load_model(folder)[1]["step"] == 12 and not list(folder.glob(".model*"))
 
 
-def test_trainer__goes_on_uncompiled_where_compiling_fails(digits, compiling, monkeypatch, capsys):
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/nonexistent/g++",))
+def test_trainer__goes_on_uncompiled_where_compiling_fails(digits, monkeypatch, capsys, compiling):
+    def failing(graph, inputs):
+        raise RuntimeError("no such backend")
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=failing))
     losses = [Trainer(TrainConfig(**QUICK | {"compile": on}), digits).step(0).item() for on in (True, False)]
-    assert losses[0] == losses[1] and "running uncompiled" in capsys.readouterr().err
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6) and "running uncompiled" in capsys.readouterr().err
 
 
 def test_own_gpu__one_for_each_process():
@@ -235,9 +239,11 @@ def test_step__bf16_agrees_with_fp32(digits):
 
 
 def test_train__streamed_equals_in_memory(digit_files, tmp_path):
-    """Bit for bit, from a folder, over epochs, with evaluation and with another number of workers after a resume."""
+    """From a folder, over epochs, with evaluation and with another number of workers after a resume: losses and weights
+    bit for bit, distances but for rounding."""
     options = QUICK | {
         "data": f"folder:{digit_files}", "limit_per_class": 4, "val_fraction": 0.2, "eval_every": 6, "eval_images": 20,
+        "eval_network": "convnet1_w8",
         "eval_steps": 2, "inception_weights": "none", "hflip": True,
     }  # fmt: skip
     train(TrainConfig(**options | {"out": str(tmp_path / "whole"), "stream": False}))
@@ -251,7 +257,8 @@ def test_train__streamed_equals_in_memory(digit_files, tmp_path):
         {line["step"]: line for line in read_stats(tmp_path / name / "stats.jsonl")} for name in ("run", "whole")
     )
     assert [streamed[step]["loss"] for step in range(1, 13)] == [whole[step]["loss"] for step in range(1, 13)]
-    assert all(streamed[step] == whole[step] and "classifier_frechet" in whole[step] for step in (6, 12))
+    for step in (6, 12):
+        assert streamed[step] == pytest.approx(whole[step], rel=1e-5) and "classifier_frechet" in whole[step]
     ours, theirs = flat(state(tmp_path / "run")), flat(state(tmp_path / "whole"))
     assert len(ours) == len(theirs) and all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 

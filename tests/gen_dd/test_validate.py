@@ -70,7 +70,7 @@ def test_measure__without_inception_the_substitute_has_its_own_name(data):
 
 def test_measure__classifier_is_trained_once_for_all_runs(data):
     scores = [make_validator(data).measure(data.val_images, data.val_labels) for _ in range(2)]
-    assert scores[0] == scores[1]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-5)
 
 
 def test_measure__fid_is_torch_fidelitys(inception):
@@ -177,8 +177,8 @@ def test_train__evaluates_with_another_solver_from_a_resume_on(evaluated, tmp_pa
     train(TrainConfig(**options | {"steps": 4}))
     train(TrainConfig(**options, resume=True, eval_solver="dpm_fast"))
     ours, theirs = (read_stats(folder / "stats.jsonl") for folder in (tmp_path / "run", evaluated))
-    assert ours[1] == theirs[1] and ours[-1]["loss"] == theirs[-1]["loss"]
-    assert ours[-1]["classifier_frechet"] != theirs[-1]["classifier_frechet"]
+    assert ours[1] == pytest.approx(theirs[1], rel=1e-5) and ours[-1]["loss"] == theirs[-1]["loss"]
+    assert ours[-1]["classifier_frechet"] != pytest.approx(theirs[-1]["classifier_frechet"], rel=1e-3)
     with pytest.raises(InputError, match="unknown solver 'dpm-fast'; did you mean 'dpm_fast'"):
         TrainConfig(eval_solver="dpm-fast")
 
@@ -187,5 +187,6 @@ def test_train__resumed_evaluations_equal_the_uninterrupted_ones(evaluated, tmp_
     options = QUICK | {"out": str(tmp_path / "run"), "val_fraction": 0.25, "eval_ipc": 4}
     train(TrainConfig(**options | {"steps": 4}))
     train(TrainConfig(**options, resume=True))
-    assert read_stats(tmp_path / "run" / "stats.jsonl")[-1] == read_stats(evaluated / "stats.jsonl")[-1]
+    ours, theirs = (read_stats(folder / "stats.jsonl")[-1] for folder in (tmp_path / "run", evaluated))
+    assert ours == pytest.approx(theirs, rel=1e-5)
     assert (tmp_path / "run" / "best").resolve().name == (evaluated / "best").resolve().name

@@ -165,7 +165,8 @@ def test_resume__after_kill_equals_uninterrupted_bit_for_bit(method):
     assert Path("killed/stats.jsonl").read_bytes() == Path("whole/stats.jsonl").read_bytes()
     whole, resumed = DistilledSet.load("whole"), DistilledSet.load("killed")
     assert torch.equal(whole.images, resumed.images) and torch.equal(whole.labels, resumed.labels)
-    assert whole.meta["lr"] == resumed.meta["lr"]
+    assert whole.digest() == resumed.digest() and resumed.meta["method"] == method
+    assert (resumed.meta["lr"], resumed.factor) == (whole.meta["lr"], whole.factor)
 
 
 def test_resume__of_a_finished_run_goes_on_or_does_nothing(digits):

@@ -1,6 +1,5 @@
 """EAD against a second, plain implementation: one inner product at a time, one graph for the whole loss."""
 
-from pathlib import Path
 from statistics import fmean
 
 import pytest
@@ -161,16 +160,6 @@ def test_distill__beats_random_selection_and_its_own_start(digits, experts):
         above_start.append(end - start)
     assert fmean(above_random) > 0.02, above_random  # measured: 0.053, five of six above
     assert fmean(above_start) > 0.01, above_start  # measured: 0.028, all above
-
-
-def test_resume__equals_uninterrupted_bit_for_bit(digits, experts):
-    options = {"checkpoints": 2, "batch_real": 4, "experts": experts, "tracker": "none", "log_every": 1}
-    options |= {"network": "convnet1_w8", "compile": False}
-    distill("ead", digits, 2, iterations=3, out="run", **options)
-    resumed = distill("ead", digits, 2, iterations=6, out="run", resume=True, **options)
-    whole = distill("ead", digits, 2, iterations=6, out="whole", **options)
-    assert resumed.digest() == whole.digest() and resumed.labels.shape == (20, 10)
-    assert Path("run/stats.jsonl").read_bytes() == Path("whole/stats.jsonl").read_bytes()
 
 
 def test_distill__writes_soft_labels_that_train(digits, experts):

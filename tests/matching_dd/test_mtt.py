@@ -114,16 +114,6 @@ def test_distill__lowers_its_loss_and_beats_random_selection(digits, experts):
     assert min(differences) > 0.03, differences
 
 
-def test_resume__equals_uninterrupted_bit_for_bit(digits, experts):
-    options = {"syn_steps": 3, "max_start_epoch": 4, "experts": experts, "tracker": "none", "log_every": 1}
-    options |= {"network": "convnet1_w8", "compile": False, "lr_lr": 1e-3}
-    distill("mtt", digits, 2, iterations=3, out="run", **options)
-    resumed = distill("mtt", digits, 2, iterations=6, out="run", resume=True, **options)
-    whole = distill("mtt", digits, 2, iterations=6, out="whole", **options)
-    assert resumed.digest() == whole.digest() and resumed.meta["lr"] == whole.meta["lr"] != 0.001
-    assert Path("run/stats.jsonl").read_bytes() == Path("whole/stats.jsonl").read_bytes()
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
