@@ -1,4 +1,4 @@
-"""Seconds on a clock that nobody sets: one for what is timed, and when a process began on it."""
+"""Seconds on a clock that nobody sets: one for what is timed, and when a process or a command began on it."""
 
 import contextlib
 import os
@@ -25,3 +25,17 @@ def began(process: psutil.Process) -> float:
 
 STARTTIME = 19
 """The place of a process's start among the fields of /proc/PID/stat after its name."""
+
+
+LAUNCHERS = frozenset({"torchrun", "accelerate", "torch.distributed.run", "accelerate.commands.launch"})
+"""What a process that starts others has on its command line."""
+
+
+def command_start() -> float:
+    """When this command began, on the clock of `now`: its process, or the launcher's that started it."""
+    process = psutil.Process()
+    with contextlib.suppress(psutil.Error):
+        parent = process.parent()
+        if parent is not None and LAUNCHERS & {Path(word).name for word in parent.cmdline()}:
+            process = parent
+    return began(process)

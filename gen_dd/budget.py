@@ -3,7 +3,6 @@
 import bisect
 import math
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 
@@ -41,22 +40,23 @@ class TimeUp(Exception):
         self.expected = expected
 
 
-def within(seconds: float, shares: Sequence[float], noise_of: NoiseOf) -> NoiseOf:
+def within(seconds: float, shares: Sequence[float], noise_of: NoiseOf, now: Callable[[], float] = clock.now) -> NoiseOf:
     """`noise_of`, which raises `TimeUp` once its calls so far show that all of them take more than `seconds`.
 
     Args:
         seconds: from now; infinite for no limit.
         shares: what part of the whole each call is expected to take.
         noise_of: what is called; its device is waited for, so that the calls' times are true.
+        now: the clock.
     """
     if seconds == math.inf:
         return noise_of
-    began, done, part = time.perf_counter(), 0, [0.0, *accumulate(shares)]
+    began, done, part = now(), 0, [0.0, *accumulate(shares)]
 
     def watched(x: Tensor, timestep: Tensor) -> Tensor:
         nonlocal done
         wait(x.device)
-        spent = time.perf_counter() - began
+        spent = now() - began
         to_come = (part[-1] - part[done]) / part[done] if done >= 2 else 0.0
         if spent * (1 + to_come / MARGIN) > seconds:
             raise TimeUp(spent * (1 + to_come))
@@ -285,9 +285,9 @@ def rounds(
                 )
                 return
             stop = low + size if high is None else min(high, low + size)
-            mine, seconds, began = ranks.share(low, stop, group), clock.left(), time.perf_counter()
+            mine, seconds, began = ranks.share(low, stop, group), clock.left(), clock.now()
             try:
-                images, took = draw(mine, seconds) if mine else None, time.perf_counter() - began
+                images, took = draw(mine, seconds) if mine else None, clock.now() - began
                 finished = True
             except TimeUp as given_up:
                 finished, took = False, max(1.2 * seconds, given_up.expected)

@@ -18,12 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 import torch
 
 from core_dd import cli
 from core_dd.chance import warn_of
-from core_dd.clock import began
+from core_dd.clock import command_start
 from core_dd.config import load_config, to_dict
 from core_dd.data import ImageData, load_data
 from core_dd.distilled import DistilledSet
@@ -290,20 +289,6 @@ GUIDANCE = ("cfg_scale", "cfg_interval", "guide", "guide_scale", "guide_until", 
 
 IDENTITY = ("steps", "solver", "seed", *GUIDANCE)
 """Options that decide what the images are; a resumed run must keep them."""
-
-
-LAUNCHERS = frozenset({"torchrun", "accelerate", "torch.distributed.run", "accelerate.commands.launch"})
-"""What a process that starts others has on its command line."""
-
-
-def command_start() -> float:
-    """When this command began, on the clock of `core_dd.clock.now`: its process, or the launcher's that started it."""
-    process = psutil.Process()
-    with contextlib.suppress(psutil.Error):
-        parent = process.parent()
-        if parent is not None and LAUNCHERS & {Path(word).name for word in parent.cmdline()}:
-            process = parent
-    return began(process)
 
 
 def local_device(asked: str | None = None) -> str | None:

@@ -18,12 +18,8 @@ if os.environ.get("GENDD_TEST_CUDA") != "1":  # the suite means the CPU; what a 
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 FASHION = Path("/usr/share/datasets/fashion-mnist")
-
-
 COMPILE = os.environ.get("GENDD_COMPILE")
-os.environ["GENDD_COMPILE"] = (
-    "0"  # compiling takes seconds per network: the tests that are about it ask for `compiling`
-)
+os.environ["GENDD_COMPILE"] = "0"  # it takes seconds per network: tests that are about compiling ask for `compiling`
 
 
 def pytest_configure(config):

@@ -105,9 +105,13 @@ def adopt(connection: socket.socket) -> list[str]:
             connection.sendall(f"{status:{WIDTH}}".encode())
         os._exit(0)
     connection.close()
-    for number, file in enumerate(files):
+    for number, (name, mode, file) in enumerate(zip(("stdin", "stdout", "stderr"), "rww", files, strict=True)):
         os.dup2(file, number)
         os.close(file)
+        # The server's own streams remember what kind of file they had.
+        stream = open(number, mode, closefd=False, errors="backslashreplace" if name == "stderr" else None)  # noqa: SIM115
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

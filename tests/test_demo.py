@@ -1,6 +1,8 @@
 """The demo's plan: its commands parse, every result is made once and used, and what is finished is skipped."""
 
+import os
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,7 +48,8 @@ def test_run__a_started_step_is_resumed_where_that_exists(demo, tmp_path, capsys
         assert ("--resume" in capsys.readouterr().out) is resumable
 
 
-def test_run__a_separate_step_is_its_own_process(demo, tmp_path, capfd):
+def test_run__a_separate_step_is_its_own_process(demo, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(sys, "executable", os.environ["FORKED"])
     assert demo.run(demo.Step("info digits", tmp_path / "missing", separate=True)) == 0
     assert "fingerprint" in capfd.readouterr().out
 

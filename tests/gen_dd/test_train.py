@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import functools
 import json
@@ -185,13 +186,13 @@ def test_finish__the_earlier_model_stays_until_the_new_one_is_whole(whole, tmp_p
     (model / "earlier").write_text("")
     (last / "gone").symlink_to("nowhere")
     with pytest.raises(shutil.Error):
-        finish(Run(folder, 3, None, True))
+        finish(Run(folder, 3, True, contextlib.ExitStack()))
     assert (model / "earlier").exists() and load_model(folder)[1]["step"] == 12
     (last / "gone").unlink()
-    finish(Run(folder, 3, None, True))
+    finish(Run(folder, 3, True, contextlib.ExitStack()))
     assert not (model / "earlier").exists() and load_model(folder)[1]["step"] == 12
     model.rename(folder / ".model.old")
-    finish(Run(folder, 3, None, True))
+    finish(Run(folder, 3, True, contextlib.ExitStack()))
     assert load_model(folder)[1]["step"] == 12 and not list(folder.glob(".model*"))
 
 
