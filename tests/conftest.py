@@ -18,7 +18,7 @@ if os.environ.get("GENDD_TEST_CUDA") != "1":  # the suite means the CPU; what a 
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 FASHION = Path("/usr/share/datasets/fashion-mnist")
-COMPILE = os.environ.get("GENDD_COMPILE")
+os.environ.setdefault("TESTS_COMPILE", os.environ.get("GENDD_COMPILE", "1"))  # what the workers are told, too
 os.environ["GENDD_COMPILE"] = "0"  # it takes seconds per network: tests that are about compiling ask for `compiling`
 
 
@@ -80,7 +80,7 @@ def compiling(monkeypatch):
     """A test that compiles, in this process and in those it starts, or is skipped where that does not work."""
     from core_dd.speed import can_compile
 
-    monkeypatch.setenv("GENDD_COMPILE", COMPILE or "")
+    monkeypatch.setenv("GENDD_COMPILE", os.environ["TESTS_COMPILE"])
     can_compile.cache_clear()
     if not can_compile("cpu"):
         pytest.skip("torch.compile does not work here: no C++ compiler, or GENDD_COMPILE=0")

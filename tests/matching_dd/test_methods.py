@@ -19,9 +19,9 @@ from matching_dd.methods import METHODS
 from matching_dd.methods.cafe import CAFE
 from matching_dd.methods.idm import IDM
 
-SMALL = {"network": "convnet2_w16", "batch_real": 32, "compile": False}
+SMALL = {"network": "convnet2_w16", "batch_real": 16, "compile": False}
 WAYS = {
-    "cafe": {"iterations": 3, "init": "real", "max_steps": 10, "max_epochs": 10, "batch_watched": 8},
+    "cafe": {"iterations": 3, "init": "real", "max_steps": 10, "max_epochs": 5, "batch_watched": 8},
     "datadam": {"iterations": 80},
     "dm": {"iterations": 40},
     "dm with moments": {"iterations": 40, "second_moment": 0.3, "third_moment": 0.1, "ipc": 3},
