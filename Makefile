@@ -25,7 +25,7 @@ demo: $(INSTALLED)
 	@$(PYTHON) scripts/demo.py $(ARGS)
 
 test: $(INSTALLED)
-	$(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
+	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(INSTALLED)
 	$(PYTHON) -m ruff check .

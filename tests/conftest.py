@@ -42,6 +42,11 @@ def pytest_configure(config):
     config.add_cleanup(end)
 
 
+def pytest_collection_modifyitems(items):
+    """Whole scripts first: of two workers, neither should be left with a long file when the other is done."""
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """Decoded images of the tests go to a folder of their own."""
