@@ -67,7 +67,7 @@ def test_distill__cifar10_mean_std_is_carried_to_the_judge(digits):
     carried, same, own = (
         evaluate(each, data, "quick", **options).record["curves"]["loss"] for each in (dset, by_hand, others)
     )
-    assert carried == same != own
+    assert carried[0] == pytest.approx(same[0], rel=1e-5) and own[0] != pytest.approx(same[0], rel=1e-3)
 
 
 def test_keep__older_checkpoints_keep_their_sets_alone(digits):
