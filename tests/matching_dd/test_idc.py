@@ -12,6 +12,7 @@ from torch import Tensor
 from core_dd import evaluate
 from core_dd.augment import IDCAugment, cutmix
 from core_dd.config import load_config
+from core_dd.data import load_data
 from core_dd.distilled import new_meta
 from core_dd.errors import InputError
 from core_dd.networks import reset
@@ -125,7 +126,8 @@ def plain_idc(data, config, steps: int) -> Tensor:
         {"factor": 1, "init": "real", "distance": "l1", "lr_img": 2.0},
     ],
 )
-def test_step__equals_plain_iteration(digits, options):
+def test_step__equals_plain_iteration(options):
+    digits = load_data("digits", limit_per_class=20)  # a pass over them trains the network
     options = {"ipc": 2, "outer": 3, "lr_img": 1.0, "real_net": 20, "batch_train": 8, "batch_real": 6} | options
     config = IDCConfig(network="convnet1_w8", seed=3, pretrain=1, cutmix=0.7, side_img=8, **options, **PLAIN)
     ours, plain = IDC(config, digits), plain_idc(digits, config, steps=2)
@@ -157,7 +159,7 @@ def test_clamp__at_the_start_of_a_network_only(digits):
 def objective(idc: IDC) -> float:
     """The loss at networks, untrained and trained, that no iteration drew."""
     total = 0.0
-    for step in range(1000, 1003):
+    for step in range(1000, 1002):
         net = idc.begin_network(step)
         for turn in range(3 * step, 3 * step + 3):
             total += idc.class_loss(net, turn, range(10)).item()
@@ -167,19 +169,15 @@ def objective(idc: IDC) -> float:
 
 def test_distill__lowers_its_objective_and_beats_random_selection(digits):
     """Paired: the same seed draws the random set, the starting point, and the classifiers."""
-    differences = []
-    for seed in range(2):
-        options = SMALL | {"outer": 10, "lr_img": 0.5, "factor": 1, "init": "real", "iterations": 8, "seed": seed}
-        config = IDCConfig(ipc=1, **options)
-        before, trained = IDC(config, digits), IDC(config, digits)
-        for step in range(config.iterations):
-            trained.step(step)
-        assert objective(trained) < 0.8 * objective(before)
-        ours = trained.synthetic.to_distilled(new_meta(digits, method="idc", ipc=1, seed=seed))
-        sets = ours, coreset("random", digits, 1, seed=seed)
-        ours, random = (evaluate(dset, digits, "quick", "convnet2_w16", runs=2, seed=seed).mean for dset in sets)
-        differences.append(ours - random)
-    assert min(differences) > 0.04, differences  # measured: 0.11 and 0.15
+    options = SMALL | {"outer": 10, "lr_img": 0.5, "factor": 1, "init": "real", "iterations": 8}
+    config = IDCConfig(ipc=1, **options)
+    before, trained = IDC(config, digits), IDC(config, digits)
+    for step in range(config.iterations):
+        trained.step(step)
+    assert objective(trained) < 0.8 * objective(before)
+    sets = trained.synthetic.to_distilled(new_meta(digits, method="idc", ipc=1, seed=0)), coreset("random", digits, 1)
+    ours, random = (evaluate(dset, digits, "quick", "convnet2_w16", runs=2).mean for dset in sets)
+    assert ours - random > 0.04  # measured: 0.11
 
 
 @pytest.mark.parametrize(

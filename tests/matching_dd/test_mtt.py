@@ -102,16 +102,13 @@ def test_distill__lowers_its_loss_and_beats_random_selection(digits, experts):
     """Paired: the same seed draws the random set, the starting point, and the classifiers. The set carries its lr."""
     options = {"syn_steps": 10, "max_start_epoch": 4, "lr_student": 0.05, "lr_lr": 1e-4, "lr_img": 10.0, "log_every": 1}
     options |= {"network": "convnet1_w8", "compile": False, "tracker": "none", "experts": experts, "iterations": 60}
-    differences = []
-    for seed in range(2):
-        ours = distill("mtt", digits, 1, out=f"run{seed}", seed=seed, **options)
-        losses = [line["loss"] for line in read_stats(Path(f"run{seed}/stats.jsonl"))]
-        assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
-        assert ours.meta["lr"] > 0 and ours.meta["lr"] != pytest.approx(0.05)
-        sets = ours, coreset("random", digits, 1, seed=seed)
-        ours, random = (evaluate(dset, digits, "quick", "convnet1_w8", runs=2, seed=seed).mean for dset in sets)
-        differences.append(ours - random)
-    assert min(differences) > 0.03, differences
+    ours = distill("mtt", digits, 1, out="run", **options)
+    losses = [line["loss"] for line in read_stats(Path("run/stats.jsonl"))]
+    assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
+    assert ours.meta["lr"] > 0 and ours.meta["lr"] != pytest.approx(0.05)
+    sets = ours, coreset("random", digits, 1)
+    ours, random = (evaluate(dset, digits, "quick", "convnet1_w8", runs=2).mean for dset in sets)
+    assert ours - random > 0.03
 
 
 @pytest.mark.parametrize(
