@@ -12,7 +12,6 @@ from torch import Tensor
 from core_dd import evaluate
 from core_dd.augment import IDCAugment, cutmix
 from core_dd.config import load_config
-from core_dd.data import load_data
 from core_dd.distilled import new_meta
 from core_dd.errors import InputError
 from core_dd.networks import reset
@@ -126,8 +125,7 @@ def plain_idc(data, config, steps: int) -> Tensor:
         {"factor": 1, "init": "real", "distance": "l1", "lr_img": 2.0},
     ],
 )
-def test_step__equals_plain_iteration(options):
-    digits = load_data("digits", limit_per_class=20)  # a pass over them trains the network
+def test_step__equals_plain_iteration(digits, options):
     options = {"ipc": 2, "outer": 3, "lr_img": 1.0, "real_net": 20, "batch_train": 8, "batch_real": 6} | options
     config = IDCConfig(network="convnet1_w8", seed=3, pretrain=1, cutmix=0.7, side_img=8, **options, **PLAIN)
     ours, plain = IDC(config, digits), plain_idc(digits, config, steps=2)
