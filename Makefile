@@ -10,7 +10,7 @@ BASE      := python3 python3.14 python3.13 python3.12 python3.11
 ARGS      :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench
+.PHONY: help demo test lint bench docs
 .DELETE_ON_ERROR:
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make test   run every test (about 18 minutes on 2 cores)"
 	@echo "make lint   ruff check and ruff format --check"
 	@echo "make bench  speed and memory against plain reference loops"
+	@echo "make docs   the manual as a site, in build/site"
 	@echo
 	@echo "Each sets up $(VENV) first where needed. Options: ARGS=\"...\" goes to the command, BASE=... picks the Python."
 
@@ -33,6 +34,9 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(PYTHON) -m benchmarks $(ARGS)
+
+docs: $(INSTALLED)
+	$(PYTHON) -m mkdocs build --strict $(ARGS)
 
 $(INSTALLED): pyproject.toml
 	@for name in $(BASE); do \

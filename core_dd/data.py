@@ -95,7 +95,7 @@ class ImageData:
 
 @dataclass(frozen=True)
 class Known:
-    """What the literature fixes for a dataset: normalisation (facts D6), whether flips keep labels, class names."""
+    """What the literature fixes for a dataset: normalisation, whether flips keep labels, class names."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]

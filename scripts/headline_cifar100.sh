@@ -19,7 +19,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 NAME=${NAME:-cifar100_headline}
-DATA=${DATA:-parquet:../shared/data/cifar100}
+DATA=${DATA:-cifar100}
 CONFIG=${CONFIG:-configs/gen/cifar100_fast.yaml}
 CHUNK=${CHUNK:-420} CHUNKS=${CHUNKS:-3}     # seconds of training per call, and calls: 21 minutes, and some for starting
 BUDGET=${BUDGET:-180s}                      # of sampling, 2 minutes of which compiling wants; the challenge allows 10

@@ -11,7 +11,7 @@
 #
 #   scripts/results.sh fashion_mnist idx:/usr/share/datasets/fashion-mnist
 #   SMOKE=1 EPOCHS=60 RUNS=3 SETS="random herding k_center medoids dm m3d datadam_paper" OUT=results/cifar10_methods \
-#       scripts/results.sh cifar10 parquet:../shared/data/cifar10
+#       scripts/results.sh cifar10 parquet:data/cifar10
 set -euo pipefail
 NAME=${1:?usage: scripts/results.sh NAME DATA, e.g. fashion_mnist idx:/usr/share/datasets/fashion-mnist}
 DATA=${2:?usage: scripts/results.sh NAME DATA, e.g. fashion_mnist idx:/usr/share/datasets/fashion-mnist}

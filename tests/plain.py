@@ -37,7 +37,7 @@ def plain_logits(net: torch.nn.Module, image: Tensor) -> Tensor:
 
 
 def plain_decode(images: Tensor, factor: int) -> Tensor:
-    """Factor-and-upsample of images (N, C, H, W): pad with grey, cut, enlarge, one tile at a time (facts A7)."""
+    """Factor-and-upsample of images (N, C, H, W): pad with grey, cut, enlarge, one tile at a time (Kim et al. 2022)."""
     height, width = images.shape[2:]
     tile_height, tile_width = -(-height // factor), -(-width // factor)
     canvas = torch.full((*images.shape[:2], tile_height * factor, tile_width * factor), 0.5)

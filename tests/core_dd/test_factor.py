@@ -37,7 +37,7 @@ def test_sources__say_which_image_each_tile_shows(kind, most):
 
 
 def test_decode__known_values():
-    """Bilinear doubling of [[0, 1], [2, 3]] as the upper left tile (facts H)."""
+    """Bilinear doubling of [[0, 1], [2, 3]] as the upper left tile."""
     image = torch.zeros(1, 1, 4, 4)
     image[0, 0, :2, :2] = torch.tensor([[0.0, 1.0], [2.0, 3.0]])
     first = decode(image, 2)[0, 0]

@@ -143,7 +143,7 @@ def test_adapt__image_size_resizes_patch_positions(inputs):
 
 
 def test_infer_config__of_the_official_sizes():
-    """cifar10_uvit_small from its shapes alone (facts, section 1)."""
+    """cifar10_uvit_small from its shapes alone as U-ViT's code publishes it."""
     state = {"pos_embed": torch.empty(1, 257, 512), "patch_embed.proj.weight": torch.empty(512, 3, 2, 2)}
     state |= {f"in_blocks.{i}.norm1.weight": torch.empty(512) for i in range(6)}
     state |= {"mid_block.mlp.fc1.weight": torch.empty(2048, 512), "final_layer.weight": torch.empty(3, 3, 3, 3)}

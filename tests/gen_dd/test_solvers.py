@@ -146,7 +146,7 @@ def test_solvers__error_falls_by_their_order(name, order, generator):
 
 
 def plain_fast(noise_of, x, steps):
-    """DPM-Solver-fast from its formulas (facts, section 3), float64, with scalar arithmetic only."""
+    """DPM-Solver-fast from its formulas (Lu et al. 2022), float64, with scalar arithmetic only."""
 
     def time(lam):
         u = 2 * 19.9 * math.log1p(math.exp(-2 * lam))

@@ -16,7 +16,8 @@ SMALL = {"network": "convnet2_w8", "ipc": 1, "batch_real": 8, "batch_watched": 8
 
 def plain_loss(net: torch.nn.Module, real: Tensor, syn: Tensor) -> Tensor:
     """Alignment of ReLU 1 (0.1), the last ReLU (1), the last pooling (1), and once more of the flattened features;
-    then 0.01 times the summed cross-entropy of real images by their inner products with synthetic means (facts A10)."""
+    then 0.01 times the summed cross-entropy of real images by their inner products with synthetic means
+    (Wang et al. 2022)."""
     total, seen, centres = torch.zeros(()), [], []
     for own in zip(real, syn, strict=True):
         layers = [[plain_layers(net, image) for image in images] for images in own]
@@ -47,7 +48,7 @@ def test_loss__equals_plain_loop_in_value_and_gradient(digits, generator):
 
 def plain_cafe(cafe: CAFE, lives: int) -> Tensor:
     """So many networks' lives of `max_steps` image steps, each followed by `max_epochs` passes of plain SGD over the
-    synthetic images, each image augmented by itself (facts A10, watchers that are never content)."""
+    synthetic images, each image augmented by itself (Wang et al. 2022, watchers that are never content)."""
     config, images, velocity = cafe.config, cafe.synthetic.images.detach().clone(), 0.0
     dsa = DSA("color_crop_cutout_scale_rotate")
     labels = torch.arange(10).repeat_interleave(config.ipc)

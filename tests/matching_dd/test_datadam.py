@@ -13,7 +13,7 @@ PLAIN = {"bf16": False, "compile": False}
 
 
 def plain_map(output: Tensor, p: float, norm: str) -> Tensor:
-    """Attention of one image's layer (channels, H, W), flattened (facts A2)."""
+    """Attention of one image's layer (channels, H, W), flattened (Sajedi et al. 2023)."""
     attention = sum(channel.abs() ** p for channel in output).flatten()
     if norm == "none":
         return attention

@@ -87,7 +87,8 @@ def test_loss__zero_when_synthetic_is_real_under_siamese_augmentation(digits):
 
 
 def plain_dsa(data, config, steps: int) -> tuple[Tensor, list[Tensor]]:
-    """So many networks' lives: match, train the network on the synthetic images, match again (facts A5, A6)."""
+    """So many networks' lives: match, train the network on the synthetic images, match again
+    (Zhao et al. 2021; Zhao & Bilen 2021)."""
     method = DSA(config, data)
     images, velocity, losses = method.synthetic.images.detach().clone(), 0.0, []
     dsa = augment.DSA("color_crop_cutout_scale_rotate") if config.augment == "auto" else None

@@ -20,7 +20,7 @@ PLAIN = {"bf16": False, "compile": False}
 
 
 def plain_loss(net: torch.nn.Module, real: Tensor, syn: Tensor) -> Tensor:
-    """Sum over classes and dimensions of the squared difference of mean features (facts A1)."""
+    """Sum over classes and dimensions of the squared difference of mean features (Zhao & Bilen 2023, eq. 4)."""
     total = torch.zeros(())
     for own_real, own_syn in zip(real, syn, strict=True):
         mean_real = sum(plain_features(net, image) for image in own_real) / len(own_real)

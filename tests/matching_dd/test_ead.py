@@ -19,7 +19,7 @@ PLAIN = {"network": "convnet1_w8", "bf16": False, "compile": False}
 
 
 def plain_iteration(ead: EAD, step: int, images: Tensor, logits: Tensor, factor: float) -> Tensor:
-    """The loss (facts A4, eq. 7), differentiable in images (K, ipc, C, H, W) and logits (K, ipc, K)."""
+    """The loss (EAD, eq. 7), differentiable in images (K, ipc, C, H, W) and logits (K, ipc, K)."""
     config, generator, total = ead.config, stream(ead.config.seed, "expert", step), torch.zeros(())
     expert = int(torch.randint(3, (), generator=generator))
     real, probe = (ead.real.draw(turn, range(10)) for turn in (2 * step, 2 * step + 1))
@@ -80,7 +80,7 @@ def test_step__of_batch_norm_keeps_the_real_batch_whole(digits):
 
 @pytest.mark.parametrize(("coefficient", "zero"), [("one", True), ("minibatch", True), ("literal", False)])
 def test_step__zero_when_synthetic_is_real(coefficient, zero):
-    """A synthetic batch equal to the real one, with its labels: only a coefficient of 1 sees no effect (facts H)."""
+    """A synthetic batch equal to the real one, with its labels: only a coefficient of 1 sees no effect."""
     data = load_data("digits", limit_per_class=4)
     options = {"network": "convnet1_w8", "epochs": 3, "lr": 0.05, "batch_size": 8, "tracker": "none", "device": "cpu"}
     experts = str(record(ExpertsConfig(experts=2, out="experts", **options), data))

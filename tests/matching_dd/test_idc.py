@@ -72,7 +72,8 @@ def test_loss__zero_when_synthetic_is_real(digits, generator, kind):
 
 
 def plain_idc(data, config, steps: int) -> Tensor:
-    """So many networks' lives (facts A7), in pixels: clamp, sweep over the classes, train on real data, sweep again."""
+    """So many networks' lives
+    (Kim et al. 2022), in pixels: clamp, sweep over the classes, train on real data, sweep again."""
     method, seed = IDC(config, data), config.seed
     pixels = method.synthetic.images.detach().clone().requires_grad_()
     lr = config.lr_img * config.ipc / 10 * (8 / config.side_img) ** 2

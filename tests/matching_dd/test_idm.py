@@ -16,7 +16,7 @@ SCHEDULE = {"queue": 4, "push_every": 2, "train_steps": 2, "accuracy_every": 3}
 
 
 def plain_loss(net: torch.nn.Module, real: Tensor, syn: Tensor, label: int, weight: float) -> Tensor:
-    """Of one class: real (B, C, H, W), syn (M, C, H, W) (facts A8)."""
+    """Of one class: real (B, C, H, W), syn (M, C, H, W) (Zhao et al. 2023)."""
     means = (sum(plain_features(net, image) for image in images) / len(images) for images in (real, syn))
     difference = next(means) - next(means)
     entropy = sum(-plain_logits(net, image).log_softmax(0)[label] for image in syn) / len(syn)

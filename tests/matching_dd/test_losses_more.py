@@ -327,7 +327,8 @@ def test_attention_loss__zero_and_finite_for_equal_batches(real, kind):
 
 
 def test_attention_loss__whole_datadam_objective_equals_loop(generator):
-    """L_SAM + lambda L_MMD over two layers, from raw feature maps, samples and classes one at a time (facts of A2)."""
+    """L_SAM + lambda L_MMD over two layers, from raw feature maps, samples and classes one at a time
+    (Sajedi et al. 2023)."""
 
     def layers(count):
         shapes = [(K, count, 4, 6, 6), (K, count, 5, 3, 3)]

@@ -16,7 +16,8 @@ BLOCKS = ((0, 0, 1), (1, 1, 1), (0, 1, -2))
 
 
 def plain_mmd(real: list[Tensor], syn: list[Tensor], kernel: str) -> Tensor:
-    """Biased V-statistic of two lists of feature vectors (facts A3), standardised for kernels without a width."""
+    """Biased V-statistic of two lists of feature vectors
+    (Zhang et al. 2024, eq. 6), standardised for kernels without a width."""
     pooled = [*syn, *real]
     distances = sum(((x - y) ** 2).sum().detach() for x in pooled for y in pooled)
     width = distances / (len(pooled) ** 2 - len(pooled))

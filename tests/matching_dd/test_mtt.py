@@ -21,7 +21,7 @@ PLAIN = {"network": "convnet1_w8", "bf16": False, "compile": False}
 
 
 def plain_iteration(mtt: MTT, step: int, images: Tensor, lr: Tensor) -> Tensor:
-    """The loss (facts A9), differentiable in images (K, ipc, C, H, W) and lr."""
+    """The loss (Cazenavette et al. 2022), differentiable in images (K, ipc, C, H, W) and lr."""
     config, weights = mtt.config, []
     generator = stream(config.seed, "expert", step)
     expert = int(torch.randint(3, (), generator=generator))

@@ -146,7 +146,7 @@ def test_initial_images__rejects(digits, preprocess, options, message):
 
 
 def test_per_class_sgd__known_displacement():
-    """Unit gradients, 3 classes, lr 1, momentum 0.5: displacement after one sweep 1.75, 1.5, 1 (facts A7)."""
+    """Unit gradients, 3 classes, lr 1, momentum 0.5: displacement after one sweep 1.75, 1.5, 1 (Kim et al. 2022)."""
     images = torch.zeros(3, 2, requires_grad=True)
     optimizer = PerClassSGD(images, lr=1.0, momentum=0.5)
     optimizer.approach()
