@@ -32,6 +32,7 @@ def flops() -> int:
 def ours():
     """One step of `gendd train` at its default settings."""
     trainer = Trainer(TrainConfig(preset=PRESET, batch_size=BATCH), random_data(per_class=100))
+    trainer.compile()
     steps = iter(range(10**9))
     return lambda: trainer.step(next(steps)).item()
 

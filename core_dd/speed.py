@@ -2,17 +2,21 @@
 
 import contextlib
 import ctypes
+import math
 import os
 import resource
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 import torch._functorch.config
-from torch import nn
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from core_dd.errors import InputError
 from core_dd.notes import note
@@ -90,6 +94,69 @@ def can_compile(device_type: str) -> bool:
     return False
 
 
+@dataclass(frozen=True)
+class Compiling:
+    """What compiling a kind of network takes and brings, by the type of device.
+
+    These are constants, not measured on the spot: a run, its repeat and its resumption must decide alike.
+
+    Attributes:
+        takes: seconds.
+        saves: the part of the uncompiled time that is saved from then on, in [0, 1).
+        rate: operations per second, in matrix products, of the uncompiled network.
+    """
+
+    takes: Mapping[str, float]
+    saves: Mapping[str, float]
+    rate: Mapping[str, float]
+
+    def seconds(self, flops: float, calls: float, device: torch.device | str) -> float:
+        """About how long so many uncompiled calls take, of so many operations each."""
+        return calls * max(flops / self.rate.get(torch.device(device).type, math.inf), LEAST_S)
+
+    def pays(self, seconds: float, device: torch.device | str) -> bool:
+        """Whether compiling earns back what it takes, where so many seconds of uncompiled work are to come.
+
+        With `GENDD_COMPILE=1` it need not.
+        """
+        kind = torch.device(device).type
+        worth = kind in self.takes and self.saves[kind] * seconds > self.takes[kind]
+        return (worth or os.environ.get("GENDD_COMPILE") == "1") and can_compile(kind)
+
+
+LEAST_S = 0.01
+"""What the smallest call takes."""
+
+
+def on(cpu: float, cuda: float) -> Mapping[str, float]:
+    """A value for each type of device."""
+    return MappingProxyType({"cpu": cpu, "cuda": cuda})
+
+
+UVIT_TRAINING = Compiling(takes=on(68, 60), saves=on(0.06, 0.3), rate=on(3e10, 1e14))
+UVIT_SAMPLING = Compiling(takes=on(33, 60), saves=on(0.05, 0.3), rate=on(4e10, 1e14))
+CLASSIFIERS = Compiling(takes=on(34, 30), saves=on(0.15, 0.3), rate=on(4e10, 2e13))
+MATCHING = Compiling(takes=on(27, 30), saves=on(0.3, 0.5), rate=on(1e10, 2e13))
+"""By what is compiled: on a CPU as measured with AVX2, without bf16 units; on CUDA estimated."""
+
+
+def forward_flops(network: nn.Module, *inputs: Tensor) -> float:
+    """Operations in the matrix products and convolutions of a forward pass, per image; none is computed.
+
+    Args:
+        network: takes the inputs.
+        inputs: the first of them (N, ...), N images.
+    """
+    from torch.utils.flop_counter import FlopCounterMode  # takes a while, which a short sampling budget need not pay
+
+    state = {
+        name: tensor.detach().to("meta") for name, tensor in (*network.named_parameters(), *network.named_buffers())
+    }
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        functional_call(network, state, tuple(own.to("meta") for own in inputs))
+    return counter.get_total_flops() / len(inputs[0])
+
+
 def compiled(fn: Callable, device: torch.device | str, **options) -> Callable:
     """`torch.compile(fn, **options)` where it can work on `device`, else `fn` itself.
 
@@ -119,6 +186,16 @@ def compile_in_place(module: nn.Module, device: torch.device | str, **options) -
     """`Module.compile`, which leaves a module what it is for DDP and FSDP, with the fallback of `compiled`."""
     if can_compile(torch.device(device).type):
         module._compiled_call_impl = compiled(module._call_impl, device, **options)
+
+
+@contextlib.contextmanager
+def uncompiled(module: nn.Module) -> Iterator[None]:
+    """A module as it was before `compile_in_place`, while the block lasts."""
+    call, module._compiled_call_impl = module._compiled_call_impl, None
+    try:
+        yield
+    finally:
+        module._compiled_call_impl = call
 
 
 def peak_mib(device: torch.device | str) -> float:

@@ -23,16 +23,13 @@ from core_dd.networks import build_network, interact
 from core_dd.preprocess import Preprocess
 from core_dd.protocols import Plan, Protocol
 from core_dd.rng import stream
-from core_dd.speed import autocast, bf16_pays, can_compile, compiled
+from core_dd.speed import CLASSIFIERS, autocast, bf16_pays, can_compile, compiled, forward_flops
 
 State = dict[str, Tensor]
 """Parameters or buffers by name; stacked, every tensor is (R, ...)."""
 
 TEST_CHUNK = 500
 """Test images per forward: bounds the memory."""
-
-COMPILE_FROM = 4e6
-"""Pixels (steps x classifiers x batch x H x W) from which compiling, about 10 s, was measured to pay."""
 
 CURVE_POINTS = 100
 """About how many points of the loss curve are kept."""
@@ -130,7 +127,7 @@ class Training:
             device,
             stacked=device.type == "cuda" if stacked is None else stacked,
             bf16=bf16,
-            fast=pays_to_compile(self.plan, len(self.runs), data.shape),
+            fast=pays_to_compile(self.net, self.plan, len(self.runs), data.shape, device),
         )
 
     def step(self, step: int) -> Tensor:
@@ -260,6 +257,7 @@ def draw_batches(plan: Plan, images: int, runs: Sequence[int], seed: int, step: 
     return torch.stack(orders)[:, position * plan.batch : (position + 1) * plan.batch]
 
 
-def pays_to_compile(plan: Plan, runs: int, shape: tuple[int, int, int]) -> bool:
-    """Whether the training is long enough to earn back the compilation; shape (C, H, W)."""
-    return plan.steps * runs * plan.batch * shape[1] * shape[2] >= COMPILE_FROM
+def pays_to_compile(net: nn.Module, plan: Plan, runs: int, shape: tuple[int, int, int], device: torch.device) -> bool:
+    """Whether so many trainings of a network on images (C, H, W) are long enough to earn back the compilation."""
+    flops = 3 * plan.batch * forward_flops(net, torch.zeros(2, *shape))
+    return CLASSIFIERS.pays(CLASSIFIERS.seconds(flops, plan.steps * runs, device), device)

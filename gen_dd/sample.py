@@ -31,16 +31,13 @@ from core_dd.locks import own_folder, require_free
 from core_dd.progress import Progress
 from core_dd.rng import stream
 from core_dd.speed import pick_device
-from gen_dd.budget import Clock, Pace, Ranks, rounds
+from gen_dd.budget import AUTO_STEPS, Clock, Pace, Ranks, rounds
 from gen_dd.guidance import Guide, make_guide
 from gen_dd.pool import Pool, describe, finished, gaps, resumed
-from gen_dd.sampler import COMPILE_S, Sampler
+from gen_dd.sampler import Sampler, pays_to_compile
 from gen_dd.solvers import SOLVERS
 from gen_dd.uvit import UViT
 from gen_dd.weights import load_model
-
-LARGE = 5_000_000
-"""Parameters from which compiling pays on a CPU."""
 
 
 @dataclass(kw_only=True)
@@ -88,7 +85,7 @@ class SampleConfig:
     """Compute in bf16 where the hardware does it faster."""
     compile: bool | None = None
     """Compile the network, on CUDA into graphs; under a budget only when two minutes of it are left after loading, on a
-    CPU five. Default: compile, on a CPU only large networks."""
+    CPU five. Default: where that earns back what it takes, in the images asked for and in the budget that is left."""
     seed: int = 0
     """Seed of the noise."""
     device: str | None = None
@@ -266,8 +263,9 @@ def make_sampler(
     if guide is not None:
         guide.prepare(guide_data(config, card), model.to(device), stream(config.seed, "guide"))
         clock.book("guide")
-    large = sum(p.numel() for p in model.parameters()) > LARGE
-    worth = clock.left() >= COMPILE_S.get(device.type, math.inf) and (device.type == "cuda" or large)
+    images = math.inf if config.num_per_class is None else config.num_per_class * model.config.num_classes
+    evaluations = (AUTO_STEPS[1] if steps == "auto" else steps) * (2 if config.cfg_scale else 1)
+    worth = config.compile is None and pays_to_compile(model, images, evaluations, device, clock.left())
     sampler = Sampler(
         model,
         steps=steps,
@@ -279,7 +277,7 @@ def make_sampler(
         batch=config.batch,
         device=device,
         bf16=config.bf16,
-        compile=worth if config.compile is None else config.compile,
+        compile=worth or bool(config.compile),
     )
     clock.book("load")
     return sampler

@@ -12,12 +12,12 @@ from torch import Tensor
 from core_dd.errors import pick, require
 from core_dd.notes import note
 from core_dd.rng import stream
-from core_dd.speed import autocast, compiled, peak_mib
+from core_dd.speed import UVIT_SAMPLING, autocast, compiled, peak_mib
 from gen_dd.budget import AUTO_STEPS, LARGEST, Clock, Pace, Ranks, fastest, free_mib, most_steps, wait, within
 from gen_dd.diffusion import TIME_SCALE
 from gen_dd.guidance import Guide
 from gen_dd.solvers import SOLVERS, NoiseOf, guided, inside
-from gen_dd.uvit import UViT
+from gen_dd.uvit import UViT, image_flops
 
 AUTO_PER_CLASS = 500
 """The images per class that "auto" makes room for where no number is given: as many as CIFAR-100 has."""
@@ -27,6 +27,20 @@ LOOKS = 3
 """Evaluations of each kind that a look at the speed makes."""
 COMPILE_S = MappingProxyType({"cuda": 120, "cpu": 300})
 """Seconds left of a budget from which compiling is tried, by the kind of device: nothing can stop it once begun."""
+
+
+def pays_to_compile(
+    model: UViT, images: float, evaluations: float, device: torch.device, left: float = math.inf
+) -> bool:
+    """Whether compiling earns back what it takes in drawing so many images, by so many evaluations each.
+
+    Args:
+        left: seconds of a budget that are left.
+    """
+    if not UVIT_SAMPLING.pays(left, device):
+        return False
+    seconds = UVIT_SAMPLING.seconds(BATCH * image_flops(model), images / BATCH * evaluations, device)
+    return UVIT_SAMPLING.pays(seconds, device)
 
 
 class Sampler:

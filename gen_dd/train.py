@@ -32,7 +32,7 @@ from core_dd.notes import note
 from core_dd.progress import Progress
 from core_dd.rng import stream
 from core_dd.run import Run, find_folder
-from core_dd.speed import bf16_pays, compile_in_place, peak_mib, pick_device
+from core_dd.speed import UVIT_TRAINING, bf16_pays, compile_in_place, peak_mib, pick_device, uncompiled
 from core_dd.streaming import StreamedData, load_stream, too_large
 from gen_dd.batches import Batch, Batches
 from gen_dd.checkpoint import adapt, load_official
@@ -40,9 +40,10 @@ from gen_dd.diffusion import TIME_SCALE, add_noise, noise_loss
 from gen_dd.learnt import LEARNT, STEPS, Finding, Judge, find, initial_share, numbers_for
 from gen_dd.recipe import OPTIMIZERS, TIMES, WEIGHTINGS, rate
 from gen_dd.sample import Sampler, local_device
+from gen_dd.sampler import pays_to_compile
 from gen_dd.sharding import gathered, make_accelerator, split_like, split_optimizer, whole
 from gen_dd.solvers import SOLVERS
-from gen_dd.uvit import PRESETS, UViT
+from gen_dd.uvit import PRESETS, UViT, image_flops
 from gen_dd.validate import Validator, keep_best, save_samples
 from gen_dd.weights import CARD, Card, amend_card, load_model, save_model
 
@@ -75,10 +76,12 @@ class TrainConfig(DataConfig):
     steps: int = 10000
     """Optimiser steps."""
     max_seconds: float | None = None
-    """Stop after this much training time, over all calls of the run, if it comes first. Such a run cannot be repeated
-    exactly: the clock ends it, and with anneal sets its learning rate."""
+    """Stop after this many seconds of training steps, over all calls of the run, if they come first; imports,
+    compiling, pictures, evaluations and checkpoints are not counted. Such a run cannot be repeated exactly: the clock
+    ends it, and with anneal sets its learning rate."""
     chunk_seconds: float | None = None
-    """Stop this call after so much time, unfinished, for --resume to go on: for machines lent by the quarter hour."""
+    """Stop this call after so many seconds of training steps, counted as for max_seconds, unfinished, for --resume to
+    go on: for machines lent by the quarter hour."""
     batch_size: int = 128
     """Images per step, over all processes and accumulation steps."""
     accumulate: int = 1
@@ -121,7 +124,8 @@ class TrainConfig(DataConfig):
     bf16: bool = True
     """Compute in bf16 where the hardware does it faster; weights, average and optimiser stay in fp32."""
     compile: bool = True
-    """Compile the network where that works; it costs some seconds at the start."""
+    """Compile the network where that earns back what it takes: within max_seconds or, for a run without, in all of its
+    steps, however many a resumed call has left, so that it repeats the uninterrupted one exactly."""
     checkpointing: bool = False
     """Keep only the inputs of the blocks for the backward pass: a third more time for far less memory."""
     seed: int = 0
@@ -262,8 +266,8 @@ class Trainer:
         self.optimizer = OPTIMIZERS[config.optimizer](
             self.model, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, bf16=bf16
         )
-        if config.compile:
-            compile_in_place(self.model, kind, dynamic=False)
+        share = config.batch_size // parts
+        self._flops = 3 * config.accumulate * share * image_flops(model)
         self.network, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
         self.ema = EMAModel(
             self.model.parameters(),
@@ -295,6 +299,28 @@ class Trainer:
             + (", weights split by FSDP" if self.accelerator.is_fsdp2 else "")
             + (f", {len(self.data.train_labels)} images {self.data.how}" if isinstance(self.data, StreamedData) else "")
         )
+
+    def compile(self, done: int = 0) -> None:
+        """Compile the network where that pays in what is left after `done` steps; on all processes.
+
+        It is done by a pass whose result is dropped, so that no step's time contains it.
+        """
+        if not (self.config.compile and UVIT_TRAINING.pays(self._uncompiled(done), self.device)):
+            return
+        compile_in_place(self.model, self.device, dynamic=False)
+        count = self.config.batch_size // (self.processes * self.config.accumulate)
+        images, times = torch.zeros(count, *self.data.shape), torch.zeros(count)
+        with self.accelerator.autocast():
+            predicted = self.network(*(own.to(self.device) for own in (images, times, times.long())))
+        self.accelerator.backward(predicted.square().mean())
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _uncompiled(self, done: int) -> float:
+        """About how many seconds of uncompiled steps are to come; see `TrainConfig.compile`."""
+        steps, limit = self.config.steps, self.config.max_seconds
+        if limit is None:
+            return UVIT_TRAINING.seconds(self._flops, steps, self.device)
+        return min(UVIT_TRAINING.seconds(self._flops, steps - done, self.device), limit - self.seconds)
 
     def step(self, step: int) -> Tensor:
         """One optimiser step; returns the loss of the global batch (of this process's part, when there are several)."""
@@ -342,7 +368,8 @@ class Trainer:
         self.ema.store(self.model.parameters())
         self.ema.copy_to(self.model.parameters())
         try:
-            yield self.model
+            with uncompiled(self.model):  # the sampler compiles for its own batches, where that pays
+                yield self.model
         finally:
             self.ema.restore(self.model.parameters())
             self.model.train()
@@ -408,6 +435,7 @@ class Trainer:
         """
         share = math.ceil(len(numbers) / self.processes)
         mine = [numbers[min(i, len(numbers) - 1)] for i in range(self.rank * share, (self.rank + 1) * share)]
+        options["compile"] = self.config.compile and pays_to_compile(model, share, options["steps"], self.device)
         sampler = Sampler(model, seed=self.config.seed, device=self.device, bf16=self.config.bf16, **options)
         parts = [sampler.draw(mine[i : i + sampler.batch]) for i in range(0, share, sampler.batch)]
         images = self.accelerator.gather(torch.cat(parts).to(self.device)).cpu()
@@ -417,7 +445,7 @@ class Trainer:
         """Keep a grid of samples of the averaged weights, ten for each of the first ten classes."""
         classes = self.data.num_classes
         numbers = [i * classes + label for label in range(min(10, classes)) for i in range(10)]
-        with self.averaged() as model, uncompiled():
+        with self.averaged() as model:
             images, labels = self.draw(model, numbers, steps=20)
         return save_samples(run, images, labels, step) if run else None
 
@@ -425,7 +453,7 @@ class Trainer:
         """What samples of the averaged weights show of the classes; on all processes together, for the one that has a
         judge."""
         numbers = numbers_for(self.config.check_images, self.data.num_classes)
-        with self.averaged() as model, uncompiled():
+        with self.averaged() as model:
             images, labels = self.draw(model, numbers, steps=STEPS)
         if judge is None:
             return None
@@ -458,11 +486,6 @@ class Trainer:
         if self.processes == 1 or not (self.config.max_seconds or self.config.chunk_seconds):
             return seconds
         return float(self.accelerator.reduce(torch.tensor(seconds, device=self.device), "mean"))
-
-
-def uncompiled() -> contextlib.AbstractContextManager:
-    """For a few samples: compiling a network for their batches takes longer than they do."""
-    return torch.compiler.set_stance("force_eager")
 
 
 def make_model(config: TrainConfig, data: ImageData | StreamedData) -> UViT:
@@ -540,6 +563,7 @@ def train(config: TrainConfig) -> None:
         say(run, f"scores compare with {len(validator.data.train_labels)} of the training images")
     done, stop = start, True
     progress = Progress("train", config.steps, start)
+    trainer.compile(start)
     began, earlier, losses = time.perf_counter(), trainer.seconds, []
 
     for step in range(start, start if over(earlier, config.max_seconds) else config.steps):
@@ -559,6 +583,7 @@ def train(config: TrainConfig) -> None:
             values, losses = trainer.mean(losses), []
             check(run, done, values)
             progress.note = f"loss {values[-1]:.4f}, {config.batch_size * (done - start) / seconds:.0f} img/s"
+        aside = time.perf_counter()
         grid = trainer.validate(validator, run, done) if evaluate else trainer.picture(run, done) if picture else None
         if log and run:
             scores = trainer.scores if evaluate else {}
@@ -567,6 +592,7 @@ def train(config: TrainConfig) -> None:
             trainer.save(run, done, grid)
         if stop or pause:
             break
+        began += time.perf_counter() - aside  # only steps count
 
     # The result is the last checkpoint's model; a training that ended is asked what it learnt.
     progress.close()
@@ -678,10 +704,12 @@ def dry_run(config: TrainConfig) -> None:
     trainer, seconds = Trainer(config, data), []
     if config.eval_every:
         make_validator(config, data, trainer.device)
+    started = time.perf_counter()
+    trainer.compile()
     for step in range(4):
-        started = time.perf_counter()
         trainer.step(step).item()
         seconds.append(time.perf_counter() - started)
+        started = time.perf_counter()
     each = statistics.median(seconds[1:])
     total = datetime.timedelta(seconds=round(seconds[0] + each * config.steps))
     print(to_yaml(config), end="")

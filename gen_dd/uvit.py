@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core_dd.errors import pick, require
+from core_dd.speed import forward_flops
 
 PRESETS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
     {
@@ -259,6 +260,13 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:
         return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1) @ v
     return F.scaled_dot_product_attention(q, k, v)
+
+
+def image_flops(model: UViT) -> float:
+    """Operations in the matrix products of one image's forward pass."""
+    size, labels = model.config.image_size, None if model.null_class is None else torch.zeros(1, dtype=torch.int64)
+    images = torch.zeros(1, model.config.in_channels, size, size)
+    return forward_flops(model, images, torch.zeros(1), *([] if labels is None else [labels]))
 
 
 def sinusoid(timestep: Tensor, width: int) -> Tensor:

@@ -19,7 +19,7 @@ from core_dd.networks import build_network, interact, reset
 from core_dd.preprocess import Preprocess
 from core_dd.records import fitting
 from core_dd.rng import stream
-from core_dd.speed import autocast, can_compile, compiled, pick_device
+from core_dd.speed import MATCHING, autocast, can_compile, compiled, forward_flops, pick_device
 from matching_dd.optim import PerClassSGD
 from matching_dd.real import RealImages
 from matching_dd.synthetic import SPACES, Synthetic, initial_images
@@ -77,7 +77,7 @@ class MatchingConfig(DataConfig):
     bf16: bool = True
     """Compute features in bf16 where the hardware does it faster; reductions stay in fp32."""
     compile: bool = True
-    """Compile the network where that works: 10 to 40 s once, then 2 to 5 times faster."""
+    """Compile the network where all the iterations, however many a resumed call has left, earn back what that takes."""
     memory_gib: float | None = None
     """Largest memory for one forward and backward, in GiB: classes then go through in chunks that fit, to the same
     result. Default: half of a GPU's free memory, or 0.75 GiB on a CPU, which fewer classes keep busy."""
@@ -121,6 +121,11 @@ class MatchingConfig(DataConfig):
     def decoded_per_class(self) -> int:
         """Images that those of a class decode to."""
         return len(sources(self.ipc, self.factor, self.decode, self.max_syn))
+
+    @property
+    def rounds(self) -> int:
+        """About how often an iteration looks at a batch of every class."""
+        return 1
 
     @property
     def syn_per_class(self) -> int:
@@ -172,11 +177,20 @@ class Method:
             hasattr(self.net, "activations") or not self.sees_layers,
             f"{config.method} needs a ConvNet, whose layers it can see: not {config.network}.",
         )
-        self.features = Features(self.device, self.measure, bf16=config.bf16, compile=config.compile)
+        self.compile = config.compile and self.pays_to_compile()
+        self.features = Features(self.device, self.measure, bf16=config.bf16, compile=self.compile)
         each, classes = graph_bytes(self.net, data.shape, self.measure), data.num_classes
         self.most_at_once = images_at_once(config, each, self.device)
         graph = self.graph_copies * each
         self.chunks = class_chunks(classes, data.shape, config, graph, self.device, whole=interact(self.net))
+
+    def pays_to_compile(self) -> bool:
+        """Whether the iterations are work enough to earn back the compilation; a backward pass is two forward ones."""
+        config = self.config
+        images = self.data.num_classes * self.graph_copies * (config.batch_real + 3 * config.syn_per_class)
+        flops = images * forward_flops(self.net, torch.zeros(2, *self.data.shape))
+        seconds = MATCHING.seconds(flops, config.iterations * config.rounds, self.device)
+        return MATCHING.pays(seconds, self.device)
 
     def draw_network(self, step: int) -> nn.Module:
         """The network of this iteration: the one module, compiled once, with new random weights."""

@@ -194,7 +194,7 @@ def learnt(config: AblateConfig, data: ImageData) -> dict[str, Make]:
     argv = ["--config", config.settings] if config.settings else []
     base = load_config(METHODS[method].Config, [*argv, "--method", method], prog="ablate.py")
     own = {"data": config.data, "ipc": config.ipc, "network": config.network, "device": config.device}
-    own |= {"tracker": "none", "compile": config.iterations is None}  # which a shortened run does not pay for
+    own |= {"tracker": "none"}
     base = replace(base, iterations=config.iterations or base.iterations, **own)
 
     def make(seed: int, name: str) -> DistilledSet:

@@ -64,6 +64,10 @@ class CAFEConfig(MatchingConfig):
         at_least(self, WATCHED, "max_steps", "max_epochs")
         at_least(self, 1, "batch_watched", "batch_train")
 
+    @property
+    def rounds(self) -> int:
+        return self.max_steps
+
 
 class CAFE(Method):
     """Match class means in every layer of a network that is trained on the synthetic images as they come to be.
@@ -81,7 +85,7 @@ class CAFE(Method):
             layers, features = self.net.activations(torch.zeros(1, *data.shape, device=self.device))
         self.widths = [*(layer[0].numel() for layer in layers), features.shape[1]]
         self.weights = [config.early_weight] * (len(layers) - 1) + [config.late_weight] * 2
-        self.logits = Features(self.device, lambda net, images: net(images), bf16=config.bf16, compile=config.compile)
+        self.logits = Features(self.device, lambda net, images: net(images), bf16=config.bf16, compile=self.compile)
         seed = stream(config.seed, "watched").initial_seed()
         self.watched = RealImages(data, config.batch_watched, self.real.preprocess, seed, self.device)
         self.drawn["batch_watched"] = self.watched

@@ -71,6 +71,10 @@ class DCConfig(MatchingConfig):
         at_least(self, 0, "decay_net")
         pick(GRADIENT_DISTANCES, self.distance, "gradient distance")
 
+    @property
+    def rounds(self) -> int:
+        return self.outer
+
 
 class DC(Method):
     """Match, class by class, the gradients of real and synthetic images at the weights of a network in training.
@@ -84,7 +88,7 @@ class DC(Method):
 
     def __init__(self, config: DCConfig, data: ImageData) -> None:
         super().__init__(config, data)
-        self.gradients = Gradients(self.net, self.device, bf16=config.bf16, compile=config.compile)
+        self.gradients = Gradients(self.net, self.device, bf16=config.bf16, compile=self.compile)
         sgd = {"lr": config.lr_net, "momentum": config.momentum_net, "weight_decay": config.decay_net}
         self.trainer = Trainer(self.net, self.gradients, **sgd)
 

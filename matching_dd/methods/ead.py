@@ -63,6 +63,10 @@ class EADConfig(MatchingConfig):
         require(not self.per_class, "ead steps all classes at once: leave out per_class.")
         pick(EFFECT_COEFFICIENTS, self.coefficient, "effect coefficient")
 
+    @property
+    def rounds(self) -> int:
+        return self.checkpoints
+
 
 class EAD(Method):
     """Match the projections of real and synthetic gradients on a probe batch's, summed over an expert's checkpoints.
@@ -84,7 +88,7 @@ class EAD(Method):
             f"checkpoints must be at most max_epoch, which must be at most the {self.experts.epochs} epochs of the "
             f"experts in {config.experts}; got {config.checkpoints} and {config.max_epoch}.",
         )
-        self.gradients = Gradients(self.net, self.device, bf16=config.bf16, compile=config.compile)
+        self.gradients = Gradients(self.net, self.device, bf16=config.bf16, compile=self.compile)
         self.sources = self.synthetic.sources.to(self.device)
         self.logits = self.initial_logits().requires_grad_()
         self.optimizer.add_param_group({"params": [self.logits], "lr": config.lr_label})

@@ -102,7 +102,7 @@ class IDM(Method):
         def logits(net: nn.Module, images: Tensor) -> Tensor:
             return net(images)
 
-        self._logits = compiled(logits, self.device, dynamic=False) if config.compile else logits
+        self._logits = compiled(logits, self.device, dynamic=False) if self.compile else logits
 
     def new_trainee(self, *names: str | int) -> Trainee:
         """An untrained network, its weights drawn from the stream of these names."""

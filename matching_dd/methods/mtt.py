@@ -56,6 +56,10 @@ class MTTConfig(MatchingConfig):
         require(not self.per_class, "mtt steps all classes at once: leave out per_class.")
         require(self.max_syn is None, "mtt draws its batches from all classes together: set batch_syn, not max_syn.")
 
+    @property
+    def rounds(self) -> int:
+        return self.syn_steps
+
 
 class StudentStep(NamedTuple):
     """What the way back needs of a step of the student."""
@@ -86,7 +90,7 @@ class MTT(Method):
         self.experts = Experts(config.experts, data, config.network, config.preprocess, config.data)  # before whitening
         self.origin = self.experts.origin
         super().__init__(config, data)
-        self.gradients = Gradients(self.net, self.device, bf16=config.bf16, compile=config.compile)
+        self.gradients = Gradients(self.net, self.device, bf16=config.bf16, compile=self.compile)
         needed = config.max_start_epoch - 1 + config.expert_epochs
         require(
             needed <= self.experts.epochs,

@@ -95,6 +95,40 @@ def test_compile_in_place__goes_on_uncompiled_where_it_fails(capsys, generator, 
     assert capsys.readouterr().err.count("torch.compile failed (BackendCompilerFailed); running uncompiled") == 1
 
 
+@pytest.mark.parametrize(("seconds", "worth"), [(0, False), (99, False), (101, True), (float("inf"), True)])
+def test_pays__what_is_saved_exceeds_what_it_takes(monkeypatch, seconds, worth):
+    """A tenth of 100 s is the 10 s that compiling takes; on a device that nobody has measured nothing is compiled."""
+    monkeypatch.setattr(speed, "can_compile", lambda kind: True)
+    work = speed.Compiling(takes={"cpu": 10}, saves={"cpu": 0.1}, rate={"cpu": 1e10})
+    assert work.pays(seconds, "cpu") == worth and not work.pays(seconds, "meta")
+    monkeypatch.setenv("GENDD_COMPILE", "1")
+    assert work.pays(seconds, "cpu")
+    monkeypatch.setattr(speed, "can_compile", lambda kind: False)
+    assert not work.pays(seconds, "cpu")
+
+
+def test_seconds__grow_with_the_work_and_never_vanish():
+    work = speed.UVIT_TRAINING
+    assert work.seconds(1e12, 6, "cpu") == pytest.approx(2 * work.seconds(1e12, 3, "cpu"))
+    assert work.seconds(2e12, 3, "cpu") == pytest.approx(2 * work.seconds(1e12, 3, "cpu"))
+    assert work.seconds(1, 1000, "cpu") > 1
+
+
+def test_forward_flops__are_those_of_an_image():
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4 * 6 * 6, 10))
+    assert speed.forward_flops(network, torch.zeros(5, 3, 8, 8)) == 2 * (36 * 4 * 27 + 144 * 10)
+
+
+def test_uncompiled__for_a_while(generator, compiling):
+    network, x, calls = torch.nn.Linear(4, 2), torch.randn(3, 4, generator=generator), []
+    speed.compile_in_place(network, "cpu", backend=lambda graph, inputs: calls.append(graph) or graph)
+    with speed.uncompiled(network):
+        network(x)
+    assert not calls
+    network(x)
+    assert calls
+
+
 def page_faults(tensors: int, generator: torch.Generator) -> float:
     """Per page of large tensors (4 to 32 MiB), made and freed one after the other."""
     before, made = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, 0

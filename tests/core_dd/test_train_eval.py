@@ -12,7 +12,7 @@ from core_dd.errors import InputError
 from core_dd.networks import build_network
 from core_dd.protocols import DM, QUICK
 from core_dd.rng import stream
-from core_dd.speed import autocast, bf16_pays
+from core_dd.speed import autocast, bf16_pays, can_compile
 from core_dd.train_eval import Training, draw_batches, gradients_of, initialise, train
 
 CPU = torch.device("cpu")
@@ -222,5 +222,7 @@ def test_train__never_reads_the_test_images(digits, few):
 
 
 def test_training__compiles_only_long_trainings(digits, few):
-    assert train_eval.pays_to_compile(DM.plan(500, True), 5, (3, 32, 32))
-    assert not train_eval.pays_to_compile(Training(*few, digits, **options()).plan, 3, digits.shape)
+    large = build_network("convnet3", (3, 32, 32), 10), DM.plan(500, True), 5, (3, 32, 32), CPU
+    assert train_eval.pays_to_compile(*large) == can_compile("cpu")
+    short = Training(*few, digits, **options())
+    assert not train_eval.pays_to_compile(short.net, short.plan, 3, digits.shape, CPU)

@@ -18,7 +18,7 @@ from core_dd.errors import InputError
 from gen_dd.budget import MARGIN, Clock, Pace, Ranks, TimeUp, fastest, most_steps, rounds, within
 from gen_dd.pool import finished, gaps
 from gen_dd.sample import SampleConfig, own_gpu, run, sample
-from gen_dd.sampler import Sampler
+from gen_dd.sampler import Sampler, pays_to_compile
 from gen_dd.uvit import UViT
 from gen_dd.weights import save_model
 
@@ -387,6 +387,13 @@ def test_calibrate__chooses_the_batch_and_foresees_its_time(model):
     assert 0.05 <= (time.perf_counter() - began) / pace.seconds(sampler.batch) <= 20  # a busy machine varies
     assert clock.parts.keys() == {"measure"}
     assert Sampler(model, batch=30).calibrate(Clock(60.0)).batch == 30
+
+
+def test_pays_to_compile__in_many_images_and_much_time(model, monkeypatch):
+    monkeypatch.setattr("core_dd.speed.can_compile", lambda kind: True)
+    device = torch.device("cpu")
+    assert pays_to_compile(model, 10**7, 50, device) and pays_to_compile(model, math.inf, 50, device, left=1e5)
+    assert not pays_to_compile(model, 10, 5, device) and not pays_to_compile(model, math.inf, 50, device, left=20.0)
 
 
 def test_compile__is_left_out_where_the_budget_has_no_time_for_it(model, compiling, capsys):

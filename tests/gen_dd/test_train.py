@@ -3,12 +3,13 @@ import dataclasses
 import functools
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from commands import ROOT, Process, run
 
-from core_dd import records
+from core_dd import records, speed
 from core_dd.data import load_data
 from core_dd.errors import InputError
 from core_dd.run import Run, checkpoints, read_stats
@@ -201,8 +202,63 @@ def test_trainer__goes_on_uncompiled_where_compiling_fails(digits, monkeypatch, 
         raise RuntimeError("no such backend")
 
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=failing))
-    losses = [Trainer(TrainConfig(**QUICK | {"compile": on}), digits).step(0).item() for on in (True, False)]
+    losses = []
+    for on in (True, False):
+        trainer = Trainer(TrainConfig(**QUICK | {"compile": on}), digits)
+        trainer.compile()
+        losses.append(trainer.step(0).item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-6) and "running uncompiled" in capsys.readouterr().err
+
+
+LONG, SHORT = {"steps": 10**7}, {"steps": 10}
+
+
+@pytest.mark.parametrize(
+    ("options", "done", "trained", "worth"),
+    [
+        (LONG, 0, 0, True),
+        (LONG, 10**7 - 1, 0, True),  # resumed to the uninterrupted run's weights
+        (SHORT, 0, 0, False),
+        (LONG | {"compile": False}, 0, 0, False),
+        (LONG | {"max_seconds": 150.0}, 0, 0, False),
+        (LONG | {"max_seconds": 1e6}, 0, 0, True),
+        (LONG | {"max_seconds": 1e6}, 0, 1e6 - 150, False),
+        (LONG | {"max_seconds": 1e6}, 10**7 - 10, 0, False),
+    ],
+)
+def test_compile__only_where_it_pays_in_what_is_left(digits, monkeypatch, options, done, trained, worth):
+    """Compiled or not, no step has been taken: neither the weights nor what the optimiser remembers have changed."""
+    found = []
+    monkeypatch.setattr(speed, "can_compile", lambda kind: True)
+    monkeypatch.setattr("gen_dd.train.compile_in_place", lambda model, device, **options: found.append(model))
+    trainer = Trainer(TrainConfig(**QUICK | {"compile": True} | options), digits)
+    before, trainer.seconds = [parameter.clone() for parameter in trainer.model.parameters()], trained
+    trainer.compile(done)
+    assert (found == [trainer.model]) == worth
+    assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, trainer.model.parameters(), strict=True))
+    assert not trainer.optimizer.state
+
+
+def test_train__time_limits_count_steps_alone(tmp_path, monkeypatch):
+    """Compiling, pictures and checkpoints take an hour each here, by a clock that only they advance."""
+    now = [0.0]
+    monkeypatch.setattr("gen_dd.train.time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def slow(real, seconds):
+        def slowly(*args):
+            now[0] += seconds
+            return real(*args)
+
+        return slowly
+
+    for name, seconds in {"step": 1, "compile": 3600, "picture": 3600, "save": 3600}.items():
+        monkeypatch.setattr(Trainer, name, slow(getattr(Trainer, name), seconds))
+    options = {"steps": 100, "max_seconds": 6.0, "checkpoint_every": 2, "grid_every": 3, "out": str(tmp_path / "run")}
+    train(TrainConfig(**QUICK | options | {"chunk_seconds": 4.0}))
+    assert checkpoints(tmp_path / "run")[-1][0] == 4
+    train(TrainConfig(**QUICK | options | {"resume": True}))
+    step, last = checkpoints(tmp_path / "run")[-1]
+    assert step == 6 and torch.load(last / "state.pt", weights_only=True)["seconds"] == pytest.approx(6.0)
 
 
 def test_own_gpu__one_for_each_process():

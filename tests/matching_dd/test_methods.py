@@ -9,7 +9,7 @@ import torch
 from conftest import fashion_folder
 from torch import nn
 
-from core_dd import evaluate
+from core_dd import evaluate, speed
 from core_dd.data import ImageData, load_data
 from core_dd.distilled import DistilledSet
 from core_dd.preprocess import Preprocess
@@ -122,6 +122,14 @@ def test_state__of_every_step_goes_on_exactly(digits, experts, way):
         parts.load_state(torch.load(file, weights_only=True))
         assert all(torch.equal(a, b) for a, b in zip(learnt(parts), learnt(whole), strict=True))
     assert not torch.equal(before, learnt(whole)[0])
+
+
+@pytest.mark.parametrize("way", ["dm", "dc"])
+def test_compile__pays_in_many_iterations_only(digits, way, monkeypatch):
+    monkeypatch.setattr(speed, "can_compile", lambda kind: True)
+    for iterations, worth in ((3, False), (10**6, True)):
+        assert build(way, digits, compile=True, iterations=iterations).compile == worth
+        assert not build(way, digits, compile=False, iterations=iterations).compile
 
 
 @pytest.mark.parametrize("way", [*WAYS, "dc", "dsa", "idc"])
