@@ -14,8 +14,8 @@
 #     CONFIG=configs/gen/fashion_mnist_cpu.yaml CHUNK=240 CHUNKS=2 BUDGET=60s EVALUATIONS=20 IPC_STEPS=50 POOL_STEPS=60 \
 #     RUNS=2 scripts/headline_cifar100.sh
 #
-# It leaves in OUT (results/NAME): scores, a picture, the training's stats.jsonl and config.yaml, and the weights in fp16,
-# in files under 16 MiB that UViT.from_pretrained reads as they are; in WORK, the report with pictures and curves.
+# It leaves in OUT (results/NAME): scores, a picture, the training's stats.jsonl, config.yaml and learnt.json (what its
+# samples show of the classes), and the weights in fp16, in files under 16 MiB that UViT.from_pretrained reads as they are; in WORK, the report with pictures and curves.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 NAME=${NAME:-cifar100_headline}
@@ -62,6 +62,7 @@ KEPT=$WORK/kept
 rm -rf "$KEPT" "$WORK/report"
 mkdir -p "$KEPT" "$(dirname "$OUT")"
 cp "$WORK/pool/grid.png" "$WORK/train/stats.jsonl" "$WORK/train/config.yaml" "$KEPT"
+[ ! -e "$WORK/train/learnt.json" ] || cp "$WORK/train/learnt.json" "$KEPT"
 python - "$WORK" "$KEPT" $SELECTORS pool <<'PYTHON'
 import json
 import shutil

@@ -23,6 +23,7 @@ checkpoint_every: 10
 log_every: 5
 eval_every: 10
 eval_ipc: 2
+eval_network: convnet1_w16
 val_fraction: 0.02
 tracker: none
 """
@@ -72,6 +73,7 @@ def test_headline__trains_samples_judges_and_keeps(headline, tmp_path):
     assert all(score["smoke"] and len(score["accuracies"]) == 1 for score in scores.values())
     assert (out / "grid.png").read_bytes() == (work / "pool" / "grid.png").read_bytes()
     assert [line["step"] for line in read_stats(out / "stats.jsonl") if "loss" in line][-1] == 20
+    assert read_json(out / "learnt.json")["step"] == 20
     report = (work / "report" / "report.html").read_text()
     assert "challenge_4_steps" in report and "Training curves" in report
     kept, trained = (UViT.from_pretrained(folder / "model") for folder in (out, work / "train"))
