@@ -51,7 +51,7 @@ def usage() -> str:
             "",
             *lines,
             "",
-            "Every command takes --config FILE.yaml (repeatable), and flags override it. See configs/.",
+            "Every command takes --config NAME (one that comes with it) or --config FILE.yaml, and flags override it.",
         ]
     )
 

@@ -6,42 +6,50 @@ The only file that knows tyro (flags and `--help`) and OmegaConf (YAML with type
 import contextlib
 import dataclasses
 import math
+import os
 import re
 import sys
 import types
 import typing
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-from core_dd.errors import InputError, likely
+from core_dd.errors import InputError, brief, likely, require
 from core_dd.notes import is_first_process
+from core_dd.settings import ConfigFile, find
 
 C = TypeVar("C")
 
 
-def load_config(cls: type[C], argv: Sequence[str] | None = None, prog: str | None = None) -> C:
-    """Build `cls` from its defaults, then each `--config FILE` in order, then dotted flags.
+def load_config(cls: type[C], argv: Sequence[str] | None = None, prog: str | None = None, home: str = "") -> C:
+    """Build `cls` from its defaults, then each `--config NAME_OR_FILE` in order, then dotted flags.
+
+    Of a file with `settings` (see `ConfigFile`) the one applies that fits the `data` and `ipc` of the flags, else of
+    the other files; `--config NAME:DATA` names the data whose setting is taken.
 
     Args:
         cls: a `@dataclass(kw_only=True)`, every field with a default and a docstring below it.
         argv: the arguments after the command's name; None reads `sys.argv`.
         prog: the name shown by `--help`.
+        home: the folder of configs/ in which `--config NAME` is looked up first.
 
     Returns:
         An instance of `cls`; its `__post_init__` has checked it.
 
     Raises:
-        InputError: unknown or duplicate YAML keys (file, key and likely spelling), wrong types, infinite
-            numbers, failed checks.
+        InputError: an unknown config, no setting for the data and ipc, unknown or duplicate YAML keys (file, key and
+            likely spelling), wrong types, infinite numbers, failed checks.
         SystemExit: by tyro, status 0 after `--help` and 2 for flags it cannot take, with its own message.
     """
     import tyro
 
-    files, rest = split_config_files(sys.argv[1:] if argv is None else argv)
-    default = _unchecked(cls, _merge_files(cls, files))
+    files, rest = read_configs(argv, home)
+    for file, _ in files:
+        _check_file(cls, file)
+    default = _unchecked(cls, _merge_files(cls, [(file.path, values) for file, values in files]))
     with _checks_deferred(cls):
         config = tyro.cli(
             cls,
@@ -50,7 +58,7 @@ def load_config(cls: type[C], argv: Sequence[str] | None = None, prog: str | Non
             prog=prog,
             config=(tyro.conf.AvoidSubcommands,),
             use_underscores=True,
-            description=f"{(cls.__doc__ or '').strip()}\n\n--config FILE.yaml (repeatable) is read before the flags.",
+            description=f"{(cls.__doc__ or '').strip()}\n\n{CONFIG_HELP}",
             console_outputs=is_first_process(),
         )
     for field in dataclasses.fields(config):
@@ -62,37 +70,76 @@ def load_config(cls: type[C], argv: Sequence[str] | None = None, prog: str | Non
     return config
 
 
-def split_config_files(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Separate every `--config FILE` / `--config=FILE` from the other arguments."""
-    files, rest, arguments = [], [], iter(argv)
-    for argument in arguments:
-        if argument == "--config":
-            value = next(arguments, None)
-            if value is None:
-                raise InputError("--config needs a file after it, e.g. --config configs/gen/digits.yaml.")
-            files.append(Path(value))
-        elif argument.startswith("--config="):
-            files.append(Path(argument.removeprefix("--config=")))
-        else:
-            rest.append(argument)
-    return files, rest
+CONFIG_HELP = (
+    "--config NAME (of those that come with gendd, NAME:DATA for the settings of other data) or --config FILE.yaml, "
+    "repeatable, is read before the flags."
+)
 
 
-def peek(argv: Sequence[str] | None, key: str) -> str | None:
+def read_configs(argv: Sequence[str] | None, home: str) -> tuple[list[tuple[ConfigFile, dict[str, Any]]], list[str]]:
+    """The files that `--config` names, each with the values that apply, and the other arguments.
+
+    Raises:
+        InputError: an unknown config, or no setting for the data and ipc (unless only help is asked for).
+    """
+    named, rest = _split_arguments(sys.argv[1:] if argv is None else argv)
+    files: list[tuple[ConfigFile, str | None]] = []
+    for name in named:
+        name, _, data = (name, "", "") if os.path.isfile(name) or ":" not in name else name.rpartition(":")
+        file = read_config(find(name, home))
+        require(bool(file.settings or not data), f"{file.path} has no settings to choose from: leave out ':{data}'.")
+        files.append((file, data or None))
+    commons = [file.common for file, _ in files]
+    data, ipc = _asked(rest, commons, "data"), _asked(rest, commons, "ipc")
+    helping = not {"-h", "--help"}.isdisjoint(rest)
+    return [(file, _applying(file, own or data, ipc, helping)) for file, own in files], rest
+
+
+def _applying(file: ConfigFile, data: Any, ipc: Any, helping: bool) -> dict[str, Any]:
+    """What of a file applies; for help, which needs no data, what does in any case."""
+    try:
+        return file.chosen(data, ipc)
+    except InputError:
+        if helping:
+            return dict(file.common)
+        raise
+
+
+def peek(argv: Sequence[str] | None, key: str, home: str = "") -> str | None:
     """The value one top-level key will get from flags or YAML files, before the config class is known.
 
     Returns None where neither gives it.
     """
-    files, rest = split_config_files(sys.argv[1:] if argv is None else argv)
+    files, rest = read_configs(argv, home)
+    value = _asked(rest, [values for _, values in files], key)
+    return None if value is None else str(value)
+
+
+def _asked(rest: Sequence[str], files: Sequence[Mapping[str, Any]], key: str) -> Any:
+    """The value of a key by the last flag, else by the last file that has it; None where none does."""
     for i in range(len(rest) - 1, -1, -1):
         flag, _, value = rest[i].partition("=")
         if flag.replace("-", "_") == f"__{key}":
             return value if value else (rest[i + 1] if i + 1 < len(rest) else None)
-    for file in reversed(files):
-        values = read_yaml(file)
-        if key in values:
-            return str(values[key])
-    return None
+    return next((values[key] for values in reversed(files) if key in values), None)
+
+
+def _split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separate what every `--config X` / `--config=X` names from the other arguments."""
+    named, rest, arguments = [], [], iter(argv)
+    for argument in arguments:
+        if argument == "--config":
+            value = next(arguments, None)
+            if value is None:
+                raise InputError(
+                    "--config needs a name or a file after it, e.g. --config digits or --config mine.yaml."
+                )
+            named.append(value)
+        elif argument.startswith("--config="):
+            named.append(argument.removeprefix("--config="))
+        else:
+            rest.append(argument)
+    return named, rest
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -102,8 +149,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         InputError: missing file, invalid YAML, a duplicate key, or a top level that is no mapping.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"no config file at {path}. The published settings are in configs/.")
+    if not os.path.isfile(path):
+        raise InputError(f"no config file at {path}. Those of gendd go by their names, such as --config digits.")
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
@@ -115,6 +162,15 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{path} holds a {type(values).__name__}, expected 'key: value' lines.")
     return values
+
+
+def read_config(path: Path) -> ConfigFile:
+    """Read one file of values and settings.
+
+    Raises:
+        InputError: as `read_yaml` and `ConfigFile.of` do.
+    """
+    return ConfigFile.of(path, read_yaml(path))
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -135,12 +191,6 @@ def to_yaml(config: Any) -> str:
     return yaml.safe_dump(to_dict(config), sort_keys=False)
 
 
-def brief(text: str) -> str:
-    """The beginning of a text from a file, for a message."""
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
-
-
-LONGEST = 200
 DEEPEST = 20
 """How deep the values of a YAML file may be nested."""
 
@@ -188,14 +238,12 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _merge_files(cls: type, files: Sequence[Path]) -> dict[str, Any]:
-    """The defaults of `cls` overlaid with every file, types checked."""
+def _merge_files(cls: type, files: Sequence[tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
+    """The defaults of `cls` overlaid with the values of every file, types checked."""
     from omegaconf import OmegaConf, errors
 
     merged = OmegaConf.structured(cls)
-    for file in files:
-        values = read_yaml(file)
-        _check_keys(cls, values, file, prefix="")
+    for file, values in files:
         for key, value in values.items():
             try:
                 merged = OmegaConf.merge(merged, {key: value})
@@ -208,7 +256,14 @@ def _merge_files(cls: type, files: Sequence[Path]) -> dict[str, Any]:
     return OmegaConf.to_container(merged)
 
 
-def _check_keys(cls: type, values: dict[str, Any], file: Path, prefix: str) -> None:
+def _check_file(cls: type, file: ConfigFile) -> None:
+    """Refuse keys that `cls` does not have, those of settings that do not apply included."""
+    _check_keys(cls, file.common, file.path, prefix="")
+    for (name, ipc), values in file.settings.items():
+        _check_keys(cls, values, file.path, prefix=f"settings[{name}, ipc {ipc}].")
+
+
+def _check_keys(cls: type, values: Mapping[str, Any], file: Path, prefix: str) -> None:
     """Refuse keys that `cls` does not have, naming the file, the key and the likely spelling."""
     fields = typing.get_type_hints(cls)
     for key, value in values.items():

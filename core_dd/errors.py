@@ -60,3 +60,11 @@ def likely(name: str, choices) -> str:
     """The "; did you mean 'x'?" half of a message, or "." when nothing is close."""
     close = difflib.get_close_matches(str(name), [str(choice) for choice in choices], n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else "."
+
+
+def brief(text: str) -> str:
+    """The beginning of a text that may be long, for a message."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+LONGEST = 200

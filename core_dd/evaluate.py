@@ -235,7 +235,7 @@ def identities(dset: DistilledSet, data: ImageData) -> dict[str, dict[str, Any]]
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Check, score, write."""
-    config = load_config(EvaluateConfig, argv, prog="gendd evaluate")
+    config = load_config(EvaluateConfig, argv, prog="gendd evaluate", home="eval")
     out = config.out or (None if config.set == REAL else beside(Path(config.set)))
     if out is not None:
         files.require_new(Path(out))

@@ -151,8 +151,8 @@ STATE, DISTILLED, GRID = "state.pt", "distilled.safetensors", "grid.png"
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Distil one set."""
-    method = peek(argv, "method") or MatchingConfig.method
-    config = load_config(pick(METHODS, method, "method").Config, argv, prog="gendd distill")
+    method = peek(argv, "method", "matching") or MatchingConfig.method
+    config = load_config(pick(METHODS, method, "method").Config, argv, prog="gendd distill", home="matching")
     (dry_run if config.dry_run else run)(config)
 
 

@@ -320,7 +320,7 @@ TRIALS = 5
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Record experts."""
-    config = load_config(ExpertsConfig, argv, prog="gendd experts")
+    config = load_config(ExpertsConfig, argv, prog="gendd experts", home="experts")
     (dry_run if config.dry_run else record)(config)
 
 

@@ -113,7 +113,7 @@ class AblateConfig(DataConfig):
     pool: str = ""
     """The pool to select from, for selectors."""
     settings: str = ""
-    """For kernels and attention: a file of `gendd distill` with whatever else differs from the method's defaults."""
+    """For kernels and attention: a --config of `gendd distill`, with what else differs from the method's defaults."""
     iterations: int | None = None
     """For kernels and attention: so many instead of the published ones."""
     out: str = ""
@@ -191,8 +191,9 @@ def steps(config: AblateConfig, data: ImageData) -> dict[str, Make]:
 def learnt(config: AblateConfig, data: ImageData) -> dict[str, Make]:
     """The settings of a study of `LEARNT`, then random real images."""
     method, settings = LEARNT[config.study]
-    argv = ["--config", config.settings] if config.settings else []
-    base = load_config(METHODS[method].Config, [*argv, "--method", method], prog="ablate.py")
+    argv = ["--method", method, "--data", config.data, "--ipc", str(config.ipc)]
+    argv += ["--config", config.settings] if config.settings else []
+    base = load_config(METHODS[method].Config, argv, prog="ablate.py", home="matching")
     own = {"data": config.data, "ipc": config.ipc, "network": config.network, "device": config.device}
     own |= {"tracker": "none"}
     base = replace(base, iterations=config.iterations or base.iterations, **own)

@@ -61,11 +61,11 @@ def stages(out: Path) -> list[Stage]:
         "generated pool": f"{out}/pool",
     }
     places = {name: out / "real" if place == "real" else Path(place) for name, place in sets.items()}
-    score = "evaluate --config configs/eval/digits.yaml --set {} --name {} --out {}"
+    score = "evaluate --config digits --set {} --name {} --out {}"
     return [
         Stage(
             "Train a class-conditional U-ViT",
-            (Step(f"train --config configs/gen/digits.yaml --out {out}/train", out / "train/model", resumable=True),),
+            (Step(f"train --config digits --out {out}/train", out / "train/model", resumable=True),),
         ),
         Stage(
             "Sample labelled images for 20 seconds",
@@ -90,7 +90,7 @@ def stages(out: Path) -> list[Stage]:
             "Distil 10 images per class by distribution matching",
             (
                 Step(
-                    f"distill --config configs/matching/dm_digits_ipc10.yaml --out {out}/dm",
+                    f"distill --config dm --data digits --ipc 10 --out {out}/dm",
                     out / "dm/distilled.safetensors",
                     resumable=True,
                 ),

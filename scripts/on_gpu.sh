@@ -24,9 +24,8 @@ TRAIN_S=${TRAIN_S:-240} BUDGET=${BUDGET:-60s}
 # What such a machine lacks of our dependencies, and theirs.
 LACKING="diffusers importlib_metadata tyro docstring-parser typeguard omegaconf datasets dill multiprocess torch-fidelity
     kornia kornia-rs msgspec"
-# DM, DataDAM and M3D: METHOD-CONFIG, all at once on one card, since each alone leaves most of it idle.
-ROWS=${ROWS:-dm_cifar10_ipc1 dm_cifar10_ipc10 datadam_paper_cifar10_ipc1 datadam_paper_cifar10_ipc10 m3d_cifar10_ipc1
-    m3d_cifar10_ipc10}
+# DM, DataDAM and M3D: CONFIG-ipcIPC, all at once on one card, since each alone leaves most of it idle.
+ROWS=${ROWS:-dm-ipc1 dm-ipc10 datadam_paper-ipc1 datadam_paper-ipc10 m3d-ipc1 m3d-ipc10}
 
 gendd() { "$PYTHON" -m core_dd.cli "$@"; }
 
@@ -82,9 +81,9 @@ headline() {  # CIFAR-100: train, sample under a budget, select, judge
 }
 
 published() {  # full-length rows, side by side, each judged by its protocol as soon as it is there
-    local row data=parquet:$HELD/cifar10 shorter="" judged=""
+    local row name=cifar10 data=parquet:$HELD/cifar10 shorter="" judged=""
     [ -z "$TOY" ] || {
-        data=digits shorter="--iterations 3 --network convnet1_w8 --batch_real 8"
+        name=digits data=digits shorter="--iterations 3 --network convnet1_w8 --batch_real 8"
         judged="--steps 3 --runs 1 --network convnet1_w8"
     }
     for row in $ROWS; do
@@ -92,8 +91,8 @@ published() {  # full-length rows, side by side, each judged by its protocol as 
             folder=$WORK/$row protocol=dm
             case $row in datadam_paper*) protocol=datadam_paper ;; esac
             [ -e "$folder/distilled.safetensors" ] ||
-                gendd distill --config "configs/matching/$row.yaml" --data "$data" --out "$folder" --tracker none $shorter \
-                    $([ ! -e "$folder/config.yaml" ] || echo --resume)
+                gendd distill --config "${row%-ipc*}:$name" --ipc "${row##*-ipc}" --data "$data" --out "$folder" \
+                    --tracker none $shorter $([ ! -e "$folder/config.yaml" ] || echo --resume)
             gendd evaluate --data "$data" --set "$folder" --protocol "$protocol" --name "$row" $judged
             mkdir -p "$OUT/published/$row"
             cp "$folder"/{scores.json,config.yaml,stats.jsonl,grid.png} "$OUT/published/$row"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Remakes the scores of results/ on real data: every set named in SETS at every ipc of IPCS, judged by one protocol, and,
 # in WORK, the report beside the papers' rows. A set is a coreset (random herding k_center medoids) or a method, or a variant of one
-# that has published settings, such as datadam_paper: those of configs/matching/SET_NAME_ipcIPC.yaml are used where
-# there are any, else the method's defaults. A row is marked smoke and not ranked if anything shortens it:
+# that has published settings, such as datadam_paper: those of configs/matching/SET.yaml for NAME and the ipc are used
+# where there are any, else the method's defaults. A row is marked smoke and not ranked if anything shortens it:
 #   SMOKE=1        the few iterations of configs/smoke/ that a CPU can do
 #   ITERATIONS=N   so many of every method
 #   EPOCHS=N       a shorter protocol
@@ -33,6 +33,17 @@ record_experts() {  # what MTT and EAD match, where there are none yet
     gendd experts --data "$DATA" --config configs/smoke/experts.yaml --out "$EXPERTS" $(resume "$EXPERTS/config.yaml")
 }
 
+published() {  # whether configs/matching has settings of this set and ipc
+    python - "$1" "$NAME" "$2" <<'PYTHON'
+import sys
+from core_dd.config import read_config
+from core_dd.settings import packaged
+variant, name, ipc = sys.argv[1:]
+files = packaged("matching")
+sys.exit(variant not in files or (name, int(ipc)) not in read_config(files[variant]).settings)
+PYTHON
+}
+
 # Rows of one table are made alike, so a folder goes on with the settings it began with.
 mkdir -p "$WORK" "$OUT"
 settings="DATA=$DATA PROTOCOL=$PROTOCOL EPOCHS=${EPOCHS:-} RUNS=${RUNS:-} SMOKE=${SMOKE:-} ITERATIONS=${ITERATIONS:-}"
@@ -48,8 +59,7 @@ for set in $SETS; do
         method=${set%%_*}
         if [ -e "matching_dd/methods/$method.py" ]; then
             make=(gendd distill --method "$method" --ipc "$ipc")
-            published=configs/matching/${set}_${NAME}_ipc$ipc.yaml
-            [ ! -e "$published" ] || make+=(--config "$published")
+            if published "$set" "$ipc"; then make+=(--config "$set:$NAME"); fi
             [ -z "${SMOKE:-}" ] || make+=(--config "configs/smoke/$method.yaml")
             make+=(--data "$DATA" ${ITERATIONS:+--iterations "$ITERATIONS"} --out "$folder")
             case $method in

@@ -1,4 +1,4 @@
-"""accelerate launch scripts/train_uvit.py --config configs/gen/digits.yaml: the same as `gendd train`."""
+"""accelerate launch scripts/train_uvit.py --config digits: the same as `gendd train`."""
 
 from core_dd import cli
 

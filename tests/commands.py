@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import forkserver
 
@@ -90,11 +91,18 @@ def load_script(name: str) -> ModuleType:
 def config_class(command: str, argv: list[str]) -> type:
     """The config dataclass of a command."""
     if command == "distill":
-        return METHODS[peek(argv, "method") or "dm"].Config
+        return METHODS[peek(argv, "method", HOMES[command]) or "dm"].Config
     module = importlib.import_module(cli.COMMANDS[command][0].split(":")[0])
     return getattr(module, f"{command.title()}Config")
 
 
+def load(command: str, argv: list[str]) -> Any:
+    """The config that a command's words give."""
+    return load_config(config_class(command, argv), argv, home=HOMES.get(command, ""))
+
+
+HOMES = {"train": "gen", "distill": "matching", "experts": "experts", "evaluate": "eval"}
+"""Where each command looks its configs up by name."""
 FIRST = {"info": "--what", "report": "--scores"}
 """Flags of what may be given first, without one."""
 
@@ -106,4 +114,4 @@ def accepted(words: list[str]) -> None:
         return
     if command in FIRST and not argv[0].startswith("-"):
         argv = [FIRST[command], *argv]
-    load_config(config_class(command, argv), argv)
+    load(command, argv)

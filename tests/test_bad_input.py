@@ -510,6 +510,19 @@ CASES = {
         "distill --config a.yaml", "not valid YAML", lambda f: (f / "a.yaml").write_bytes(b"data: \xff\xfe\n")
     ),
     "missing yaml": Case("distill --config b.yaml", "no config file at b.yaml"),
+    "unknown config": Case("distill --config dn", "no config is called 'dn'; did you mean 'dm'?"),
+    "config of another command": Case("train --config dm", "no config is called 'dm'"),
+    "config for another pair": Case(
+        "distill --config dm --data svhn --ipc 2", "dm.yaml has no settings for --data svhn"
+    ),
+    "config without a pair": Case("distill --config dm", "choose --data and --ipc among mnist (ipc 1, 10, 50), "),
+    "config of a method for training": Case(
+        "train --config matching/dm --data digits --ipc 10", "dm.yaml: unknown key 'method'"
+    ),
+    "settings that are none": Case(
+        "distill --config a.yaml", "'settings' must be a list", yaml("settings: {ipc: 1}\n")
+    ),
+    "name of data of no settings": Case("train --config digits:mnist", "leave out ':mnist'"),
     "wrong flag type": Case("distill --ipc ten", "ten"),
     "unknown flag": Case("distill --ipcs 3", "--ipcs"),
     "unknown command": Case("distil", "unknown command 'distil'; did you mean 'distill'?"),

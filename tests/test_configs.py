@@ -1,76 +1,94 @@
-"""Every file in configs/ is accepted by its command, and the number in its opening comment is a published one."""
+"""Every setting of every file in configs/ is accepted by its command, and its number is one of the published."""
 
 import re
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import pytest
-from commands import accepted, config_class
+from commands import HOMES, ROOT, accepted, load
 
 from core_dd import best_of_test, published
-from core_dd.config import load_config
-from core_dd.data import DataConfig
+from core_dd.config import load_config, read_config
+from core_dd.settings import CONFIGS, ConfigFile, packaged
+from matching_dd.methods import METHODS
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-COMMANDS = {
-    "data": ["coreset"],
-    "eval": ["evaluate", "--out=x"],
-    "experts": ["experts"],
-    "gen": ["train"],
-    "matching": ["distill"],
-}
-MATCHING = sorted((CONFIGS / "matching").glob("*.yaml"))
-FILES = [path for folder in COMMANDS for path in sorted((CONFIGS / folder).glob("*.yaml"))]
+MATCHING = packaged("matching")
+REQUIRED = {"evaluate": ["--out=x"]}
 
 
-def name(path: Path) -> str:
-    return f"{path.parent.name}/{path.stem}"
+@cache
+def file(variant: str) -> ConfigFile:
+    return read_config(MATCHING[variant])
 
 
-def load(path: Path, command: str = "distill") -> Any:
-    argv = ["--config", str(path)]
-    return load_config(config_class(command, argv), argv)
+@cache
+def config(variant: str, data: str, ipc: int) -> Any:
+    argv = ["--config", f"{variant}:{data}", "--ipc", str(ipc)]
+    return load_config(METHODS[file(variant).common["method"]].Config, argv, home="matching")
 
 
-def data_name(config: DataConfig) -> str:
-    """What is before the path, where there is one."""
-    return config.data.partition(":")[0]
+def configs(variant: str) -> dict[tuple[str, int], Any]:
+    """The config of every setting of a file, by the name of its data and ipc."""
+    return {(data, ipc): config(variant, data, ipc) for data, ipc in file(variant).settings}
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_config__is_accepted(path):
-    accepted([*COMMANDS[path.parent.name], "--config", str(path)])
+def test_packaged__are_the_files_of_the_repository():
+    assert CONFIGS.resolve() == ROOT / "configs"
+    assert MATCHING.keys() == {
+        "cafe", "cafe_dsa", "datadam_code", "datadam_paper", "dc", "dm", "dsa", "ead", "idc", "idc_i", "idm", "m3d",
+        "mtt",
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize("path", MATCHING, ids=name)
-def test_matching_config__names_what_it_is_and_what_was_published(path):
-    config, head = load(path), path.read_text().splitlines()[0]
-    assert path.stem.startswith(config.method) and path.stem.endswith(f"_ipc{config.ipc}")
-    data = data_name(config)
-    assert f"_{data}_" in path.stem and f"ipc {config.ipc}" in head
-    if number := re.search(r": .*?([\d.]+) \+- ([\d.]+)$", head):
-        rows = published.rows(data, config.ipc)
-        assert tuple(map(float, number.groups())) in {(row.percent, row.std) for row in rows}
+@pytest.mark.parametrize("command", [command for command in HOMES if command != "distill"])
+def test_config__is_accepted_by_its_name(command):
+    names = packaged(HOMES[command])
+    assert names
+    for name in names:
+        accepted([command, *REQUIRED.get(command, []), "--config", name])
 
 
-@pytest.mark.parametrize("path", [path for path in MATCHING if "_cifar100_" in path.stem], ids=name)
-def test_cifar100_config__is_normalised_as_its_authors_do(path):
+@pytest.mark.parametrize("variant", MATCHING)
+def test_settings__name_what_they_are_and_what_was_published(variant):
+    for (data, ipc), found in configs(variant).items():
+        assert variant.startswith(found.method) and found.ipc == ipc and found.data.partition(":")[0] == data
+        if (number := file(variant).published[data, ipc]) is not None:
+            mean, std = re.fullmatch(r"([\d.]+)(?: \+- ([\d.]+))?", number).groups()
+            printed = {(row.percent, row.std) for row in published.rows(data, ipc)}
+            assert (float(mean), float(std) if std else None) in printed, (data, ipc)
+
+
+def test_settings__without_a_number_are_those_that_our_sources_do_not_report():
+    missing = {
+        (variant, data)
+        for variant in MATCHING
+        for (data, _), number in file(variant).published.items()
+        if number is None and data != "digits"
+    }
+    sets = ("cifar10", "cifar100", "tiny_imagenet")
+    datadam = {("datadam_paper", "fashion_mnist"), ("datadam_paper", "cifar100"), ("datadam_code", "cifar100")}
+    assert missing == datadam | {("idm", "tiny_imagenet")} | {("mtt", data) for data in sets}
+
+
+@pytest.mark.parametrize("variant", MATCHING)
+def test_settings__of_cifar100_are_normalised_as_their_authors_do(variant):
     """Facts D6: the codes of IDC (and so M3D) and of MTT have CIFAR-10's constants there, the others its own."""
-    config = load(path)
-    expected = "cifar10_mean_std" if config.method in ("idc", "m3d", "mtt") else "mean_std"
-    assert config.preprocess in (expected, "zca")
+    for (data, ipc), found in configs(variant).items():
+        expected = "cifar10_mean_std" if found.method in ("idc", "m3d", "mtt") else "mean_std"
+        assert data != "cifar100" or found.preprocess in (expected, "zca"), ipc
 
 
-@pytest.mark.parametrize("path", sorted((CONFIGS / "smoke").glob("*.yaml")), ids=name)
-def test_smoke_config__is_accepted_alone_and_after_the_published_one(path):
-    if path.stem == "experts":
-        return accepted(["experts", "--config", str(path)])
-    published_ones = [other for other in MATCHING if other.stem.startswith(f"{path.stem}_")]
-    assert published_ones
-    for first in (None, *published_ones):
-        accepted(
-            ["distill", "--method", path.stem, *(["--config", str(first)] if first else []), "--config", str(path)]
-        )
+@pytest.mark.parametrize("name", packaged("smoke"))
+def test_smoke_config__is_accepted_alone_and_after_the_published_ones(name):
+    smoke = ["--config", f"smoke/{name}"]
+    if name == "experts":
+        return accepted(["experts", *smoke])
+    accepted(["distill", "--method", name, *smoke])
+    variants = [variant for variant in MATCHING if file(variant).common["method"] == name]
+    assert variants
+    for variant in variants:
+        for data, ipc in list(file(variant).settings)[-1:]:
+            accepted(["distill", "--config", f"{variant}:{data}", "--ipc", str(ipc), *smoke])
 
 
 TESTED = {"mtt": lambda config: 100, "datadam_code": lambda config: 2000, "idm": lambda config: config.accuracy_every}
@@ -78,20 +96,17 @@ TESTED = {"mtt": lambda config: 100, "datadam_code": lambda config: 2000, "idm":
 
 
 @pytest.mark.parametrize("protocol", [name for name, habit in best_of_test.HABITS.items() if habit.sets])
-def test_configs__keep_every_set_that_their_authors_test(protocol):
-    paths = [path for path in MATCHING if path.stem.startswith(protocol) and "_digits_" not in path.stem]
-    assert paths
-    for path in paths:
-        config = load(path)
-        assert config.checkpoint_every == TESTED[protocol](config), path
-        assert config.keep * config.checkpoint_every == config.iterations, path
-        assert f"# Keeps {config.keep} checkpoints" in path.read_text()
+def test_settings__keep_every_set_that_their_authors_test(protocol):
+    for (data, _), found in configs(protocol).items():
+        if data != "digits":
+            assert found.checkpoint_every == TESTED[protocol](found), found
+            assert found.keep * found.checkpoint_every == found.iterations, found
 
 
-@pytest.mark.parametrize("path", [path for path in MATCHING if path.stem.startswith("mtt")], ids=name)
-def test_mtt_config__fits_the_experts_it_names(path):
-    config, [named] = load(path), re.findall(r": gendd experts --config (\S+)", path.read_text())
-    experts = load(CONFIGS.parent / named, "experts")
-    for field in ("data", "network", "preprocess"):
-        assert getattr(experts, field) == getattr(config, field)
-    assert config.max_start_epoch - 1 + config.expert_epochs <= experts.epochs
+def test_mtt_settings__fit_the_experts_they_name():
+    named = re.findall(r"# experts (\w+)", MATCHING["mtt"].read_text())
+    for found, name in zip(configs("mtt").values(), named, strict=True):
+        experts = load("experts", ["--config", name])
+        for field in ("data", "network", "preprocess"):
+            assert getattr(experts, field) == getattr(found, field)
+        assert found.max_start_epoch - 1 + found.expert_epochs <= experts.epochs

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from commands import ROOT, accepted
 
-from core_dd.files import read_json
+from core_dd.records import read as read_json
 
 SMALL_MIB = 5
 """What results/ may hold: with data and wheels, 64 MiB reach a lent machine at a time."""
@@ -18,7 +18,7 @@ def on_gpu(tmp_path):
     """A call of the script; returns the finished process."""
 
     def call(*stages: str, **settings: object) -> subprocess.CompletedProcess:
-        settings = {"TOY": 1, "PYTHON": os.environ["FORKED"], "GENDD_COMPILE": 0, "ROWS": "dm_digits_ipc10"} | settings
+        settings = {"TOY": 1, "PYTHON": os.environ["FORKED"], "GENDD_COMPILE": 0, "ROWS": "dm-ipc10"} | settings
         settings |= {name: tmp_path / name.lower() for name in ("OUT", "WORK", "HELD", "DATA", "SITE", "WHEELS")}
         environment = os.environ | {name: str(value) for name, value in settings.items()}
         script = ["bash", str(ROOT / "scripts" / "on_gpu.sh"), *stages]
@@ -37,7 +37,7 @@ def test_stages__one_that_fails_spoils_no_other(on_gpu, tmp_path):
     assert done.returncode == 1
     assert (tmp_path / "held" / "part").read_text() == "kept"
     assert "nonsense" in (tmp_path / "out" / "bench.log").read_text()
-    row = tmp_path / "out" / "published" / "dm_digits_ipc10"
+    row = tmp_path / "out" / "published" / "dm-ipc10"
     assert read_json(row / "scores.json")["smoke"] and (row / "grid.png").exists() and (row / "stats.jsonl").exists()
 
 

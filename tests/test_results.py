@@ -6,6 +6,7 @@ import subprocess
 import pytest
 from commands import FORKED_IN_BASH, ROOT
 
+from core_dd.config import read_yaml
 from core_dd.records import read as read_json
 
 
@@ -49,3 +50,10 @@ def test_results__a_folder_begun_otherwise_is_refused(results, tmp_path):
 def test_results__methods_that_need_experts_say_so(results):
     done = results(SETS="mtt", SMOKE="", EXPERTS="")
     assert done.returncode == 2 and "gendd experts" in done.stderr
+
+
+def test_results__takes_the_published_settings_where_there_are_any(results, tmp_path):
+    done = results(SETS="m3d", IPCS=10)
+    assert done.returncode == 0, done.stderr
+    config = read_yaml(tmp_path / "work" / "m3d-ipc10" / "config.yaml")
+    assert (config["network"], config["factor"], config["ipc"], config["iterations"]) == ("convnet2_w32", 1, 10, 2)

@@ -21,7 +21,7 @@ class MTTConfig(MatchingConfig):
     """Distil by MTT: a student trained on the synthetic set is to arrive where experts did on real data.
 
     The defaults are the authors' for CIFAR-10, ipc 10, but for its whitening, which is to be asked for: preprocess zca,
-    as their settings in configs/matching do. Record experts first, with `gendd experts`.
+    as their settings in configs/matching/mtt.yaml do. Record experts first, with `gendd experts`.
     """
 
     method: str = "mtt"

@@ -102,11 +102,10 @@ def test_layers__rejects(names, blocks):
         chosen_layers(names, blocks)
 
 
-def test_config__of_paper_and_code_differ_as_documented(request):
-    folder = request.config.rootpath / "configs" / "matching"
+def test_config__of_paper_and_code_differ_as_documented():
+    argv = ["--data", "cifar10", "--ipc", "10", "--config"]
     paper, code = (
-        load_config(DataDAMConfig, ["--config", str(folder / f"datadam_{name}_cifar10_ipc10.yaml")])
-        for name in ("paper", "code")
+        load_config(DataDAMConfig, [*argv, name], home="matching") for name in ("datadam_paper", "datadam_code")
     )
     assert (paper.p, paper.network, paper.batch_real, paper.iterations) == (4, "convnet3", 256, 8000)
     assert (code.p, code.network, code.batch_real, code.iterations) == (1, "convnet3_bn", 64, 20000)

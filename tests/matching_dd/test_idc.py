@@ -53,10 +53,10 @@ def test_loss__equals_plain_loop_in_value_and_gradient(digits, generator, kind):
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3 * float(gradients[1].abs().max()))
 
 
-@pytest.mark.parametrize("path", ["idc_i_cifar10_ipc10", "idc_i_mnist_ipc1"])
-def test_idc_i__starts_from_the_first_images_of_each_class(digits, request, path):
-    file = request.config.rootpath / "configs" / "matching" / f"{path}.yaml"
-    config = load_config(IDCConfig, ["--config", str(file), "--data=digits", "--network=convnet1_w8"])
+@pytest.mark.parametrize(("name", "ipc"), [("cifar10", 10), ("mnist", 1)])
+def test_idc_i__starts_from_the_first_images_of_each_class(digits, name, ipc):
+    argv = ["--config", f"idc_i:{name}", "--ipc", str(ipc), "--data=digits", "--network=convnet1_w8"]
+    config = load_config(IDCConfig, argv, home="matching")
     assert config.factor == 1
     pixels = IDC(replace(config, **PLAIN), digits).synthetic.pixels().mul(255).round()
     first = [digits.train_images[digits.train_labels == k][: config.ipc] for k in range(10)]
