@@ -1,6 +1,7 @@
 """What every test shares: one thread, a server of processes, an own cache folder, and real data where it is at hand."""
 
 import contextlib
+import functools
 import os
 import resource
 import shutil
@@ -91,6 +92,14 @@ def compiling(monkeypatch):
         pytest.skip("torch.compile does not work here: no C++ compiler, or GENDD_COMPILE=0")
     yield
     can_compile.cache_clear()
+
+
+@pytest.fixture
+def tracing(compiling, monkeypatch):
+    """A test that compiles without the C++ compiler: graphs are traced and differentiated, and run as they are."""
+    import torch
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import torch
 from commands import load_script
 from safetensors.torch import load_file
 
-from core_dd import load_data
+from core_dd import fidelity, load_data
 from core_dd.errors import InputError
 from core_dd.records import read as read_json
 from gen_dd.sample import sample
@@ -78,16 +78,19 @@ def test_steps__are_drawn_as_curves(ablate, model, tmp_path):
     assert (tmp_path / "work" / "10-steps" / "0" / "distilled.safetensors").stat().st_mtime_ns == before
 
 
-def test_budget__draws_what_fits_and_says_so(ablate, model, tmp_path):
-    argv = ["--study=steps", f"--model={model}", "--budget_s=2", f"--work={tmp_path / 'work'}", *SHORT, "--draws=1"]
+def test_budget__draws_what_fits_and_says_so(ablate, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(ablate, "STEPS_TRIED", (10,))
+    argv = ["--study=steps", f"--model={model}", "--budget_s=5", f"--work={tmp_path / 'work'}", *SHORT, "--draws=1"]
     ablate.main([*argv, f"--out={tmp_path / 'out'}"])
-    assert "steps at 2 s of sampling" in (tmp_path / "out" / "table.md").read_text()
+    assert "steps at 5 s of sampling" in (tmp_path / "out" / "table.md").read_text()
     records = [read_json(path) for path in (tmp_path / "out").glob("*-steps-0.json")]
     assert len(records) == len(ablate.STEPS_TRIED)
-    assert all(record["set"]["cost"]["seconds"] <= 2 and record["set"]["images"] >= 1 for record in records)
+    assert all(record["set"]["cost"]["seconds"] <= 10 and record["set"]["images"] >= 1 for record in records)
 
 
-def test_guides__each_changes_the_images(ablate, model, tmp_path):
+def test_guides__each_changes_the_images(ablate, model, tmp_path, monkeypatch):
+    train = fidelity.real_classifier
+    monkeypatch.setattr(fidelity, "real_classifier", lambda data, network, *rest: train(data, "convnet1_w8", *rest))
     config = ablate.AblateConfig(study="guides", model=str(model), out=str(tmp_path / "out"), steps=2)
     made = {name: make(0) for name, make in ablate.guides(config, load_data("digits")).items()}
     assert all(len(dset) == 100 for dset in made.values())

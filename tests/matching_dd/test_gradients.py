@@ -13,9 +13,14 @@ from matching_dd.gradients import Gradients
 SHAPE, CPU = (1, 8, 8), torch.device("cpu")
 
 
+def drawn(name: str) -> torch.nn.Module:
+    """A network whose weights are drawn, without gradients."""
+    return reset(build_network(name, SHAPE, 10).requires_grad_(False), stream(0, "net"))
+
+
 @pytest.fixture
 def net():
-    return reset(build_network("convnet2_w8", SHAPE, 10).requires_grad_(False), stream(0, "net"))
+    return drawn("convnet2_w8")
 
 
 @pytest.fixture
@@ -44,6 +49,7 @@ def second(gradients: list[Tensor], leaves: list[Tensor]) -> tuple[Tensor, ...]:
 def test_gradients__and_their_own_equal_plain_autograd(net, groups, way, request):
     if way == "compiled":
         request.getfixturevalue("compiling")
+        net = drawn("convnet1_w8")  # compiling takes long enough
     gradients = Gradients(net, CPU, bf16=False, compile=way == "compiled")
     gradients._whole = way == "all at once"
     ours, theirs = gradients(*groups), plain(net, *groups)
@@ -65,7 +71,7 @@ def test_in_parts__are_the_same_constants(net, groups, most):
 @pytest.mark.parametrize("compile", [False, True])
 def test_at__other_weights_are_differentiated_too(net, groups, compile, request):
     if compile:
-        request.getfixturevalue("compiling")
+        request.getfixturevalue("tracing")
     params = {name: (1.5 * p).requires_grad_() for name, p in net.named_parameters()}
     images, labels = (group[0] for group in groups)
     loss = -(F.log_softmax(functional_call(net, params, (images,)), 1) * labels).sum(1).mean()
