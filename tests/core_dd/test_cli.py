@@ -106,18 +106,19 @@ def test_streams__ascii_alone():
     assert done.stdout == b"~ 3 - \\xfc\n"
 
 
-def test_main__ctrl_c_while_importing_is_one_line(tmp_path, monkeypatch, capfd):
+def test_main__ctrl_c_while_importing_is_one_line(tmp_path):
     (tmp_path / "slow.py").write_text(
         "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept KeyboardInterrupt:\n"
         "    raise ImportError('as some packages do') from None\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(cli, "COMMANDS", {"x": ("slow:main", "")})
-    child = os.fork()
-    if child == 0:
-        os._exit(cli.main(["x"]))
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
-    assert capfd.readouterr().err == "\ninterrupted; finished checkpoints and shards are kept.\n"
+    code = (
+        "import signal, sys; from core_dd import cli\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"sys.path.insert(0, {str(tmp_path)!r}); cli.COMMANDS = {{'x': ('slow:main', '')}}\n"
+        "sys.exit(cli.main(['x']))"
+    )
+    done = run("-c", code)
+    assert done.returncode == 130 and done.stderr == "\ninterrupted; finished checkpoints and shards are kept.\n"
 
 
 def test_guarded__asked_to_end_it_takes_its_temporaries_along(tmp_path):
