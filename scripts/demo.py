@@ -81,7 +81,7 @@ def stages(out: Path) -> list[Stage]:
         Stage(
             "Select 10 images per class from the pool",
             tuple(
-                Step(f"select --pool {out}/pool --selector {name} --ipc 10 --out {path}", path)
+                Step(f"select --pool {out}/pool --selector {name} --ipc 10 --network convnet3_w64 --out {path}", path)
                 for name in ("herding", "random")
                 for path in [out / f"generated-{name}/distilled.safetensors"]
             ),

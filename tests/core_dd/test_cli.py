@@ -69,6 +69,11 @@ def test_version(capsys):
     assert re.fullmatch(r"gendd \d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
+def test_module__is_the_console_script():
+    done = run("-m", "gendd", "--help")
+    assert done.returncode == 0 and done.stdout.startswith("gendd: ")
+
+
 GENDD = f"{sys.executable} -m core_dd.cli"
 
 
