@@ -83,7 +83,7 @@ def digit_files(digits, tmp_path):
 
 @pytest.fixture
 def compiling(monkeypatch):
-    """A test that compiles, in this process and in those it starts, or is skipped where that does not work."""
+    """A test that compiles whether or not it pays, here and in the processes it starts, or is skipped where it cannot."""
     from core_dd.speed import can_compile
 
     monkeypatch.setenv("GENDD_COMPILE", os.environ["TESTS_COMPILE"])

@@ -109,7 +109,9 @@ def adopt(connection: socket.socket) -> list[str]:
         os.dup2(file, number)
         os.close(file)
         # The server's own streams remember what kind of file they had.
-        stream = open(number, mode, closefd=False, errors="backslashreplace" if name == "stderr" else None)  # noqa: SIM115
+        stream = open(number, mode, closefd=False)  # noqa: SIM115
+        if name == "stderr":
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     os.chdir(folder)
