@@ -83,7 +83,7 @@ def digit_files(digits, tmp_path):
 
 @pytest.fixture
 def compiling(monkeypatch):
-    """A test that compiles whether or not it pays, here and in the processes it starts, or is skipped where it cannot."""
+    """A test that compiles whether it pays or not, here and in processes it starts, or is skipped where it cannot."""
     from core_dd.speed import can_compile
 
     monkeypatch.setenv("GENDD_COMPILE", os.environ["TESTS_COMPILE"])
