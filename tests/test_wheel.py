@@ -15,14 +15,14 @@ from core_dd.config import read_yaml
 from core_dd.distilled import DistilledSet
 from core_dd.settings import CONFIGS
 
-SOURCES = ("core_dd", "gen_dd", "matching_dd", "configs", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("core_dd", "gen_dd", "matching_dd", "configs", "gendd.py", "pyproject.toml", "README.md", "LICENSE")
 """What a wheel is built of."""
 BUILD = "import os, setuptools.build_meta as backend; os.chdir('sources'); backend.build_wheel('..')"
 GENDD = """\
 import sys
-import core_dd.cli
-assert core_dd.cli.__file__.startswith(sys.argv[1]), core_dd.cli.__file__
-sys.exit(core_dd.cli.main(sys.argv[2:]))
+import core_dd, gendd
+assert all(module.__file__.startswith(sys.argv[1]) for module in (core_dd, gendd)), sys.path
+sys.exit(gendd.main(sys.argv[2:]))
 """
 
 
