@@ -66,6 +66,8 @@ class EvaluateConfig(DataConfig):
     """Also measure how far the set's images are from the real ones in the features of a classifier trained on the real
     data (`network`, protocol quick): classifier_frechet, and moment1_distance, moment2_distance, moment3_distance, the
     distances of M3D's table 1. The paper does not name its network; this one is our choice."""
+    bf16: bool = True
+    """Compute in bf16 where the hardware does it faster; the classifiers' weights stay in fp32."""
     seed: int = 0
     """Of the classifiers' initial weights, batches and augmentation."""
     device: str | None = None
@@ -138,6 +140,7 @@ def evaluate(
     *,
     epochs: int | None = None,
     steps: int | None = None,
+    bf16: bool = True,
     with_fidelity: bool = False,
     with_best_of_test: bool = False,
     earlier: Sequence[DistilledSet] = (),
@@ -153,6 +156,7 @@ def evaluate(
         seed: of the classifiers' initial weights, batches and augmentation.
         device: where; None: CUDA where there is one.
         epochs, steps: shorten the protocol; the score is marked smoke, and its protocol's name says to what.
+        bf16: compute in bf16 where the hardware does it faster.
         with_fidelity: also measure the set's distance from the real images.
         with_best_of_test: also record what the protocol's authors report, who choose by the test set.
         earlier: for that, the set at other times of its distillation; one whose classifiers diverge is not the best.
@@ -178,6 +182,7 @@ def evaluate(
         seed=seed,
         device=device,
         preprocess=dset.preprocess,
+        bf16=bf16,
         pauses=habit.tests,
         at_pause=lambda unfinished: tests.append(unfinished.accuracies(data.test_images, data.test_labels)),
     )
@@ -201,13 +206,13 @@ def evaluate(
         "curves": {"loss": classifiers.curve_loss},
     }
     if with_fidelity:
-        classifier = fidelity.real_classifier(data, network, seed, device)
+        classifier = fidelity.real_classifier(data, network, seed, device, bf16=bf16)
         record["fidelity"] = fidelity.distances(*pixels_and_labels(dset), data, classifier)
     if with_best_of_test:
         options, others = (protocol, network, len(numbers), seed, device), []
         for own in earlier:
             with contextlib.suppress(Diverged):
-                others.append(evaluate(own, data, *options, epochs=epochs, steps=steps).accuracies)
+                others.append(evaluate(own, data, *options, epochs=epochs, steps=steps, bf16=bf16).accuracies)
         record["best_of_test"] = best_of_test.chosen(accuracies, tests, others)
     return Scores(accuracies, record)
 
@@ -265,6 +270,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             device=config.device,
             epochs=config.epochs,
             steps=config.steps,
+            bf16=config.bf16,
             with_fidelity=config.fidelity,
             with_best_of_test=config.best_of_test,
             earlier=earlier,
@@ -309,6 +315,7 @@ def forecast(dset: DistilledSet, data: ImageData, config: EvaluateConfig) -> str
         seed=config.seed,
         device=device,
         preprocess=dset.preprocess,
+        bf16=config.bf16,
     )
     plan = training.plan
     training.step(0)  # compiles, where that pays

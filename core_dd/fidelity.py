@@ -91,12 +91,13 @@ def real_classifier(
     device: torch.device | None = None,
     protocol: Protocol = QUICK,
     cache: Path | None = None,
+    bf16: bool = True,
 ) -> train_eval.Classifiers:
     """One classifier trained on all real training images: whose features measure, and choose.
 
     Args:
         data: the real data.
-        network, seed, device, protocol: as in `train_eval.Training`.
+        network, seed, device, protocol, bf16: as in `train_eval.Training`.
         cache: a file to read it from, or to write it to where there is none yet.
 
     Raises:
@@ -119,7 +120,7 @@ def real_classifier(
             )
         finite = all(bool(torch.isfinite(tensor).all()) for tensor in (params | buffers).values())
         require(finite, f"{cache} holds a classifier whose weights are not finite. Remove it, to train it anew.")
-        return train_eval.Classifiers(net, params, buffers, Preprocess.fit(data).to(device), [], [])
+        return train_eval.Classifiers(net, params, buffers, Preprocess.fit(data).to(device), [], [], bf16)
     classifier = train_eval.train(
         data.train_images,
         data.train_labels,
@@ -129,6 +130,7 @@ def real_classifier(
         runs=[0],
         seed=seed,
         device=device,
+        bf16=bf16,
     )
     if cache is not None:
         write_classifier(cache, classifier, data, identity)
@@ -237,14 +239,16 @@ def _compared(images: Tensor, data: ImageData, classifier: train_eval.Classifier
     require(len(images) >= 2, f"a Frechet distance needs at least 2 images, got {len(images)}.")
     classifier = classifier or real_classifier(data)
     net = classifier.network(0)
-    ours, real = (features(net, pixels, classifier.preprocess) for pixels in (images, data.train_images))
+    ours, real = (
+        features(net, pixels, classifier.preprocess, classifier.bf16) for pixels in (images, data.train_images)
+    )
     return ours, real
 
 
 @torch.inference_mode()
-def features(net: nn.Module, images: Tensor, preprocess: Preprocess) -> Tensor:
-    """Features float32 (N, D) of pixels (N, C, H, W), on the network's device."""
+def features(net: nn.Module, images: Tensor, preprocess: Preprocess, bf16: bool = True) -> Tensor:
+    """Features float32 (N, D) of pixels (N, C, H, W), on the network's device; in bf16 where it pays, if at all."""
     device = next(net.parameters()).device
-    with autocast(device):
+    with autocast(device, bf16):
         parts = [net.features(preprocess.forward(x.to(device))) for x in images.split(train_eval.TEST_CHUNK)]
     return torch.cat(parts).float()

@@ -44,6 +44,7 @@ class Classifiers:
         params, buffers: stacked state, (R, ...) each.
         preprocess: the map from pixels to the space they were trained in.
         curve_steps, curve_loss: the steps logged, and each run's training loss there, (R, steps).
+        bf16: whether they judge in bf16 where it pays.
     """
 
     net: nn.Module
@@ -52,6 +53,7 @@ class Classifiers:
     preprocess: Preprocess
     curve_steps: list[int]
     curve_loss: list[list[float]]
+    bf16: bool = True
 
     def __len__(self) -> int:
         return len(next(iter(self.params.values())))
@@ -74,7 +76,7 @@ class Classifiers:
         nets, right = [self.network(r) for r in range(len(self))], torch.zeros(len(self), device=device)
         for chunk, target in zip(images.split(TEST_CHUNK), labels.split(TEST_CHUNK), strict=True):
             x, target = self.preprocess.forward(chunk.to(device)), target.to(device)
-            with autocast(device):
+            with autocast(device, self.bf16):
                 right += torch.stack([(net(x).argmax(1) == target).sum() for net in nets])
         return (right / len(labels)).tolist()
 
@@ -117,7 +119,7 @@ class Training:
         if protocol.cutmix and not labels.is_floating_point():
             labels = F.one_hot(labels, data.num_classes).float()
         self.images, self.labels, self.device = images.to(device), labels.to(device), device
-        self.protocol, self.runs, self.seed = protocol, list(runs), seed
+        self.protocol, self.runs, self.seed, self.bf16 = protocol, list(runs), seed, bf16
         self.preprocess = (preprocess or Preprocess.fit(data)).to(device)
         self.augmentation = protocol.augmentation(data, network)
         self.plan = protocol.plan(len(images), augmented=self.augmentation is not None)
@@ -157,7 +159,7 @@ class Training:
     def classifiers(self, curve_steps: Sequence[int] = (), curve_loss: Sequence[list[float]] = ()) -> Classifiers:
         """The runs as classifiers, whose weights the next step changes; with the curves so far."""
         state = self.net, self.params, self.buffers, self.preprocess
-        return Classifiers(*state, list(curve_steps), list(curve_loss))
+        return Classifiers(*state, list(curve_steps), list(curve_loss), self.bf16)
 
 
 def train(

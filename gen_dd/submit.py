@@ -59,6 +59,8 @@ class SubmitConfig(DataConfig):
     """Score by a challenge protocol shortened to this many passes, and say so; default: the full protocol."""
     steps: int | None = None
     """Score by a challenge protocol shortened to this many steps, and say so."""
+    bf16: bool = True
+    """Score in bf16 where the hardware does it faster; the classifiers' weights stay in fp32."""
     seed: int = 0
     """Of the scoring."""
     device: str | None = None
@@ -158,7 +160,7 @@ def submit(config: SubmitConfig) -> tuple[Path, Scores]:
         handed_in = from_tensor(temporary, data, target)
         scores = evaluate(
             handed_in, data, protocol=CHALLENGE.name, runs=None, seed=config.seed, device=config.device,
-            epochs=config.epochs, steps=config.steps,
+            epochs=config.epochs, steps=config.steps, bf16=config.bf16,
         )  # fmt: skip
         scores.record["data"]["class_names"] = list(data.class_names)
         files.write_json(path.with_suffix(".scores.json"), scores.to_json())

@@ -9,9 +9,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from core_dd import fidelity, speed
+from core_dd.config import load_config
 from core_dd.data import ImageData
 from core_dd.distilled import DistilledSet
-from core_dd.evaluate import evaluate
+from core_dd.evaluate import EvaluateConfig, evaluate
 from core_dd.protocols import QUICK
 from core_dd.train_eval import Training
 from gen_dd.guidance import make_guide
@@ -75,6 +76,14 @@ def judging(data: ImageData, experts: str) -> None:
     evaluate(half, data, "dm", "convnet1_w8", runs=1, device="cpu", steps=1, with_fidelity=True)
 
 
+def judging_as_told(data: ImageData, *words: str) -> None:
+    """As the command's flags say."""
+    config = load_config(EvaluateConfig, ["--out=scores.json", *words], prog="gendd evaluate")
+    images = DistilledSet(data.train_images[:20], data.train_labels[:20], {})
+    options = {"runs": 1, "device": "cpu", "steps": 1, "with_fidelity": True, "bf16": config.bf16}
+    evaluate(images, data, "dm", "convnet1_w8", **options)
+
+
 def choosing(data: ImageData, experts: str) -> None:
     """From a pool that is stored in 16 bits, by the features of a classifier of the real data."""
     pool = DistilledSet(data.train_images[:40].half() / 255, data.train_labels[:40], {})
@@ -107,8 +116,11 @@ WORK = {
 def few(digits, monkeypatch):
     """Few images to train on and to test on; a classifier of them has learnt for one step."""
 
-    def real_classifier(data, *names, **options):
-        protocol, options = QUICK.shortened(None, 1), {"runs": [0], "seed": 0, "device": torch.device("cpu")}
+    def real_classifier(data, *names, bf16=True, **options):
+        protocol, options = (
+            QUICK.shortened(None, 1),
+            {"runs": [0], "seed": 0, "device": torch.device("cpu"), "bf16": bf16},
+        )
         own = Training(data.train_images, data.train_labels, data, protocol=protocol, network="convnet1_w8", **options)
         own.step(0)
         return own.classifiers()
@@ -142,3 +154,12 @@ def test_with_units__the_same_work_does(name, few, digits, experts, monkeypatch)
     monkeypatch.delenv("GENDD_BF16", raising=False)
     seen = sixteen_bits(name, few, digits, experts)
     assert any(part in own for own in seen for part in PRODUCTS), seen
+
+
+@pytest.mark.parametrize(("word", "wanted"), [("--bf16", True), ("--no_bf16", False)])
+def test_evaluate__computes_in_bf16_if_told(word, wanted, few, monkeypatch):
+    monkeypatch.setattr(speed, "has_bf16_units", lambda kind: True)
+    monkeypatch.delenv("GENDD_BF16", raising=False)
+    with SixteenBits() as mode:
+        judging_as_told(few, word)
+    assert bool(mode.seen) == wanted
