@@ -2,7 +2,8 @@
 
 A benchmark is a module with a docstring whose first line is its title, and three functions: `target()`, the ratio to
 reach, `reference()` and `ours()`. These two do their setting up and return a callable that does one unit of work.
-Where it has `flops()`, the operations of a unit's matrix products, ours is also put beside what the device can do.
+Ours is also put beside what the machine can do: the operations per second of its matrix products and convolutions,
+counted over one more, uncompiled unit, beside those of one large matrix product, timed by turns with the units.
 
 Each side runs in a process of its own, so that its peak memory is its own. The two are timed by turns, one unit each,
 so that whatever else the machine does falls on both; the median of the units after the warm-up counts.
@@ -16,12 +17,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from core_dd import files
 from core_dd.errors import pick, require
@@ -48,6 +51,8 @@ GROUPS = MappingProxyType({"matching": tuple(MATCHING)})
 """Names that stand for several."""
 
 SIDES = ("reference", "ours")
+PRODUCT = MappingProxyType({"cpu": 2048, "cuda": 8192})
+"""Side of the square matrices that the machine's own rate is measured with."""
 PEAK_TFLOPS = MappingProxyType({"H100": 989, "H200": 989, "A100": 312})
 """Dense bf16 matrix products of GPUs, by a part of the name, from the makers' data sheets (SXM)."""
 
@@ -78,10 +83,13 @@ def compare(name: str, repeats: int, warmup: int) -> dict[str, Any]:
     module = importlib.import_module(place)
     workers = {side: _start(name, side) for side in SIDES}
     seconds = {side: [] for side in SIDES}
+    rates = []
     for _ in range(warmup + repeats):
         for side in SIDES:
             seconds[side].append(_ask(workers[side], name, side, "unit")["seconds"])
+        rates.append(_ask(workers["ours"], name, "ours", "rate"))
     memory = {side: _ask(workers[side], name, side, "memory") for side in SIDES}
+    flops = _ask(workers["ours"], name, "ours", "flops")["flops"]
     for worker in workers.values():
         worker.communicate()
     median = {side: statistics.median(seconds[side][warmup:]) for side in SIDES}
@@ -89,7 +97,8 @@ def compare(name: str, repeats: int, warmup: int) -> dict[str, Any]:
         "title": " ".join([module.__doc__.splitlines()[0], *map(str, arguments)]),
         "ratio": median["reference"] / median["ours"],
         "target": module.target(*arguments),
-        **({"tflops": module.flops() / median["ours"] / 1e12} if hasattr(module, "flops") else {}),
+        "tflops": flops / median["ours"] / 1e12,
+        "machine_tflops": {kind: statistics.median(rate[kind] for rate in rates[warmup:]) for kind in rates[0]},
         "memory_ratio": memory["reference"]["peak_mib"] / memory["ours"]["peak_mib"],
         **{side: {"seconds": median[side], "all": seconds[side][warmup:], **memory[side]} for side in SIDES},
     }
@@ -116,18 +125,43 @@ def work(name: str, side: str) -> None:
     os.dup2(2, 1)  # whatever else prints goes to stderr
     place, *arguments = BENCHMARKS[name]
     unit = getattr(importlib.import_module(place), side)(*arguments)
+    questions = {
+        "unit": lambda: {"seconds": timed(unit)},
+        "rate": product_tflops,
+        "memory": lambda: {"peak_mib": peak_mib(pick_device())},
+        "flops": lambda: {"flops": counted(unit)},
+    }
     for question in sys.stdin:
-        answer = {"peak_mib": peak_mib(pick_device())} if question.strip() == "memory" else {"seconds": timed(unit)}
-        answers.write(json.dumps(answer) + "\n")
+        answers.write(json.dumps(questions[question.strip()]()) + "\n")
 
 
-def timed(unit) -> float:
+def timed(unit: Callable[[], Any]) -> float:
     """Wall-clock seconds of one call, the device's queue included."""
     start = time.perf_counter()
     unit()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+def product_tflops() -> dict[str, float]:
+    """TFLOP/s of a large matrix product, the fastest of three, in fp32 and, where there are units for it, in bf16."""
+    device, found = pick_device(), {}
+    size = PRODUCT[device.type]
+    for kind, dtype in {"fp32": torch.float32, **({"bf16": torch.bfloat16} if bf16_pays(device.type) else {})}.items():
+        matrix = torch.ones(size, size, device=device, dtype=dtype)
+        out = torch.empty_like(matrix)
+        multiply = partial(torch.mm, matrix, matrix, out=out)
+        multiply()
+        found[kind] = 2 * size**3 / min(timed(multiply) for _ in range(3)) / 1e12
+    return found
+
+
+def counted(unit: Callable[[], Any]) -> int:
+    """Operations in the matrix products and convolutions of a unit, forward and backward; it runs uncompiled."""
+    with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
+        unit()
+    return counter.get_total_flops()
 
 
 def machine() -> dict[str, Any]:
@@ -139,24 +173,34 @@ def machine() -> dict[str, Any]:
 
 def table(results: dict[str, dict[str, Any]], repeats: int) -> str:
     """The results as aligned text."""
-    lines = [f"{'benchmark':<12} {'reference':>10} {'ours':>10} {'ratio':>7} {'target':>7} {'memory MiB':>15}  what"]
+    head = ("benchmark", "reference", "ours", "ratio", "target", "of machine", "memory MiB")
+    lines = ["{:<12} {:>10} {:>10} {:>7} {:>7} {:>10} {:>15}  what".format(*head)]
     for name, result in results.items():
         reference, ours = result["reference"], result["ours"]
         lines.append(
             f"{name:<12} {reference['seconds']:>8.3f} s {ours['seconds']:>8.3f} s {result['ratio']:>6.2f}x "
-            f"{result['target']:>6.1f}x {reference['peak_mib']:>7.0f} {ours['peak_mib']:>7.0f}  {result['title']}"
+            f"{result['target']:>6.1f}x {part(result):>10.0%} {reference['peak_mib']:>7.0f} {ours['peak_mib']:>7.0f}  "
+            f"{result['title']}"
         )
-    lines += [speed(name, result["tflops"]) for name, result in results.items() if "tflops" in result]
+    lines += [speed(name, result) for name, result in results.items()]
+    lines.append("of machine: the part of the machine's own rate, in one large matrix product, that ours reaches")
     lines.append(f"medians of {repeats} units, timed by turns after a warm-up; memory: peak, reference and ours")
     return "\n".join(lines)
 
 
-def speed(name: str, tflops: float) -> str:
-    """How fast our matrix products are and, on a known GPU, which part of its peak that is (MFU)."""
-    device = machine()["device"]
+def part(result: dict[str, Any]) -> float:
+    """Which part ours reaches of the machine's own rate, in bf16 where there are units for it, else in fp32."""
+    own = result["machine_tflops"]
+    return result["tflops"] / own.get("bf16", own["fp32"])
+
+
+def speed(name: str, result: dict[str, Any]) -> str:
+    """How fast our matrix products are beside the machine's own and, on a known GPU, its peak (MFU)."""
+    device, tflops = machine()["device"], result["tflops"]
     peak = next((peak for part, peak in PEAK_TFLOPS.items() if part in device), None)
     used = "" if peak is None else f", {tflops / peak:.0%} of the {peak} TFLOP/s that it can do (MFU)"
-    return f"{name}: ours does {tflops:.3g} TFLOP/s in matrix products{used}"
+    own = " and ".join(f"{rate:.3g} in {kind}" for kind, rate in result["machine_tflops"].items())
+    return f"{name}: ours does {tflops:.3g} TFLOP/s in matrix products; one large product does {own}{used}"
 
 
 if __name__ == "__main__":

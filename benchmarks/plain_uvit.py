@@ -5,10 +5,6 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
-
-from benchmarks.data import CLASSES
-from gen_dd.uvit import PRESETS
 
 PRESET = "cifar10-small"
 
@@ -101,11 +97,3 @@ class PlainUViT(nn.Module):
         x = x.reshape(batch, self.side, self.side, self.patch, self.patch, channels)
         x = x.permute(0, 5, 1, 3, 2, 4).reshape(batch, channels, self.side * self.patch, self.side * self.patch)
         return self.final_layer(x)
-
-
-def forward_flops(images: int) -> int:
-    """Floating point operations of the matrix products in one evaluation, counted on tensors without content."""
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        model = PlainUViT(**PRESETS[PRESET], num_classes=CLASSES)
-        model(torch.empty(images, 3, 32, 32), torch.empty(images), torch.empty(images, dtype=torch.int64))
-    return counter.get_total_flops()

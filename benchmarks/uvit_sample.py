@@ -5,7 +5,7 @@ import math
 import torch
 
 from benchmarks.data import CLASSES, plain_device
-from benchmarks.plain_uvit import PRESET, PlainUViT, forward_flops
+from benchmarks.plain_uvit import PRESET, PlainUViT
 from core_dd.speed import pick_device
 from gen_dd.sample import Sampler
 from gen_dd.uvit import PRESETS, UViT
@@ -18,11 +18,6 @@ BATCH, PART = (256, 256) if torch.cuda.is_available() else (64, 16)
 def target() -> float:
     """The ratio to reach."""
     return 6.0 if torch.cuda.is_available() else 2.5
-
-
-def flops() -> int:
-    """Of all images."""
-    return STEPS * forward_flops(BATCH)
 
 
 def ours():

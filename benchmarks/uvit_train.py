@@ -12,7 +12,7 @@ import copy
 import torch
 
 from benchmarks.data import CLASSES, plain_device, random_data
-from benchmarks.plain_uvit import PRESET, PlainUViT, forward_flops
+from benchmarks.plain_uvit import PRESET, PlainUViT
 from gen_dd.train import TrainConfig, Trainer
 from gen_dd.uvit import PRESETS
 
@@ -22,11 +22,6 @@ BATCH = 256 if torch.cuda.is_available() else 64
 def target() -> float:
     """The ratio to reach."""
     return 4.0 if torch.cuda.is_available() else 2.5
-
-
-def flops() -> int:
-    """Of one step: the backward pass has twice the products of the forward pass."""
-    return 3 * forward_flops(BATCH)
 
 
 def ours():

@@ -1,11 +1,13 @@
 """What the benchmarks compare with does the same as ours, and their counts of operations are right."""
 
+import pytest
 import torch
 
+from benchmarks import harness
 from benchmarks.data import CLASSES
-from benchmarks.harness import speed
-from benchmarks.plain_uvit import PRESET, PlainUViT, forward_flops
-from gen_dd.uvit import PRESETS, UViT
+from benchmarks.harness import counted, part, speed, table
+from benchmarks.plain_uvit import PRESET, PlainUViT
+from gen_dd.uvit import PRESETS, UViT, image_flops
 
 
 def test_plain_uvit__is_the_same_network(generator):
@@ -17,18 +19,39 @@ def test_plain_uvit__is_the_same_network(generator):
     assert torch.allclose(ours(x, t, labels), plain(x, t, labels), atol=1e-5)
 
 
-def test_forward_flops__equal_the_closed_form():
+def test_image_flops__equal_the_closed_form():
     width, depth, patch = (PRESETS[PRESET][name] for name in ("hidden_size", "depth", "patch_size"))
     tokens = 2 + (32 // patch) ** 2
     block = 2 * tokens * 12 * width**2 + 4 * tokens**2 * width  # qkv, projection, MLP; then scores and averages
     skip = 2 * tokens * 2 * width**2
-    ends = 2 * tokens * width * 3 * patch**2 * 2 - 2 * 2 * width * 3 * patch**2 + 2 * 32**2 * 3 * 3 * 9
-    counted = forward_flops(images=4)
-    assert counted == 4 * ((depth + 1) * block + depth // 2 * skip + ends)
+    ends = 2 * 2 * (tokens - 2) * width * 3 * patch**2 + 2 * 32**2 * 3 * 3 * 9  # patches in and out, last convolution
+    model = UViT.from_preset(PRESET, num_classes=CLASSES)
+    assert image_flops(model) == (depth + 1) * block + depth // 2 * skip + ends
 
 
-def test_speed__is_put_beside_a_known_peak(monkeypatch):
-    monkeypatch.setattr("benchmarks.harness.machine", lambda: {"device": "NVIDIA H100 80GB HBM3"})
-    assert "50% of the 989 TFLOP/s" in speed("uvit_train", 494.5)
-    monkeypatch.setattr("benchmarks.harness.machine", lambda: {"device": "cpu"})
-    assert speed("uvit_train", 0.4) == "uvit_train: ours does 0.4 TFLOP/s in matrix products"
+def test_speed__is_put_beside_the_machines_own_and_a_known_peak(monkeypatch):
+    result = {"tflops": 494.5, "machine_tflops": {"fp32": 50.0, "bf16": 700.0}}
+    monkeypatch.setattr(harness, "machine", lambda: {"device": "NVIDIA H100 80GB HBM3"})
+    assert "one large product does 50 in fp32 and 700 in bf16, 50% of the 989 TFLOP/s" in speed("uvit_train", result)
+    monkeypatch.setattr(harness, "machine", lambda: {"device": "cpu"})
+    own = {"tflops": 0.04, "machine_tflops": {"fp32": 0.05}}
+    assert speed("dm", own) == "dm: ours does 0.04 TFLOP/s in matrix products; one large product does 0.05 in fp32"
+    assert part(result) == pytest.approx(494.5 / 700) and part(own) == pytest.approx(0.8)
+    side = {"seconds": 1.0, "peak_mib": 100.0}
+    own |= {"ratio": 2.0, "target": 1.5, "title": "DM", "reference": side, "ours": side}
+    assert "2.00x    1.5x        80%" in table({"dm": own}, 5)
+
+
+def test_counted__forward_and_backward_even_where_compiled():
+    layer, x = torch.nn.Linear(8, 4, bias=False), torch.ones(16, 8)
+    compiled = torch.compile(lambda: layer(x).sum().backward())
+    assert counted(compiled) == 2 * (2 * 16 * 8 * 4)
+
+
+def test_product_tflops__of_what_the_machine_has(monkeypatch):
+    monkeypatch.setattr(harness, "PRODUCT", {"cpu": 64})
+    monkeypatch.setattr(harness, "bf16_pays", lambda kind: False)
+    assert harness.product_tflops().keys() == {"fp32"}
+    monkeypatch.setattr(harness, "bf16_pays", lambda kind: True)
+    found = harness.product_tflops()
+    assert found.keys() == {"fp32", "bf16"} and min(found.values()) > 0
