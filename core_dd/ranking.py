@@ -110,7 +110,8 @@ def find_scores(places: Sequence[str | Path]) -> list[Path]:
         elif path.is_file():
             hits = [path]
         else:
-            hits = [file for hit in sorted(glob.glob(str(place))) for file in find_scores([hit])]
+            matches = sorted(set(glob.glob(str(place))) - {str(place)})  # which matches itself, but is no file
+            hits = [file for match in matches for file in find_scores([match])]
         require(bool(hits), f"no scores at {place}: expected a scores.json, a folder that holds some, or a pattern.")
         found |= {hit.resolve(): hit for hit in hits if hit.resolve() not in found}
     return list(found.values())
@@ -294,7 +295,7 @@ def notes(groups: Sequence[Group]) -> list[str]:
 
 def markdown_text(text: str) -> str:
     """Words as they are in Markdown: what would be markup, HTML or a column there is escaped."""
-    return re.sub(r"[\\`*\[\]<>|~]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
+    return re.sub(r"[\\`*\[\]<>|~&$]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
 
 
 def summary(groups: Sequence[Group], quote: Callable[[str], str], strong: str) -> str:
@@ -394,7 +395,7 @@ def markdown_table(rows: Sequence[Sequence[str]], left: frozenset[int] = frozens
 
 def _label(dset: dict[str, Any]) -> str:
     """What a set is called: its name where it has one, else method and ipc."""
-    if dset.get("name"):
+    if (dset.get("name") or "").strip():
         return str(dset["name"])
     return str(dset["method"]) if dset["ipc"] is None else f"{dset['method']} ipc {dset['ipc']}"
 

@@ -6,11 +6,14 @@ A kind is any type msgspec knows; for what has keys a `TypedDict`, which allows 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
-from core_dd.errors import Diverged, InputError
+from core_dd.errors import Diverged, InputError, require
+
+Number = Annotated[float, msgspec.Meta(ge=-1e100, le=1e100)]
+"""A number whose sums and differences stay finite."""
 
 AGAIN = "Write it again, or restore it."
 """What can be done about a damaged file where nothing better is known."""
@@ -32,6 +35,7 @@ def read(path: str | Path, kind: Any = Any, hint: str = AGAIN) -> Any:
             the file, the place in it, and what was expected there.
     """
     try:
+        require(Path(path).is_file() or not Path(path).exists(), f"cannot read {path}: it is no regular file. {hint}")
         content = Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}. Expected a JSON file there. {hint}") from None

@@ -3,7 +3,7 @@
 import math
 import statistics
 from pathlib import Path
-from typing import Annotated, Any, Required, TypedDict
+from typing import Annotated, Required, TypedDict
 
 from msgspec import Meta
 
@@ -11,35 +11,45 @@ from core_dd import records
 from core_dd.errors import require
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]
-Count = Annotated[int, Meta(ge=1)]
-Amount = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=1, le=2**53)]
+Amount = Annotated[float, Meta(ge=0, le=1e12)]
+Name = Annotated[str, Meta(max_length=5000)]
+"""A path and what stands before it, at most."""
 
 
 class ScoredSet(TypedDict, total=False):
     """What was scored."""
 
-    name: str | None
-    path: str | None
-    method: Required[str | None]
+    name: Name | None
+    path: Name | None
+    method: Required[Name | None]
     ipc: Required[Count | None]
     images: Required[Count]
-    hash: Required[str]
-    cost: dict[str, float] | None
+    hash: Required[Name]
+    cost: dict[str, Amount] | None
 
 
 class ScoredData(TypedDict, total=False):
     """What it was scored on."""
 
-    name: Required[str]
-    fingerprint: Required[str]
+    name: Required[Name]
+    fingerprint: Required[Name]
     test_images: Count
+
+
+class ScoredWith(TypedDict, total=False):
+    """Of the command's config, what the real training images are loaded by."""
+
+    data: str
+    image_size: int | None
+    limit_per_class: int | None
 
 
 class Chosen(TypedDict):
     """Of best_of_test, what is shown."""
 
     mean: Fraction
-    std: Amount
+    std: Fraction
 
 
 class Score(TypedDict, total=False):
@@ -49,21 +59,21 @@ class Score(TypedDict, total=False):
     mean: Required[Fraction]
     std: Required[Amount]
     ci95: list[float] | None
-    protocol: Required[str]
-    network: Required[str]
+    protocol: Required[Name]
+    network: Required[Name]
     runs: Count
     seed: int | None
     smoke: Required[bool]
     seconds: Required[Amount]
     set: Required[ScoredSet]
     data: Required[ScoredData]
-    chance: Fraction | None
-    fidelity: dict[str, float] | None
+    chance: Annotated[float, Meta(gt=0, le=1)] | None
+    fidelity: dict[Name, records.Number] | None
     best_of_test: Chosen | None
-    curve_steps: list[float] | None
-    curves: dict[str, list[list[float]]] | None
-    config: dict[str, Any] | None
-    versions: dict[str, str] | None
+    curve_steps: list[Amount] | None
+    curves: dict[str, list[list[records.Number]]] | None
+    config: ScoredWith | None
+    versions: dict[Name, Name] | None
 
 
 def read_score(path: Path) -> Score:
@@ -71,7 +81,8 @@ def read_score(path: Path) -> Score:
 
     Raises:
         InputError: if the file is no score, or says what cannot be true together: accuracies that are no fractions,
-            another number, mean or deviation of them than there are, curves of another length than their steps.
+            another number, mean or deviation of them than there are, fewer images than ipc, a best_of_test below the
+            mean, curves of another number or length than there are accuracies and steps.
     """
     hint = "It is no score written by 'gendd evaluate', whose accuracies are fractions from 0 to 1. Evaluate again."
     score = records.read(path, Score, hint)
@@ -89,10 +100,16 @@ def read_score(path: Path) -> Score:
         score.get("chance") is None or "test_images" in score["data"],
         f"{path} says what chance scores, but not on how many test_images. {hint}",
     )
+    ipc, images = score["set"]["ipc"] or 1, score["set"]["images"]
+    require(ipc <= images, f"{path} says ipc {ipc}, but {images} images. {hint}")
+    best = (score.get("best_of_test") or {}).get("mean", 1)
+    require(best >= mean - 1e-6, f"{path} says best_of_test {100 * best:.2f} %, less than the mean. {hint}")
     steps = score.get("curve_steps") or []
+    require(steps == sorted(set(steps)), f"{path} has curve_steps that do not rise. {hint}")
     for name, runs in (score.get("curves") or {}).items():
         require(
-            all(len(run) == len(steps) for run in runs),
-            f"{path} has curves of {name} whose lengths are not that of its curve_steps, {len(steps)}. {hint}",
+            [len(run) for run in runs] == [len(steps)] * count,
+            f"{path} has curves of {name} that are not {count}, one per accuracy, each as long as its curve_steps, "
+            f"{len(steps)}. {hint}",
         )
     return score

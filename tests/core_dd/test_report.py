@@ -330,6 +330,17 @@ IPC_IN_WORDS = {"method": "dm", "ipc": "ten", "images": 100, "hash": "h"}
         ({"curve_steps": [0, 1], "curves": {"loss": [[1.0]]}}, "has curves of loss"),
         ({"curve_steps": [0, 1], "curves": {"loss": [[1.0, float("nan")]]}}, "is not valid JSON"),
         ({"curves": []}, "at curves: expected object"),
+        ({"curve_steps": [0, 1], "curves": {"loss": [[1.0, 2.0]] * 2}}, "has curves of loss that are not 1"),
+        ({"curve_steps": [0, 1], "curves": {"loss": [[1.0, 1e308]]}}, "expected float <= 1e+100"),
+        ({"curve_steps": [1, 0], "curves": {"loss": [[1.0, 2.0]]}}, "curve_steps that do not rise"),
+        ({"set": IPC_IN_WORDS | {"ipc": 10**9}}, "says ipc 1000000000, but "),
+        ({"set": IPC_IN_WORDS | {"ipc": 1, "images": 10**30}}, "at set.images: expected int <= "),
+        ({"set": IPC_IN_WORDS | {"ipc": 1, "name": "x" * 10**6}}, "at set.name: expected str of length <= "),
+        ({"set": IPC_IN_WORDS | {"ipc": 1, "cost": {"seconds": -5}}}, "expected float >= 0"),
+        ({"best_of_test": {"mean": 0.1, "std": 0}}, "says best_of_test 10.00 %, less than the mean"),
+        ({"chance": 0, "data": {"name": "x", "fingerprint": "f", "test_images": 9}}, "at chance: expected float > 0"),
+        ({"config": {"data": 5}}, "at config.data: expected str"),
+        ({"config": {"data": "digits", "image_size": "8"}}, "at config.image_size: expected int"),
     ],
 )
 def test_read_entry__refuses_what_is_no_score(tmp_path, change, said):
