@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import socket
+import stat
 import time
 import weakref
 from collections.abc import Iterator
@@ -62,7 +63,10 @@ def require_free(place: Path) -> None:
     Raises:
         InputError: if one has it.
     """
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError), _file_of(place).open() as file:
+    with (
+        contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError),
+        _open(_file_of(place), "r") as file,
+    ):
         require(_try(file, fcntl.LOCK_SH), _in_use(place, file))
 
 
@@ -129,7 +133,7 @@ def _acquire(path: Path, place: Path) -> TextIO:
     """The lock's file, open and locked."""
     message = f"{place} is in use by several processes at once. Try again."
     for _ in range(TRIES):
-        file = path.open("a+", encoding="utf-8")
+        file = _open(path, "a+")
         if _try(file, fcntl.LOCK_EX):
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), path.stat()):
@@ -140,6 +144,13 @@ def _acquire(path: Path, place: Path) -> TextIO:
         file.close()
         time.sleep(PAUSE_S)
     raise InputError(message)
+
+
+def _open(path: Path, mode: str) -> TextIO:
+    """The lock's file, which is no link: what is written there would be written over another file."""
+    with contextlib.suppress(OSError):
+        require(stat.S_ISREG(path.lstat().st_mode), f"{path} is no plain file, as locks are. Remove it.")
+    return path.open(mode, encoding="utf-8")
 
 
 def _try(file: TextIO, kind: int) -> bool:

@@ -134,6 +134,17 @@ def test_own_file__one_writer_at_a_time_and_nothing_left(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize("kind", [os.mkdir, os.mkfifo, lambda path: os.symlink("../precious", path)])
+def test_lock__refuses_what_is_no_plain_file_and_writes_over_nothing(tmp_path, kind):
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "run").mkdir()
+    kind(tmp_path / "run" / ".lock")
+    for having in (locks.Lock, locks.require_free):
+        with pytest.raises(InputError, match=r"run/\.lock is no plain file, as locks are\. Remove it"):
+            having(tmp_path / "run")
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
 def test_require_free__asks_without_writing(tmp_path):
     locks.require_free(tmp_path / "nowhere")
     locks.require_free(tmp_path)
