@@ -79,6 +79,12 @@ def at_chance(accuracies: Sequence[float], chance: float, test_images: int) -> b
     return (interval is not None and interval[0] <= chance) or by_luck(right, test_images, chance)
 
 
+def below_chance(accuracies: Sequence[float], chance: float, test_images: int) -> bool:
+    """Whether classifiers are wrong more often than ones that know nothing: as `at_chance`, on the other side."""
+    interval, wrong = mean_interval(accuracies), round((1 - statistics.fmean(accuracies)) * test_images)
+    return (interval is None or interval[1] < chance) and not by_luck(wrong, test_images, 1 - chance)
+
+
 class Learnt(TypedDict):
     """What a generator's check after its training found, as its card and the sets drawn from it keep it; more stands
     there."""

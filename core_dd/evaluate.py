@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from core_dd import best_of_test, cli, fidelity, files, foreign, train_eval
-from core_dd.chance import at_chance, chance, mean_interval, warn_of
+from core_dd.chance import at_chance, below_chance, chance, mean_interval, warn_of
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data import DataConfig, ImageData
 from core_dd.distilled import DistilledSet, new_meta, versions
@@ -286,10 +286,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def warning(name: str, scores: Scores) -> str:
-    """What to say of a score that cannot be told from chance."""
+    """What to say of a score that cannot be told from chance, or lies below."""
+    luck, low = scores.record["chance"], f"WARNING: {name}: {100 * scores.mean:.1f} %"
+    if below_chance(scores.accuracies, luck, scores.record["data"]["test_images"]):
+        return (
+            f"{low} is below chance, {100 * luck:.1f} %: the set teaches its classes under the names of others. Are "
+            "its labels numbered as those of the data?"
+        )
     return (
-        f"WARNING: {name}: {100 * scores.mean:.1f} % by {len(scores.accuracies)} classifier(s) cannot be told from "
-        f"chance, {100 * scores.record['chance']:.1f} % (the share of the largest class of the test images). Either "
+        f"{low} by {len(scores.accuracies)} classifier(s) cannot be told from "
+        f"chance, {100 * luck:.1f} % (the share of the largest class of the test images). Either "
         "the set teaches nothing: look at its pictures, and at learnt.json in the run folder of the generator that "
         "drew it; or the training was cut too short, or the classifiers are too few (--runs)."
     )

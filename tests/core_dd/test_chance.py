@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from core_dd.chance import at_chance, by_luck, chance, mean_interval
+from core_dd.chance import at_chance, below_chance, by_luck, chance, mean_interval
 from core_dd.errors import InputError
 
 
@@ -56,6 +56,14 @@ def test_chance__is_the_share_of_the_largest_class():
 )
 def test_at_chance__as_far_as_a_few_classifiers_can_tell(accuracies, lost):
     assert at_chance(accuracies, chance=0.1, test_images=355) is lost
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "below"),
+    [([0.01, 0.02, 0.02], True), ([0.02], True), ([0.0986] * 3, False), ([0.09], False), ([0.02, 0.1], False)],
+)
+def test_below_chance__is_worse_than_guessing(accuracies, below):
+    assert below_chance(accuracies, chance=0.1, test_images=355) is below
 
 
 def test_by_luck__is_the_exact_binomial_test():
