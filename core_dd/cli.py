@@ -110,6 +110,10 @@ def guarded(command: Callable[[Sequence[str] | None], None], argv: Sequence[str]
         if type(error).__name__ != "OutOfMemoryError":  # torch's own, which not every command imports
             raise
         return fail(InputError(f"{OUT_OF_MEMORY} ({str(error).splitlines()[0]})"))
+    except OSError as error:  # a place that no better sentence was thought of for: too long a name, no permission
+        if error.filename is None:
+            raise
+        return fail(InputError(f"cannot use {error.filename}: {error.strerror}. Give another, or mend it."))
     except KeyboardInterrupt:
         note(INTERRUPTED)
         return 130

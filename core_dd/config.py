@@ -197,7 +197,8 @@ DEEPEST = 20
 
 class _Loader(yaml.SafeLoader):
     """SafeLoader that reads 2e-4 as a number (YAML 1.1 wants 2.0e-4), and refuses what no settings need: duplicate
-    keys, aliases (a short file of them stands for gigabytes), deep nesting, and OmegaConf's placeholders."""
+    keys, aliases (a short file of them stands for gigabytes), deep nesting, OmegaConf's placeholders, and the null
+    character."""
 
     depth = 0
 
@@ -215,7 +216,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_scalar(self, node):
         value = super().construct_scalar(node)
-        if "${" in value or value == "???":
+        if "${" in value or value == "???" or "\0" in value:
             raise yaml.constructor.ConstructorError(
                 None, None, f"'{value}' is no value; write out what it stands for", node.start_mark
             )
@@ -247,7 +248,7 @@ def _merge_files(cls: type, files: Sequence[tuple[Path, dict[str, Any]]]) -> dic
         for key, value in values.items():
             try:
                 merged = OmegaConf.merge(merged, {key: value})
-            except (errors.OmegaConfBaseException, ValueError) as error:
+            except (errors.OmegaConfBaseException, ValueError, TypeError) as error:
                 hint = typing.get_type_hints(cls)[key]
                 raise InputError(
                     f"{file}: '{key}' is {brief(repr(value))}, expected {getattr(hint, '__name__', hint)} "

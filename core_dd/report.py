@@ -33,7 +33,7 @@ from core_dd.ranking import (
     summary,
     text_table,
 )
-from core_dd.run import claimed, read_stats
+from core_dd.run import claimed, read_stats, require_unoccupied
 
 ROWS = 20
 """Classes a picture shows at most, evenly spread over all."""
@@ -67,10 +67,8 @@ class ReportConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Read, rank, draw, write."""
     config = load_config(ReportConfig, _with_flag(sys.argv[1:] if argv is None else argv), prog="gendd report")
-    require(
-        config.out is None or not files.occupied(Path(config.out)),
-        f"{config.out} exists. Choose another --out or remove it first.",
-    )
+    if config.out is not None:
+        require_unoccupied(Path(config.out), resumable=False)
 
     # Everything is read and checked before anything is written.
     groups = grouped([read_entry(path) for path in find_scores(config.scores)])
@@ -82,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not config.dry_run:
         shown = {entry.record["set"]["hash"]: entry for entry in reversed(entries)}
         drawn = [_picture(shown[digest], config.per_class) for digest in colours]
-        text = markdown(config.title, groups, drawn), page(config.title, groups, drawn, panels, colours)
+        title = printable(config.title)
+        text = markdown(title, groups, drawn), page(title, groups, drawn, panels, colours)
         folder = write(config.out, *text, drawn)
 
     # Printed last: a reader that has gone away keeps nothing from being written.

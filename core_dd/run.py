@@ -184,8 +184,11 @@ def append(path: Path, text: str) -> None:
             data = data[file.write(data) :]
 
 
-def find_folder(out: str | Path | None, name: str, resume: bool) -> Path:
-    """The folder a run will use, which is neither made nor kept from others yet; see `Run.open` and `claimed`."""
+def find_folder(out: str | Path | None, name: str, resume: bool | None) -> Path:
+    """The folder a run will use, which is neither made nor kept from others yet; see `Run.open` and `claimed`.
+
+    `resume` is None where the command cannot.
+    """
     if out is None:
         numbered = sorted((path for path in Path("runs", name).glob("[0-9]*") if path.name.isdecimal()), key=_number)
         if not resume:
@@ -198,7 +201,7 @@ def find_folder(out: str | Path | None, name: str, resume: bool) -> Path:
         require(folder.is_dir(), f"nothing to resume at {folder}. Start without --resume first.")
         require_free(folder)
     else:
-        require_unoccupied(folder)
+        require_unoccupied(folder, resumable=resume is not None)
     return folder
 
 
@@ -206,20 +209,21 @@ def _number(folder: Path) -> int:
     return int(folder.name)
 
 
-def require_unoccupied(folder: Path) -> None:
-    """Refuse a folder with anything in it.
+def require_unoccupied(folder: Path, *, resumable: bool = True) -> None:
+    """Refuse a folder with anything in it, which may be continued if it is `resumable`.
 
     Raises:
         InputError: if there is; or a file is in its place.
     """
     if folder.is_dir():
-        require(not files.occupied(folder), f"{folder} exists. Choose another --out, or continue it with --resume.")
+        way_out = ", or continue it with --resume." if resumable else " or remove it first."
+        require(not files.occupied(folder), f"{folder} exists. Choose another --out{way_out}")
     else:
         files.require_new(folder)
 
 
 @contextlib.contextmanager
-def claimed(out: str | Path | None, name: str, resume: bool = False) -> Iterator[Path]:
+def claimed(out: str | Path | None, name: str, resume: bool | None = None) -> Iterator[Path]:
     """Make the folder that `find_folder` finds, and have it to oneself during the block.
 
     Of several processes that start at the same moment each gets a number of its own; of those that name one folder the
@@ -238,7 +242,7 @@ def claimed(out: str | Path | None, name: str, resume: bool = False) -> Iterator
             except Taken:  # another process took this number
                 continue
         if not resume:
-            require_unoccupied(folder)
+            require_unoccupied(folder, resumable=resume is not None)
         yield folder
 
 
@@ -291,7 +295,7 @@ def read_stats(path: Path) -> list[dict[str, float]]:
 
 def _stats_line(text: bytes, where: str) -> dict[str, float]:
     hint = "Remove that line."
-    return records.checked(records.parse(text, dict[str, float], where, hint), Stats, where, hint)
+    return records.checked(records.parse(text, dict[str, records.Number], where, hint), Stats, where, hint)
 
 
 def check_same(folder: Path, settings: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
@@ -308,7 +312,7 @@ def check_same(folder: Path, settings: Mapping[str, Any], origin: Mapping[str, A
             f"{folder} was started with {key} {saved.get(key)}, now it is {value}. "
             "Resume with the same settings, or start a new run.",
         )
-    if not origin or not (folder / ORIGIN).exists():
+    if not origin or not ((folder / ORIGIN).exists() or checkpoints(folder)):
         return
     hint = "It does not say what the run was made from. Start a new run."
     began = records.read(folder / ORIGIN, dict[str, Any], hint)

@@ -745,6 +745,21 @@ CASES = {
         "cannot write file/x: Not a directory",
         lambda f: (f / "file").touch(),
     ),
+    "report of a pipe": Case("report pipe --out out", "no scores at pipe", lambda f: os.mkfifo(f / "pipe")),
+    "report of a pipe in a folder": Case(
+        "report . --out out", "scores.json: it is no regular file", lambda f: os.mkfifo(f / "scores.json")
+    ),
+    "report of a link to nothing": Case(
+        "report link* --out out", "no scores at link", lambda f: (f / "link").symlink_to("nowhere")
+    ),
+    "report whose scores are no list": Case("report --config a.yaml", "'scores' is {'a': 1}", yaml("scores: {a: 1}")),
+    "config with a character no path has": Case(
+        "report x --config a.yaml", "is no value; write out", yaml(r'out: "a\0b"')
+    ),
+    "config of too long a name": Case("report x --config " + "x" * 300, "no config file at"),
+    "report into too long a name": Case(
+        "report scores --out " + "x" * 300, "cannot use " + "x" * 300 + ": File name too long"
+    ),
     "report over a folder": Case(
         "report scores --out out",
         "out exists. Choose another --out or remove it first.",
@@ -776,7 +791,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 def test_bad_input(case, tmp_path, capsys):
     case.prepare(tmp_path)
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
     try:
         status = cli.main(case.argv.split())
     except SystemExit as stop:  # the parser's own way out
@@ -785,7 +800,7 @@ def test_bad_input(case, tmp_path, capsys):
     assert status == 2, text
     assert case.message in text.err
     assert "Traceback" not in text.err
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before, "something was written"
+    assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")} == before, "something was written"
 
 
 def test_full_disk__the_previous_checkpoint_survives(tmp_path, capsys):

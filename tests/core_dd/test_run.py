@@ -216,12 +216,25 @@ def test_open__of_simultaneous_starts_in_one_folder_one_begins(tmp_path):
     assert sorted(text.startswith("InputError") for text in said) == [False] + [True] * 7
 
 
+def test_claimed__offers_no_resume_where_there_is_none(tmp_path):
+    (tmp_path / "a").touch()
+    for resume, way_out in ((None, " or remove it first"), (False, ", or continue it with --resume")):
+        with pytest.raises(InputError, match=f"exists. Choose another --out{way_out}"), claimed(tmp_path, "x", resume):
+            pass
+
+
 def test_open__resume_wants_the_data_it_was_begun_with(tmp_path):
     origin = {"data": "birds", "training_digest": "1"}
     start(tmp_path, origin=origin).close()
     start(tmp_path, origin=origin, resume=True).close()
     with pytest.raises(InputError, match=r"begun with other data: their training_digest was 1, now it is 2\. Resume"):
         start(tmp_path, origin=origin | {"training_digest": "2"}, resume=True)
+    (tmp_path / "run" / "origin.json").unlink()
+    start(tmp_path, origin=origin, resume=True).close()  # nothing was computed yet
+    with start(tmp_path, origin=origin, resume=True) as run, run.checkpoint(1):
+        (tmp_path / "run" / "origin.json").unlink()
+    with pytest.raises(InputError, match=r"origin\.json: .*does not say what the run was made from"):
+        start(tmp_path, origin=origin, resume=True)
 
 
 def test_open__where_nothing_can_be_written(tmp_path):
