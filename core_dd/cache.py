@@ -19,6 +19,7 @@ from torch import Tensor
 
 from core_dd import files
 from core_dd.errors import InputError
+from core_dd.folders import check_regular
 from core_dd.notes import note
 
 T = TypeVar("T")
@@ -44,6 +45,7 @@ def kept(name: str, make: Callable[[], T], read: Callable[[Path], T], write: Cal
     with _one_at_a_time(place):
         if os.path.lexists(place):
             try:
+                check_regular(place)
                 return read(place)
             except Exception as error:  # readers raise many kinds for a damaged file; each means the same here
                 reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -31,7 +31,7 @@ COMMANDS = MappingProxyType(
 )
 
 OUT_OF_MEMORY = (
-    "the GPU's memory is too small for this. Take less at once: --memory_gib (distill), --batch (sample), "
+    "the memory is too small for this. Take less at once: --memory_gib (distill), --batch (sample), "
     "--accumulate or --checkpointing (train), --at_once (experts), --runs (evaluate)."
 )
 PATIENCE_S = 60
@@ -107,7 +107,8 @@ def guarded(command: Callable[[Sequence[str] | None], None], argv: Sequence[str]
     except InputError as error:
         return fail(error)
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's own, which not every command imports
+        of_gpu = type(error).__name__ == "OutOfMemoryError"  # torch's own, which not every command imports
+        if not of_gpu and "can't allocate memory" not in str(error):
             raise
         return fail(InputError(f"{OUT_OF_MEMORY} ({str(error).splitlines()[0]})"))
     except OSError as error:  # a place that no better sentence was thought of for: too long a name, no permission

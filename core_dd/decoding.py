@@ -17,15 +17,17 @@ from core_dd.errors import InputError, require
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What is read, whatever a file's name ends in; Pillow opens others, one of them by starting a program."""
 
-VERSION = 2
+VERSION = 3
 """Of what decoding gives: part of the key of whatever is kept, raised when the same file gives other pixels."""
 
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS
 """The most that one image may have, as it is stored or resized."""
 
 WHITE = 255
-ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC = 0x0112, 258, 262
+ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 0x0112, 258, 262, 339
 WHITE_IS_ZERO = 0
+UNSIGNED = {1, 4}
+"""Of a TIFF: unsigned integers, or nothing said."""
 
 
 def decode_image(place: str, content: bytes, image_size: int | None) -> np.ndarray:
@@ -89,11 +91,15 @@ def _eight_bits(image: Image.Image, content: bytes) -> np.ndarray:
         image.mode != "F",
         "its pixels are floating-point numbers of no stated range. Store it with 8 or 16 bits a channel.",
     )
+    signed = image.format == "TIFF" and not UNSIGNED.issuperset(image.tag_v2.get(SAMPLE_FORMAT, ()))
+    require(not signed, "its pixels are signed numbers. Store it with 8 or 16 unsigned bits.")
     if image.mode.startswith("I"):
         return _grey(image)
     if _bits(image, content) > 8:
         return _deep(image, content)
     grey = image.mode in ("1", "L", "LA", "La")
+    if image.format == "PNG" and grey and "transparency" in image.info:  # a value of as few bits as the file's pixels
+        image.info["transparency"] *= WHITE // (2 ** _bits(image, content) - 1)
     if image.has_transparency_data:
         pixels = _opaque(np.asarray(image.convert("LA" if grey else "RGBA")))
     else:
@@ -115,7 +121,7 @@ def _grey(image: Image.Image) -> np.ndarray:
     stated = image.mode.startswith("I;16") or image.format in ("PNG", "PPM")  # which give mode I for 16 bits
     require(
         stated and "transparency" not in image.info,
-        "its pixels are signed, of 32 bits, or of 16 with transparency. Store it with 8 or 16 unsigned bits.",
+        "its pixels are of 32 bits, or of 16 with transparency. Store it with 8 or 16 unsigned bits.",
     )
     tiff = image.tag_v2 if image.format == "TIFF" else {}
     peak = 2 ** max(tiff.get(BITS_PER_SAMPLE, (16,))) - 1

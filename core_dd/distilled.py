@@ -4,7 +4,6 @@ One safetensors file, or a folder of safetensors shards with an `index.json`; th
 """
 
 import hashlib
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -136,7 +135,7 @@ class DistilledSet:
         """
         path = Path(path)
         self.check(where=str(path))
-        require(not path.exists(), f"{path} exists. Choose another name or remove it first.")
+        files.require_new(path)
         named = {"images": self.images, "labels": self.labels}
         named |= {f"preprocess.{name}": tensor for name, tensor in self.tensors.items()}
         write_tensors(path, named, self.meta)
@@ -258,6 +257,7 @@ class DistilledSet:
             self.preprocess.check(tuple(self.images.shape[1:]), where)
         if data is not None:
             self._check_against(data, where)
+            self._check_scale(where)
         self._check_labels(meta.get("class_names") if data is None else data.class_names, where)
 
     def _check_tensors(self, where: str) -> None:
@@ -266,7 +266,7 @@ class DistilledSet:
         for name, tensor in (("images", images), ("labels", labels)):
             require(isinstance(tensor, Tensor), f"{where} has {name} that are a {type(tensor).__name__}, not a tensor.")
             require(
-                tensor.layout == torch.strided and tensor.device.type != "meta" and not tensor.requires_grad,
+                tensor.layout == torch.strided and not (tensor.is_nested or tensor.is_meta or tensor.requires_grad),
                 f"{where} has {name} of layout {tensor.layout} on {tensor.device} (requires_grad "
                 f"{tensor.requires_grad}), expected a dense tensor with values and without gradient. "
                 "Call .to_dense() or .detach() on it.",
@@ -348,7 +348,7 @@ def plain(tensor: Any) -> Any:
     """A tensor without gradient, bf16 and fp16 as float32; what is no dense tensor is left for `check` to refuse."""
     if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
         return tensor
-    tensor = tensor.detach()
+    tensor = tensor.detach().resolve_neg()
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
@@ -400,10 +400,15 @@ def versions() -> dict[str, str]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Write tensors and JSON metadata atomically as one safetensors file."""
+    """Write tensors and JSON metadata atomically as one safetensors file.
+
+    Raises:
+        InputError: metadata that JSON does not have; nothing is written.
+    """
+    header = records.encoded(meta, f"the metadata of {path}")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with files.atomic(path) as temporary:
-        save_file(plain, temporary, metadata={"gendd": json.dumps(meta)})
+        save_file(plain, temporary, metadata={"gendd": header})
 
 
 def read_tensors(path: Path, kind: Any = dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -144,9 +144,11 @@ def require_new(path: Path) -> None:
     """Refuse to write over what is there.
 
     Raises:
-        InputError: if anything is.
+        InputError: if anything is, or the name is too long.
     """
-    require(not path.exists() and not path.is_symlink(), f"{path} exists. Choose another --out or remove it first.")
+    with explained(path):
+        there = path.exists() or path.is_symlink()
+    require(not there, f"{path} exists. Choose another --out or remove it first.")
 
 
 def occupied(folder: Path) -> bool:
@@ -202,4 +204,15 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write JSON atomically, indented, keys in the order given."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    write_text(path, json_text(value, indent=2) + "\n")
+
+
+def json_text(value: Any, **options: Any) -> str:
+    """JSON with every character as it is, but for halves of one, as names that are not UTF-8 have: readers refuse them.
+
+    Args:
+        value: what `json.dumps` takes.
+        options: for `json.dumps`.
+    """
+    text = json.dumps(value, ensure_ascii=False, **options)
+    return re.sub("[\ud800-\udfff]", lambda half: f"\\\\u{ord(half[0]):04x}", text)

@@ -53,7 +53,7 @@ def check_tiny_imagenet(path: Path) -> None:
     require(path.is_dir(), f"no folder at {path}. tiny_imagenet:PATH wants the unpacked archive, tiny-imagenet-200.")
     names = class_folders(path / "train") if (path / "train").is_dir() else ()
     listed = path / "wnids.txt"
-    wnids = listed.read_text(encoding="utf-8", errors="replace").split() if listed.is_file() else []
+    wnids = listed.read_text(encoding="utf-8-sig", errors="replace").split() if listed.is_file() else []
     require(
         len(names) == len(wnids) == 200 and set(names) == set(wnids),
         f"{path} is not Tiny-ImageNet, which has 200 classes in train and in wnids.txt: it has {len(names)} and "
@@ -141,7 +141,7 @@ def _annotated(annotations: Path, names: Sequence[str]) -> Members:
     """Every image of a `val_annotations.txt`: lines of a file's name, its class, and more that is not read."""
     number, members, folder = {name: label for label, name in enumerate(names)}, [], annotations.parent / "images"
     present = {path.name: path for path in files_under(folder, IMAGE_SUFFIXES)}
-    for i, line in enumerate(annotations.read_text(encoding="utf-8", errors="surrogateescape").splitlines(), 1):
+    for i, line in enumerate(annotations.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines(), 1):
         file, _, rest = line.partition("\t")
         name, where = rest.partition("\t")[0], f"line {i} of {annotations}"
         require(name in number, f"{where}: no class '{name}' among the training images.")

@@ -5,8 +5,9 @@
 (which map its images are in, how many tiles each holds) is asked for, never guessed.
 """
 
+import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ class Foreign:
 
     Attributes:
         images: (N, C, H, W), in the space of the map.
-        labels: (N,) or (N, K).
+        labels: (N,), int64 where they are whole numbers, or (N, K).
         layout: what the file looks like, in words.
         normalised_by: the map its images are in: a key of `core_dd.preprocess.PREPROCESSES`, or `PIXELS`; None: the
             layout leaves it open.
@@ -54,13 +55,26 @@ def find(path: Path, class_names: Sequence[str] | None = None) -> Foreign | None
     Raises:
         InputError: for a `.pt` file that holds something else, or is damaged.
     """
+    found = _recognised(path, class_names)
+    return found and replace(found, labels=_whole(found.labels))
+
+
+def _recognised(path: Path, class_names: Sequence[str] | None) -> Foreign | None:
+    """What `find` finds, its labels as they are."""
     if path.is_dir():
         pair = path / f"{IMAGES}_best.pt"
         if pair.is_file():
             return _pair(pair, readers.load_tensors(pair))
         own = class_folders(path)
         return _image_folder(path, own, class_names) if labelled(path, own) else None
-    return _tensors(path, readers.load_tensors(path)) if path.suffix in SUFFIXES else None
+    saved = path.suffix.lower() in SUFFIXES or zipfile.is_zipfile(path)
+    return _tensors(path, readers.load_tensors(path)) if saved else None
+
+
+def _whole(labels: Tensor) -> Tensor:
+    """Labels that are classes as int64, whatever the type of their numbers; others as they are."""
+    floats = labels.is_floating_point() and bool((labels == labels.round()).all())
+    return labels.long() if labels.ndim == 1 and (floats or labels.dtype in readers.INTEGERS) else labels
 
 
 def _tensors(path: Path, content: Any) -> Foreign:
@@ -103,21 +117,23 @@ def _pair(path: Path, images: Any) -> Foreign:
     )
     content = readers.load_tensors(labels)
     require(isinstance(content, Tensor), f"{labels} holds no tensor of labels but a {type(content).__name__}.")
-    whole = content.ndim == 1 and content.is_floating_point() and bool((content == content.round()).all())
-    return Foreign(images, content.long() if whole else content, f"a pair of MTT's code, with {labels.name}", None, 1)
+    return Foreign(images, content, f"a pair of MTT's code, with {labels.name}", None, 1)
 
 
 def _image_folder(path: Path, own: Sequence[str], class_names: Sequence[str] | None) -> Foreign:
     """Image files in a folder per class, which is called as the class is, or by its number."""
-    names = own if class_names is None else tuple(class_names)
-    if not set(own) <= set(names):
-        numbers = tuple(map(str, range(len(names))))
-        extra = [name for name in own if name not in numbers]
-        require(not extra, f"{path} has folders that are no classes of the data: {', '.join(extra[:5])}.")
-        names = numbers
-    members = labelled(path, [name for name in names if name in own])
-    numbered = {name: number for number, name in enumerate(names)}
-    labels = torch.tensor([numbered[file.relative_to(path).parts[0]] for file, _ in members])
+    names = own if class_names is None else class_names
+    numbers = {name: number for number, name in enumerate(names)}
+    if not set(own) <= numbers.keys():
+        extra = [name for name in own if not (name.isascii() and name.isdecimal() and int(name) < len(names))]
+        require(
+            not extra,
+            f"{path} has folders that are no classes of the data: {', '.join(extra[:5])}. Call each as its class is "
+            f"called, or by its number, 0 to {len(names) - 1}.",
+        )
+        numbers = {name: int(name) for name in own}
+    members = labelled(path, own)
+    labels = torch.tensor([numbers[own[label]] for _, label in members])
     cells = ((str(file), readers.read_file(file)) for file, _ in members)
     images = readers.decode_images(cells, None, f"images of {path}", len(members))
     return Foreign(images, labels, "a folder of images per class", PIXELS, 1)

@@ -54,7 +54,10 @@ class Preprocess:
         for name, dimensions in self.fitted.items():
             tensor, expected = self.tensors[name], tuple(sizes[letter] for letter in dimensions)
             require(
-                tensor.shape == expected and tensor.dtype == torch.float32 and bool(torch.isfinite(tensor).all()),
+                tensor.shape == expected
+                and tensor.dtype == torch.float32
+                and tensor.layout == torch.strided
+                and bool(torch.isfinite(tensor).all()),
                 f"{where} carries {name} of its preprocessing {self.kind} as {tensor.dtype} of shape "
                 f"{tuple(tensor.shape)}, expected finite float32 of shape {expected} for images of shape {shape}.",
             )

@@ -240,24 +240,28 @@ def pt(path: Path, image_size: int | None = None) -> Raw:
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
-NUMPY_SCALARS = [
+NUMPY_TYPES = [
     np.dtype,
     *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"},
+    np.ndarray,
     *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((np.zeros(0).__reduce__()[0], f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
 ]
-"""What a numpy number in a pickle asks for: a type and its bytes."""
+"""What a numpy number or array in a pickle asks for: a type and its bytes."""
 
 
 def load_tensors(path: Path) -> Any:
     """`torch.load` of a file that may come from anywhere: tensors, numbers and plain containers, nothing is executed.
+
+    Arrays of numpy come back as tensors.
 
     Raises:
         InputError: if the file is missing, truncated, or a pickle that asks for anything else.
     """
     require(Path(path).is_file(), f"no file at {path}.")
     try:
-        with torch.serialization.safe_globals(NUMPY_SCALARS):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(NUMPY_TYPES):
+            return _as_tensors(torch.load(path, map_location="cpu", weights_only=True))
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it asks for {asked[1]}" if asked else "no tensors saved by torch.save"
@@ -268,6 +272,17 @@ def load_tensors(path: Path) -> Any:
     except Exception as error:  # torch raises many kinds for a damaged file; each means the same to the user
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"cannot read {path}: {reason}. It is truncated or no tensor file.") from None
+
+
+def _as_tensors(content: Any) -> Any:
+    """Arrays of numbers as tensors, also in plain containers; anything else as it is."""
+    if isinstance(content, np.ndarray) and content.dtype.kind in "biuf":
+        return torch.from_numpy(content.astype(content.dtype.newbyteorder("=")))
+    if type(content) is dict:
+        return {key: _as_tensors(value) for key, value in content.items()}
+    if type(content) in (list, tuple):
+        return type(content)(map(_as_tensors, content))
+    return content
 
 
 def torchvision_set(name: str, image_size: int | None = None) -> Raw:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from core_dd import files
 from core_dd.errors import Diverged, InputError, require
 
 Number = Annotated[float, msgspec.Meta(ge=-1e100, le=1e100)]
@@ -51,6 +52,18 @@ def parse(content: bytes | str, kind: Any, where: str, hint: str = AGAIN) -> Any
             f"{where} is not valid JSON ({error}): it is cut, or holds NaN or other foreign text. {hint}"
         ) from None
     return checked(value, kind, where, hint)
+
+
+def encoded(value: Any, where: str) -> str:
+    """A value as the JSON text that `parse` reads; `where` is what messages call it.
+
+    Raises:
+        InputError: for what JSON does not have: a number that is not finite, an object that is no plain one.
+    """
+    try:
+        return files.json_text(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{where} cannot be written as JSON: {error}. Give plain, finite values.") from None
 
 
 def checked(value: Any, kind: Any, where: str, hint: str = AGAIN) -> Any:

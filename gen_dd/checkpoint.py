@@ -21,8 +21,12 @@ OFFICIAL_HEADS = {512: 8, 768: 12, 1024: 16, 1152: 16}
 WRAPPERS = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module"})
 """What compiling and data parallelism put into the names of a network's tensors."""
 
-NESTS = ("ema", "ema_model", "state_dict", "model_state_dict", "model", "network", "net")
-"""Where a checkpoint of more than a network keeps that; the averaged weights first."""
+NESTS = (
+    *("ema", "ema_model", "model_ema", "nnet_ema"),
+    *("state_dict", "model_state_dict", "model", "network", "net", "nnet"),
+)
+"""Where a checkpoint of more than a network keeps that, as an entry or before the names of its tensors; the averaged
+weights first."""
 
 
 @dataclass
@@ -95,8 +99,17 @@ def find_network(content: Any, nest: str = "") -> tuple[dict[str, Any] | None, s
     if {"pos_embed", "patch_embed.proj.weight"} <= state.keys() and len(state) == len(content):
         state.pop("n_averaged", None)  # beside the weights that torch.optim.swa_utils averages
         return state, nest
-    found = (find_network(content[name], f"{nest}.{name}".lstrip(".")) for name in NESTS if name in content)
+    found = (find_network(_inside(content, name), f"{nest}.{name}".lstrip(".")) for name in NESTS)
     return next((each for each in found if each[0] is not None), (None, ""))
+
+
+def _inside(content: Mapping[Any, Any], name: str) -> Any:
+    """What a dict has under a name, or under names that begin with it and a dot; None where there is nothing."""
+    if name in content:
+        return content[name]
+    return {
+        str(key).removeprefix(f"{name}."): content[key] for key in content if str(key).startswith(f"{name}.")
+    } or None
 
 
 def check_weights(state: Mapping[str, Any], where: str) -> None:
@@ -107,7 +120,7 @@ def check_weights(state: Mapping[str, Any], where: str) -> None:
     """
     for name, tensor in state.items():
         require(
-            isinstance(tensor, Tensor) and tensor.dtype in FLOATS and tensor.layout == torch.strided,
+            isinstance(tensor, Tensor) and tensor.dtype in FLOATS and _is_dense(tensor),
             f"{where} holds no U-ViT: its {name} is {getattr(tensor, 'dtype', type(tensor).__name__)}, expected a "
             "dense tensor of floats.",
         )
@@ -116,6 +129,10 @@ def check_weights(state: Mapping[str, Any], where: str) -> None:
             f"{where} is damaged or its training diverged: {name} has values that are not finite. Take an earlier "
             "checkpoint, or train again at a lower learning rate.",
         )
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_nested
 
 
 FLOATS = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})
@@ -144,7 +161,10 @@ def adapt(
         config["num_heads"] = num_heads
     labels = state.pop("label_emb.weight", None)
     old_side, old_extra = config["image_size"] // config["patch_size"], 1 if labels is None else 2
-    model = UViT(**config | {"num_classes": num_classes, "image_size": image_size or config["image_size"]})
+    model = UViT(
+        **config
+        | {"num_classes": num_classes, "image_size": config["image_size"] if image_size is None else image_size}
+    )
 
     new_side = model.config.image_size // config["patch_size"]
     state["pos_embed"] = _positions(state["pos_embed"], old_extra, old_side, model, new_side, generator, report)

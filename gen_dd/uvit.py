@@ -38,6 +38,7 @@ LIMITS: MappingProxyType[str, tuple[int, int]] = MappingProxyType(
         "hidden_size": (2, 2**16),
         "depth": (0, 1000),
         "num_heads": (1, 2**16),
+        "num_classes": (1, 10**6),
     }
 )
 """The least and the most of each size: beyond them a network would take memory and time without end."""
@@ -84,8 +85,11 @@ class UViT(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         sizes = {"image_size": image_size, "patch_size": patch_size, "in_channels": in_channels, "depth": depth}
-        for name, value in (sizes | {"hidden_size": hidden_size, "num_heads": num_heads}).items():
+        sizes |= {"hidden_size": hidden_size, "num_heads": num_heads}
+        sizes |= {} if num_classes is None else {"num_classes": num_classes}
+        for name, value in sizes.items():
             low, high = LIMITS[name]
+            require(type(value) is int, f"{name} must be a whole number, got {value!r}.")
             require(low <= value <= high, f"{name} must be from {low} to {high}, got {value}.")
         require(1 / hidden_size <= mlp_ratio <= 64, f"mlp_ratio must be > 0 and at most 64, got {mlp_ratio}.")
         require(
@@ -94,7 +98,6 @@ class UViT(ModelMixin, ConfigMixin):
         )
         require(hidden_size % num_heads == 0, f"hidden_size {hidden_size} is not a multiple of num_heads {num_heads}.")
         require(depth % 2 == 0, f"depth must be even (in-blocks and out-blocks come in pairs), got {depth}.")
-        require(num_classes is None or num_classes >= 1, f"num_classes must be >= 1 or None, got {num_classes}.")
         block = {"width": hidden_size, "heads": num_heads, "mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias}
         self.extra_tokens = 1 if num_classes is None else 2
         tokens = self.extra_tokens + (image_size // patch_size) ** 2

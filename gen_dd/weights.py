@@ -1,7 +1,6 @@
 """A trained model on the disk: a diffusers folder (config.json, safetensors), gendd.json with what it draws, a card."""
 
 import hashlib
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,7 +82,7 @@ def save_model(model: UViT, folder: Path, card: Mapping[str, Any], grid: Path | 
     with files.atomic(folder) as temporary:
         model.save_pretrained(temporary)
         write_pipeline(temporary)
-        (temporary / CARD).write_text(json.dumps(dict(card), indent=2) + "\n")
+        (temporary / CARD).write_text(files.json_text(dict(card), indent=2) + "\n", encoding="utf-8")
         if grid is not None:
             shutil.copyfile(grid, temporary / GRID)
         (temporary / "README.md").write_text(model_card(card, model.config, grid is not None), encoding="utf-8")

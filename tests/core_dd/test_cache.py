@@ -70,7 +70,12 @@ def dangling(path):
     path.symlink_to("nowhere")
 
 
-@pytest.mark.parametrize("damage", [cut, empty, garbage, flipped, folder, dangling])
+def pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("damage", [cut, empty, garbage, flipped, folder, dangling, pipe])
 def test_kept_tensors__damaged_are_made_again_and_said_once(damage, capsys):
     make = Maker()
     kept_tensors("x", ("a", "b"), make)

@@ -49,7 +49,12 @@ def test_guarded__a_full_gpu_is_one_line_too(capsys):
 
     assert cli.guarded(command, []) == 2
     text = capsys.readouterr().err
-    assert text.startswith("error: the GPU's memory is too small") and "20.00 GiB" in text and text.count("\n") == 1
+    assert text.startswith("error: the memory is too small") and "20.00 GiB" in text and text.count("\n") == 1
+
+
+def test_guarded__so_is_a_request_that_no_memory_holds(capsys):
+    assert cli.guarded(lambda argv: torch.empty(2**50), []) == 2
+    assert "memory is too small" in capsys.readouterr().err
 
 
 def test_guarded__a_bug_keeps_its_traceback():

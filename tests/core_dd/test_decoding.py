@@ -25,16 +25,28 @@ def encoded(image: Image.Image, form: str, **options) -> bytes:
     return out.getvalue()
 
 
-def png(pixels: np.ndarray, colour_type: int, depth: int = 16, size: tuple[int, int] | None = None) -> bytes:
-    """A PNG as Pillow does not write them; `size` is what it claims."""
+def png(
+    pixels: np.ndarray, colour_type: int, depth: int = 16, size: tuple[int, int] | None = None, clear: int | None = None
+) -> bytes:
+    """A PNG as Pillow does not write them; `size` is what it claims, `clear` the value that is transparent.
+
+    Below 8 bits `pixels` are bytes of several.
+    """
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
-    width, height = size or pixels.shape[1::-1]
+    width, height = size or (max(1, 8 // depth) * pixels.shape[1], pixels.shape[0])
     head = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    rows = b"".join(b"\0" + row.astype(">u2" if depth == 16 else np.uint8).tobytes() for row in pixels)
+    see_through = b"" if clear is None else chunk(b"tRNS", struct.pack(">H", clear))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + see_through
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 def decoded(content: bytes, size: int | None = None) -> np.ndarray:
@@ -70,6 +82,27 @@ def test_colour_of_16_bits__is_rounded_to_8():
 @pytest.mark.parametrize(("mode", "form"), [("L", "PNG"), ("L", "BMP"), ("L", "TIFF"), ("L", "PPM"), ("L", "GIF")])
 def test_grey__stays_one_channel(mode, form):
     assert np.array_equal(decoded(encoded(Image.fromarray(GREY).convert(mode), form)), GREY)
+
+
+@pytest.mark.parametrize(
+    ("depth", "byte", "clear", "expected"),
+    [
+        (1, 0b10100000, 0, [255] * 8),
+        (1, 0b10100000, 1, [255, 0, 255, 0, 0, 0, 0, 0]),
+        (2, 0b00011011, 1, [0, 255, 170, 255]),
+        (4, 0x34, 3, [255, 68]),
+        (8, 7, 7, [255]),
+    ],
+)
+def test_grey_of_few_bits__whose_transparent_value_is_of_as_few(depth, byte, clear, expected):
+    pixels = decoded(png(np.array([[byte]], np.uint8), 0, depth, clear=clear))
+    assert pixels.tolist() == [expected]
+
+
+def test_signed_bytes__are_refused():
+    content = encoded(Image.fromarray(GREY), "TIFF", tiffinfo={decoding.SAMPLE_FORMAT: 2})
+    with pytest.raises(InputError, match="its pixels are signed numbers"):
+        decoded(content)
 
 
 def test_bilevel__is_black_and_white():
@@ -136,7 +169,7 @@ TWO = [Image.fromarray(GREY), Image.fromarray(GREY + 1)]
     ("content", "message"),
     [
         (encoded(Image.fromarray(DEEP / np.float32(65535)), "TIFF"), "floating-point numbers of no stated range"),
-        (encoded(Image.fromarray(DEEP.astype(np.int32)), "TIFF"), "signed, of 32 bits"),
+        (encoded(Image.fromarray(DEEP.astype(np.int32)), "TIFF"), "its pixels are signed numbers"),
         (encoded(TWO[0], "GIF", save_all=True, append_images=TWO[1:]), "holds 2 frames or pages"),
         (encoded(TWO[0], "PNG", save_all=True, append_images=TWO[1:]), "holds 2 frames or pages"),
         (encoded(TWO[0], "TIFF", save_all=True, append_images=TWO[1:]), "holds 2 frames or pages"),

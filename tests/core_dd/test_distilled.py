@@ -176,8 +176,9 @@ def test_check__refuses(dset, change, message):
         torch.nn.Parameter(torch.rand(20, 1, 8, 8)).double(),
         torch.rand(20, 8, 8, 1).permute(0, 3, 1, 2)[:, :, :, ::2].repeat_interleave(2, 3).transpose(2, 3),
         torch.rand(1, 1, 8, 8).expand(20, 1, 8, 8),
+        torch._neg_view(-torch.rand(20, 1, 8, 8)),
     ],
-    ids=["bf16", "fp16", "grad", "fp64 of a parameter", "transposed", "expanded"],
+    ids=["bf16", "fp16", "grad", "fp64 of a parameter", "transposed", "expanded", "negated view"],
 )
 def test_plain__what_can_be_used_is(dset, images, tmp_path):
     made = DistilledSet(images, dset.labels, dset.meta)
@@ -206,6 +207,29 @@ def test_check__refuses_what_is_no_plain_tensor(dset, images):
     dset.images = images
     with pytest.raises(InputError, match="the distilled set has (no )?images"):
         dset.check()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [({"x": float("nan")}, "cannot be written as JSON"), ({"x": {1}}, "cannot be written as JSON")],
+)
+def test_save__refuses_what_could_not_be_read_again(dset, tmp_path, config, message):
+    dset.meta["config"] = config
+    with pytest.raises(InputError, match=message):
+        dset.save(tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_save__of_names_that_are_not_utf8_can_be_read(dset, tmp_path):
+    dset.meta["config"] = {"data": "folder:\udcff\ud83d"}
+    read = DistilledSet.load(dset.save(tmp_path / "a.safetensors"))
+    assert read.meta["config"] == {"data": "folder:\\udcff\\ud83d"}
+
+
+def test_check__against_data_refuses_floats_on_the_scale_of_bytes(dset, digits):
+    dset.images = dset.images.float()
+    with pytest.raises(InputError, match="floating-point pixels from 0 to 255"):
+        dset.check(digits)
 
 
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")

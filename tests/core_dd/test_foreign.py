@@ -67,14 +67,25 @@ def test_idc__pixels_whose_factor_is_asked_for(digits, some):
     assert len(DistilledSet.load("data.pt", digits, factor=2).decoded()[0]) == 80
 
 
-@pytest.mark.parametrize("form", ["{}", "digit {}"])
+@pytest.mark.parametrize("name", ["res.pt", "res.PT", "res"])
+def test_arrays_and_labels_of_any_type(digits, some, name):
+    images, labels = some
+    for own in (labels.numpy(), labels.float(), labels.byte(), labels.numpy().astype(">f8")):
+        torch.save({"images": images.numpy(), "labels": own, "accs": {"x": [np.zeros((2, 3))]}}, name)
+        assert close(DistilledSet.load(name, digits), some)
+    torch.save({"images": np.array([open]), "labels": labels}, name)
+    with pytest.raises(InputError, match="wants to run code"):
+        DistilledSet.load(name, digits)
+
+
+@pytest.mark.parametrize("form", ["{}", "{:05d}", "digit {}"])
 def test_image_folder__by_the_names_or_numbers_of_classes(digits, some, tmp_path, form):
     images, labels = some
     for i, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
         place = tmp_path / "set" / form.format(label)
         place.mkdir(parents=True, exist_ok=True)
         (place / f"{i}.png").write_bytes(png((image[0] * 255).byte().numpy()))
-    if form == "{}":
+    if form != "digit {}":
         dset = DistilledSet.load("set", digits)
         assert torch.equal(dset.images, (images * 255).byte()) and torch.equal(dset.labels, labels)
     else:

@@ -1,5 +1,6 @@
 """Files that are read back: the right kind, or one sentence with the file and the place in it."""
 
+import os
 from typing import TypedDict
 
 import pytest
@@ -19,6 +20,12 @@ def test_read__gives_what_the_file_holds_with_keys_beyond_the_kind(tmp_path):
     (tmp_path / "a.json").write_text('{"steps": 3, "seconds": {"a": 1, "b": 0.5}, "more": [null]}')
     expected = {"steps": 3, "seconds": {"a": 1, "b": 0.5}, "more": [None]}
     assert read(tmp_path / "a.json", Kind) == expected and read(tmp_path / "a.json") == expected
+
+
+def test_read__of_a_pipe_does_not_wait(tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(InputError, match="no regular file"):
+        read(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize(

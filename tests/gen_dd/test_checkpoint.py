@@ -161,7 +161,7 @@ def test_load_official__says_the_heads_it_guesses_and_takes_others(tmp_path, inp
     assert guessed.config.num_heads == D // 64 and "guessed num_heads 2 from the width 128" in capsys.readouterr().err
     other = load_official(path, num_classes=None, num_heads=8)
     assert other.config.num_heads == 8 and not torch.allclose(other(*inputs), official(*inputs), atol=1e-3)
-    for heads in (0, -1, 3):
+    for heads in (0, -1, 3, 2.0, True, "2"):
         with pytest.raises(InputError, match="num_heads"):
             load_official(path, num_classes=None, num_heads=heads)
 
@@ -189,6 +189,11 @@ WRAPPED = {
     "its average rather than itself": lambda state: {"model": {k: v + 1 for k, v in state.items()}, "ema": state},
     "an average without a network": lambda state: {"ema": {"decay": 0.9, "shadow_params": []}, "model": state},
     "wrapped and nested": lambda state: {"state": 1, "model": {"state_dict": prefixed("module._orig_mod.")(state)}},
+    "a part of a module": lambda state: {"state_dict": prefixed("model._orig_mod.")(state), "epoch": 3},
+    "its average beside it": lambda state: (
+        prefixed("online_model.")({k: v + 1 for k, v in state.items()}) | prefixed("ema_model.")(state) | {"step": 1}
+    ),
+    "of the authors' training": lambda state: {"nnet": {k: v + 1 for k, v in state.items()}, "nnet_ema": state},
     "averaged by torch": lambda state: prefixed("module.")(state) | {"n_averaged": torch.tensor(3)},
     "in double precision": lambda state: {name: tensor.double() for name, tensor in state.items()},
 }
@@ -210,6 +215,7 @@ def test_load_official__of_wrapped_networks(tmp_path, inputs, wrap):
         ("norm.weight", "x", "its norm.weight is str, expected a dense tensor"),
         ("norm.weight", torch.ones(D, dtype=torch.int64), "its norm.weight is torch.int64"),
         ("norm.weight", torch.ones(D).to_sparse(), "its norm.weight is torch.float32, expected a dense tensor"),
+        ("norm.weight", torch.ones(D, device="meta"), "its norm.weight is torch.float32, expected a dense tensor"),
         ("norm.weight", torch.ones(D + 1), "is no U-ViT of this kind"),
         ("pos_embed", torch.ones(3), "holds no U-ViT|pos_embed is"),
         ("pos_embed", torch.ones(1, 0, D), "holds no U-ViT"),

@@ -218,7 +218,7 @@ def test_gradient_checkpointing__changes_no_gradient():
         ({"patch_size": 3}, "image_size 8 is not a multiple of patch_size 3"),
         ({"num_heads": 5}, "hidden_size 32 is not a multiple of num_heads 5"),
         ({"depth": 3}, "depth must be even"),
-        ({"num_classes": 0}, "num_classes must be >= 1"),
+        ({"num_classes": 0}, "num_classes must be from 1"),
     ],
 )
 def test_sizes__that_do_not_fit(options, message):
