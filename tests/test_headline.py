@@ -24,6 +24,7 @@ log_every: 5
 eval_every: 10
 eval_ipc: 2
 eval_network: convnet1_w16
+check_images: 20
 val_fraction: 0.02
 tracker: none
 """

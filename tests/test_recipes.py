@@ -1,5 +1,6 @@
 """scripts/recipes.py: two trainings of digits end to end, shortened, gone on with, and what its table says."""
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,11 @@ SHORT = ["--seeds", "0", "--checkpoint_every", "1", "--num_per_class", "2", "--r
 
 @pytest.fixture
 def recipes():
-    """The script as a module, with trainings of two steps."""
-    module = load_script("recipes")
+    """The script as a module, with trainings of two steps and small classifiers."""
+    module, small = load_script("recipes"), "convnet1_w8"
+    module.real_classifier = functools.partial(module.real_classifier, network=small)
+    module.evaluate = functools.partial(module.evaluate, network=small)
+    module.TrainConfig = functools.partial(module.TrainConfig, check_images=0)
     module.RECIPES = {"paper": ((2, 3), module.PAPER), "fast2": ((2,), module.FAST)}
     return module
 

@@ -65,10 +65,9 @@ def test_stream__looks_at_every_image_only_once(mixed, monkeypatch):
     assert load_stream("folder:folder", image_size=6, workers=0).fingerprint == first.fingerprint
 
 
-def test_sample__is_bounded(mixed, monkeypatch):
-    monkeypatch.setattr(streaming, "SAMPLE_IMAGES", 7)
+def test_sample__is_bounded(mixed):
     data = load_stream("folder:folder", image_size=6, workers=0)
-    a, b, c = (data.sample(seed).train_images for seed in (0, 0, 1))
+    a, b, c = (data.sample(seed, most=7).train_images for seed in (0, 0, 1))
     assert len(a) == 7 and torch.equal(a, b) and not torch.equal(a, c)
 
 
