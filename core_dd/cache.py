@@ -26,8 +26,15 @@ T = TypeVar("T")
 
 
 def cache_folder() -> Path:
-    """Where decoded sets and downloads are kept: `$GENDD_CACHE`, else `~/.cache/gendd`."""
-    return Path(os.environ.get("GENDD_CACHE") or Path.home() / ".cache" / "gendd")
+    """Where decoded sets and downloads are kept: `$GENDD_CACHE`, else `~/.cache/gendd`.
+
+    Raises:
+        InputError: if neither is there.
+    """
+    try:
+        return Path(os.environ.get("GENDD_CACHE") or Path.home() / ".cache" / "gendd")
+    except RuntimeError:
+        raise InputError("this user has no home folder to keep files in. Set GENDD_CACHE to a folder.") from None
 
 
 def kept(name: str, make: Callable[[], T], read: Callable[[Path], T], write: Callable[[Path, T], None]) -> T:

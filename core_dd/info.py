@@ -65,7 +65,7 @@ def describe_run(folder: Path) -> dict[str, object]:
         "run": folder,
         "checkpoint": saved[-1][1] if saved else "none yet",
         "last step": stats[-1] if stats else "none yet",
-        "config": ", ".join((folder / "config.yaml").read_text(encoding="utf-8").splitlines()),
+        "config": ", ".join((folder / CONFIG).read_text(encoding="utf-8", errors="replace").splitlines()),
     }
 
 

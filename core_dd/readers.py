@@ -230,11 +230,12 @@ def pt(path: Path, image_size: int | None = None) -> Raw:
         torch.from_numpy(resized(content[key].permute(0, 2, 3, 1).numpy(), image_size))
         for key in ("images_train", "images_val")
     )
-    names = content.get("classes") or numbered(content["labels_train"], path)
+    names = content.get("classes")
     require(
-        isinstance(names, list | tuple) and all(isinstance(name, str | int) for name in names),
+        names is None or (isinstance(names, list | tuple) and all(isinstance(name, str | int) for name in names)),
         f"{path}: 'classes' is a {type(names).__name__}, expected a list of names.",
     )
+    names = names or numbered(content["labels_train"], path)
     return Raw(train, content["labels_train"].long(), test, content["labels_val"].long(), tuple(map(str, names)))
 
 

@@ -785,9 +785,6 @@ CASES = {
         CORESET.replace("out.safetensors", "x" * 300) + "digits", "File name too long. Choose another folder"
     ),
     "output whose name is not UTF-8": Case(DISTILL.replace("out out", "out \udcff") + "--data digits", "in UTF-8"),
-    "name with a NUL": Case(
-        CORESET + "digits --config a.yaml", "name must be a name in UTF-8 without NUL", yaml('name: "a\\0b"\n')
-    ),
     "info of nothing": Case("info", "info of what? Give a set, a run folder or data"),
     "missing device": Case(
         EVALUATE + "set.safetensors --device cuda:99", "device 'cuda:99' is not usable", distilled()

@@ -9,6 +9,7 @@ import torch
 
 from core_dd import cache
 from core_dd.cache import cache_folder, kept, kept_tensors
+from core_dd.errors import InputError
 from core_dd.files import write_json
 from core_dd.records import read as read_json
 
@@ -98,6 +99,16 @@ def test_kept__an_unusable_folder_is_a_note(tmp_path, capsys):
     make = Maker()
     assert torch.equal(kept_tensors("x", ("a", "b"), make)["b"], torch.ones(3)) and make.times == 1
     assert "not kept for the next run" in capsys.readouterr().err
+
+
+def test_cache_folder__of_a_user_without_a_home(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("GENDD_CACHE")
+    monkeypatch.setattr(cache.Path, "home", homeless)
+    with pytest.raises(InputError, match="Set GENDD_CACHE"):
+        cache_folder()
 
 
 def test_kept__two_at_once_make_one():
