@@ -99,6 +99,7 @@ def _one_at_a_time(place: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             place.parent.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(place.with_name(f"{place.name}.lock").open("w"))
+            lock = os.open(place.with_name(f"{place.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
+            stack.callback(os.close, lock)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield

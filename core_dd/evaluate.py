@@ -158,8 +158,8 @@ def evaluate(
         epochs, steps: shorten the protocol; the score is marked smoke, and its protocol's name says to what.
         bf16: compute in bf16 where the hardware does it faster.
         with_fidelity: also measure the set's distance from the real images.
-        with_best_of_test: also record what the protocol's authors report, who choose by the test set.
-        earlier: for that, the set at other times of its distillation; one whose classifiers diverge is not the best.
+        with_best_of_test: also record what the protocol's authors report, who choose by the test set, among `earlier`,
+            the set at other times of its distillation, too; one whose classifiers diverge is not the best.
 
     Raises:
         InputError: a set that is unsound or not made from `data`, an unknown name, a network that cannot take the
@@ -209,12 +209,19 @@ def evaluate(
         classifier = fidelity.real_classifier(data, network, seed, device, bf16=bf16)
         record["fidelity"] = fidelity.distances(*pixels_and_labels(dset), data, classifier)
     if with_best_of_test:
-        options, others = (protocol, network, len(numbers), seed, device), []
-        for own in earlier:
-            with contextlib.suppress(Diverged):
-                others.append(evaluate(own, data, *options, epochs=epochs, steps=steps, bf16=bf16).accuracies)
+        options = (protocol, network, len(numbers), seed, device)
+        others = tested(earlier, data, *options, epochs=epochs, steps=steps, bf16=bf16)
         record["best_of_test"] = best_of_test.chosen(accuracies, tests, others)
     return Scores(accuracies, record)
+
+
+def tested(sets: Sequence[DistilledSet], data: ImageData, *options: Any, **more: Any) -> list[list[float]]:
+    """The accuracies of each set by `evaluate` with these options, but of those whose classifiers diverge."""
+    found = []
+    for dset in sets:
+        with contextlib.suppress(Diverged):
+            found.append(evaluate(dset, data, *options, **more).accuracies)
+    return found
 
 
 def identities(dset: DistilledSet, data: ImageData) -> dict[str, dict[str, Any]]:

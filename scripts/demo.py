@@ -20,7 +20,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from core_dd import cli, files, records
-from core_dd.run import find_folder
+from core_dd.run import claimed
 from core_dd.scores import read_score
 from gen_dd.weights import CARD, Card
 
@@ -126,12 +126,17 @@ def stages(out: Path) -> list[Stage]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the stages in order; returns the exit status."""
+    """Run the demo; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--resume", action="store_true", help="continue the last demo, skipping what is finished")
     arguments = parser.parse_args(argv)
     os.chdir(Path(__file__).resolve().parents[1])
-    out = find_folder(None, "demo", arguments.resume)
+    with claimed(None, "demo", arguments.resume) as out:
+        return play(out)
+
+
+def play(out: Path) -> int:
+    """Run the stages in order, in a folder that is this demo's alone; returns the exit status."""
     ledger = out / "stages.json"
     seconds = (
         records.read(ledger, dict[str, Annotated[float, Meta(ge=0)]], f"Remove it, or {out}.")
@@ -196,4 +201,4 @@ def run(step: Step) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.entry(lambda argv: sys.exit(main(argv)))

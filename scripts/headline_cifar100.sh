@@ -15,7 +15,8 @@
 #     RUNS=2 scripts/headline_cifar100.sh
 #
 # It leaves in OUT (results/NAME): scores, a picture, the training's stats.jsonl, config.yaml and learnt.json (what its
-# samples show of the classes), and the weights in fp16, in files under 16 MiB that UViT.from_pretrained reads as they are; in WORK, the report with pictures and curves.
+# samples show of the classes), and the weights in fp16, in files under 16 MiB that UViT.from_pretrained reads as they
+# are; in WORK, the report with pictures and curves.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 NAME=${NAME:-cifar100_headline}

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import ROOT, accepted, load_script
+from commands import ROOT, accepted, load_script, run
 
 from core_dd import files
+from core_dd.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,31 @@ def test_stages__each_result_is_written_once_and_inside_the_folder(demo):
     places = [step.writes for stage in demo.stages(out) for step in stage.steps]
     assert len(set(places)) == len(places) >= 12
     assert all(out in place.parents for place in places)
+
+
+def test_main__each_demo_has_a_folder_of_its_own(demo, monkeypatch):
+    """One that starts while another plays gets the next number; one that resumes it is told who has it."""
+    played = []
+
+    def play(out):
+        played.append(out)
+        if len(played) == 1:
+            assert demo.main([]) == 0
+        else:
+            with pytest.raises(InputError, match="in use by process"):
+                demo.main(["--resume"])
+        (out / "stages.json").write_text("{}")
+        return 0
+
+    monkeypatch.setattr(demo, "play", play)
+    monkeypatch.setattr(demo.os, "chdir", lambda place: None)
+    assert demo.main([]) == 0
+    assert [out.name for out in played] == ["00000", "00001"]
+
+
+def test_script__a_mistake_is_one_sentence():
+    done = run(ROOT / "scripts" / "demo.py", "--nonsense")
+    assert done.returncode == 2 and "unrecognized arguments: --nonsense" in done.stderr
 
 
 def test_run__a_finished_step_is_skipped(demo, tmp_path, capsys):

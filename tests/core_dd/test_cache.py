@@ -88,6 +88,15 @@ def test_kept_tensors__damaged_are_made_again_and_said_once(damage, capsys):
     assert make.times == 3 and capsys.readouterr().err == ""  # the third is the line above
 
 
+def test_kept_tensors__a_pipe_in_place_of_the_lock_does_not_block():
+    make = Maker()
+    kept_tensors("x", ("a", "b"), make)
+    lock = entry().with_name(f"{entry().name}.lock")
+    pipe(lock)
+    kept_tensors("x", ("a", "b"), make)
+    assert make.times == 1
+
+
 def test_kept_tensors__of_other_names_are_made_again():
     make = Maker()
     kept_tensors("x", ("a",), lambda: {"a": torch.ones(1)})

@@ -104,6 +104,20 @@ def test_submit__nothing_stands_there_before_it_was_scored(tmp_path, toy, monkey
     assert not list(tmp_path.glob("out/*"))
 
 
+@pytest.mark.parametrize("bf16", [True, False])
+def test_submit__scores_in_bf16_only_where_it_may(toy, monkeypatch, bf16):
+    told = []
+
+    def stops(*_, bf16, **__):
+        told.append(bf16)
+        raise InputError("stop")
+
+    monkeypatch.setattr("gen_dd.submit.evaluate", stops)
+    with pytest.raises(InputError, match="stop"):
+        submit(SubmitConfig(**toy, bf16=bf16))
+    assert told == [bf16]
+
+
 def test_submit__refuses_what_does_not_fit(tmp_path, toy):
     data = load_data("folder:toy")
     foreign, few, soft = (made(data, 40) for _ in range(3))
