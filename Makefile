@@ -15,7 +15,7 @@ ARGS      :=
 
 help:
 	@echo "make demo   train, sample, select, distil, score and report on real 8x8 digits (about 6 minutes on 2 cores)"
-	@echo "make test   run every test (13 minutes on 2 busy cores)"
+	@echo "make test   run every test (about 10 minutes on 2 cores)"
 	@echo "make lint   ruff check and ruff format --check"
 	@echo "make bench  speed and memory against plain reference loops"
 	@echo "make docs   the manual as a site, in build/site"
