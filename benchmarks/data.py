@@ -2,7 +2,7 @@
 
 import torch
 
-from core_dd.data import ImageData
+from core_dd.data.images import ImageData
 from core_dd.rng import stream
 
 CLASSES = 10

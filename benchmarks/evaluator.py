@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from benchmarks.data import plain_device, random_data
-from core_dd.augment import DSA
-from core_dd.protocols import DM
+from core_dd.judge.augment import DSA
+from core_dd.judge.protocols import DM
+from core_dd.judge.training import Training
 from core_dd.speed import pick_device
-from core_dd.train_eval import Training
 
 CLASSIFIERS, BATCH = 5, 256
 

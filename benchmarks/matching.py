@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from benchmarks.data import plain_device, random_data
-from core_dd.augment import DSA, IDCAugment
-from core_dd.data import ImageData
-from core_dd.preprocess import Preprocess
+from core_dd.data.images import ImageData
+from core_dd.data.preprocess import Preprocess
+from core_dd.judge.augment import DSA, IDCAugment
 from core_dd.rng import stream
 from core_dd.speed import pick_device
 from matching_dd import experts

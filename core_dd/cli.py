@@ -20,12 +20,12 @@ COMMANDS = MappingProxyType(
         "train": ("gen_dd.train:main", "train a class-conditional U-ViT on real images"),
         "sample": ("gen_dd.sample:main", "draw labelled, class-balanced images from it inside a time budget"),
         "select": ("gen_dd.select:main", "choose ipc images per class from a generated pool"),
-        "submit": ("gen_dd.submit:main", "hand in a set to the ECCV 2024 challenge, checked and scored"),
+        "submit": ("core_dd.judge.submit:main", "hand in a set to the ECCV 2024 challenge, checked and scored"),
         "distill": ("matching_dd.distill:main", "learn ipc images per class by matching real data"),
         "experts": ("matching_dd.experts:main", "record training trajectories on real data, for mtt and ead"),
         "coreset": ("matching_dd.coresets:main", "choose ipc real images per class"),
-        "evaluate": ("core_dd.evaluate:main", "train classifiers on a set and score them on the real test set"),
-        "report": ("core_dd.report:main", "turn many scores into report.md and report.html"),
+        "evaluate": ("core_dd.judge.evaluate:main", "train classifiers on a set and score them on the real test set"),
+        "report": ("core_dd.report.report:main", "turn many scores into report.md and report.html"),
         "info": ("core_dd.info:main", "say what a distilled set, a run folder or a dataset is"),
     }
 )

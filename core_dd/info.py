@@ -7,10 +7,10 @@ from pathlib import Path
 
 from core_dd import cli
 from core_dd.config import load_config
-from core_dd.data import DataConfig
-from core_dd.distilled import DistilledSet
+from core_dd.data.images import DataConfig
 from core_dd.errors import require
 from core_dd.run import CONFIG, checkpoints, read_stats
+from core_dd.sets.distilled import DistilledSet
 
 
 @dataclass(kw_only=True)

@@ -1,7 +1,10 @@
 """Public names of a package, imported when first used, even where a submodule has the same name."""
 
 import importlib
+import importlib.abc
+import importlib.util
 import sys
+import warnings
 from collections.abc import Mapping
 from types import ModuleType
 
@@ -24,3 +27,28 @@ def export(package: str, names: Mapping[str, str]) -> None:
 
     sys.modules[package].__all__ = sorted(names)
     sys.modules[package].__class__ = type("Package", (ModuleType,), {key: public(to) for key, to in names.items()})
+
+
+def moved(names: Mapping[str, str]) -> None:
+    """Let modules be imported by the names they had, with a warning that names the new one."""
+    sys.meta_path.insert(0, _Moved(dict(names)))
+
+
+class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds a module under another name; both names are the same module."""
+
+    def __init__(self, names: dict[str, str]) -> None:
+        self.names, self.specs = names, {}
+
+    def find_spec(self, fullname, path, target=None):
+        return importlib.util.spec_from_loader(fullname, self) if fullname in self.names else None
+
+    def create_module(self, spec):
+        new = self.names[spec.name]
+        warnings.warn(f"{spec.name} is now {new}; the old name goes with version 0.3.", DeprecationWarning, 2)
+        module = importlib.import_module(new)
+        self.specs[new] = module.__spec__
+        return module
+
+    def exec_module(self, module):
+        module.__spec__ = self.specs.pop(module.__name__)  # which the import system has just replaced

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core_dd.data import ImageData
+from core_dd.data.images import ImageData
+from core_dd.data.streaming import StreamedData
 from core_dd.rng import stream
-from core_dd.streaming import StreamedData
 from gen_dd.diffusion import drop_labels
 
 

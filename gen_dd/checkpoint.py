@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from core_dd.data.readers import load_tensors
 from core_dd.errors import InputError, require
 from core_dd.notes import note
-from core_dd.readers import load_tensors
 from gen_dd.uvit import UViT
 
 OFFICIAL_HEADS = {512: 8, 768: 12, 1024: 16, 1152: 16}

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from core_dd import subset
-from core_dd.data import ImageData
+from core_dd.data.images import ImageData
 from core_dd.errors import pick, require
+from core_dd.sets import subset
 from gen_dd.diffusion import alpha_sigma
 from gen_dd.uvit import UViT
 
@@ -165,7 +165,7 @@ class ClassifierGuide(Guide):
 
     def prepare(self, real: ImageData | None, model: UViT, generator: torch.Generator) -> None:
         require(real is not None, "this guide wants the real data. Pass --guide_data, e.g. digits.")
-        from core_dd import fidelity  # takes a while, which a sampling budget without this guide need not pay
+        from core_dd.judge import fidelity
 
         seed = generator.initial_seed() % 2**31
         classifiers = fidelity.real_classifier(real, self.network, seed, model.device)

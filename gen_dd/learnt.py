@@ -10,10 +10,10 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
-from core_dd import fidelity, train_eval
-from core_dd.chance import by_luck
-from core_dd.data import ImageData
-from core_dd.networks import build_network
+from core_dd.data.images import ImageData
+from core_dd.judge import fidelity, training
+from core_dd.judge.chance import by_luck
+from core_dd.judge.networks import build_network
 from core_dd.rng import stream
 
 LEARNT = "learnt.json"
@@ -47,7 +47,7 @@ class Judge:
         self.data, self.network, self.seed, self.device = data, network, seed, device
 
     @cached_property
-    def classifier(self) -> train_eval.Classifiers:
+    def classifier(self) -> training.Classifiers:
         """The classifier; all its training images are those of the data."""
         return fidelity.kept_classifier(self.data, self.network, self.seed, self.device)
 
@@ -73,11 +73,11 @@ class Finding:
     chance: float
     """What that is where samples and labels have nothing to do with each other: 1 / classes."""
     at_chance: bool
-    """Whether luck explains the agreement (`core_dd.chance.by_luck`)."""
+    """Whether luck explains the agreement (`core_dd.judge.chance.by_luck`)."""
     real_label_agreement: float
     """The same share of training images: what the classifier knows at best."""
     classifier_frechet: float
-    """Distance of the samples from `real_images` training images (`core_dd.fidelity`)."""
+    """Distance of the samples from `real_images` training images (`core_dd.judge.fidelity`)."""
     real_images: int
     initial_share: float
     """The part of the averaged weights that is still those the training began with."""

@@ -11,11 +11,12 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
-from core_dd import files, pictures, records
-from core_dd.distilled import SCHEMA, Spent, read_tensors, versions, write_tensors
+from core_dd import files, records
 from core_dd.errors import require
 from core_dd.run import require_unoccupied
-from core_dd.shards import INDEX, shard_name, shard_numbers
+from core_dd.sets import pictures
+from core_dd.sets.distilled import SCHEMA, Spent, read_tensors, versions, write_tensors
+from core_dd.sets.shards import INDEX, shard_name, shard_numbers
 from gen_dd.budget import WRITE_S, Clock, Ranks
 from gen_dd.sampler import Sampler
 

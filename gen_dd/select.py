@@ -8,15 +8,17 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from core_dd import cli, fidelity, files, locks, subset
-from core_dd.chance import warn_of
+from core_dd import cli, files, locks
 from core_dd.config import load_config, to_dict
-from core_dd.data import DataConfig, ImageData
-from core_dd.distilled import DistilledSet, new_meta
+from core_dd.data.images import DataConfig, ImageData
 from core_dd.errors import pick, require
+from core_dd.judge import fidelity
+from core_dd.judge.chance import warn_of
+from core_dd.judge.training import Classifiers
 from core_dd.rng import stream
+from core_dd.sets import subset
+from core_dd.sets.distilled import DistilledSet, new_meta
 from core_dd.speed import pick_device
-from core_dd.train_eval import Classifiers
 
 
 @dataclass(frozen=True)

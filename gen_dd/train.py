@@ -23,17 +23,18 @@ from diffusers.training_utils import EMAModel
 from msgspec import Meta
 from torch import Tensor
 
-from core_dd import cli, files, readers, records
+from core_dd import cli, files, records
 from core_dd.config import load_config, to_dict, to_yaml
-from core_dd.data import DataConfig, ImageData
+from core_dd.data import readers
+from core_dd.data.images import DataConfig, ImageData
+from core_dd.data.streaming import StreamedData, load_stream, too_large
 from core_dd.errors import about, pick, require
-from core_dd.networks import build_network
+from core_dd.judge.networks import build_network
 from core_dd.notes import note
 from core_dd.progress import Progress
 from core_dd.rng import stream
 from core_dd.run import Run, find_folder
 from core_dd.speed import UVIT_TRAINING, bf16_pays, compile_in_place, peak_mib, pick_device, uncompiled
-from core_dd.streaming import StreamedData, load_stream, too_large
 from gen_dd.batches import Batch, Batches
 from gen_dd.checkpoint import adapt, load_official
 from gen_dd.diffusion import TIME_SCALE, add_noise, noise_loss

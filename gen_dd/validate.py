@@ -12,12 +12,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from core_dd import fidelity, pictures, readers, records, train_eval
-from core_dd.cache import kept_tensors
-from core_dd.data import ImageData
+from core_dd import records
+from core_dd.data import readers
+from core_dd.data.cache import kept_tensors
+from core_dd.data.images import ImageData
 from core_dd.errors import InputError, require
-from core_dd.protocols import QUICK
+from core_dd.judge import fidelity, training
+from core_dd.judge.protocols import QUICK
 from core_dd.run import Run
+from core_dd.sets import pictures
 from gen_dd.learnt import Judge
 from gen_dd.weights import CARD, Card
 
@@ -89,7 +92,7 @@ class Validator:
         return fidelity.frechet_distance(*fidelity.moments(self.inception_features(images)), *self._reference)
 
     def frechet(self, images: Tensor) -> float:
-        """`core_dd.fidelity.classifier_frechet` to the training images."""
+        """`core_dd.judge.fidelity.classifier_frechet` to the training images."""
         if self._real is None:
             self._real = fidelity.moments(self.judge.features(self.data.train_images))
         return fidelity.frechet_distance(*fidelity.moments(self.judge.features(images)), *self._real)
@@ -97,7 +100,7 @@ class Validator:
     def accuracy(self, images: Tensor, labels: Tensor) -> float:
         """The accuracy on the validation split of a ConvNet trained on these images by protocol `quick`."""
         options = {"protocol": QUICK, "network": self.network, "runs": [0], "seed": self.seed, "device": self.device}
-        classifiers = train_eval.train(images, labels, self.data, **options)
+        classifiers = training.train(images, labels, self.data, **options)
         return classifiers.accuracies(self.data.val_images, self.data.val_labels)[0]
 
     @torch.inference_mode()

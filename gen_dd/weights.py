@@ -10,8 +10,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from core_dd import files, records
-from core_dd.chance import Learnt
 from core_dd.errors import InputError, require
+from core_dd.judge.chance import Learnt
 from gen_dd.card import GRID, model_card, write_pipeline
 from gen_dd.checkpoint import check_weights, infer_config
 from gen_dd.uvit import UViT

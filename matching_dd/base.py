@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from core_dd.augment import DSA, IDCAugment, strategy_for
-from core_dd.data import DataConfig, ImageData
+from core_dd.data.images import DataConfig, ImageData
+from core_dd.data.preprocess import Preprocess
 from core_dd.errors import above, at_least, pick, require
-from core_dd.factor import DECODES, sources
-from core_dd.networks import build_network, interact, reset
-from core_dd.preprocess import Preprocess
+from core_dd.judge.augment import DSA, IDCAugment, strategy_for
+from core_dd.judge.networks import build_network, interact, reset
 from core_dd.records import fitting
 from core_dd.rng import stream
+from core_dd.sets.factor import DECODES, sources
 from core_dd.speed import MATCHING, autocast, can_compile, compiled, forward_flops, pick_device
 from matching_dd.optim import PerClassSGD
 from matching_dd.real import RealImages
@@ -281,7 +281,7 @@ as fast as 256 images of 32x32 at once); on a GPU that many fill it, in little m
 class Features:
     """What a network makes of images by class: compiled, in bf16 where it pays, with fp32 results.
 
-    The graph is compiled once per shape: redraw the network's weights in place (`core_dd.networks.reset`).
+    The graph is compiled once per shape: redraw the network's weights in place (`core_dd.judge.networks.reset`).
 
     Args:
         device: where it computes.

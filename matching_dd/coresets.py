@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core_dd import cli, fidelity, files, subset
+from core_dd import cli, files
 from core_dd.config import load_config, to_dict
-from core_dd.data import DataConfig, ImageData, load_data
-from core_dd.distilled import DistilledSet, new_meta
+from core_dd.data.images import DataConfig, ImageData, load_data
 from core_dd.errors import pick, require
-from core_dd.protocols import PROTOCOLS
+from core_dd.judge import fidelity
+from core_dd.judge.protocols import PROTOCOLS
 from core_dd.rng import stream
 from core_dd.run import claimed_file
+from core_dd.sets import subset
+from core_dd.sets.distilled import DistilledSet, new_meta
 from core_dd.speed import pick_device
 from matching_dd.real import choose, members_of
 
@@ -93,7 +95,8 @@ def coreset(name: str, data: str | ImageData, ipc: int, seed: int = 0, **classif
         data: the real data, or its spec.
         ipc: images per class.
         seed: of the choice, and of the classifier.
-        classifier: other options of `core_dd.fidelity.real_classifier`, whose features the others than random use.
+        classifier: other options of `core_dd.judge.fidelity.real_classifier`, whose features the others than
+            random use.
 
     Raises:
         InputError: an unknown name, `ipc` < 1, or a class that is empty or has fewer than `ipc` images.

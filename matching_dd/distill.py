@@ -11,13 +11,15 @@ from typing import Any
 
 import torch
 
-from core_dd import cli, files, pictures, readers, records
+from core_dd import cli, files, records
 from core_dd.config import load_config, peek, to_dict, to_yaml
-from core_dd.data import ImageData
-from core_dd.distilled import DistilledSet, Spent, new_meta
+from core_dd.data import readers
+from core_dd.data.images import ImageData
 from core_dd.errors import pick, require
 from core_dd.progress import Progress
 from core_dd.run import Run, checkpoints, find_folder
+from core_dd.sets import pictures
+from core_dd.sets.distilled import DistilledSet, Spent, new_meta
 from core_dd.speed import peak_mib
 from matching_dd.base import MatchingConfig
 from matching_dd.methods import METHODS

@@ -18,16 +18,16 @@ from safetensors import SafetensorError, safe_open
 
 from core_dd import cli, files, records
 from core_dd.config import load_config, to_dict, to_yaml
-from core_dd.data import DataConfig, ImageData
-from core_dd.distilled import read_tensors, versions, write_tensors
+from core_dd.data.images import DataConfig, ImageData
+from core_dd.data.preprocess import Preprocess
 from core_dd.errors import InputError, above, at_least, require
-from core_dd.networks import build_network
-from core_dd.preprocess import Preprocess
+from core_dd.judge.networks import build_network
+from core_dd.judge.protocols import Protocol
+from core_dd.judge.training import State, Training, one
 from core_dd.progress import Progress
-from core_dd.protocols import Protocol
 from core_dd.run import Run, find_folder
+from core_dd.sets.distilled import read_tensors, versions, write_tensors
 from core_dd.speed import peak_mib, pick_device
-from core_dd.train_eval import State, Training, one
 
 INDEX, TRAJECTORY = "index.json", "trajectory.safetensors"
 

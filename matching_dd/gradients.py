@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from core_dd.networks import interact
+from core_dd.judge.networks import interact
+from core_dd.judge.training import State
 from core_dd.speed import bf16_pays, compiled
-from core_dd.train_eval import State
 
 
 def dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:

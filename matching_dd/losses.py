@@ -13,7 +13,7 @@ from einops import reduce
 from torch import Tensor
 
 from core_dd.errors import pick, require
-from core_dd.moments import central_moment
+from core_dd.judge.moments import central_moment
 
 
 def mean_discrepancy(real: Tensor, syn: Tensor) -> Tensor:

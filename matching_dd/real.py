@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from core_dd.data import ImageData
+from core_dd.data.images import ImageData
+from core_dd.data.preprocess import Preprocess
 from core_dd.errors import require
-from core_dd.preprocess import Preprocess
 from core_dd.rng import stream
 
 

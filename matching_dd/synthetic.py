@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core_dd import subset
-from core_dd.data import ImageData
-from core_dd.distilled import DistilledSet
+from core_dd.data.images import ImageData
+from core_dd.data.preprocess import Preprocess, fractions
 from core_dd.errors import pick, require
-from core_dd.factor import check_factor, decode, sources
-from core_dd.preprocess import Preprocess, fractions
 from core_dd.records import same_shape
 from core_dd.rng import stream
+from core_dd.sets import subset
+from core_dd.sets.distilled import DistilledSet
+from core_dd.sets.factor import check_factor, decode, sources
 from matching_dd.real import choose, members_of
 
 SPACES = MappingProxyType({"training": False, "pixels": True})
@@ -28,8 +28,8 @@ class Synthetic:
     Args:
         images: (K, ipc, C, H, W), training space; becomes the leaf that learns, on the device it is on.
         preprocess: the map from pixels to training space, on the same device.
-        factor: every image holds factor x factor smaller ones, see `core_dd.factor`.
-        decode: which tiles are seen, a key of `core_dd.factor.DECODES`.
+        factor: every image holds factor x factor smaller ones, see `core_dd.sets.factor`.
+        decode: which tiles are seen, a key of `core_dd.sets.factor.DECODES`.
         most: tiles of a class, where `decode` is bound.
         space: a key of `SPACES`; the leaf is in it.
 
@@ -99,7 +99,7 @@ class Synthetic:
             tensor.copy_(same_shape(state[name], tensor, name))
 
     def to_distilled(self, meta: dict[str, Any]) -> DistilledSet:
-        """The set in pixel units, class by class, undecoded, with `meta` as `core_dd.distilled.new_meta` makes it.
+        """The set in pixel units, class by class, undecoded, with `meta` as `core_dd.sets.distilled.new_meta` makes it.
 
         What was bound for the sake of the matching is judged whole, as IDC does.
         """
@@ -159,7 +159,7 @@ def first(data: ImageData, count: int, seed: int) -> Tensor:
 
 
 def mix(mode: str, choice: Callable[[ImageData, int, int], Tensor] = choose) -> Callable[..., Tensor]:
-    """Real images, none twice, shrunk by interpolation `mode`, as the tiles that `core_dd.factor` cuts."""
+    """Real images, none twice, shrunk by interpolation `mode`, as the tiles that `core_dd.sets.factor` cuts."""
 
     def tiles(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int) -> Tensor:
         count, (_, height, width) = ipc * factor**2, data.shape

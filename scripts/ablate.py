@@ -25,20 +25,21 @@ from typing import Any
 
 from scipy.stats import t as student
 
-from core_dd import DistilledSet, ImageData, cli, files, report
+from core_dd import DistilledSet, ImageData, cli, files
 from core_dd.config import load_config, to_dict
-from core_dd.data import DataConfig
-from core_dd.distilled import new_meta
+from core_dd.data.images import DataConfig
 from core_dd.errors import above, at_least, pick, require
-from core_dd.evaluate import Scores, evaluate
-from core_dd.fidelity import classifier_frechet, real_classifier
-from core_dd.protocols import PROTOCOLS
-from core_dd.ranking import markdown_table
+from core_dd.judge.evaluate import Scores, evaluate
+from core_dd.judge.fidelity import classifier_frechet, real_classifier
+from core_dd.judge.protocols import PROTOCOLS
+from core_dd.judge.scores import read_score
+from core_dd.judge.training import Classifiers
 from core_dd.records import read
+from core_dd.report import report
+from core_dd.report.ranking import markdown_table
 from core_dd.rng import stream
-from core_dd.scores import read_score
+from core_dd.sets.distilled import new_meta
 from core_dd.speed import pick_device
-from core_dd.train_eval import Classifiers
 from gen_dd.guidance import make_guide
 from gen_dd.sample import sample
 from gen_dd.select import SELECTORS, select

@@ -20,8 +20,8 @@ from typing import Annotated
 from msgspec import Meta
 
 from core_dd import cli, files, records
+from core_dd.judge.scores import read_score
 from core_dd.run import claimed
-from core_dd.scores import read_score
 from gen_dd.weights import CARD, Card
 
 GOOD = 0.8

@@ -21,16 +21,16 @@ import torch
 
 from core_dd import DistilledSet, ImageData, cli, files, records
 from core_dd.config import load_config
-from core_dd.data import load_data
-from core_dd.distilled import new_meta
+from core_dd.data.images import load_data
+from core_dd.data.readers import load_tensors
 from core_dd.errors import require
-from core_dd.evaluate import evaluate
-from core_dd.fidelity import classifier_frechet, real_classifier
-from core_dd.ranking import markdown_table
-from core_dd.readers import load_tensors
+from core_dd.judge.evaluate import evaluate
+from core_dd.judge.fidelity import classifier_frechet, real_classifier
+from core_dd.judge.training import Classifiers
+from core_dd.report.ranking import markdown_table
 from core_dd.run import checkpoints
+from core_dd.sets.distilled import new_meta
 from core_dd.speed import pick_device
-from core_dd.train_eval import Classifiers
 from gen_dd.sample import sample
 from gen_dd.train import STATE, State, TrainConfig, train
 from gen_dd.weights import load_model

@@ -63,7 +63,7 @@ def work_folder(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def digits():
     """The bundled 8x8 digits."""
-    from core_dd.data import load_data
+    from core_dd.data.images import load_data
 
     return load_data("digits")
 

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 PRELOADED = (
-    "core_dd.cli", "core_dd.info", "core_dd.evaluate", "core_dd.report", "gen_dd.train", "gen_dd.sample",
+    "core_dd.cli", "core_dd.info", "core_dd.judge.evaluate", "core_dd.report.report", "gen_dd.train", "gen_dd.sample",
     "gen_dd.select", "matching_dd.distill", "matching_dd.coresets", "sklearn.datasets", "torch.distributed.fsdp",
 )  # fmt: skip
 WIDTH = 8

@@ -5,8 +5,9 @@ import torch
 from commands import load_script
 from safetensors.torch import load_file
 
-from core_dd import fidelity, load_data
+from core_dd import load_data
 from core_dd.errors import InputError
+from core_dd.judge import fidelity
 from core_dd.records import read as read_json
 from gen_dd.sample import sample
 from gen_dd.uvit import UViT

@@ -16,13 +16,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from core_dd import cli
-from core_dd.data import load_data
-from core_dd.distilled import DistilledSet, new_meta
+from core_dd.data.images import load_data
 from core_dd.files import write_json
+from core_dd.judge.networks import build_network
 from core_dd.locks import own_file, own_folder
-from core_dd.networks import build_network
 from core_dd.records import read as read_json
 from core_dd.run import Run
+from core_dd.sets.distilled import DistilledSet, new_meta
 from gen_dd.train import TrainConfig
 from gen_dd.uvit import UViT
 from gen_dd.weights import CARD, WEIGHTS, save_model

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from commands import HOMES, ROOT, accepted, load
 
-from core_dd import best_of_test, published
 from core_dd.config import load_config, read_config
+from core_dd.judge import habits
+from core_dd.report import published
 from core_dd.settings import CONFIGS, ConfigFile, packaged
 from matching_dd.methods import METHODS
 
@@ -95,7 +96,7 @@ TESTED = {"mtt": lambda config: 100, "datadam_code": lambda config: 2000, "idm":
 """Iterations between the tests of which the authors report the best, by protocol."""
 
 
-@pytest.mark.parametrize("protocol", [name for name, habit in best_of_test.HABITS.items() if habit.sets])
+@pytest.mark.parametrize("protocol", [name for name, habit in habits.HABITS.items() if habit.sets])
 def test_settings__keep_every_set_that_their_authors_test(protocol):
     for (data, _), found in configs(protocol).items():
         if data != "digits":

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 
 from core_dd import evaluate
-from core_dd.distilled import DistilledSet
-from core_dd.networks import build_network
-from core_dd.protocols import PROTOCOLS
+from core_dd.judge.networks import build_network
+from core_dd.judge.protocols import PROTOCOLS
+from core_dd.judge.training import Training, gradients_of, initialise
 from core_dd.rng import stream
 from core_dd.run import read_stats
+from core_dd.sets.distilled import DistilledSet
 from core_dd.speed import bf16_pays
-from core_dd.train_eval import Training, gradients_of, initialise
 from gen_dd.recipe import OPTIMIZERS
 from gen_dd.sample import SampleConfig, Sampler, run, sample
 from gen_dd.train import TrainConfig, Trainer, train

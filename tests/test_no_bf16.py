@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from core_dd import fidelity, speed
+from core_dd import speed
 from core_dd.config import load_config
-from core_dd.data import ImageData
-from core_dd.distilled import DistilledSet
-from core_dd.evaluate import EvaluateConfig, evaluate
-from core_dd.protocols import QUICK
-from core_dd.train_eval import Training
+from core_dd.data.images import ImageData
+from core_dd.judge import fidelity
+from core_dd.judge.evaluate import EvaluateConfig, evaluate
+from core_dd.judge.protocols import QUICK
+from core_dd.judge.training import Training
+from core_dd.sets.distilled import DistilledSet
 from gen_dd.guidance import make_guide
 from gen_dd.sampler import Sampler
 from gen_dd.select import select

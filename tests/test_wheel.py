@@ -12,7 +12,7 @@ import pytest
 from commands import ROOT, run
 
 from core_dd.config import read_yaml
-from core_dd.distilled import DistilledSet
+from core_dd.sets.distilled import DistilledSet
 from core_dd.settings import CONFIGS
 
 SOURCES = ("core_dd", "gen_dd", "matching_dd", "configs", "gendd.py", "pyproject.toml", "README.md", "LICENSE")

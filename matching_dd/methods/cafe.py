@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core_dd.data import ImageData
+from core_dd.data.images import ImageData
 from core_dd.errors import above, at_least
-from core_dd.networks import interact
+from core_dd.judge.networks import interact
 from core_dd.rng import stream
 from matching_dd.base import Features, MatchingConfig, Method
 from matching_dd.losses import discrimination_loss, layer_discrepancy, mean_discrepancy

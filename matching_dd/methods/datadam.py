@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from core_dd.data import ImageData
+from core_dd.data.images import ImageData
 from core_dd.errors import InputError, above, at_least, pick, require
 from matching_dd.base import MatchingConfig, Method
 from matching_dd.losses import MAP_DISTANCES, MAP_NORMS, attention_loss, attention_map, in_lengths, mean_discrepancy

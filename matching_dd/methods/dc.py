@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from core_dd.data import ImageData
+from core_dd.data.images import ImageData
 from core_dd.errors import above, at_least, pick, require
-from core_dd.networks import interact
+from core_dd.judge.networks import interact
 from core_dd.rng import stream
 from matching_dd.base import MatchingConfig, Method
 from matching_dd.gradients import Gradients, Trainer

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core_dd.data import ImageData
+from core_dd.data.images import ImageData
 from core_dd.errors import above, at_least, pick, require
-from core_dd.networks import interact
+from core_dd.judge.networks import interact
+from core_dd.judge.training import State
 from core_dd.records import same_shape
 from core_dd.rng import stream
-from core_dd.train_eval import State
 from matching_dd.base import MatchingConfig, Method
 from matching_dd.experts import Experts
 from matching_dd.gradients import Gradients, dot

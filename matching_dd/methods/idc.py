@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core_dd.augment import cutmix
-from core_dd.data import ImageData
+from core_dd.data.images import ImageData
 from core_dd.errors import at_least, require
+from core_dd.judge.augment import cutmix
 from core_dd.rng import stream
 from matching_dd.losses import conv_gradients, gradient_distance
 from matching_dd.methods.dc import DC, DCConfig

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core_dd.data import ImageData
+from core_dd.data.images import ImageData
 from core_dd.errors import above, at_least, require
-from core_dd.networks import build_network
+from core_dd.judge.networks import build_network
 from core_dd.records import fitting
 from core_dd.rng import stream
 from core_dd.speed import autocast, compiled

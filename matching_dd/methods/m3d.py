@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from core_dd.errors import at_least, pick
-from core_dd.networks import reset
+from core_dd.judge.networks import reset
 from core_dd.rng import stream
 from matching_dd.base import MatchingConfig, Method
 from matching_dd.losses import KERNELS, kernel_mmd, standardised

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from core_dd.data import ImageData
+from core_dd.data.images import ImageData
 from core_dd.errors import above, at_least, require
+from core_dd.judge.training import State
 from core_dd.rng import stream
-from core_dd.train_eval import State
 from matching_dd.base import MatchingConfig, Method, graph_bytes
 from matching_dd.experts import Experts
 from matching_dd.gradients import Gradients, dot

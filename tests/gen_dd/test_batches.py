@@ -4,8 +4,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from core_dd.data import load_data
-from core_dd.streaming import load_stream
+from core_dd.data.images import load_data
+from core_dd.data.streaming import load_stream
 from gen_dd.batches import Batches
 
 OPTIONS = {"null_class": 10, "seed": 0, "device": torch.device("cpu")}

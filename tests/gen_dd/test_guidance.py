@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from core_dd.data import load_data
-from core_dd.distilled import DistilledSet
+from core_dd.data.images import load_data
 from core_dd.errors import InputError
 from core_dd.records import read as read_json
 from core_dd.rng import stream
+from core_dd.sets.distilled import DistilledSet
 from gen_dd.guidance import GUIDES, MGD3, ClassifierGuide, CoDA, Repulsion, make_guide
 from gen_dd.sample import SampleConfig, Sampler, run, sample
 from gen_dd.solvers import SOLVERS, guided

@@ -7,11 +7,11 @@ import pytest
 import torch
 from diffusers.training_utils import EMAModel
 
-from core_dd import fidelity
-from core_dd.chance import warn_of
-from core_dd.data import load_data
-from core_dd.distilled import DistilledSet
+from core_dd.data.images import load_data
 from core_dd.errors import InputError
+from core_dd.judge import fidelity
+from core_dd.judge.chance import warn_of
+from core_dd.sets.distilled import DistilledSet
 from gen_dd.learnt import LEARNT, Finding, Judge, find, initial_share, numbers_for
 from gen_dd.sample import SampleConfig, run
 from gen_dd.select import main as select

@@ -5,7 +5,7 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from core_dd.data import load_data
+from core_dd.data.images import load_data
 from core_dd.errors import InputError
 from core_dd.files import write_json
 from core_dd.records import read as read_json

@@ -13,8 +13,8 @@ from commands import ROOT, Process
 from commands import run as run_command
 
 from core_dd.clock import began as process_began
-from core_dd.distilled import DistilledSet
 from core_dd.errors import InputError
+from core_dd.sets.distilled import DistilledSet
 from gen_dd.budget import MARGIN, Clock, Pace, Ranks, TimeUp, fastest, most_steps, rounds, within
 from gen_dd.pool import finished, gaps
 from gen_dd.sample import SampleConfig, own_gpu, run, sample

@@ -1,11 +1,12 @@
 import pytest
 import torch
 
-from core_dd import subset, train_eval
-from core_dd.distilled import DistilledSet, new_meta
 from core_dd.errors import InputError
-from core_dd.fidelity import real_classifier
+from core_dd.judge import training
+from core_dd.judge.fidelity import real_classifier
 from core_dd.rng import stream
+from core_dd.sets import subset
+from core_dd.sets.distilled import DistilledSet, new_meta
 from gen_dd.select import (
     SELECTORS,
     Pool,
@@ -92,7 +93,7 @@ def test_select__is_fixed_by_the_seed(pool, digits):
 def test_select__keeps_the_classifier_where_asked_to(pool, digits, tmp_path, monkeypatch):
     options = {"network": "convnet1_w8", "device": "cpu", "cache": tmp_path / "classifier.safetensors"}
     first = select(pool, digits, 3, "herding", **options)
-    monkeypatch.setattr(train_eval, "train", None)  # not called again
+    monkeypatch.setattr(training, "train", None)  # not called again
     assert torch.equal(select(pool, digits, 3, "herding", **options).images, first.images)
     with pytest.raises(InputError, match="another classifier: seed 0 instead of 1"):
         select(pool, digits, 3, "herding", seed=1, **options)
@@ -117,6 +118,6 @@ def test_command__trains_the_classifier_once(pool, tmp_path, monkeypatch):
     common = ["--pool=pool.safetensors", "--ipc=2", "--network=convnet1_w8", "--classifier=judge.safetensors"]
     main([*common, "--selector=herding", "--out=herding.safetensors"])
     assert (tmp_path / "judge.safetensors").exists()
-    monkeypatch.setattr(train_eval, "train", None)  # not called again
+    monkeypatch.setattr(training, "train", None)  # not called again
     main([*common, "--selector=k_center", "--out=k_center.safetensors"])
     assert len(DistilledSet.load(tmp_path / "k_center.safetensors")) == 20

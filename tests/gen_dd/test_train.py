@@ -10,7 +10,7 @@ import torch
 from commands import ROOT, Process, run
 
 from core_dd import records, speed
-from core_dd.data import load_data
+from core_dd.data.images import load_data
 from core_dd.errors import InputError
 from core_dd.run import Run, checkpoints, read_stats
 from gen_dd.sample import own_gpu

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from core_dd import fidelity
-from core_dd.data import load_data
+from core_dd.data.images import load_data
 from core_dd.errors import InputError
+from core_dd.judge import fidelity
 from core_dd.records import read as read_json
 from core_dd.run import read_stats
 from gen_dd.train import TrainConfig, train

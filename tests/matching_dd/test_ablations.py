@@ -9,7 +9,7 @@ from functools import cache
 import pytest
 import torch
 
-from core_dd.data import load_data
+from core_dd.data.images import load_data
 from matching_dd.losses import KERNELS, MAP_DISTANCES, MAP_NORMS
 from matching_dd.methods import METHODS
 

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from plain import plain_layers
 from torch import Tensor
 
-from core_dd.augment import DSA
-from core_dd.networks import reset
+from core_dd.judge.augment import DSA
+from core_dd.judge.networks import reset
 from core_dd.rng import stream
 from matching_dd.methods.cafe import CAFE, CAFEConfig, span
 

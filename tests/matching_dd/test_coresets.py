@@ -4,12 +4,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from core_dd import fidelity, subset
-from core_dd.data import load_data
-from core_dd.distilled import DistilledSet
+from core_dd.data.images import load_data
 from core_dd.errors import InputError
-from core_dd.fidelity import real_classifier
-from core_dd.protocols import QUICK
+from core_dd.judge import fidelity
+from core_dd.judge.fidelity import real_classifier
+from core_dd.judge.protocols import QUICK
+from core_dd.sets import subset
+from core_dd.sets.distilled import DistilledSet
 from matching_dd import coreset
 from matching_dd.coresets import main
 

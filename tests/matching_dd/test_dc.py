@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core_dd import augment, evaluate
+from core_dd import evaluate
 from core_dd.errors import InputError
-from core_dd.networks import reset
+from core_dd.judge import augment
+from core_dd.judge.networks import reset
 from core_dd.rng import stream
 from core_dd.run import read_stats
 from core_dd.speed import bf16_pays

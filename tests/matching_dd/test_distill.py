@@ -10,11 +10,11 @@ import torch
 import yaml
 from commands import Process
 
-from core_dd.distilled import DistilledSet
 from core_dd.errors import Diverged, InputError
-from core_dd.evaluate import evaluate
+from core_dd.judge.evaluate import evaluate
 from core_dd.rng import stream
 from core_dd.run import checkpoints, read_stats
+from core_dd.sets.distilled import DistilledSet
 from matching_dd import coreset, distill
 from matching_dd.distill import main
 from matching_dd.experts import ExpertsConfig, record

@@ -6,8 +6,8 @@ from plain import plain_features
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from core_dd.augment import DSA
-from core_dd.networks import build_network, reset
+from core_dd.judge.augment import DSA
+from core_dd.judge.networks import build_network, reset
 from core_dd.rng import stream
 from core_dd.speed import bf16_pays
 from matching_dd.base import Features, class_chunks, graph_bytes

@@ -11,13 +11,13 @@ from commands import Process
 from safetensors.torch import load_file, save_file
 
 from core_dd import files, records
-from core_dd.augment import DSA
-from core_dd.data import load_data
-from core_dd.distilled import read_tensors
+from core_dd.data.images import load_data
 from core_dd.errors import InputError
-from core_dd.networks import build_network
+from core_dd.judge.augment import DSA
+from core_dd.judge.networks import build_network
 from core_dd.rng import stream
 from core_dd.run import read_stats
+from core_dd.sets.distilled import read_tensors
 from matching_dd.experts import Experts, ExpertsConfig, main, record
 
 SMALL = {"network": "convnet1_w8", "epochs": 3, "tracker": "none", "device": "cpu"}

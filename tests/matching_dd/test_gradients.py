@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from core_dd.networks import build_network, reset
+from core_dd.judge.networks import build_network, reset
 from core_dd.rng import stream
 from matching_dd.gradients import Gradients
 

@@ -10,12 +10,12 @@ from plain import plain_tiles
 from torch import Tensor
 
 from core_dd import evaluate
-from core_dd.augment import IDCAugment, cutmix
 from core_dd.config import load_config
-from core_dd.distilled import new_meta
 from core_dd.errors import InputError
-from core_dd.networks import reset
+from core_dd.judge.augment import IDCAugment, cutmix
+from core_dd.judge.networks import reset
 from core_dd.rng import stream
+from core_dd.sets.distilled import new_meta
 from matching_dd import coreset, distill
 from matching_dd.methods.idc import IDC, IDCConfig
 

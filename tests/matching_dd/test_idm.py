@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from plain import plain_decode, plain_features, plain_logits
 from torch import Tensor
 
-from core_dd.augment import DSA
-from core_dd.networks import build_network
+from core_dd.judge.augment import DSA
+from core_dd.judge.networks import build_network
 from core_dd.rng import stream
 from matching_dd.methods.idm import IDM, IDMConfig
 

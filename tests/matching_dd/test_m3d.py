@@ -5,8 +5,8 @@ import torch
 from plain import plain_decode, plain_features
 from torch import Tensor
 
-from core_dd.augment import IDCAugment
-from core_dd.networks import reset
+from core_dd.judge.augment import IDCAugment
+from core_dd.judge.networks import reset
 from core_dd.rng import stream
 from matching_dd.methods.m3d import M3D, M3DConfig
 

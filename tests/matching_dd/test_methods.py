@@ -10,9 +10,9 @@ from conftest import fashion_folder
 from torch import nn
 
 from core_dd import evaluate, speed
-from core_dd.data import ImageData, load_data
-from core_dd.distilled import DistilledSet
-from core_dd.preprocess import Preprocess
+from core_dd.data.images import ImageData, load_data
+from core_dd.data.preprocess import Preprocess
+from core_dd.sets.distilled import DistilledSet
 from matching_dd import coreset, distill
 from matching_dd.base import Method
 from matching_dd.methods import METHODS

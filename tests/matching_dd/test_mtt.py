@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
-from core_dd import augment, evaluate, load_data
+from core_dd import evaluate, load_data
 from core_dd.errors import InputError
+from core_dd.judge import augment
 from core_dd.rng import stream
 from core_dd.run import read_stats
 from core_dd.speed import bf16_pays

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from core_dd.data.preprocess import Preprocess
 from core_dd.errors import InputError
-from core_dd.factor import decode
-from core_dd.preprocess import Preprocess
+from core_dd.sets.factor import decode
 from matching_dd.optim import PerClassSGD
 from matching_dd.real import choose
 from matching_dd.synthetic import INITS, SPACES, Synthetic, initial_images

@@ -1,0 +1,357 @@
+"""Command: a distilled set -> scores.json, the record of classifiers trained on it and tested once on real images."""
+
+import contextlib
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core_dd import cli, files
+from core_dd.config import load_config, to_dict, to_yaml
+from core_dd.data.images import DataConfig, ImageData
+from core_dd.data.preprocess import PREPROCESSES
+from core_dd.errors import Diverged, pick, require
+from core_dd.judge import fidelity, habits, training
+from core_dd.judge.chance import at_chance, below_chance, chance, mean_interval, warn_of
+from core_dd.judge.networks import build_network
+from core_dd.judge.protocols import PROTOCOLS
+from core_dd.notes import note
+from core_dd.run import claimed_file, find_folder
+from core_dd.sets import foreign
+from core_dd.sets.distilled import DistilledSet, new_meta, versions
+from core_dd.speed import peak_mib, pick_device
+
+REAL = "real"
+"""The name of the full real training set where a set is asked for."""
+
+SCORES = "scores.json"
+
+
+@dataclass(kw_only=True)
+class EvaluateConfig(DataConfig):
+    """Train classifiers on a set from scratch and score them on the real test images."""
+
+    set: str = REAL
+    """The distilled set (a file, a folder of shards, a run folder), or "real" for the full real training set."""
+    normalised_by: str | None = None
+    """For a file of other authors' code: what its images are normalised by: mean_std (of the data), cifar10_mean_std,
+    zca, or pixels (nothing: the 0..1 scale); default: what that code always does, else the command asks."""
+    factor: int | None = None
+    """For such a file: every image holds factor x factor smaller ones (IDC: 2); default: likewise."""
+    name: str | None = None
+    """What reports call the set; default: its method and ipc."""
+    protocol: str = "dm"
+    """How to train, as published: dm, dc, challenge, idm, mtt, idc, idc_mnist, idc_svhn_ipc1, datadam_paper,
+    datadam_code; or ours: quick."""
+    network: str = "convnet3"
+    """What to train: convnet1 to convnet6, with suffixes such as _bn, _w256, _maxpool."""
+    runs: int | None = None
+    """Classifiers; default: as many as the protocol says (5; challenge 3)."""
+    epochs: int | None = None
+    """Shorten a protocol that counts passes to this E; the score is marked smoke, its protocol renamed (dm_60_epochs),
+    and never ranked."""
+    steps: int | None = None
+    """Shorten any protocol to this many steps; likewise (challenge_4000_steps)."""
+    smoke: bool = False
+    """Mark the score as smoke although the protocol is whole, because the set itself comes from a shortened run."""
+    best_of_test: bool = False
+    """Beside the score, whose classifiers are tested once, at their end, also record best_of_test: what the protocol's
+    authors report, who test more often and choose the best by the test set. For idc these are 4 tests along the
+    training; for mtt, idm and datadam_code tests of every checkpoint in the run folder that `set` names, each of which
+    takes as long as the score. It is shown in a column of its own and never ranked by."""
+    fidelity: bool = False
+    """Also measure how far the set's images are from the real ones in the features of a classifier trained on the real
+    data (`network`, protocol quick): classifier_frechet, and moment1_distance, moment2_distance, moment3_distance, the
+    distances of M3D's table 1. The paper does not name its network; this one is our choice."""
+    bf16: bool = True
+    """Compute in bf16 where the hardware does it faster; the classifiers' weights stay in fp32."""
+    seed: int = 0
+    """Of the classifiers' initial weights, batches and augmentation."""
+    device: str | None = None
+    """cpu, cuda, cuda:1, ...; default: cuda where there is one."""
+    out: str | None = None
+    """The file to write; default: scores.json beside the set, for "real" in the next folder under runs/DATA-real/."""
+    dry_run: bool = False
+    """Check everything, print the resolved config and how long the training is, stop."""
+
+    def __post_init__(self) -> None:
+        if self.normalised_by not in (None, foreign.PIXELS):
+            pick({**PREPROCESSES, foreign.PIXELS: None}, self.normalised_by, "normalised_by")
+        require(self.factor is None or self.factor >= 1, f"factor must be >= 1, got {self.factor}.")
+        require(self.runs is None or self.runs >= 1, f"runs must be >= 1, got {self.runs}.")
+        pick(PROTOCOLS, self.protocol, "protocol").shortened(self.epochs, self.steps)
+        if self.best_of_test:
+            habits.habit(self.protocol)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a set is worth.
+
+    `accuracies` are fractions of the real test set, one per classifier; `record` is everything else in scores.json:
+    protocol, network, runs, seed, smoke; `chance`, the accuracy of who does not look, and `at_chance`, whether these
+    cannot be told from it (`core_dd.judge.chance`); `set` (name, path, method, ipc, images, hash, cost), `data` (name,
+    fingerprint, training and test images); the protocol as it was resolved, the config, versions, device, seconds;
+    `curves` (training loss of each run at `curve_steps`) and, if asked for, `fidelity` and `best_of_test`.
+    """
+
+    accuracies: list[float]
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy, a fraction."""
+        return statistics.fmean(self.accuracies)
+
+    @property
+    def std(self) -> float:
+        """Sample standard deviation over the classifiers (n - 1 below the sum); 0 for a single one."""
+        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
+
+    @property
+    def ci95(self) -> tuple[float, float] | None:
+        """95 % confidence interval of the mean, within [0, 1]: `core_dd.judge.chance.mean_interval`; None for a single
+        classifier."""
+        return mean_interval(self.accuracies)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of scores.json."""
+        summary = {"mean": self.mean, "std": self.std, "ci95": self.ci95 and list(self.ci95)}
+        return {"accuracies": self.accuracies, **summary, **self.record}
+
+    def __str__(self) -> str:
+        interval = f", 95 % interval {100 * self.ci95[0]:.2f} to {100 * self.ci95[1]:.2f}" if self.ci95 else ""
+        shortened = " [smoke]" if self.record.get("smoke") else ""
+        lost = " [not told from chance]" if self.record.get("at_chance") else ""
+        return f"{100 * self.mean:.2f} +- {100 * self.std:.2f} % over {len(self.accuracies)}{interval}{shortened}{lost}"
+
+
+def evaluate(
+    dset: DistilledSet,
+    data: ImageData,
+    protocol: str = "dm",
+    network: str = "convnet3",
+    runs: int | None = 5,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    *,
+    epochs: int | None = None,
+    steps: int | None = None,
+    bf16: bool = True,
+    with_fidelity: bool = False,
+    with_best_of_test: bool = False,
+    earlier: Sequence[DistilledSet] = (),
+) -> Scores:
+    """Train `runs` classifiers on a set and test each once on the real test images.
+
+    Args:
+        dset: the set; its own preprocessing is used where it has one, else mean and std of `data`.
+        data: the real data it stands for.
+        protocol: a key of `PROTOCOLS`.
+        network: a name `build_network` takes.
+        runs: classifiers; None: as many as the protocol says.
+        seed: of the classifiers' initial weights, batches and augmentation.
+        device: where; None: CUDA where there is one.
+        epochs, steps: shorten the protocol; the score is marked smoke, and its protocol's name says to what.
+        bf16: compute in bf16 where the hardware does it faster.
+        with_fidelity: also measure the set's distance from the real images.
+        with_best_of_test: also record what the protocol's authors report, who choose by the test set, among `earlier`,
+            the set at other times of its distillation, too; one whose classifiers diverge is not the best.
+
+    Raises:
+        InputError: a set that is unsound or not made from `data`, an unknown name, a network that cannot take the
+            images.
+    """
+    start, device = time.perf_counter(), pick_device(None if device is None else str(device))
+    for own in (dset, *earlier):
+        own.check(data)
+    resolved = pick(PROTOCOLS, protocol, "protocol").fitted_to(dset.meta.get("lr")).shortened(epochs, steps)
+    numbers = range(resolved.runs if runs is None else runs)
+    require(len(numbers) >= 1, f"runs must be >= 1, got {runs}.")
+    habit = habits.habit(protocol) if with_best_of_test else habits.Habit()
+    tests: list[list[float]] = []
+    classifiers = training.train(
+        *pixels_and_labels(dset),
+        data,
+        protocol=resolved,
+        network=network,
+        runs=numbers,
+        seed=seed,
+        device=device,
+        preprocess=dset.preprocess,
+        bf16=bf16,
+        pauses=habit.tests,
+        at_pause=lambda unfinished: tests.append(unfinished.accuracies(data.test_images, data.test_labels)),
+    )
+    accuracies = classifiers.accuracies(data.test_images, data.test_labels)
+    luck = chance(data.test_labels)
+    record = {
+        "protocol": resolved.name,
+        "network": network,
+        "runs": len(numbers),
+        "seed": seed,
+        "smoke": resolved.smoke,
+        "chance": luck,
+        "at_chance": at_chance(accuracies, luck, len(data.test_labels)),
+        **identities(dset, data),
+        "resolved_protocol": to_dict(resolved),
+        "std_kind": "sample",
+        "versions": versions(),
+        "device": str(device),
+        "seconds": time.perf_counter() - start,
+        "curve_steps": classifiers.curve_steps,
+        "curves": {"loss": classifiers.curve_loss},
+    }
+    if with_fidelity:
+        classifier = fidelity.real_classifier(data, network, seed, device, bf16=bf16)
+        record["fidelity"] = fidelity.distances(*pixels_and_labels(dset), data, classifier)
+    if with_best_of_test:
+        options = (protocol, network, len(numbers), seed, device)
+        others = tested(earlier, data, *options, epochs=epochs, steps=steps, bf16=bf16)
+        record["best_of_test"] = habits.chosen(accuracies, tests, others)
+    return Scores(accuracies, record)
+
+
+def tested(sets: Sequence[DistilledSet], data: ImageData, *options: Any, **more: Any) -> list[list[float]]:
+    """The accuracies of each set by `evaluate` with these options, but of those whose classifiers diverge."""
+    found = []
+    for dset in sets:
+        with contextlib.suppress(Diverged):
+            found.append(evaluate(dset, data, *options, **more).accuracies)
+    return found
+
+
+def identities(dset: DistilledSet, data: ImageData) -> dict[str, dict[str, Any]]:
+    """What was scored on what, for the record."""
+    return {
+        "set": {
+            "name": None,
+            "path": None,
+            "method": dset.meta.get("method"),
+            "ipc": dset.meta.get("ipc"),
+            "images": len(dset),
+            "hash": dset.digest(),
+            "cost": dset.meta.get("cost"),
+        },
+        "data": {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "train_images": len(data.train_images),
+            "test_images": len(data.test_images),
+        },
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Check, score, write."""
+    config = load_config(EvaluateConfig, argv, prog="gendd evaluate", home="eval")
+    out = config.out or (None if config.set == REAL else beside(Path(config.set)))
+    if out is not None:
+        files.require_new(Path(out))
+    data = config.load_data(config.seed)
+    if config.set == REAL:
+        dset = real_set(data, config.seed)
+    else:
+        dset = DistilledSet.load(config.set, data, config.normalised_by, config.factor)
+    dset.check(data, where=config.set)
+    warn_of(dset.meta, config.set)
+    choosing = config.best_of_test and habits.habit(config.protocol).sets
+    earlier = habits.earlier_sets(Path(config.set), dset) if choosing else []
+    build_network(config.network, data.shape, data.num_classes)
+    if config.dry_run:
+        place = out or find_folder(None, f"{data.name}-{REAL}", resume=False) / SCORES
+        print(f"{to_yaml(config)}# {forecast(dset, data, config)}, to {place}")
+        return
+
+    with claimed_file(out, f"{data.name}-{REAL}", SCORES) as out:
+        scores = evaluate(
+            dset,
+            data,
+            protocol=config.protocol,
+            network=config.network,
+            runs=config.runs,
+            seed=config.seed,
+            device=config.device,
+            epochs=config.epochs,
+            steps=config.steps,
+            bf16=config.bf16,
+            with_fidelity=config.fidelity,
+            with_best_of_test=config.best_of_test,
+            earlier=earlier,
+        )
+        scores.record["set"] |= {"name": config.name, "path": None if config.set == REAL else config.set}
+        scores.record["smoke"] = scores.record["smoke"] or config.smoke
+        scores.record["config"] = to_dict(config)
+        files.write_json(out, scores.to_json())
+    judge = f"{scores.record['protocol']}, {config.network}"
+    print(f"{config.name or config.set} on {data.name}, {judge}: {scores}\n{out}")
+    if scores.record["at_chance"]:
+        note(warning(config.name or config.set, scores))
+
+
+def warning(name: str, scores: Scores) -> str:
+    """What to say of a score that cannot be told from chance, or lies below."""
+    luck, low = scores.record["chance"], f"WARNING: {name}: {100 * scores.mean:.1f} %"
+    if below_chance(scores.accuracies, luck, scores.record["data"]["test_images"]):
+        return (
+            f"{low} is below chance, {100 * luck:.1f} %: the set teaches its classes under the names of others. Are "
+            "its labels numbered as those of the data?"
+        )
+    return (
+        f"{low} by {len(scores.accuracies)} classifier(s) cannot be told from "
+        f"chance, {100 * luck:.1f} % (the share of the largest class of the test images). Either "
+        "the set teaches nothing: look at its pictures, and at learnt.json in the run folder of the generator that "
+        "drew it; or the training was cut too short, or the classifiers are too few (--runs)."
+    )
+
+
+def pixels_and_labels(dset: DistilledSet) -> tuple[Tensor, Tensor]:
+    """What classifiers train on; bytes stay bytes, a batch at a time becomes floats."""
+    if dset.images.dtype == torch.uint8 and dset.factor == 1:
+        return dset.images, dset.labels
+    return dset.decoded()
+
+
+def forecast(dset: DistilledSet, data: ImageData, config: EvaluateConfig) -> str:
+    """How long the training will be and what it will take, from a step of it."""
+    protocol = PROTOCOLS[config.protocol].fitted_to(dset.meta.get("lr")).shortened(config.epochs, config.steps)
+    device = pick_device(config.device)
+    trained = training.Training(
+        *pixels_and_labels(dset),
+        data,
+        protocol=protocol,
+        network=config.network,
+        runs=range(config.runs or protocol.runs),
+        seed=config.seed,
+        device=device,
+        preprocess=dset.preprocess,
+        bf16=config.bf16,
+    )
+    plan = trained.plan
+    trained.step(0)  # compiles, where that pays
+    start = time.perf_counter()
+    trained.step(plan.per_pass).tolist()
+    minutes = plan.steps * (time.perf_counter() - start) / 60
+    return (
+        f"{len(trained.runs)} classifiers, {plan.steps} steps of {plan.batch} images each: "
+        f"about {minutes:.1f} minutes and {peak_mib(device):.0f} MiB"
+    )
+
+
+def real_set(data: ImageData, seed: int) -> DistilledSet:
+    """All real training images as a set."""
+    return DistilledSet(data.train_images, data.train_labels, new_meta(data, method=REAL, ipc=None, seed=seed))
+
+
+def beside(place: Path) -> Path:
+    """The scores.json of a set: in its folder."""
+    return (place if place.is_dir() else place.parent) / SCORES
+
+
+if __name__ == "__main__":
+    cli.entry(main)

@@ -1,0 +1,205 @@
+"""How a classifier is trained on a set before its one test: one frozen dataclass per published protocol."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from core_dd.data.images import ImageData
+from core_dd.errors import require
+from core_dd.judge.augment import DSA, DCAugment, IDCAugment, strategy_for
+
+DSA_KINDS = MappingProxyType(
+    {
+        "dsa": DSA,
+        "idc": lambda strategy: IDCAugment(strategy.replace("_cutout", "")),
+        "idc_cutout": IDCAugment,
+        "none": lambda strategy: None,
+    }
+)
+"""Augmentations made from a DSA strategy; beside CutMix, IDC leaves out cutout."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How many passes over the set E stands for, and after which of them the learning rate drops, to what part."""
+
+    passes: int
+    drops: tuple[int, ...]
+    factor: float
+    restarts: bool = False
+    """A new optimiser at each drop: its momentum is cleared."""
+
+
+SCHEDULES: MappingProxyType[str, Callable[[int], Schedule]] = MappingProxyType(
+    {
+        "dc": lambda epochs: Schedule(epochs + 1, (epochs // 2 + 2,), 0.1, restarts=True),
+        "idc": lambda epochs: Schedule(epochs, (2 * epochs // 3, 5 * epochs // 6), 0.2),
+        "constant": lambda epochs: Schedule(epochs, (), 1.0),
+        "datadam": lambda epochs: Schedule(epochs, tuple(range(15, epochs, 15)), 0.5),
+    }
+)
+"""The published codes' counting by family: E -> schedule. DC's loop runs over 0..E and drops after pass E // 2 + 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """SGD on shuffled batches, then one test in evaluation mode, without augmentation.
+
+    A published protocol counts `epochs` as its code does (`SCHEDULES`), the last partial batch of a pass kept. A
+    protocol with `steps` takes that many batches, the last partial one of each pass left out, under a cosine learning
+    rate after a warm-up.
+    """
+
+    name: str
+    epochs: int | None = None
+    """E, where passes are counted."""
+    augmented_epochs: int | None = None
+    """E with augmentation, where it differs."""
+    schedule: str = "dc"
+    """What E stands for: a name of `SCHEDULES`."""
+    steps: int | None = None
+    """Batches, where those are counted."""
+    batch_size: int = 256
+    lr: float = 0.01
+    learned_lr: bool = False
+    """The set brings its own learning rate."""
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    augment: str = "dsa"
+    """dsa; dc: that of DC, which augments MNIST and BatchNorm networks only; idc: that of IDC, without cutout, and
+    idc_cutout, with it; none."""
+    cutmix: float = 0.0
+    """Probability that a batch is mixed by CutMix, with Beta(1, 1)."""
+    runs: int = 5
+    """Classifiers per score, unless said otherwise."""
+    smoke: bool = False
+    """Shortened: the score says nothing beyond that things run."""
+
+    def augmentation(self, data: ImageData, network: str) -> DSA | DCAugment | None:
+        """What training images go through, or None."""
+        if self.augment in DSA_KINDS:
+            return DSA_KINDS[self.augment](strategy_for(data))
+        if "bn" in network.split("_"):
+            return DCAugment("crop_noise")
+        return DCAugment("crop_scale_rotate") if data.name == "mnist" else None
+
+    def shortened(self, epochs: int | None = None, steps: int | None = None) -> "Protocol":
+        """The protocol with E or the number of steps set by hand, smoke and named so, e.g. challenge_4000_steps.
+
+        Steps given to a protocol that counts passes cut its schedule to that length. None leaves it as it is.
+
+        Raises:
+            InputError: both at once, or values below 1.
+        """
+        if epochs is None and steps is None:
+            return self
+        require(epochs is None or steps is None, "give epochs or steps, not both.")
+        require(epochs is None or epochs >= 1, f"epochs must be >= 1, got {epochs}.")
+        require(steps is None or steps >= 1, f"steps must be >= 1, got {steps}.")
+        require(epochs is None or self.epochs is not None, f"protocol {self.name} counts steps; pass steps instead.")
+        if epochs is not None:
+            return replace(self, name=f"{self.name}_{epochs}_epochs", epochs=epochs, augmented_epochs=None, smoke=True)
+        return replace(self, name=f"{self.name}_{steps}_steps", steps=steps, smoke=True)
+
+    def fitted_to(self, learned_lr: float | None) -> "Protocol":
+        """The protocol at the learning rate that a set brings, where it asks for one.
+
+        Raises:
+            InputError: if the set has none, or one that is not positive.
+        """
+        if not self.learned_lr:
+            return self
+        require(
+            learned_lr is not None and learned_lr > 0,
+            f"protocol {self.name} trains at the learning rate learnt with the set, and this set has {learned_lr}. "
+            "Give a set that MTT distilled, or another protocol, such as dm.",
+        )
+        return replace(self, lr=learned_lr)
+
+    def plan(self, images: int, augmented: bool) -> "Plan":
+        """The schedule for a set of `images` images."""
+        batch = min(self.batch_size, images)
+        if self.epochs is None:
+            return Plan(batch, images // batch, self.steps, self.lr, warmup=max(1, self.steps // 10))
+        epochs = self.augmented_epochs if augmented and self.augmented_epochs else self.epochs
+        per_pass, schedule = math.ceil(images / batch), SCHEDULES[self.schedule](epochs)
+        total = schedule.passes * per_pass
+        steps = total if self.steps is None else self.steps
+        drops = tuple(drop * per_pass * steps // total for drop in schedule.drops)
+        return Plan(batch, per_pass, steps, self.lr, drops, schedule.factor, schedule.restarts)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A protocol on a set of known size: which step uses which images at which learning rate."""
+
+    batch: int
+    per_pass: int
+    """Batches in one pass over the set."""
+    steps: int
+    lr: float
+    drops: tuple[int, ...] = ()
+    """The steps from which the learning rate is `factor` times what it was."""
+    factor: float = 1.0
+    restarts: bool = False
+    """Whether each drop starts with a new optimiser."""
+    warmup: int = 0
+    """Steps of linear warm-up before a cosine, where there are no drops."""
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of a step."""
+        if not self.warmup:
+            return self.lr * self.factor ** sum(step >= drop for drop in self.drops)
+        rise = min(1.0, (step + 1) / self.warmup)
+        return self.lr * rise * (1 + math.cos(math.pi * step / self.steps)) / 2
+
+    def new_optimizer_at(self, step: int) -> bool:
+        """Whether a step begins without momentum."""
+        return step == 0 or (self.restarts and step in self.drops)
+
+
+DM = Protocol(name="dm", epochs=1000)
+"""DSA and DM (Zhao & Bilen 2021, 2023): 1001 passes with DSA."""
+
+DC = Protocol(name="dc", epochs=300, augmented_epochs=1000, augment="dc")
+"""DC (Zhao et al. 2021): 301 passes without augmentation; MNIST and BatchNorm networks: 1001 with DC's."""
+
+CHALLENGE = Protocol(name="challenge", epochs=1000, runs=3)
+"""The ECCV 2024 challenge on dataset distillation: as DM, 3 classifiers."""
+
+QUICK = Protocol(name="quick", steps=200, batch_size=64, lr=0.05)
+"""Ours, for trials and for classifiers that measure: the same few steps whatever the size of the set."""
+
+IDM = Protocol(name="idm", epochs=1000)
+"""IDM (Zhao et al. 2023): as DM, on the decoded set. (The authors also keep the set that tests best; ours is the last.)
+"""
+
+MTT = Protocol(name="mtt", epochs=1000, learned_lr=True)
+"""MTT (Cazenavette et al. 2022): as DM, at the learning rate learnt with the set. (The published numbers are the best
+of the tests every 100 iterations; ours is one test of the last set.)"""
+
+IDC = Protocol(name="idc", epochs=1000, schedule="idc", batch_size=64, augment="idc", cutmix=0.5, runs=3)
+"""IDC (Kim et al. 2022) on images up to 32 pixels, and presumably M3D: 1000 passes in batches of 64 with CutMix. (The
+published numbers are the best of four tests along the way; ours is the last.)"""
+
+IDC_MNIST = replace(IDC, name="idc_mnist", cutmix=0.0)
+"""The same without CutMix: IDC's on MNIST, where images hold several."""
+
+IDC_SVHN_IPC1 = replace(IDC, name="idc_svhn_ipc1", cutmix=0.0, augment="idc_cutout")
+"""The same with cutout instead of CutMix: IDC's on SVHN with one whole image per class."""
+
+DATADAM_PAPER = Protocol(name="datadam_paper", epochs=300, schedule="datadam", runs=100)
+"""DataDAM's supplement (Sajedi et al. 2023): the learning rate halves every 15 passes, 100 classifiers. It states
+neither passes nor batch size: after 300 passes the learning rate is two millionths of what it was."""
+
+DATADAM_CODE = Protocol(name="datadam_code", epochs=1800, batch_size=64, runs=10)
+"""DataDAM's released code: 1801 passes in batches of 64. (It prints the best checkpoint's test; ours is the last's.)"""
+
+PROTOCOLS = MappingProxyType(
+    {
+        protocol.name: protocol
+        for protocol in (DM, DC, CHALLENGE, IDM, MTT, IDC, IDC_MNIST, IDC_SVHN_IPC1, DATADAM_PAPER, DATADAM_CODE, QUICK)
+    }
+)
+"""Protocols by name."""

@@ -1,0 +1,195 @@
+"""Command: a submission to the ECCV 2024 dataset-distillation challenge from a set, scored before it is ready.
+
+The challenge reads FOLDER/cifar100.pt or FOLDER/tinyimagenet.pt: one bare float tensor (K x ipc, C, H, W), class by
+class, already normalised with the challenge's constants; labels are implied by the order.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from core_dd import cli, files, locks
+from core_dd.config import load_config
+from core_dd.data import readers
+from core_dd.data.images import DataConfig, ImageData
+from core_dd.data.preprocess import MeanStd
+from core_dd.errors import require
+from core_dd.judge.chance import warn_of
+from core_dd.judge.evaluate import Scores, evaluate
+from core_dd.judge.protocols import CHALLENGE
+from core_dd.sets.distilled import DistilledSet, new_meta
+
+
+@dataclass(frozen=True)
+class Target:
+    """One of the challenge's datasets: its file, number of classes, shape of images and normalisation."""
+
+    file: str
+    classes: int
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+TARGETS = MappingProxyType(
+    {
+        "cifar100": Target("cifar100.pt", 100, (3, 32, 32), (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
+        "tiny_imagenet": Target("tinyimagenet.pt", 200, (3, 64, 64), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    }
+)
+"""The challenge's datasets, by the name of the data."""
+
+TRACK1_IPC = 10
+
+
+@dataclass(kw_only=True)
+class SubmitConfig(DataConfig):
+    """Write, reread, check and score a submission to the ECCV 2024 challenge."""
+
+    set: str = ""
+    """The distilled set: 10 images per class for track 1, anything sampled inside the budget for track 2."""
+    track: int = 1
+    """1 (10 images per class) or 2 (as many as the generator drew; the fullest equal number per class is handed in)."""
+    out: str = ""
+    """The folder to write into."""
+    epochs: int | None = None
+    """Score by a challenge protocol shortened to this many passes, and say so; default: the full protocol."""
+    steps: int | None = None
+    """Score by a challenge protocol shortened to this many steps, and say so."""
+    bf16: bool = True
+    """Score in bf16 where the hardware does it faster; the classifiers' weights stay in fp32."""
+    seed: int = 0
+    """Of the scoring."""
+    device: str | None = None
+    """cpu, cuda, cuda:1; default: cuda where there is one."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.set), "which set? Pass --set FILE_OR_FOLDER.")
+        require(bool(self.out), "where to? Pass --out FOLDER.")
+        require(self.track in (1, 2), f"track must be 1 or 2, got {self.track}.")
+        CHALLENGE.shortened(self.epochs, self.steps)
+
+
+def to_tensor(dset: DistilledSet, target: Target, classes: int, track: int) -> Tensor:
+    """The challenge's tensor: float32 (K x ipc, C, H, W), class by class, normalised.
+
+    Raises:
+        InputError: soft labels, a class without images, or on track 1 other than 10 images per class.
+    """
+    require(dset.labels.ndim == 1, "the challenge takes no soft labels; give a set with hard labels.")
+    images, labels = dset.decoded()
+    counts = torch.bincount(labels, minlength=classes)
+    ipc = int(counts.min())
+    require(ipc >= 1, f"class {int(counts.argmin())} has no image in the set.")
+    require(
+        track == 2 or bool((counts == TRACK1_IPC).all()),
+        f"track 1 wants {TRACK1_IPC} images per class, the set has {ipc} to {int(counts.max())}. Select 10 first.",
+    )
+    order = torch.cat([torch.nonzero(labels == k).flatten()[:ipc] for k in range(classes)])
+    return normaliser(target).forward(images[order]).contiguous()
+
+
+def from_tensor(path: Path, data: ImageData, target: Target) -> DistilledSet:
+    """Read a submission back as the challenge does: labels by order, pixels through the inverse normalisation.
+
+    Raises:
+        InputError: if the file is damaged, or its tensor has another shape or values that are not finite.
+    """
+    tensor = readers.load_tensors(path)
+    require(isinstance(tensor, Tensor), f"{path} holds a {type(tensor).__name__}, expected one bare tensor.")
+    count = len(tensor) if tensor.ndim == 4 else 0
+    require(
+        tensor.dtype == torch.float32
+        and tensor.shape[1:] == data.shape
+        and count > 0
+        and count % data.num_classes == 0,
+        f"{path} holds {tensor.dtype} of shape {tuple(tensor.shape)}, expected float32 "
+        f"(ipc x {data.num_classes}, {', '.join(map(str, data.shape))}).",
+    )
+    ipc = count // data.num_classes
+    meta = new_meta(data, method="submission", ipc=ipc, seed=0)
+    dset = DistilledSet(normaliser(target).inverse(tensor), torch.arange(data.num_classes).repeat_interleave(ipc), meta)
+    dset.check(data, where=str(path))
+    return dset
+
+
+def normaliser(target: Target) -> MeanStd:
+    """The challenge's normalisation."""
+    return MeanStd({"mean": torch.tensor(target.mean), "std": torch.tensor(target.std)})
+
+
+def target_of(data: ImageData, spec: str) -> Target:
+    """Which of the challenge's datasets these data are.
+
+    Raises:
+        InputError: if they are none, by their content, number of classes or size.
+    """
+    require(
+        data.name in TARGETS,
+        f"{spec} is no dataset of the challenge: by its content it is {data.name}, of {data.num_classes} classes. "
+        f"Give {' or '.join(TARGETS)}, or files that hold just their images, e.g. tiny_imagenet:FOLDER.",
+    )
+    target = TARGETS[data.name]
+    require(
+        (data.num_classes, data.shape) == (target.classes, target.shape),
+        f"{spec} has {data.num_classes} classes and images of shape {data.shape}, but the challenge wants "
+        f"{target.classes} and {target.shape} of {data.name}. Leave out image_size and give all its classes.",
+    )
+    return target
+
+
+def submit(config: SubmitConfig) -> tuple[Path, Scores]:
+    """Write the submission beside its place, read it back, check and score it; only then does it stand there.
+
+    Raises:
+        InputError: data that is not the challenge's, a set that does not fit, or a file that exists.
+    """
+    data = config.load_data(config.seed)
+    target = target_of(data, config.data)
+    path = Path(config.out) / target.file
+    files.require_new(path)
+    dset = DistilledSet.load(config.set)
+    dset.check(data, where=config.set)
+    warn_of(dset.meta, config.set)
+    tensor = to_tensor(dset, target, data.num_classes, config.track)
+    with locks.own_file(path), files.atomic(path) as temporary:
+        torch.save(tensor, temporary)
+        handed_in = from_tensor(temporary, data, target)
+        scores = evaluate(
+            handed_in, data, protocol=CHALLENGE.name, runs=None, seed=config.seed, device=config.device,
+            epochs=config.epochs, steps=config.steps, bf16=config.bf16,
+        )  # fmt: skip
+        scores.record["data"]["class_names"] = list(data.class_names)
+        files.write_json(path.with_suffix(".scores.json"), scores.to_json())
+    return path, scores
+
+
+def class_order(names: Sequence[str]) -> str:
+    """Which classes the submission's blocks are, in a few words."""
+    return f"its classes are in the order {', '.join(names[:3])}, ..., {names[-1]} (all in its scores.json)"
+
+
+def judged_by(config: SubmitConfig, images: int) -> str:
+    """What scored a submission of so many images: the protocol, and how much of it."""
+    whole, taken = (
+        protocol.plan(images, augmented=True).steps
+        for protocol in (CHALLENGE, CHALLENGE.shortened(config.epochs, config.steps))
+    )
+    return "the challenge protocol" + (f" with {taken} steps instead of {whole}" if taken != whole else "")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make one submission."""
+    config = load_config(SubmitConfig, argv, prog="gendd submit")
+    path, scores = submit(config)
+    judge = judged_by(config, scores.record["set"]["images"])
+    print(f"{path} is ready: read back, checked, and scored by {judge}: {scores}")
+    print(class_order(scores.record["data"]["class_names"]))
+
+
+if __name__ == "__main__":
+    cli.entry(main)

@@ -1,0 +1,265 @@
+"""Train R classifiers at once on one set; the test images are read once, at the end.
+
+The classifiers' weights are stacked, (R, ...). On CUDA one vmapped step trains all of them; on the CPU, where that
+measured half as fast, the same step trains one after the other. Both are compiled where it pays, in bf16 with fp32
+master weights where that does. Batches and augmentation of run r come from streams keyed by (seed, r, step), so a
+classifier is the same whether trained alone or among others.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, stack_module_state, vmap
+
+from core_dd import progress
+from core_dd.data.images import ImageData
+from core_dd.data.preprocess import Preprocess
+from core_dd.errors import Diverged
+from core_dd.judge.augment import cutmix
+from core_dd.judge.networks import build_network, interact
+from core_dd.judge.protocols import Plan, Protocol
+from core_dd.rng import stream
+from core_dd.speed import CLASSIFIERS, autocast, bf16_pays, can_compile, compiled, forward_flops
+
+State = dict[str, Tensor]
+"""Parameters or buffers by name; stacked, every tensor is (R, ...)."""
+
+TEST_CHUNK = 500
+"""Test images per forward: bounds the memory."""
+
+CURVE_POINTS = 100
+"""About how many points of the loss curve are kept."""
+
+
+@dataclass
+class Classifiers:
+    """R trained classifiers of one architecture.
+
+    Attributes:
+        net: a network of the architecture; its own weights mean nothing.
+        params, buffers: stacked state, (R, ...) each.
+        preprocess: the map from pixels to the space they were trained in.
+        curve_steps, curve_loss: the steps logged, and each run's training loss there, (R, steps).
+        bf16: whether they judge in bf16 where it pays.
+    """
+
+    net: nn.Module
+    params: State
+    buffers: State
+    preprocess: Preprocess
+    curve_steps: list[int]
+    curve_loss: list[list[float]]
+    bf16: bool = True
+
+    def __len__(self) -> int:
+        return len(next(iter(self.params.values())))
+
+    def network(self, r: int) -> nn.Module:
+        """Classifier `r` as a module of its own, in evaluation mode."""
+        net = copy.deepcopy(self.net).eval()
+        net.load_state_dict(one(self.params, r) | one(self.buffers, r))
+        return net
+
+    @torch.inference_mode()
+    def accuracies(self, images: Tensor, labels: Tensor) -> list[float]:
+        """The fraction of images each classifier gets right.
+
+        Args:
+            images: pixels, uint8 or float on the 0..1 scale, (N, C, H, W), on any device.
+            labels: int64 (N,).
+        """
+        device = next(iter(self.params.values())).device
+        nets, right = [self.network(r) for r in range(len(self))], torch.zeros(len(self), device=device)
+        for chunk, target in zip(images.split(TEST_CHUNK), labels.split(TEST_CHUNK), strict=True):
+            x, target = self.preprocess.forward(chunk.to(device)), target.to(device)
+            with autocast(device, self.bf16):
+                right += torch.stack([(net(x).argmax(1) == target).sum() for net in nets])
+        return (right / len(labels)).tolist()
+
+
+class Training:
+    """R classifiers in training on one set.
+
+    Args:
+        images: pixels, uint8 or float on the 0..1 scale, (N, C, H, W).
+        labels: int64 (N,), or float (N, K) soft.
+        data: the real data: shape, classes, whether flips are allowed, and what the preprocessing is fitted on.
+        protocol, network: how to train what.
+        runs: the runs' numbers; they key the random streams.
+        seed: of every stream.
+        device: where the set, the classifiers and the work are.
+        preprocess: the map to training space; None fits mean and std on `data`.
+        stacked: one vmapped step for all classifiers, or one after the other; None: stacked on CUDA.
+        bf16: autocast to bf16 where it pays; master weights stay fp32.
+
+    Raises:
+        InputError: a network that cannot take the images.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        data: ImageData,
+        *,
+        protocol: Protocol,
+        network: str,
+        runs: Sequence[int],
+        seed: int,
+        device: torch.device,
+        preprocess: Preprocess | None = None,
+        stacked: bool | None = None,
+        bf16: bool = True,
+    ) -> None:
+        labels = labels.float() if labels.is_floating_point() else labels.long()
+        if protocol.cutmix and not labels.is_floating_point():
+            labels = F.one_hot(labels, data.num_classes).float()
+        self.images, self.labels, self.device = images.to(device), labels.to(device), device
+        self.protocol, self.runs, self.seed, self.bf16 = protocol, list(runs), seed, bf16
+        self.preprocess = (preprocess or Preprocess.fit(data)).to(device)
+        self.augmentation = protocol.augmentation(data, network)
+        self.plan = protocol.plan(len(images), augmented=self.augmentation is not None)
+        self.net, self.params, self.buffers = initialise(network, data, self.runs, seed, device)
+        self._gradients = gradients_of(
+            self.net,
+            device,
+            stacked=device.type == "cuda" if stacked is None else stacked,
+            bf16=bf16,
+            fast=pays_to_compile(self.net, self.plan, len(self.runs), data.shape, device),
+        )
+
+    def step(self, step: int) -> Tensor:
+        """Step number `step` of every run, called in order from 0; returns the training losses (R,)."""
+        # A new optimiser at the start, and where the protocol drops the learning rate.
+        if self.plan.new_optimizer_at(step):
+            momentum, decay = self.protocol.momentum, self.protocol.weight_decay
+            self.optimizer = torch.optim.SGD(self.params.values(), momentum=momentum, weight_decay=decay)
+        self.optimizer.param_groups[0]["lr"] = self.plan.lr_at(step)
+
+        # Every run's own batch (R, B, ...) and augmentation.
+        index = draw_batches(self.plan, len(self.images), self.runs, self.seed, step).to(self.device)
+        x, y = self.preprocess.forward(self.images[index]), self.labels[index]
+        if self.augmentation is not None:
+            x = self.augmentation.per_image(x, [stream(self.seed, "augment", r, step) for r in self.runs])
+        if self.protocol.cutmix:
+            generators = [stream(self.seed, "cutmix", r, step) for r in self.runs]
+            x, y = cutmix(x, y, self.protocol.cutmix, generators)
+
+        # One step of all.
+        grads, loss = self._gradients(self.params, self.buffers, x, y)
+        for name, parameter in self.params.items():
+            parameter.grad = grads[name]
+        self.optimizer.step()
+        return loss
+
+    def classifiers(self, curve_steps: Sequence[int] = (), curve_loss: Sequence[list[float]] = ()) -> Classifiers:
+        """The runs as classifiers, whose weights the next step changes; with the curves so far."""
+        state = self.net, self.params, self.buffers, self.preprocess
+        return Classifiers(*state, list(curve_steps), list(curve_loss), self.bf16)
+
+
+def train(
+    images: Tensor,
+    labels: Tensor,
+    data: ImageData,
+    *,
+    pauses: Sequence[float] = (),
+    at_pause: Callable[[Classifiers], None] = lambda classifiers: None,
+    **options,
+) -> Classifiers:
+    """Train one classifier per run to the end of its protocol; the other arguments are those of `Training`.
+
+    Args:
+        pauses: parts of the training, in (0, 1).
+        at_pause: is shown the classifiers as they are after each of them; to the training it makes no difference.
+
+    Raises:
+        InputError: a network that cannot take the images.
+        Diverged: a loss that is not finite.
+    """
+    training = Training(images, labels, data, **options)
+    steps, curve_steps, curve = training.plan.steps, [], []
+    stops = {round(part * steps) for part in pauses}
+    title = f"{len(training.runs)} x {options['network']}"
+    for step in progress.steps(title, steps, leave=False):
+        loss = training.step(step)
+        if step % max(1, steps // CURVE_POINTS) == 0 or step == steps - 1:
+            if not loss.isfinite().all():
+                raise Diverged(
+                    f"training a classifier diverged: its loss is not finite at step {step}. Are the images on the "
+                    "0..1 scale, and is the learning rate of the protocol meant for them?"
+                )
+            curve_steps.append(step)
+            curve.append(loss)
+        if step + 1 in stops:
+            at_pause(training.classifiers())
+    return training.classifiers(curve_steps, torch.stack(curve, 1).tolist())
+
+
+def initialise(
+    network: str, data: ImageData, runs: Sequence[int], seed: int, device: torch.device
+) -> tuple[nn.Module, State, State]:
+    """A network to call with others' weights, and the runs' stacked parameters and buffers."""
+    nets = [build_network(network, data.shape, data.num_classes, stream(seed, "network", r)).to(device) for r in runs]
+    params, buffers = stack_module_state(nets)
+    return nets[0], {name: tensor.detach() for name, tensor in params.items()}, buffers
+
+
+def gradients_of(
+    net: nn.Module, device: torch.device, *, stacked: bool, bf16: bool = True, fast: bool = True
+) -> Callable[[State, State, Tensor, Tensor], tuple[State, Tensor]]:
+    """A function of (params, buffers, x (R, B, C, H, W), y (R, B)) that gives every run's (gradients, loss (R,)).
+
+    Args:
+        net: the architecture.
+        stacked: vmap over the runs, or one after the other.
+        bf16: autocast where it pays.
+        fast: compile.
+    """
+    # Under vmap, batch normalisation cannot mix bf16 images with fp32 statistics.
+    kind, mixed = device.type, bf16 and bf16_pays(device.type) and not (stacked and interact(net))
+
+    def loss(params: State, buffers: State, x: Tensor, y: Tensor) -> Tensor:
+        with torch.autocast(kind, torch.bfloat16, enabled=mixed):
+            logits = functional_call(net, (params, buffers), (x,))
+        return F.cross_entropy(logits.float(), y)
+
+    if stacked:
+        step = vmap(grad_and_value(loss), randomness="error")
+        return compiled(step, device, dynamic=False) if fast else step
+    fast = fast and can_compile(kind)
+    loss_of_one = compiled(loss, device, dynamic=False) if fast else loss
+    layout = torch.channels_last if fast else torch.contiguous_format  # each is the faster one there
+
+    def one_by_one(params: State, buffers: State, x: Tensor, y: Tensor) -> tuple[State, Tensor]:
+        grads, losses = [], []
+        for r in range(len(x)):
+            own = {name: tensor.detach().requires_grad_() for name, tensor in one(params, r).items()}
+            value = loss_of_one(own, one(buffers, r), x[r].contiguous(memory_format=layout), y[r])
+            grads.append(torch.autograd.grad(value, list(own.values())))
+            losses.append(value.detach())
+        return dict(zip(params, map(torch.stack, zip(*grads, strict=True)), strict=True)), torch.stack(losses)
+
+    return one_by_one
+
+
+def one(state: State, r: int) -> State:
+    """Run `r`'s part of a stacked state, as views."""
+    return {name: tensor[r] for name, tensor in state.items()}
+
+
+def draw_batches(plan: Plan, images: int, runs: Sequence[int], seed: int, step: int) -> Tensor:
+    """Indices (R, B) of a step: slices of each run's permutation of the pass; the last of a pass may be shorter."""
+    number, position = divmod(step, plan.per_pass)
+    orders = [torch.randperm(images, generator=stream(seed, "order", r, number)) for r in runs]
+    return torch.stack(orders)[:, position * plan.batch : (position + 1) * plan.batch]
+
+
+def pays_to_compile(net: nn.Module, plan: Plan, runs: int, shape: tuple[int, int, int], device: torch.device) -> bool:
+    """Whether so many trainings of a network on images (C, H, W) are long enough to earn back the compilation."""
+    flops = 3 * plan.batch * forward_flops(net, torch.zeros(2, *shape))
+    return CLASSIFIERS.pays(CLASSIFIERS.seconds(flops, plan.steps * runs, device), device)

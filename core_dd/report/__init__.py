@@ -1,0 +1,1 @@
+"""From many scores to one report."""

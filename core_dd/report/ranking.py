@@ -1,0 +1,455 @@
+"""Scores side by side: read scores.json files, put together what may be compared, rank it, and print it as a table."""
+
+import glob
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from core_dd.errors import require
+from core_dd.judge.chance import at_chance, mean_interval
+from core_dd.judge.evaluate import REAL
+from core_dd.judge.fidelity import MOMENTS
+from core_dd.judge.scores import read_score
+from core_dd.notes import printable
+from core_dd.report import published
+from core_dd.report.published import PublishedRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One score; accuracies in percent."""
+
+    file: Path
+    label: str
+    method: str
+    ipc: int | None
+    images: int
+    data: str
+    fingerprint: str
+    protocol: str
+    network: str
+    accuracies: tuple[float, ...]
+    mean: float
+    std: float
+    interval: tuple[float, float] | None
+    """95 % interval of the mean (`core_dd.judge.chance.mean_interval`), within 0..100; None for a single run."""
+    chance: float | None
+    """What not looking at the images would have scored; None where the score does not say."""
+    at_chance: bool
+    """Whether the score cannot be told from that."""
+    seconds: float
+    """What the score took: training the classifiers and testing them."""
+    made_in: float | None
+    """Seconds that making the set took, as its file says."""
+    smoke: bool
+    distances: dict[str, float]
+    """Fidelity of the set under the names in the score, e.g. classifier_frechet."""
+    record: dict[str, Any]
+    """The whole scores.json."""
+    best_of_test: tuple[float, float] | None = None
+    """Mean and standard deviation where several tests were chosen from, as the protocol's authors do; None where not
+    asked for."""
+    rank: int | None = None
+    """Place within its group, 1 is best; None for smoke scores."""
+    close: bool = False
+    """Whether its interval overlaps that of the entry ranked just above."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Scores that may be ranked together: same data, protocol and network."""
+
+    data: str
+    fingerprint: str
+    protocol: str
+    network: str
+    entries: tuple[Entry, ...]
+    """Ranked ones first, best first; then smoke scores."""
+
+    @property
+    def title(self) -> str:
+        """What the group measured."""
+        return f"{self.data}, protocol {self.protocol}, network {self.network}"
+
+    @property
+    def chosen_by_test(self) -> bool:
+        """Whether any entry has a best_of_test."""
+        return any(entry.best_of_test is not None for entry in self.entries)
+
+    @property
+    def distances(self) -> list[str]:
+        """The names of the fidelity measures any entry has."""
+        return sorted({name for entry in self.entries for name in entry.distances})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """A method's published values at one ipc, and ours where the method and network are the same."""
+
+    method: str
+    ipc: int | None
+    network: str
+    """Empty where the source names none."""
+    published: tuple[PublishedRow, ...]
+    ours: tuple[Entry, ...]
+
+
+def find_scores(places: Sequence[str | Path]) -> list[Path]:
+    """The scores.json files meant by files, folders (searched to the bottom) and glob patterns, in order, each once.
+
+    Raises:
+        InputError: if a place holds none.
+    """
+    found: dict[Path, Path] = {}
+    for place in places:
+        path = Path(place)
+        if path.is_dir():
+            hits = sorted(path.rglob("scores.json"))
+        elif path.is_file():
+            hits = [path]
+        else:
+            matches = sorted(set(glob.glob(str(place))) - {str(place)})  # which matches itself, but is no file
+            hits = [file for match in matches for file in find_scores([match])]
+        require(bool(hits), f"no scores at {place}: expected a scores.json, a folder that holds some, or a pattern.")
+        found |= {hit.resolve(): hit for hit in hits if hit.resolve() not in found}
+    return list(found.values())
+
+
+def read_entry(path: Path) -> Entry:
+    """One scores.json as an entry, checked.
+
+    Raises:
+        InputError: if the file is no score, or its numbers cannot be true together, see
+            `core_dd.judge.scores.read_score`.
+    """
+    record = printable(read_score(path))
+    accuracies, chance, dset, data = record["accuracies"], record.get("chance"), record["set"], record["data"]
+    interval, chosen = mean_interval(accuracies), record.get("best_of_test")
+    return Entry(
+        file=path,
+        label=_label(dset),
+        method=str(dset["method"]),
+        ipc=dset["ipc"],
+        images=dset["images"],
+        data=data["name"],
+        fingerprint=data["fingerprint"],
+        protocol=record["protocol"],
+        network=record["network"],
+        accuracies=tuple(100 * value for value in accuracies),
+        mean=100 * record["mean"],
+        std=100 * record["std"],
+        interval=interval and (100 * interval[0], 100 * interval[1]),
+        chance=None if chance is None else 100 * chance,
+        at_chance=chance is not None and at_chance(accuracies, chance, data["test_images"]),
+        seconds=record["seconds"],
+        made_in=(dset.get("cost") or {}).get("seconds"),
+        smoke=record["smoke"],
+        distances=record.get("fidelity") or {},
+        best_of_test=chosen and (100 * chosen["mean"], 100 * chosen["std"]),
+        record=record,
+    )
+
+
+def grouped(entries: Sequence[Entry]) -> list[Group]:
+    """Rank scores within groups of the same data, protocol and network; smoke scores come last, without a rank."""
+    keys = dict.fromkeys((entry.data, entry.fingerprint, entry.protocol, entry.network) for entry in entries)
+    groups = []
+    for key in keys:
+        mine = [entry for entry in entries if (entry.data, entry.fingerprint, entry.protocol, entry.network) == key]
+        mine = sorted(_told_apart(mine), key=lambda entry: -entry.mean)
+        ranked = [entry for entry in mine if not entry.smoke]
+        ranked = [
+            replace(entry, rank=i + 1, close=i > 0 and _overlap(entry, ranked[i - 1])) for i, entry in enumerate(ranked)
+        ]
+        data, fingerprint, protocol, network = key
+        groups.append(
+            Group(
+                data=data,
+                fingerprint=fingerprint,
+                protocol=protocol,
+                network=network,
+                entries=(*ranked, *(entry for entry in mine if entry.smoke)),
+            )
+        )
+    return groups
+
+
+def beside_published(group: Group) -> list[Beside]:
+    """Published accuracies for the group's data at each of its ipc, and for the full training set, beside ours.
+
+    Values for other networks are left out where there are some for the group's. Empty where nothing is published;
+    best value first within an ipc.
+    """
+    rows = [row for row in published.rows(group.data) if row.percent is not None]
+    if any(row.network == group.network for row in rows):
+        rows = [row for row in rows if row.network in (group.network, "")]
+    lines = []
+    for ipc in (*sorted({entry.ipc for entry in group.entries if entry.ipc is not None}), None):
+        theirs = [row for row in rows if row.ipc == ipc and (ipc is not None or row.method == "Whole")]
+        if theirs:
+            ours = [entry for entry in group.entries if entry.ipc == ipc]
+            lines += sorted(_joined(theirs, ours, ipc, group.network), key=lambda line: -max(_values(line)))
+    return lines
+
+
+def _joined(theirs: Sequence[PublishedRow], ours: Sequence[Entry], ipc: int | None, network: str) -> list[Beside]:
+    """A line per published method and network with our scores of the same, then a line for each other score of ours."""
+    lines = []
+    for method, net in dict.fromkeys((row.method, row.network) for row in theirs):
+        values = _merged([row for row in theirs if (row.method, row.network) == (method, net)])
+        mine = tuple(entry for entry in ours if _plain(entry.method) == _plain(method) and net == network)
+        lines.append(Beside(method=method, ipc=ipc, network=net, published=values, ours=mine))
+    taken = {entry.file for line in lines for entry in line.ours}
+    others = [entry for entry in ours if entry.file not in taken]
+    return lines + [
+        Beside(method=entry.label, ipc=ipc, network=network, published=(), ours=(entry,)) for entry in others
+    ]
+
+
+MOMENT_HEADINGS = ("method", "ipc", "network", *MOMENTS, "source")
+
+
+def moments_beside_published(group: Group) -> list[list[str]]:
+    """Published moment distances for the group's data at each of its ipc, then ours: a row of headings, then one per
+    method or set; empty unless there are both."""
+    sizes = {entry.ipc for entry in group.entries if entry.ipc is not None}
+    theirs: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in published.rows(group.data):
+        if row.metric in MOMENTS and row.ipc in sizes:
+            theirs.setdefault((row.method, str(row.ipc), row.network, row.source), {})[row.metric] = f"{row.mean:g}"
+    ours = {
+        (entry.label + (" (smoke)" if entry.smoke else ""), str(entry.ipc), group.network, "this report"): {
+            name: _short(entry.distances[name]) for name in MOMENTS if name in entry.distances
+        }
+        for entry in group.entries
+        if entry.ipc is not None
+    }
+    ours = {key: values for key, values in ours.items() if values}
+    if not theirs or not ours:
+        return []
+    rows = [(*key[:3], *(values.get(name, "-") for name in MOMENTS), key[3]) for key, values in (theirs | ours).items()]
+    return [list(row) for row in (MOMENT_HEADINGS, *rows)]
+
+
+CHANCE = (
+    "† marks a score that cannot be told from chance, the share of the largest class of the test images: its 95 % "
+    "interval reaches down to it, or a single classifier's that of its test images."
+)
+"""The legend of the mark in `accuracy`."""
+
+
+def notes(groups: Sequence[Group]) -> list[str]:
+    """What a reader must know before comparing the numbers of a report."""
+    entries = [entry for group in groups for entry in group.entries]
+    said = [
+        "± is the standard deviation over the classifiers; the 95 % interval is of their mean (Student's t on the "
+        "logit scale, so within 0 and 100; none for a single classifier). It covers the classifiers' randomness, not "
+        "that of making the set: each set was made once."
+    ]
+    if any(entry.at_chance for entry in entries):
+        said.append(CHANCE)
+    if any(entry.close for entry in entries):
+        said.append("≈ beside a rank: the 95 % interval overlaps that of the set ranked just above.")
+    if any(entry.smoke for entry in entries):
+        said.append("Smoke scores, whose protocol or set was cut short, are shown but never ranked.")
+    if len(groups) > 1:
+        said.append("Scores on different data, protocols or networks stand in separate tables and do not compare.")
+    if len({entry.images for entry in entries}) > 1:
+        said.append("Sets of different size are ranked together; compare methods at equal images per class (ipc).")
+    if len({len(entry.accuracies) for entry in entries}) > 1:
+        said.append("Some scores rest on more classifiers than others; see column n.")
+    if any(entry.made_in is not None for entry in entries):
+        said.append(
+            "made in s is the time the set's own file states: distilling, or sampling the pool (selections carry their "
+            "pool's), without training the generator."
+        )
+    if any(group.chosen_by_test for group in groups):
+        said.append(
+            "best_of_test is what the protocol's authors report: the best of several tests (of a classifier along its "
+            "training, or of the set along its distillation), and so chosen by the test set. It is too high by that, "
+            "and shown to stand beside their numbers only; nothing is ranked by it."
+        )
+    if any("classifier_frechet" in entry.distances for entry in entries):
+        said.append(
+            "classifier_frechet is the Fréchet distance in the features of a classifier trained on the real data, "
+            "lower is nearer. It is not FID, and it compares only within one dataset."
+        )
+    if any(set(MOMENTS) & entry.distances.keys() for entry in entries):
+        said.append(
+            "moment1_distance, moment2_distance and moment3_distance, after M3D's table 1, are how far mean, variance "
+            "and third central moment of a class's features are from the real ones, averaged over classes; lower is "
+            "nearer. The paper gives neither network nor formula; here the features are those of a classifier trained "
+            "on the real data, so only order and ratio of the values compare with the paper's."
+        )
+    lines = [line for group in groups for line in beside_published(group)]
+    if lines:
+        said.append(
+            "Published values: ± is over several sets and networks (mostly 5 x 20), ours is over the classifiers of "
+            "one set. Protocols differ between papers."
+        )
+        methods = {_plain(row.method) for line in lines for row in line.published}
+        said += [text for text, about in published.COMPARABILITY if methods & {_plain(name) for name in about}]
+    return said
+
+
+def markdown_text(text: str) -> str:
+    """Words as they are in Markdown: what would be markup, HTML or a column there is escaped."""
+    return re.sub(r"[\\`*\[\]<>|~&$]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
+
+
+def summary(groups: Sequence[Group], quote: Callable[[str], str], strong: str) -> str:
+    """The report in two sentences, the best set of each ranking set off.
+
+    Args:
+        groups: the rankings.
+        quote: how words from the scores are written.
+        strong: how the best is, with {} for it.
+    """
+    entries = [entry for group in groups for entry in group.entries]
+    sets = len({entry.record["set"]["hash"] for entry in entries})
+    classifiers = sum(len(entry.accuracies) for entry in entries)
+    said = [f"{_count(sets, 'set')} scored with {_count(classifiers, 'classifier')}."]
+    for group in groups:
+        best = next((entry for entry in group.entries if entry.rank == 1), None)
+        if best is None:
+            said.append(f"On {quote(group.title)}, only smoke scores: nothing is ranked.")
+        else:
+            ranked = sum(entry.rank is not None for entry in group.entries)
+            found = strong.format(f"{quote(best.label)}, {accuracy(best)} %")
+            said.append(f"Best of {ranked} on {quote(group.title)}: {found}.")
+    return " ".join(said)
+
+
+def accuracy(entry: Entry) -> str:
+    """Mean ± standard deviation in percent; a single run has no ±; marked † at chance."""
+    return _mean_std(entry.mean, entry.std, len(entry.accuracies)) + ("†" if entry.at_chance else "")
+
+
+def beside_accuracy(entry: Entry) -> str:
+    """The accuracy as it stands beside a published one: with its best_of_test, where there is one."""
+    return accuracy(entry) + (f" (best_of_test {best_of_test(entry)})" if entry.best_of_test else "")
+
+
+def best_of_test(entry: Entry) -> str:
+    """As `accuracy`; - where there is none."""
+    return _mean_std(*entry.best_of_test, len(entry.accuracies)) if entry.best_of_test else "-"
+
+
+def published_text(row: PublishedRow) -> str:
+    """A published accuracy in percent, with as many digits as printed but at least one decimal."""
+    percent = f"{row.percent:.1f}" if round(row.percent, 1) == row.percent else f"{row.percent:g}"
+    return percent if row.std is None else f"{percent} ± {row.std:.1f}"
+
+
+HEADINGS = ("#", "set", "ipc", "images", "accuracy %", "95 % interval", "n", "made in s", "scored in s")
+
+
+def cells(group: Group, brief: bool = False) -> list[list[str]]:
+    """The ranking table as text: a row of headings, then one row per entry; a brief one fits a terminal, without the
+    moment distances."""
+    names = [name for name in group.distances if not (brief and name in MOMENTS)]
+    chosen = ["best_of_test"] if group.chosen_by_test else []
+    rows = [[*HEADINGS, *chosen, *names]]
+    for entry in group.entries:
+        rows.append(
+            [
+                rank(entry),
+                entry.label,
+                "-" if entry.ipc is None else str(entry.ipc),
+                str(entry.images),
+                accuracy(entry),
+                "-" if entry.interval is None else f"{entry.interval[0]:.1f} to {entry.interval[1]:.1f}",
+                str(len(entry.accuracies)),
+                "-" if entry.made_in is None else f"{entry.made_in:.1f}",
+                f"{entry.seconds:.1f}",
+                *([best_of_test(entry)] if chosen else []),
+                *(_short(entry.distances[name]) if name in entry.distances else "-" for name in names),
+            ]
+        )
+    return rows
+
+
+def rank(entry: Entry) -> str:
+    """The first column: 1, 2≈ (overlaps 1), or smoke."""
+    return "smoke" if entry.rank is None else f"{entry.rank}{'≈' if entry.close else ''}"
+
+
+def text_table(rows: Sequence[Sequence[str]], left: frozenset[int] = frozenset({0, 1})) -> str:
+    """Plain text with aligned columns; the columns in `left` are flush left, the others flush right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    rule = ["-" * width for width in widths]
+    aligned = (
+        [row[i].ljust(width) if i in left else row[i].rjust(width) for i, width in enumerate(widths)]
+        for row in (rows[0], rule, *rows[1:])
+    )
+    return "\n".join("  ".join(row).rstrip() for row in aligned)
+
+
+def markdown_table(rows: Sequence[Sequence[str]], left: frozenset[int] = frozenset({0, 1})) -> str:
+    """A GitHub table; what would be markup in a cell is escaped."""
+    rule = ["---" if i in left else "---:" for i in range(len(rows[0]))]
+    lines = [rows[0], rule, *rows[1:]]
+    return "\n".join("| " + " | ".join(markdown_text(cell) for cell in line) + " |" for line in lines)
+
+
+def _label(dset: dict[str, Any]) -> str:
+    """What a set is called: its name where it has one, else method and ipc."""
+    if (dset.get("name") or "").strip():
+        return str(dset["name"])
+    return str(dset["method"]) if dset["ipc"] is None else f"{dset['method']} ipc {dset['ipc']}"
+
+
+def _told_apart(entries: Sequence[Entry]) -> list[Entry]:
+    """Entries whose labels differ: those called the same get their seed, then their folder, added."""
+    for more in (lambda e: f"seed {e.record.get('seed')}", lambda e: e.file.parent.name):
+        labels = [entry.label for entry in entries]
+        entries = [
+            replace(entry, label=f"{entry.label} ({more(entry)})") if labels.count(entry.label) > 1 else entry
+            for entry in entries
+        ]
+    return list(entries)
+
+
+def _mean_std(mean: float, std: float, count: int) -> str:
+    return f"{mean:.1f}" + (f" ± {std:.1f}" if count > 1 else "")
+
+
+def _overlap(a: Entry, b: Entry) -> bool:
+    """Whether two 95 % intervals are there and overlap."""
+    if a.interval is None or b.interval is None:
+        return False
+    return a.interval[0] <= b.interval[1] and b.interval[0] <= a.interval[1]
+
+
+def _plain(name: str) -> str:
+    """A method's name without case, hyphens and spaces; the full training set is "Whole" in papers."""
+    plain = re.sub(r"[^a-z0-9+]", "", name.lower())
+    return "whole" if plain == REAL else plain
+
+
+def _merged(rows: Sequence[PublishedRow]) -> tuple[PublishedRow, ...]:
+    """Rows that print the same value become one, with all their sources; a value with ± covers the same one without."""
+    merged: list[PublishedRow] = []
+    for row in sorted(rows, key=lambda row: row.std is None):
+        twin = next((m for m in merged if m.percent == row.percent and row.std in (None, m.std)), None)
+        if twin is None:
+            merged.append(row)
+        else:
+            notes = "; ".join(dict.fromkeys(note for note in (twin.note, row.note) if note))
+            merged[merged.index(twin)] = replace(twin, source=f"{twin.source}; {row.source}", note=notes)
+    return tuple(merged)
+
+
+def _short(distance: float) -> str:
+    """Three digits; what rounding leaves of zero is zero."""
+    return "0" if abs(distance) < 1e-6 else f"{distance:.3g}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _values(line: Beside) -> list[float]:
+    return [row.percent for row in line.published if row.percent is not None] + [entry.mean for entry in line.ours]

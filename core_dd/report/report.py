@@ -1,0 +1,230 @@
+"""Command: many scores -> a ranking on the terminal, report.md, and report.html with pictures and curves."""
+
+import itertools
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core_dd import cli, files
+from core_dd.config import load_config, to_yaml
+from core_dd.data.images import DataConfig
+from core_dd.errors import InputError, require
+from core_dd.judge.evaluate import REAL, real_set
+from core_dd.notes import printable
+from core_dd.report.charts import Line
+from core_dd.report.page import Panel, Picture, page
+from core_dd.report.ranking import (
+    CHANCE,
+    Entry,
+    Group,
+    beside_accuracy,
+    beside_published,
+    cells,
+    find_scores,
+    grouped,
+    markdown_table,
+    markdown_text,
+    moments_beside_published,
+    notes,
+    published_text,
+    read_entry,
+    summary,
+    text_table,
+)
+from core_dd.run import claimed, read_stats, require_unoccupied
+from core_dd.sets import pictures
+from core_dd.sets.distilled import DistilledSet, hardened
+
+ROWS = 20
+"""Classes a picture shows at most, evenly spread over all."""
+
+
+@dataclass(kw_only=True)
+class ReportConfig:
+    """Turn scores into report.md and one self-contained report.html, and print the ranking.
+
+    Scores may be given first, without a flag: gendd report runs/*/*/scores.json --out runs/report.
+    """
+
+    scores: tuple[str, ...] = ()
+    """scores.json files, folders that hold some, or glob patterns."""
+    runs: tuple[str, ...] = ()
+    """Run folders (training, distilling) whose stats.jsonl are drawn as training curves."""
+    out: str | None = None
+    """The folder to write; default: the next number under runs/report/."""
+    title: str = "Dataset distillation report"
+    """The heading."""
+    per_class: int = 10
+    """Images of each class in a picture, at most."""
+    dry_run: bool = False
+    """Read and check everything, print the ranking, write nothing."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.scores), "no scores given. Name scores.json files or folders: gendd report runs/demo/00000")
+        require(self.per_class >= 1, f"per_class must be >= 1, got {self.per_class}.")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read, rank, draw, write."""
+    config = load_config(ReportConfig, _with_flag(sys.argv[1:] if argv is None else argv), prog="gendd report")
+    if config.out is not None:
+        require_unoccupied(Path(config.out), resumable=False)
+
+    # Everything is read and checked before anything is written.
+    groups = grouped([read_entry(path) for path in find_scores(config.scores)])
+    entries = [entry for group in groups for entry in group.entries]
+    colours = {digest: i for i, digest in enumerate(dict.fromkeys(entry.record["set"]["hash"] for entry in entries))}
+    panels = [panel for place in config.runs for panel in _run_panels(Path(place))]
+    panels += [panel for group in groups for panel in _score_panel(group, colours)]
+    folder = None
+    if not config.dry_run:
+        shown = {entry.record["set"]["hash"]: entry for entry in reversed(entries)}
+        drawn = [_picture(shown[digest], config.per_class) for digest in colours]
+        title = printable(config.title)
+        text = markdown(title, groups, drawn), page(title, groups, drawn, panels, colours)
+        folder = write(config.out, *text, drawn)
+
+    # Printed last: a reader that has gone away keeps nothing from being written.
+    for group in groups:
+        print(f"\n{group.title}\n{text_table(cells(group, brief=True))}")
+    print("\n≈: the 95 % interval overlaps that of the set above. What compares with what is said in the report.")
+    if any(entry.at_chance for entry in entries):
+        print(CHANCE)
+    print("\n" + to_yaml(config) if folder is None else f"\n{folder / 'report.md'}\n{folder / 'report.html'}")
+
+
+def write(out: str | None, markdown: str, html: str, drawn: Sequence[Picture]) -> Path:
+    """The report's folder, which appears whole or not at all."""
+    with claimed(out, "report") as folder, files.atomic(folder, replace=True) as temporary:
+        (temporary / "pictures").mkdir(parents=True)
+        for i, picture in enumerate(drawn):
+            if picture.png is not None:
+                (temporary / "pictures" / f"{i:02d}.png").write_bytes(picture.png)
+        for name, text in (("report.md", markdown), ("report.html", html)):
+            (temporary / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+    return folder
+
+
+def markdown(title: str, groups: Sequence[Group], drawn: Sequence[Picture]) -> str:
+    """report.md: the tables and notes of the page, with the pictures beside it as files."""
+    parts = [f"# {markdown_text(title)}", summary(groups, markdown_text, "**{}**")]
+    for group in groups:
+        parts += [f"## {markdown_text(group.title)}", markdown_table(cells(group))]
+        runs = [["set", "accuracy % of each classifier"]]
+        runs += [[e.label, ", ".join(f"{value:.2f}" for value in e.accuracies)] for e in group.entries]
+        parts += ["Every classifier:", markdown_table(runs)]
+        lines = [
+            [
+                line.method,
+                "all" if line.ipc is None else str(line.ipc),
+                "; ".join(published_text(row) for row in line.published) or "-",
+                "; ".join(f"{beside_accuracy(e)}{' (smoke)' if e.smoke else ''}" for e in line.ours) or "-",
+                line.network,
+                "; ".join(row.source + (f" ({row.note})" if row.note else "") for row in line.published),
+            ]
+            for line in beside_published(group)
+        ]
+        if lines:
+            heads = ["method", "ipc", "published %", "ours %", "network", "source"]
+            parts += ["Beside the published values:", markdown_table([heads, *lines], left=frozenset({0, 4, 5}))]
+        lines = moments_beside_published(group)
+        if lines:
+            parts += ["Moment distances beside M3D's:", markdown_table(lines, left=frozenset({0, 2, 6}))]
+    parts += ["## The sets"]
+    for i, picture in enumerate(drawn):
+        label = markdown_text(picture.label)
+        parts.append(f"**{label}**: {markdown_text(picture.caption)}")
+        if picture.png is not None:
+            parts.append(f"![{label}](pictures/{i:02d}.png)")
+    parts += ["## Comparability", "\n".join(f"- {note}" for note in notes(groups))]
+    hashes = [["set", "set hash", "data fingerprint", "seed", "scores"]]
+    for entry in (entry for group in groups for entry in group.entries):
+        record = entry.record
+        hashes.append(
+            [entry.label, str(record["set"]["hash"]), entry.fingerprint, str(record.get("seed")), str(entry.file)]
+        )
+    parts += ["## Provenance", markdown_table(hashes, left=frozenset(range(5)))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _with_flag(argv: Sequence[str]) -> list[str]:
+    """Arguments that come before the first flag are scores."""
+    places = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
+    return ["--scores", *argv] if places else list(argv)
+
+
+def _picture(entry: Entry, per_class: int) -> Picture:
+    """The grid of an entry's set, if its file is still there and still the one that was scored."""
+    try:
+        dset = _load_set(entry)
+        require(dset.digest() == entry.record["set"]["hash"], "the set has changed since it was scored.")
+    except InputError as error:
+        return Picture(label=entry.label, png=None, caption=printable(f"No picture: {error}"))
+    images, labels = dset.decoded()
+    counts = hardened(labels).bincount()
+    classes = sorted({round(i * (len(counts) - 1) / max(min(len(counts), ROWS) - 1, 1)) for i in range(ROWS)})
+    classes = [k for k in classes if k < len(counts)]
+    names = dset.meta.get("class_names") or [str(k) for k in range(len(counts))]
+    most = int(counts.max())
+    shown = f", the first {per_class} of each class" if most > per_class else ""
+    some = "" if len(classes) == len(counts) else f", {len(classes)} of {len(counts)} classes"
+    size = f"{len(images)} images of {images.shape[-1]} x {images.shape[-2]} pixels"
+    return Picture(
+        label=entry.label,
+        png=pictures.png(pictures.grid(images, labels, per_class, classes=classes)),
+        caption=f"{size}{shown}{some}",
+        rows=tuple(printable(names[k]) for k in classes),
+    )
+
+
+def _load_set(entry: Entry) -> DistilledSet:
+    """The set an entry scored: its file, found from here or from beside the score, or the real training images.
+
+    Raises:
+        InputError: if it is not there any more.
+    """
+    record = entry.record
+    if record["set"].get("path") is None:
+        config = record.get("config") or {}
+        require(entry.method == REAL and "data" in config, "the score names no file.")
+        known = {key: config[key] for key in ("data", "image_size", "limit_per_class") if key in config}
+        return real_set(DataConfig(**known).load_data(entry.record["seed"]), entry.record["seed"])
+    path = Path(record["set"]["path"])
+    return DistilledSet.load(path if path.exists() else entry.file.parent / path.name)
+
+
+def _score_panel(group: Group, colours: dict[str, int]) -> list[Panel]:
+    """The classifiers' training loss, one line per set: the mean over its classifiers."""
+    lines = []
+    for entry in group.entries:
+        steps, runs = entry.record.get("curve_steps"), (entry.record.get("curves") or {}).get("loss")
+        if steps and runs:
+            means = tuple(sum(values) / len(values) for values in zip(*runs, strict=True))
+            lines.append(Line(label=entry.label, x=tuple(steps), y=means, colour=colours[entry.record["set"]["hash"]]))
+    title = f"Classifiers on {group.title}"
+    return (
+        [Panel(title=title, subtitle="training loss, mean over the classifiers", lines=tuple(lines))] if lines else []
+    )
+
+
+def _run_panels(folder: Path) -> list[Panel]:
+    """The curves in a run folder's stats.jsonl, one chart per measured quantity (the learning rate is none).
+
+    Raises:
+        InputError: if there are none.
+    """
+    stats = read_stats(folder / "stats.jsonl")
+    require(bool(stats), f"{folder} has no curve: stats.jsonl is missing or empty. Give a run folder.")
+    names = list(dict.fromkeys(name for line in stats for name in line if name not in ("step", "lr")))
+    panels = []
+    for name in names:
+        pairs = [(line["step"], line[name]) for line in stats if name in line]
+        xs, ys = zip(*pairs, strict=True)
+        curve = Line(label=printable(name), x=xs, y=ys)
+        panels.append(Panel(title=str(folder), subtitle=curve.label, lines=(curve,)))
+    return panels
+
+
+if __name__ == "__main__":
+    cli.entry(main)

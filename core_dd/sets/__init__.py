@@ -1,0 +1,1 @@
+"""The distilled set: its file, what stands in it, its pictures."""

@@ -1,0 +1,436 @@
+"""The file where the two tracks meet: a small labelled image set in pixel units, with everything a judge must know.
+
+One safetensors file, or a folder of safetensors shards with an `index.json`; the metadata is JSON in the header.
+"""
+
+import hashlib
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Required, TypedDict
+
+import torch
+from msgspec import Meta
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from core_dd import files, records
+from core_dd.data import readers
+from core_dd.data.images import ImageData
+from core_dd.data.preprocess import PREPROCESSES, Preprocess
+from core_dd.errors import InputError, require
+from core_dd.judge.chance import Learnt
+from core_dd.notes import note
+from core_dd.sets import foreign
+from core_dd.sets.factor import check_factor, decode, sources
+from core_dd.sets.shards import INDEX, read_index
+
+SCHEMA = 1
+"""Version of the file format."""
+
+NESTED = "distilled.safetensors"
+"""The set in a run folder."""
+
+SLACK = 0.5
+"""How far pixels of another code's file may stray from 0..1, as images that were learnt do."""
+
+IMAGE_DTYPES = (torch.uint8, torch.float32, torch.float64)
+LABEL_DTYPES = {1: (torch.int64, torch.int32), 2: (torch.float32, torch.float64)}
+"""By the number of dimensions: hard and soft labels."""
+
+MOST_CLASSES = 10**6
+"""Labels of a set that does not name its classes are below this: so many are counted."""
+
+
+class PreprocessMeta(TypedDict, total=False):
+    """How a set names its map."""
+
+    kind: Required[str]
+
+
+class Cost(TypedDict):
+    """What making a set took."""
+
+    seconds: Annotated[float, Meta(ge=0)]
+
+
+class Spent(TypedDict):
+    """Of the metadata of a set, what a run that goes on needs."""
+
+    cost: Cost
+
+
+class SetMeta(TypedDict, total=False):
+    """The metadata of a set; any of it may be missing, and more may stand there."""
+
+    schema: Annotated[int, Meta(ge=0)]
+    data: str | None
+    fingerprint: str | None
+    class_names: list[str] | None
+    ipc: Annotated[int, Meta(ge=1)] | None
+    preprocess: PreprocessMeta | None
+    factor: Annotated[int, Meta(ge=1)]
+    decode: str
+    lr: float | None
+    method: str | None
+    config: dict[str, Any] | None
+    seed: int | None
+    cost: dict[str, float] | None
+    learnt: Learnt | None
+    versions: dict[str, str] | None
+
+
+@dataclass
+class DistilledSet:
+    """A distilled (or sampled, or selected) image set.
+
+    Tensors in bf16 or fp16 become float32, and gradients are left behind, as soon as the set is made.
+
+    Attributes:
+        images: (N, C, H, W), uint8, or float in pixel units on the 0..1 scale, not clamped.
+        labels: int64 (N,), or float (N, K) for soft labels.
+        meta: schema, data, fingerprint, class_names, ipc, preprocess, factor, decode, lr, method, config, seed, cost,
+            learnt, versions.
+        tensors: fitted tensors of the preprocessing, by name.
+    """
+
+    images: Tensor
+    labels: Tensor
+    meta: dict[str, Any]
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.images, self.labels = plain(self.images), plain(self.labels)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def hard_labels(self) -> Tensor:
+        """int64 (N,): the labels, or the arg max of soft ones."""
+        return hardened(self.labels)
+
+    @property
+    def factor(self) -> int:
+        """Every image holds factor x factor smaller ones."""
+        return self.meta.get("factor", 1)
+
+    @property
+    def decode_kind(self) -> str:
+        """Which tiles classifiers train on, see `core_dd.sets.factor`: single or multi."""
+        return self.meta.get("decode", "single")
+
+    @property
+    def preprocess(self) -> Preprocess | None:
+        """The map the set was distilled in, or None when any will do (sampled and real images)."""
+        meta = self.meta.get("preprocess")
+        return None if meta is None else Preprocess.from_meta(meta, self.tensors)
+
+    def save(self, path: str | Path) -> Path:
+        """Check the set and write it atomically as one safetensors file.
+
+        Raises:
+            InputError: if the set is not sound, `path` exists, or the disk is full.
+        """
+        path = Path(path)
+        self.check(where=str(path))
+        files.require_new(path)
+        named = {"images": self.images, "labels": self.labels}
+        named |= {f"preprocess.{name}": tensor for name, tensor in self.tensors.items()}
+        write_tensors(path, named, self.meta)
+        return path
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        data: ImageData | None = None,
+        normalised_by: str | None = None,
+        factor: int | None = None,
+    ) -> "DistilledSet":
+        """Read a set from a safetensors file, a folder of shards, or a file of other authors' code.
+
+        Args:
+            path: the file or folder; for others' layouts see `core_dd.sets.foreign`.
+            data: the real data, whose constants bring others' images back to pixels.
+            normalised_by, factor: what others' layouts leave open or to override it, see
+                `core_dd.sets.foreign.Foreign`.
+
+        Raises:
+            InputError: if the path is missing, truncated, corrupt, a pickle that would run code, or not sound; if
+                another code's layout leaves open what is not given.
+        """
+        path = Path(path)
+        with readers.reading(path):
+            ours = (path / INDEX).is_file() or (path / NESTED).is_file()
+            found = None if ours else foreign.find(path, data and data.class_names)
+        require(
+            found is not None or (normalised_by is None and factor is None),
+            f"{path} says itself how its images are stored. Leave out normalised_by and factor.",
+        )
+        if found is not None:
+            dset = cls._from_foreign(found, path, data, normalised_by or found.normalised_by, factor or found.factor)
+        elif path.is_dir():
+            dset = cls._load_folder(path)
+        else:
+            tensors, meta = read_tensors(path)
+            require(
+                {"images", "labels"} <= tensors.keys(), f"{path} holds no distilled set: no images and labels in it."
+            )
+            fitted = {
+                name.removeprefix("preprocess."): t for name, t in tensors.items() if name.startswith("preprocess.")
+            }
+            dset = cls(tensors["images"], tensors["labels"], meta, fitted)
+        dset.check(where=str(path))
+        dset._check_scale(str(path))
+        return dset
+
+    @classmethod
+    def _from_foreign(
+        cls, found: foreign.Foreign, path: Path, data: ImageData | None, kind: str | None, factor: int | None
+    ) -> "DistilledSet":
+        """The set in pixels, from another code's file."""
+        looks = f"{path} looks like {found.layout}, which does not say"
+        kinds = " or ".join((*PREPROCESSES, foreign.PIXELS))
+        require(kind is not None, f"{looks} by what its images are normalised. Add --normalised_by {kinds}.")
+        require(factor is not None, f"{looks} how many tiles an image holds. Add --factor 2 (1: none).")
+        meta = {"schema": SCHEMA, "method": path.stem, "factor": factor}
+        dset = cls(found.images, found.labels, meta)
+        dset._check_tensors(str(path))
+        if kind == foreign.PIXELS:
+            low, high = dset.images.min(), dset.images.max()
+            require(
+                dset.images.dtype == torch.uint8 or (low >= -SLACK and high <= 1 + SLACK),
+                f"{path} looks like {found.layout}, and has values from {low:.3g} to {high:.3g} where pixels are on "
+                f"the 0..1 scale. Divide by 255, or say by what they are normalised: --normalised_by {kinds}.",
+            )
+            return dset
+        require(
+            data is not None,
+            f"{path} looks like {found.layout}, normalised by {kind}: only with the real data can it be brought to "
+            "pixels. Score it by gendd evaluate --set.",
+        )
+        dset._check_against(data, str(path))
+        fitted = Preprocess.fit(data, kind)
+        note(f"{path} looks like {found.layout}; its images are taken as normalised by {kind} of {data.name}.")
+        described, tensors = fitted.to_meta()
+        return cls(fitted.inverse(dset.images.float()), dset.labels, meta | {"preprocess": described}, tensors)
+
+    def _check_scale(self, where: str) -> None:
+        """Refuse floats on the 0..255 scale: pixels stay near 0..1, and what strays from there does so both ways."""
+        if self.images.dtype == torch.uint8:
+            return
+        low, high, mean = (float(f(self.images)) for f in (torch.min, torch.max, torch.mean))
+        require(
+            high <= 2 or (low < 0 and mean < 4),
+            f"{where} has floating-point pixels from {low:.3g} to {high:.3g}, expected the 0..1 scale. Divide by 255.",
+        )
+
+    @classmethod
+    def _load_folder(cls, folder: Path) -> "DistilledSet":
+        if not (folder / INDEX).is_file():
+            nested = folder / NESTED
+            require(nested.is_file(), f"{folder} holds no distilled set: neither {INDEX} nor {NESTED}.")
+            return cls.load(nested)
+        listing = read_index(folder)
+        require(bool(listing["shards"]), f"{folder} holds no finished shard. Sample into it first.")
+        parts = [_read_shard(folder / shard["file"], shard["images"]) for shard in listing["shards"]]
+        for part, shard in zip(parts, listing["shards"], strict=True):
+            for name, tensor in part.items():
+                own, first = ((each.dtype, tuple(each.shape[1:])) for each in (tensor, parts[0][name]))
+                require(
+                    own == first,
+                    f"{folder / shard['file']} has {name} of type and shape {own}, the first shard {first}.",
+                )
+        images, labels = (torch.cat([part[name] for part in parts]) for name in ("images", "labels"))
+        return cls(images, labels, listing["meta"])
+
+    def check(self, data: ImageData | None = None, where: str = "the distilled set") -> None:
+        """Raise `InputError` unless the set is sound, and made from `data` where that is given."""
+        meta = records.checked(self.meta, SetMeta, f"the metadata of {where}", "Mend it, or make the set again.")
+        require(
+            meta.get("schema", 0) <= SCHEMA, f"{where} was written by a newer version: schema {meta.get('schema')}."
+        )
+        self._check_tensors(where)
+        check_factor(self.factor, *self.images.shape[-2:], self.decode_kind)
+        if self.preprocess is not None:
+            self.preprocess.check(tuple(self.images.shape[1:]), where)
+        if data is not None:
+            self._check_against(data, where)
+            self._check_scale(where)
+        self._check_labels(meta.get("class_names") if data is None else data.class_names, where)
+
+    def _check_tensors(self, where: str) -> None:
+        """Refuse images and labels that are no plain tensors of the right type and shape, or not finite."""
+        images, labels = self.images, self.labels
+        for name, tensor in (("images", images), ("labels", labels)):
+            require(isinstance(tensor, Tensor), f"{where} has {name} that are a {type(tensor).__name__}, not a tensor.")
+            require(
+                tensor.layout == torch.strided and not (tensor.is_nested or tensor.is_meta or tensor.requires_grad),
+                f"{where} has {name} of layout {tensor.layout} on {tensor.device} (requires_grad "
+                f"{tensor.requires_grad}), expected a dense tensor with values and without gradient. "
+                "Call .to_dense() or .detach() on it.",
+            )
+        require(
+            images.ndim == 4 and images.dtype in IMAGE_DTYPES,
+            f"{where} has images {images.dtype} of shape {tuple(images.shape)}, expected uint8 or float32 "
+            "(N, C, H, W).",
+        )
+        require(images.numel() > 0, f"{where} has no images: their shape is {tuple(images.shape)}.")
+        require(
+            labels.dtype in LABEL_DTYPES.get(labels.ndim, ()) and len(labels) == len(images),
+            f"{where} has labels {labels.dtype} of shape {tuple(labels.shape)} for {len(images)} images, "
+            "expected int64 (N,) or float32 (N, K).",
+        )
+        require(
+            bool(torch.isfinite(images).all()) and bool(torch.isfinite(labels).all()),
+            f"{where} holds NaN or infinite values. Its run diverged; lower the learning rate and distil again.",
+        )
+
+    def _check_labels(self, names: Sequence[str] | None, where: str) -> None:
+        """Refuse labels of other classes than those of these names."""
+        if self.labels.ndim == 2:
+            require(
+                not names or self.labels.shape[1] == len(names),
+                f"{where} has soft labels over {self.labels.shape[1]} classes, expected {len(names or ())}.",
+            )
+            return
+        low, high, classes = int(self.labels.min()), int(self.labels.max()), len(names or ()) or MOST_CLASSES
+        require(
+            low >= 0 and high < classes,
+            f"{where} has labels from {low} to {high}, expected 0 to {classes - 1} ({classes} classes).",
+        )
+
+    def _check_against(self, data: ImageData, where: str) -> None:
+        made_from = self.meta.get("fingerprint")
+        require(
+            made_from in (None, data.fingerprint),
+            f"{where} was made from {self.meta.get('data')} (fingerprint {made_from}), but the test data are "
+            f"{data.name} (fingerprint {data.fingerprint}). Give the data the set was made from.",
+        )
+        require(
+            tuple(self.images.shape[1:]) == data.shape,
+            f"{where} has images of shape {tuple(self.images.shape[1:])}, but {data.name} has {data.shape}.",
+        )
+
+    def decoded(self) -> tuple[Tensor, Tensor]:
+        """The images a classifier trains on: float (M, C, H, W) on the 0..1 scale, and their labels; M is N for factor
+        1, see `core_dd.sets.factor`."""
+        images = self.images.float().div(255) if self.images.dtype == torch.uint8 else self.images.float()
+        if self.factor == 1:
+            return images, self.labels
+        kind = self.factor, self.decode_kind
+        return decode(images, *kind), self.labels[sources(len(images), *kind).to(self.labels.device)]
+
+    def digest(self) -> str:
+        """16 hex digits of the images and labels: the set's identity in scores."""
+        total = hashlib.blake2b(digest_size=8)
+        for tensor in (self.images, self.labels):
+            total.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+            total.update(tensor.contiguous().cpu().numpy().tobytes())
+        return total.hexdigest()
+
+
+def _read_shard(path: Path, count: int) -> dict[str, Tensor]:
+    """The images and labels of one shard, as many as its index says."""
+    tensors = read_tensors(path)[0]
+    found = {name: tensors[name] for name in ("images", "labels") if name in tensors}
+    require(
+        len(found) == 2 and all(tensor.ndim > 0 for tensor in found.values()),
+        f"{path} is no shard of a set: no images and labels in it.",
+    )
+    for name, tensor in found.items():
+        require(len(tensor) == count, f"{path} has {len(tensor)} {name}, its index says {count}.")
+    return found
+
+
+def plain(tensor: Any) -> Any:
+    """A tensor without gradient, bf16 and fp16 as float32; what is no dense tensor is left for `check` to refuse."""
+    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+        return tensor
+    tensor = tensor.detach().resolve_neg()
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def hardened(labels: Tensor) -> Tensor:
+    """int64 (N,): labels that are hard, or the arg max of soft ones (N, K)."""
+    return labels if labels.ndim == 1 else labels.argmax(1)
+
+
+def new_meta(
+    data: ImageData,
+    *,
+    method: str,
+    ipc: int | None,
+    seed: int,
+    config: Mapping[str, Any] | None = None,
+    cost: Mapping[str, float] | None = None,
+    preprocess: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """The metadata of a set made from `data`; `ipc` is None where classes may differ in size, `more` is added as is."""
+    return {
+        "schema": SCHEMA,
+        "data": data.name,
+        "fingerprint": data.fingerprint,
+        "class_names": list(data.class_names),
+        "ipc": ipc,
+        "preprocess": None if preprocess is None else dict(preprocess),
+        "factor": 1,
+        "decode": "single",
+        "lr": None,
+        "method": method,
+        "config": dict(config or {}),
+        "seed": seed,
+        "cost": dict(cost or {}),
+        "versions": versions(),
+        **more,
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions that decide a result."""
+    packages = {}
+    for name in ("gendd", "torch", "torchvision", "diffusers", "accelerate"):
+        try:
+            packages[name] = version(name)
+        except ModuleNotFoundError:
+            packages[name] = "not installed"
+    return {"python": platform.python_version(), **packages}
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Write tensors and JSON metadata atomically as one safetensors file.
+
+    Raises:
+        InputError: metadata that JSON does not have; nothing is written.
+    """
+    header = records.encoded(meta, f"the metadata of {path}")
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with files.atomic(path) as temporary:
+        save_file(plain, temporary, metadata={"gendd": header})
+
+
+def read_tensors(path: Path, kind: Any = dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors (memory-mapped) and the metadata of a safetensors file.
+
+    Args:
+        path: the file.
+        kind: the type that its metadata must have, see `core_dd.records`.
+
+    Raises:
+        InputError: if the file is missing, truncated or not safetensors, or its metadata are of another kind.
+    """
+    require(path.is_file(), f"no file at {path}. Expected a safetensors file.")
+    try:
+        with safe_open(path, framework="pt") as content:
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (not a mapping)
+            header = content.metadata() or {}
+    except (SafetensorError, OSError, ValueError, LookupError, AttributeError) as error:
+        raise InputError(
+            f"cannot read {path}: {error}. It is truncated or no safetensors file; make it again."
+        ) from None
+    return tensors, records.parse(header.get("gendd", "{}"), kind, f"the metadata of {path}", "Make the file again.")

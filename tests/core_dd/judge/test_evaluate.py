@@ -1,0 +1,229 @@
+"""The judge: scores, their statistics, scores.json, and what it refuses."""
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import core_dd
+from core_dd import DistilledSet, Scores, evaluate
+from core_dd.errors import InputError
+from core_dd.judge import fidelity
+from core_dd.judge.evaluate import main, real_set
+from core_dd.sets.distilled import new_meta
+
+TINY = ["--network", "convnet1_w16", "--protocol", "quick", "--steps", "5", "--runs", "2"]
+
+
+@pytest.fixture(scope="module")
+def small(digits):
+    """Three real images of each digit as a set."""
+    index = torch.cat([members[:3] for members in digits.class_indices()])
+    meta = new_meta(digits, method="random", ipc=3, seed=0)
+    return DistilledSet(digits.train_images[index], digits.train_labels[index], meta)
+
+
+@pytest.fixture
+def small_file(small, tmp_path):
+    return small.save(tmp_path / "set" / "distilled.safetensors")
+
+
+def test_scores__mean_std_and_bounded_interval():
+    scores = Scores([0.5, 0.6, 0.7])
+    assert scores.mean == pytest.approx(0.6)
+    assert scores.std == pytest.approx(0.1)
+    half = 4.302653 * 0.1 / math.sqrt(3) / 0.24  # t's 97.5 % quantile, 2 degrees of freedom; the logit's slope
+    middle = math.log(0.6 / 0.4)
+    assert scores.ci95 == pytest.approx([1 / (1 + math.exp(-(middle + sign * half))) for sign in (-1, 1)], abs=1e-6)
+    assert str(scores) == "60.00 +- 10.00 % over 3, 95 % interval 34.76 to 80.85"
+
+
+def test_scores__of_one_run_have_no_interval():
+    scores = Scores([0.5])
+    assert (scores.mean, scores.std, scores.ci95) == (0.5, 0.0, None)
+    assert scores.to_json()["ci95"] is None
+
+
+def test_evaluate__quick_learns_digits_from_ten_of_each(digits, generator):
+    draws = [members[torch.randperm(len(members), generator=generator)[:10]] for members in digits.class_indices()]
+    index, meta = torch.cat(draws), new_meta(digits, method="random", ipc=10, seed=0)
+    dset = DistilledSet(digits.train_images[index] / 255, digits.train_labels[index], meta)
+    scores = evaluate(dset, digits, "quick", "convnet3_w32", runs=2)
+    assert scores.mean > 0.9
+    assert not scores.record["smoke"]
+    loss = scores.record["curves"]["loss"]
+    assert len(loss) == 2 and all(run[-1] < 0.3 * run[0] for run in loss)
+
+
+def test_evaluate__flags_a_set_whose_labels_are_wrong(small, digits, tmp_path, capsys):
+    """The same images teach nothing under labels shifted by image, and are not flagged under their own."""
+    wrong = DistilledSet(small.images, torch.arange(len(small)) % 10, small.meta)
+    main(["--set", str(wrong.save(tmp_path / "wrong" / "distilled.safetensors")), *TINY[:4], "--runs", "2"])
+    shown, record = capsys.readouterr(), json.loads((tmp_path / "wrong" / "scores.json").read_text())
+    counts = digits.test_labels.bincount()
+    assert record["chance"] == pytest.approx(float(counts.max() / counts.sum()))
+    assert record["at_chance"] and "[not told from chance]" in shown.out and "WARNING" in shown.err
+    main(["--set", str(small.save(tmp_path / "right" / "distilled.safetensors")), *TINY[:4], "--runs", "2"])
+    shown, record = capsys.readouterr(), json.loads((tmp_path / "right" / "scores.json").read_text())
+    assert record["at_chance"] is False and "chance" not in shown.out + shown.err
+
+
+def test_evaluate__record_says_what_was_done(small, digits):
+    scores = evaluate(small, digits, "dm", "convnet1_w16", runs=2, seed=7, epochs=3)
+    record = json.loads(json.dumps(scores.to_json()))
+    assert record["accuracies"] == scores.accuracies and len(scores.accuracies) == 2
+    assert record["set"] | {"cost": None} == {
+        "name": None, "path": None, "method": "random", "ipc": 3, "images": 30, "hash": small.digest(), "cost": None,
+    }  # fmt: skip
+    assert record["data"]["fingerprint"] == digits.fingerprint
+    assert record["data"]["test_images"] == len(digits.test_labels)
+    judged = record["protocol"], record["network"], record["runs"], record["seed"]
+    assert judged == ("dm_3_epochs", "convnet1_w16", 2, 7)
+    assert record["smoke"] and record["resolved_protocol"]["epochs"] == 3
+    assert record["curve_steps"] == [0, 1, 2, 3] and [len(run) for run in record["curves"]["loss"]] == [4, 4]
+    assert record["seconds"] > 0 and record["versions"]["torch"] in torch.__version__
+
+
+def test_evaluate__runs_default_to_the_protocols(small, digits):
+    assert len(evaluate(small, digits, "challenge", "convnet1_w8", runs=None, steps=1).accuracies) == 3
+    assert len(evaluate(small, digits, "dm", "convnet1_w8", steps=1).accuracies) == 5
+
+
+def test_evaluate__soft_labels(small, digits):
+    soft = torch.nn.functional.one_hot(small.labels, 10).float() * 0.9 + 0.01
+    right, wrong = (
+        evaluate(replace(small, labels=labels), digits, "quick", "convnet1_w16", runs=1, steps=60).mean
+        for labels in (soft, soft.roll(1, 1))
+    )
+    assert right > 0.5 and wrong < 0.2
+
+
+def test_evaluate__preprocesses_as_the_set_says(small, digits):
+    """A set that carries its own mean and std is trained and tested in that space."""
+    own = {"mean": torch.tensor([0.9]), "std": torch.tensor([3.0])}
+    other = replace(small, meta=small.meta | {"preprocess": {"kind": "mean_std"}}, tensors=own)
+    losses = [
+        evaluate(dset, digits, "quick", "convnet1_w8_nonorm", runs=1, steps=1).record["curves"]["loss"]
+        for dset in (small, other)
+    ]
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({"images": torch.full((30, 1, 8, 8), torch.nan)}, {}, "NaN"),
+        ({"images": torch.zeros(30, 3, 8, 8)}, {}, r"\(3, 8, 8\), but digits has \(1, 8, 8\)"),
+        ({"labels": torch.full((30,), 10)}, {}, "labels from 10 to 10, expected 0 to 9"),
+        ({}, {"protocol": "md"}, "did you mean 'dm'"),
+        ({}, {"network": "convent3"}, "did you mean 'convnet3'"),
+        ({}, {"network": "convnet6"}, "too small"),
+        ({}, {"runs": 0}, "runs must be >= 1"),
+        ({}, {"device": "cuda:99"}, "not usable"),
+    ],
+)
+def test_evaluate__refuses(small, digits, change, options, message):
+    with pytest.raises(InputError, match=message):
+        evaluate(replace(small, **change), digits, **{"runs": 1, "steps": 1, **options})
+
+
+def test_evaluate__refuses_a_set_of_other_data(small, digits):
+    foreign = replace(small, meta=small.meta | {"data": "mnist", "fingerprint": "0"})
+    with pytest.raises(InputError, match="was made from mnist"):
+        evaluate(foreign, digits, runs=1, steps=1)
+
+
+def test_command__writes_scores_beside_the_set_once(small_file, capsys):
+    argv = ["--set", str(small_file), "--name", "three", *TINY]
+    main(argv)
+    place = small_file.with_name("scores.json")
+    record = json.loads(place.read_text())
+    assert record["set"]["name"] == "three" and record["set"]["path"] == str(small_file)
+    assert record["config"]["steps"] == 5 and record["smoke"]
+    assert record["mean"] == pytest.approx(sum(record["accuracies"]) / 2)
+    assert "smoke" in capsys.readouterr().out
+    with pytest.raises(InputError, match="scores.json exists"):
+        main(argv)
+    assert json.loads(place.read_text()) == record
+
+
+def test_command__repeats_itself(small_file, tmp_path):
+    for name in ("a.json", "b.json"):
+        main(["--set", str(small_file), "--out", str(tmp_path / name), *TINY])
+    first, second = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
+    assert first["accuracies"] == second["accuracies"] and first["curves"] == second["curves"]
+
+
+def test_command__scores_all_real_images_with_fidelity(tmp_path, digits):
+    main(["--set", "real", "--out", str(tmp_path / "r.json"), "--limit_per_class", "20", "--fidelity", *TINY])
+    record = json.loads((tmp_path / "r.json").read_text())
+    assert record["set"]["method"] == "real" and record["set"]["ipc"] is None and record["set"]["path"] is None
+    assert record["set"]["images"] == record["data"]["train_images"] == 200
+    measured = record["fidelity"]  # the real images against themselves
+    assert measured.pop("classifier_frechet") == pytest.approx(0, abs=1e-3)
+    assert measured == {"moment1_distance": 0, "moment2_distance": 0, "moment3_distance": 0}
+
+
+def test_evaluate__measures_the_images_that_classifiers_train_on(small, digits):
+    """Of a set with tiles and soft labels, those decoded; each of its class."""
+    pixels, soft = small.images / 255, torch.nn.functional.one_hot(small.labels, 10).float()
+    images = torch.cat([torch.cat([pixels, pixels], 3)] * 2, 2)[..., ::2, ::2]
+    dset = replace(small, images=images, labels=soft, meta=small.meta | {"factor": 2})
+    options = {"runs": 1, "steps": 1, "with_fidelity": True}
+    found = evaluate(dset, digits, "quick", "convnet1_w8", **options).record["fidelity"]
+    decoded, labels = dset.decoded()
+    assert len(decoded) == 120
+    judge = fidelity.real_classifier(digits, "convnet1_w8")
+    assert found == pytest.approx(fidelity.distances(decoded, labels.argmax(1), digits, judge), rel=1e-3)
+    assert all(value > 0 for value in found.values()) and len(found) == 4
+
+
+def test_command__the_real_images_have_a_run_folder_of_their_own(digits):
+    """Numbered, as there is no file that their score could stand beside."""
+    for number in ("00000", "00001"):
+        main(["--set", "real", "--limit_per_class", "3", *TINY])
+        assert [path.name for path in Path("runs/digits-real", number).iterdir()] == ["scores.json"]
+
+
+def test_command__dry_run_writes_nothing(small_file, capsys):
+    main(["--set", str(small_file), "--dry_run"])
+    assert "5 classifiers, 1001 steps of 30 images" in capsys.readouterr().out
+    assert not small_file.with_name("scores.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--set", "nowhere.safetensors"], "no file at nowhere.safetensors"),
+        (["--set", "real", "--out", "s.json", "--epochs", "2", "--steps", "2"], "not both"),
+        (["--set", "real", "--out", "s.json", "--network", "convnet3_bm"], "unknown network variant"),
+    ],
+)
+def test_command__refuses(argv, message):
+    with pytest.raises(InputError, match=message):
+        main(argv)
+
+
+def test_real_set__holds_the_training_images(digits):
+    dset = real_set(digits, 0)
+    dset.check(digits)
+    assert torch.equal(dset.images, digits.train_images) and dset.meta["method"] == "real"
+
+
+def test_core_dd__exports_its_names_and_imports_quickly():
+    assert set(core_dd.__all__) == {
+        "DistilledSet", "ImageData", "Scores", "build_network", "evaluate", "load_data",
+    }  # fmt: skip
+    assert all(getattr(core_dd, name) is not None for name in core_dd.__all__)
+    assert callable(core_dd.evaluate)  # the function, although a submodule has its name
+    with pytest.deprecated_call(match=r"core_dd.distilled is now core_dd\.sets\.distilled"):
+        from core_dd.distilled import DistilledSet
+    assert DistilledSet is core_dd.DistilledSet and DistilledSet.__module__ == "core_dd.sets.distilled"
+    assert sys.modules["core_dd.sets.distilled"].__spec__.name == "core_dd.sets.distilled"
+    check = "import sys, core_dd; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", check], check=True)
