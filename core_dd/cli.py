@@ -9,24 +9,70 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import FrameType, MappingProxyType
+from typing import Any, NamedTuple
 
 from core_dd import streams
 from core_dd.errors import InputError, pick
 from core_dd.notes import is_first_process, note, printable
 
+
+class Command(NamedTuple):
+    """A command of the console."""
+
+    function: str
+    """What it calls with the arguments, as module:name."""
+    options: str
+    """Its config class, as module:name of a module that imports no torch, so that --help need not wait for that."""
+    meaning: str
+    """What it does, in a line."""
+
+
 COMMANDS = MappingProxyType(
     {
-        "train": ("gen_dd.train:main", "train a class-conditional U-ViT on real images"),
-        "sample": ("gen_dd.sample:main", "draw labelled, class-balanced images from it inside a time budget"),
-        "select": ("gen_dd.select:main", "choose ipc images per class from a generated pool"),
-        "submit": ("core_dd.judge.submit:main", "hand in a set to the ECCV 2024 challenge, checked and scored"),
-        "distill": ("matching_dd.distill:main", "learn ipc images per class by matching real data"),
-        "experts": ("matching_dd.experts:main", "record training trajectories on real data, for mtt and ead"),
-        "coreset": ("matching_dd.coresets:main", "choose ipc real images per class"),
-        "evaluate": ("core_dd.judge.evaluate:main", "train classifiers on a set and score them on the real test set"),
-        "report": ("core_dd.report.report:main", "turn many scores into report.md and report.html"),
-        "info": ("core_dd.info:main", "say what a distilled set, a run folder or a dataset is"),
+        "train": Command(
+            "gen_dd.train:main", "gen_dd.options:TrainConfig", "train a class-conditional U-ViT on real images"
+        ),
+        "sample": Command(
+            "gen_dd.sample:main",
+            "gen_dd.options:SampleConfig",
+            "draw labelled, class-balanced images from it inside a time budget",
+        ),
+        "select": Command(
+            "gen_dd.select:main", "gen_dd.options:SelectConfig", "choose ipc images per class from a generated pool"
+        ),
+        "submit": Command(
+            "core_dd.judge.submit:main",
+            "core_dd.judge.options:SubmitConfig",
+            "hand in a set to the ECCV 2024 challenge, checked and scored",
+        ),
+        "distill": Command(
+            "matching_dd.distill:main",
+            "matching_dd.options:MatchingConfig",
+            "learn ipc images per class by matching real data",
+        ),
+        "experts": Command(
+            "matching_dd.experts:main",
+            "matching_dd.options:ExpertsConfig",
+            "record training trajectories on real data, for mtt and ead",
+        ),
+        "coreset": Command(
+            "matching_dd.coresets:main", "matching_dd.options:CoresetConfig", "choose ipc real images per class"
+        ),
+        "evaluate": Command(
+            "core_dd.judge.evaluate:main",
+            "core_dd.judge.options:EvaluateConfig",
+            "train classifiers on a set and score them on the real test set",
+        ),
+        "report": Command(
+            "core_dd.report.report:main",
+            "core_dd.report.options:ReportConfig",
+            "turn many scores into report.md and report.html",
+        ),
+        "info": Command(
+            "core_dd.info:main", "core_dd.info:InfoConfig", "say what a distilled set, a run folder or a dataset is"
+        ),
     }
 )
 
@@ -41,7 +87,7 @@ PATIENCE_S = 60
 def usage() -> str:
     """The one-screen help."""
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {meaning}" for name, (_, meaning) in COMMANDS.items()]
+    lines = [f"  {name:<{width}}  {command.meaning}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "gendd: dataset distillation, from real data to a score.",
@@ -67,13 +113,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"gendd {importlib.metadata.version('gendd')}")
         return 0
     try:
-        target, _ = pick(COMMANDS, argv[0], "command")
+        command = pick(COMMANDS, argv[0], "command")
     except InputError as error:
         return fail(error)
-    module, function = target.split(":")
     with _signals({signal.SIGINT: _interrupted}):  # an import turns Ctrl-C into errors of its own
-        command = getattr(importlib.import_module(module), function)
-    return guarded(command, argv[1:])
+        if argv[1:] in (["-h"], ["--help"]):
+            from core_dd.config import load_config
+
+            function = partial(load_config, _imported(command.options), prog=f"gendd {argv[0]}")
+        else:
+            function = _imported(command.function)
+    return guarded(function, argv[1:])
+
+
+def _imported(target: str) -> Any:
+    """What `module:name` names."""
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def console(work: Callable[[], int]) -> int:

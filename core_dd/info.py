@@ -7,10 +7,9 @@ from pathlib import Path
 
 from core_dd import cli
 from core_dd.config import load_config
-from core_dd.data.images import DataConfig
+from core_dd.data.options import DataConfig
 from core_dd.errors import require
 from core_dd.run import CONFIG, checkpoints, read_stats
-from core_dd.sets.distilled import DistilledSet
 
 
 @dataclass(kw_only=True)
@@ -43,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def describe_set(path: Path) -> dict[str, object]:
     """What a distilled set holds."""
+    from core_dd.sets.distilled import DistilledSet  # with torch, which --help need not wait for
+
     dset = DistilledSet.load(path)
     counts = dset.hard_labels.bincount()
     return {

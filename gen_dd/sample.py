@@ -12,9 +12,7 @@ the steps where they are left open. (All images of a run have the same steps, so
 import contextlib
 import math
 import os
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +22,7 @@ from core_dd import cli
 from core_dd.clock import command_start
 from core_dd.config import load_config, to_dict
 from core_dd.data.images import ImageData, load_data
-from core_dd.errors import about, pick, require
+from core_dd.errors import about, require
 from core_dd.judge.chance import warn_of
 from core_dd.locks import own_folder, require_free
 from core_dd.progress import Progress
@@ -32,113 +30,11 @@ from core_dd.rng import stream
 from core_dd.sets.distilled import DistilledSet
 from core_dd.speed import pick_device
 from gen_dd.budget import AUTO_STEPS, Clock, Pace, Ranks, rounds
-from gen_dd.guidance import Guide, make_guide
+from gen_dd.options import SampleConfig, check_amount
 from gen_dd.pool import Pool, describe, finished, gaps, resumed
 from gen_dd.sampler import Sampler, pays_to_compile
-from gen_dd.solvers import SOLVERS
 from gen_dd.uvit import UViT
 from gen_dd.weights import load_model
-
-
-@dataclass(kw_only=True)
-class SampleConfig:
-    """Draw labelled, class-balanced images from a trained U-ViT, as many as a time budget allows or a fixed number.
-
-    With several processes (torchrun --nproc_per_node N scripts/sample_timed.py ..., or accelerate launch) each writes
-    its own shards into the same folder; the index merges them.
-    """
-
-    model: str = ""
-    """The trained model: a run folder of `gendd train`, the model folder inside it, or a saved `UViTPipeline`."""
-    out: str = ""
-    """The folder for the shards, index.json, grid.png and, once all is drawn, summary.txt."""
-    budget: str | None = None
-    """Wall-clock time for the whole command, imports and loading included: 20s, 10m, 1h or seconds. Never overrun but
-    by a guide's preparation, which counts and is not stopped."""
-    num_per_class: int | None = None
-    """Images per class; beside a budget, at most so many."""
-    steps: int | str = 50
-    """Network evaluations per image; or auto: the most, from 10 to 50, with which num_per_class images of every class
-    fit into the budget. Without num_per_class, room is made for 500 per class, and the whole budget is drawn."""
-    solver: str = "dpmpp_2m"
-    """How noise becomes images: dpmpp_2m (DPM-Solver++ 2M), dpmpp_3m, unipc, ddim, dpm_fast (the official code's)."""
-    cfg_scale: float = 0.0
-    """Classifier-free guidance s in cond + s (cond - null); 0 is off. Above 0 every step costs two evaluations."""
-    cfg_interval: tuple[float, float] | None = None
-    """The times, low high in [0, 1] with 1 the pure noise, between which cfg_scale applies; default: always. Steps
-    outside cost one evaluation."""
-    guide: str | None = None
-    """A training-free guide: mgd3 (towards real medoids, one per slot), coda (the same with CoDA's weight), repulsion
-    (the images of a group push each other apart), classifier (of the real data). Default: none."""
-    guide_scale: float | None = None
-    """The guide's weight; default: 0.1 (mgd3, repulsion), 0.05 (coda), 1 (classifier)."""
-    guide_until: float | None = None
-    """The guide acts while t > guide_until, from 1 (noise) to 0 (image); default: 0.5, 0.1 (coda), 0 (classifier)."""
-    guide_slots: int | None = None
-    """Medoids per class, or images in a group; default: 10."""
-    guide_data: str | None = None
-    """The real data that a guide looks at; default: what the model's card says it was trained on."""
-    batch: int | None = None
-    """Images per batch and process. Default: with a budget, the fastest size that the memory at hand allows, measured
-    in the first moments; without one, 250."""
-    bf16: bool = True
-    """Compute in bf16 where the hardware does it faster."""
-    compile: bool | None = None
-    """Compile the network, on CUDA into graphs; under a budget only when two minutes of it are left after loading, on a
-    CPU five. Default: where that earns back what it takes, in the images asked for and in the budget that is left."""
-    seed: int = 0
-    """Seed of the noise."""
-    device: str | None = None
-    """cpu, cuda, cuda:1; default: cuda where there is one."""
-    resume: bool = False
-    """Go on in a folder that holds shards of the same model and settings; the time they took counts, and auto steps
-    stay those chosen then."""
-
-    def __post_init__(self) -> None:
-        require(bool(self.model), "which model? Pass --model FOLDER, a run folder of gendd train.")
-        require(bool(self.out), "where to? Pass --out FOLDER.")
-        check_amount(self.num_per_class, self.budget, self.steps)
-        require(self.batch is None or self.batch >= 1, f"batch must be >= 1, got {self.batch}.")
-        require(self.cfg_scale >= 0, f"cfg_scale must be >= 0, got {self.cfg_scale}.")
-        low, high = self.cfg_interval or (0, 1)
-        require(0 <= low < high <= 1, f"cfg_interval must be 0 <= low < high <= 1, got {low} {high}.")
-        require(
-            self.guide is not None
-            or all(getattr(self, f"guide_{name}") is None for name in ("scale", "until", "slots")),
-            "guide_scale, guide_until and guide_slots belong to a guide. Pass --guide mgd3, or leave them out.",
-        )
-        self.make_guide()
-        pick(SOLVERS, self.solver, "solver")
-        self.seconds  # noqa: B018 (checks the budget)
-
-    def make_guide(self) -> Guide | None:
-        """The guide asked for, unprepared."""
-        return make_guide(self.guide, scale=self.guide_scale, until=self.guide_until, slots=self.guide_slots)
-
-    @property
-    def seconds(self) -> float | None:
-        """The budget in seconds."""
-        if self.budget is None:
-            return None
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h)?", self.budget.strip())
-        require(match is not None, f"budget '{self.budget}' is not a time. Write 20s, 10m, 1h or a number of seconds.")
-        seconds = float(match[1]) * {"s": 1, None: 1, "m": 60, "h": 3600}[match[2]]
-        require(seconds > 0, f"budget must be > 0, got {self.budget}.")
-        return seconds
-
-
-def check_amount(num_per_class: int | None, budget: str | float | None, steps: int | str) -> None:
-    """Raise `InputError` unless number, budget and steps say how much to draw."""
-    require(
-        budget is not None or num_per_class is not None,
-        "how many images? Give a budget (--budget 20s), a number (--num_per_class 10), or both.",
-    )
-    require(num_per_class is None or num_per_class >= 1, f"num_per_class must be >= 1, got {num_per_class}.")
-    if isinstance(steps, str):
-        require(steps == "auto", f"steps must be a number or auto, got '{steps}'.")
-        require(budget is not None, "steps auto fits the steps into a budget. Add --budget 10m, or pass a number.")
-    else:
-        require(steps >= 1, f"steps must be >= 1, got {steps}.")
 
 
 def sample(

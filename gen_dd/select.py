@@ -10,7 +10,7 @@ from torch import Tensor
 
 from core_dd import cli, files, locks
 from core_dd.config import load_config, to_dict
-from core_dd.data.images import DataConfig, ImageData
+from core_dd.data.images import ImageData
 from core_dd.errors import pick, require
 from core_dd.judge import fidelity
 from core_dd.judge.chance import warn_of
@@ -19,6 +19,7 @@ from core_dd.rng import stream
 from core_dd.sets import subset
 from core_dd.sets.distilled import DistilledSet, new_meta
 from core_dd.speed import pick_device
+from gen_dd.options import SelectConfig
 
 
 @dataclass(frozen=True)
@@ -142,36 +143,6 @@ SELECTORS: MappingProxyType[str, Selector] = MappingProxyType(
     }
 )
 """Selectors by name."""
-
-
-@dataclass(kw_only=True)
-class SelectConfig(DataConfig):
-    """Choose ipc images per class from a generated pool."""
-
-    pool: str = ""
-    """What to choose from: a folder of gendd sample, or a distilled-set file."""
-    selector: str = "herding"
-    """How: random; or by a classifier trained on the real training images: herding, k_center, medoids, correct (random
-    among those it gets right), most_confident and least_confident (of the same), difficulty (spread like the real
-    images'), moments (nearest mean, std, skew)."""
-    ipc: int = 10
-    """Images per class."""
-    network: str = "convnet3"
-    """The classifier whose features are compared."""
-    classifier: str | None = None
-    """Its file: read where there is one, else written after training. Default: trained each time, not kept."""
-    seed: int = 0
-    """Seed of the choice and of the classifier."""
-    device: str | None = None
-    """cpu, cuda, cuda:1; default: cuda where there is one."""
-    out: str = ""
-    """The file to write."""
-
-    def __post_init__(self) -> None:
-        require(bool(self.pool), "which pool? Pass --pool FOLDER, as gendd sample wrote it.")
-        require(bool(self.out), "where to? Pass --out FILE.safetensors.")
-        require(self.ipc >= 1, f"ipc must be >= 1, got {self.ipc}. Pass --ipc 10.")
-        pick(SELECTORS, self.selector, "selector")
 
 
 def select(

@@ -12,7 +12,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -26,9 +26,9 @@ from torch import Tensor
 from core_dd import cli, files, records
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data import readers
-from core_dd.data.images import DataConfig, ImageData
-from core_dd.data.streaming import StreamedData, load_stream, too_large
-from core_dd.errors import about, pick, require
+from core_dd.data.images import ImageData
+from core_dd.data.streaming import StreamedData
+from core_dd.errors import about, require
 from core_dd.judge.networks import build_network
 from core_dd.notes import note
 from core_dd.progress import Progress
@@ -39,11 +39,11 @@ from gen_dd.batches import Batch, Batches
 from gen_dd.checkpoint import adapt, load_official
 from gen_dd.diffusion import TIME_SCALE, add_noise, noise_loss
 from gen_dd.learnt import LEARNT, STEPS, Finding, Judge, find, initial_share, numbers_for
+from gen_dd.options import TrainConfig
 from gen_dd.recipe import OPTIMIZERS, TIMES, WEIGHTINGS, rate
 from gen_dd.sample import Sampler, local_device
 from gen_dd.sampler import pays_to_compile
 from gen_dd.sharding import gathered, make_accelerator, split_like, split_optimizer, whole
-from gen_dd.solvers import SOLVERS
 from gen_dd.uvit import PRESETS, UViT, image_flops
 from gen_dd.validate import Validator, keep_best, save_samples
 from gen_dd.weights import CARD, Card, amend_card, load_model, save_model
@@ -52,180 +52,6 @@ STATE = "state.pt"
 
 CHECK_SAMPLE = 10_000
 """Streamed training images, at most, that the classifier which checks a training learns from."""
-
-
-@dataclass(kw_only=True)
-class TrainConfig(DataConfig):
-    """Train a class-conditional U-ViT diffusion model.
-
-    On several processes: accelerate launch scripts/train_uvit.py ... (GPUs), or
-    torchrun --nproc_per_node 2 scripts/train_uvit.py ... (also CPUs). With the network split over them (FSDP):
-    accelerate launch --config_file configs/accelerate/fsdp_four_gpus.yaml scripts/train_uvit.py ...
-    """
-
-    preset: str = "tiny"
-    """Size of the network: a name of gen_dd.uvit.PRESETS. Image size and channels come from the data."""
-    patch_size: int | None = None
-    """Side of a patch; default: the preset's."""
-    init_from: str | None = None
-    """Start from other weights: an official checkpoint (.pth), a model folder or a training checkpoint, whose averaged
-    weights are taken; the network is then theirs, not the preset's. Labels of another dataset are dropped, positions
-    resized; what was kept is said."""
-    num_heads: int | None = None
-    """Attention heads of the network in the file of init_from, which does not tell them. Default: those of the official
-    network of that width, for another width one for every 64 channels; the number taken is said."""
-    steps: int = 10000
-    """Optimiser steps."""
-    max_seconds: float | None = None
-    """Stop after this many seconds of training steps, over all calls of the run, if they come first; imports,
-    compiling, pictures, evaluations and checkpoints are not counted. Such a run cannot be repeated exactly: the clock
-    ends it, and with anneal sets its learning rate."""
-    chunk_seconds: float | None = None
-    """Stop this call after so many seconds of training steps, counted as for max_seconds, unfinished, for --resume to
-    go on: for machines lent by the quarter hour."""
-    batch_size: int = 128
-    """Images per step, over all processes and accumulation steps."""
-    accumulate: int = 1
-    """Forward and backward passes that make up one step: memory for time, to the same result."""
-    optimizer: str = "adamw"
-    """adamw, or muon: Muon on the matrices inside the blocks, AdamW on the rest, both at lr and weight_decay."""
-    lr: float = 2e-4
-    """Peak learning rate."""
-    betas: tuple[float, float] = (0.99, 0.999)
-    """AdamW's moment decays."""
-    weight_decay: float = 0.03
-    """Weight decay, on every parameter."""
-    warmup: int = 500
-    """Steps over which the learning rate rises linearly."""
-    anneal: float = 0.0
-    """The last part of the training, from 0 to 1, in which the learning rate falls linearly to 0; of the steps, or of
-    max_seconds where those end first."""
-    time_sampling: str = "uniform"
-    """Which times, that is noise levels, are learnt from: uniform, or logit_normal, which has fewer at both ends."""
-    weighting: str = "none"
-    """How much each time counts in the loss: none: all as much, or min_snr: less where there is hardly any noise."""
-    grad_clip: float | None = None
-    """Clip the gradient's norm to this; default: no clipping."""
-    label_dropout: float = 0.1
-    """Probability that an image is learnt without its label, which classifier-free guidance needs."""
-    ema_decay: float = 0.9999
-    """Decay of the moving average of the weights that samples are drawn with."""
-    ema_warmup: bool = True
-    """Let the average begin short, so that the first weights do not rule a short training: after n steps its decay is
-    min(ema_decay, (1 + n) / (10 + n)), as in TensorFlow's ExponentialMovingAverage and diffusers' EMAModel. Off: it is
-    ema_decay from the first step on, as published."""
-    stream: bool | None = None
-    """Decode the images while training, by workers, to the same result, instead of holding all of them decoded; for
-    folder:, tiny_imagenet:, parquet: and hf:. Default: where they would take a quarter of the machine's or the GPU's
-    memory."""
-    workers: int | None = None
-    """Decoding workers of each process; default: its share of the CPU cores, at most 8."""
-    hflip: bool | None = None
-    """Mirror half of the images; default: where the dataset's labels allow it."""
-    bf16: bool = True
-    """Compute in bf16 where the hardware does it faster; weights, average and optimiser stay in fp32."""
-    compile: bool = True
-    """Compile the network where that earns back what it takes: within max_seconds or, for a run without, in all of its
-    steps, however many a resumed call has left, so that it repeats the uninterrupted one exactly."""
-    checkpointing: bool = False
-    """Keep only the inputs of the blocks for the backward pass: a third more time for far less memory."""
-    seed: int = 0
-    """Seed of every draw of the run."""
-    device: str | None = None
-    """cpu or cuda; default: cuda where there is one. CUDA_VISIBLE_DEVICES says which GPUs."""
-    out: str | None = None
-    """The run folder; default: the next number under runs/DATA-uvit-PRESET/."""
-    resume: bool = False
-    """Go on from the last checkpoint of the run folder."""
-    dry_run: bool = False
-    """Check everything, print the resolved config, the memory and the time to expect, stop."""
-    log_every: int = 20
-    """Steps between lines of stats.jsonl."""
-    checkpoint_every: int = 1000
-    """Steps between checkpoints."""
-    grid_every: int = 2000
-    """Steps between pictures of samples of the averaged weights; 0: none."""
-    eval_every: int = 0
-    """Steps between evaluations of samples of the averaged weights, by which the best model is kept; 0: none."""
-    eval_images: int = 1000
-    """Samples compared with the training images in each evaluation (FID; the literature takes 50000)."""
-    eval_steps: int = 50
-    """Network evaluations per such sample."""
-    eval_solver: str = "dpmpp_2m"
-    """How noise becomes such samples: a solver of gendd sample, dpm_fast for the official code's."""
-    eval_ipc: int = 0
-    """Also train a ConvNet on this many samples per class and test it on the validation split, which then chooses the
-    best model; 0: no. Wants val_fraction."""
-    eval_network: str = "convnet3"
-    """That ConvNet; also the classifier of the real data whose features stand in for Inception's, and which checks what
-    was learnt."""
-    check_images: int = 300
-    """Samples drawn after the training, of which a classifier of the real data says whether anything was learnt: the
-    share whose label it recognises, and their classifier_frechet, go into learnt.json and the model's card. It takes
-    some seconds on small images, which no time limit counts. 0: no check."""
-    val_fraction: float = 0.0
-    """The part of each class's training images kept aside as the validation split."""
-    inception_weights: str | None = None
-    """A file of torch-fidelity's Inception weights, for FID; default: its download; none: do without. Without them the
-    Frechet distance in a classifier's features is measured, under its own name."""
-    keep: int = 3
-    """How many checkpoints to keep."""
-    tracker: str = "tensorboard"
-    """Experiment tracker: tensorboard, wandb and others that accelerate knows, or none."""
-
-    def __post_init__(self) -> None:
-        pick(PRESETS, self.preset, "preset")
-        require(
-            self.num_heads is None or (self.num_heads >= 1 and self.init_from is not None),
-            f"num_heads is of the network in init_from and must be >= 1, got {self.num_heads} and init_from "
-            f"{self.init_from}. Leave it out, or choose another preset.",
-        )
-        kind, _, index = (self.device or "").partition(":")
-        require(
-            not index,
-            f"device {self.device}: each process of a training takes the next GPU that it sees. "
-            f"Set CUDA_VISIBLE_DEVICES={index} and pass --device {kind}.",
-        )
-        for name in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep"):
-            require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}.")
-        require(self.lr > 0, f"lr must be > 0, got {self.lr}.")
-        for name in ("label_dropout", "ema_decay"):
-            require(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1), got {getattr(self, name)}.")
-        pick(OPTIMIZERS, self.optimizer, "optimizer")
-        pick(TIMES, self.time_sampling, "time_sampling")
-        pick(WEIGHTINGS, self.weighting, "weighting")
-        require(0 <= self.anneal <= 1, f"anneal must be in [0, 1], got {self.anneal}.")
-        for name in ("max_seconds", "chunk_seconds", "grad_clip"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"{name} must be > 0, got {value}.")
-        for name in ("grid_every", "eval_every", "eval_ipc", "warmup", "check_images"):
-            require(getattr(self, name) >= 0, f"{name} must be >= 0, got {getattr(self, name)}.")
-        require(self.workers is None or self.workers >= 0, f"workers must be >= 0, got {self.workers}.")
-        require(self.eval_images >= 2, f"eval_images must be >= 2, got {self.eval_images}.")
-        require(self.eval_steps >= 1, f"eval_steps must be >= 1, got {self.eval_steps}.")
-        pick(SOLVERS, self.eval_solver, "solver")
-        require(0 <= self.val_fraction < 1, f"val_fraction must be in [0, 1), got {self.val_fraction}.")
-        require(
-            self.eval_ipc == 0 or self.val_fraction > 0,
-            "eval_ipc wants a validation split. Pass --val_fraction 0.1, or leave it out.",
-        )
-
-    def training_data(self) -> ImageData | StreamedData:
-        """The data this config names, in memory or streamed."""
-        stream = self.stream
-        if stream is None:
-            stream = too_large(self.data, self.image_size, pick_device(self.device))
-        if not stream:
-            return self.load_data(self.seed, self.val_fraction)
-        with about(f"--data {self.data}"):
-            return load_stream(
-                self.data,
-                image_size=self.image_size,
-                val_fraction=self.val_fraction,
-                limit_per_class=self.limit_per_class,
-                seed=self.seed,
-                workers=self.workers,
-            )
 
 
 BEFORE = "Remove this checkpoint to resume from the one before it, or start a new run."

@@ -3,7 +3,6 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -11,126 +10,23 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from core_dd.data.images import DataConfig, ImageData
+from core_dd.data.images import ImageData
 from core_dd.data.preprocess import Preprocess
-from core_dd.errors import above, at_least, pick, require
+from core_dd.errors import require
 from core_dd.judge.augment import DSA, IDCAugment, strategy_for
 from core_dd.judge.networks import build_network, interact, reset
 from core_dd.records import fitting
 from core_dd.rng import stream
-from core_dd.sets.factor import DECODES, sources
 from core_dd.speed import MATCHING, autocast, can_compile, compiled, forward_flops, pick_device
 from matching_dd.optim import PerClassSGD
+from matching_dd.options import MatchingConfig
 from matching_dd.real import RealImages
-from matching_dd.synthetic import SPACES, Synthetic, initial_images
+from matching_dd.synthetic import Synthetic, initial_images
 
 AUGMENT_MODES: MappingProxyType[str, Callable[[str], DSA]] = MappingProxyType(
     {"S": DSA, "M": partial(DSA, mode="M"), "idc": IDCAugment}
 )
 """How operations are chosen, by name: strategy -> augmentation."""
-
-
-@dataclass(kw_only=True)
-class MatchingConfig(DataConfig):
-    """Fields all matching methods share; each method's own config derives from it and sets the paper's values."""
-
-    method: str = "dm"
-    """How real and synthetic data are matched: a name of matching_dd.METHODS."""
-    ipc: int = 10
-    """Synthetic images per class."""
-    iterations: int = 20000
-    """Steps of the image optimiser."""
-    lr_img: float = 1.0
-    """Learning rate of the images, in the space they are learnt in."""
-    momentum: float = 0.5
-    """Momentum of the image optimiser, SGD."""
-    batch_real: int = 256
-    """Real images per class and iteration; classes that have fewer are sampled with replacement."""
-    network: str = "convnet3"
-    """Network whose features are matched: convnet1 to convnet6, with suffixes such as convnet3_bn_w64."""
-    init: str = "real"
-    """What the set starts from: real (random training images), k_center (training images that cover their class),
-    noise (normal in training space), noise_pixels (grey), or training images shrunk to the factor's tiles: mix and
-    mix_bilinear (random ones) or mix_first (the first of each class)."""
-    factor: int = 1
-    """Every stored image holds factor x factor smaller ones, which are enlarged to be matched and trained on."""
-    decode: str = "single"
-    """Which tiles are matched: single, those of the factor; multi, those of every factor from 1 up to it; bound, those
-    of the factor for as many images as max_syn has room for, of smaller ones for the others (judged as single)."""
-    max_syn: int | None = None
-    """Synthetic images per class and iteration, after the factor; more are sampled at random. Default: all."""
-    space: str = "training"
-    """Where the images are learnt, and so what lr_img means: training (normalised) or pixels (0..1)."""
-    clamp: bool = False
-    """Bring every pixel back to 0..1 before each iteration."""
-    per_class: bool = False
-    """Step the images once per class and iteration, as the IDC family does: momentum moves the other classes, too."""
-    preprocess: str = "mean_std"
-    """The training space: mean_std (the data's own constants), cifar10_mean_std (CIFAR-10's, for any colour images: on
-    CIFAR-100 those of MTT, IDC and M3D) or zca (whitened)."""
-    augment: str = "auto"
-    """DSA operations, applied alike to a class's real and synthetic images: names joined by _, auto (all six, without
-    flip where a mirror image changes the label), or none."""
-    augment_mode: str = "S"
-    """S draws one of the operations per class and iteration, M applies all of them in order; idc applies flip, color
-    and cutout, and draws one of the others."""
-    bf16: bool = True
-    """Compute features in bf16 where the hardware does it faster; reductions stay in fp32."""
-    compile: bool = True
-    """Compile the network where all the iterations, however many a resumed call has left, earn back what that takes."""
-    memory_gib: float | None = None
-    """Largest memory for one forward and backward, in GiB: classes then go through in chunks that fit, to the same
-    result. Default: half of a GPU's free memory, or 0.75 GiB on a CPU, which fewer classes keep busy."""
-    seed: int = 0
-    """Seed of every draw of the run."""
-    device: str | None = None
-    """cpu, cuda, cuda:1; default: cuda where there is one."""
-    out: str | None = None
-    """The run folder; default: the next number under runs/DATA-METHOD-ipcN/."""
-    resume: bool = False
-    """Go on from the last checkpoint of the run folder."""
-    dry_run: bool = False
-    """Check everything, print the resolved config, and the memory and time to expect by a few iterations; then stop."""
-    checkpoint_every: int = 1000
-    """Iterations between checkpoints; each also holds the set so far and its picture."""
-    keep: int = 3
-    """How many checkpoints to keep: the last 3 to go on from, earlier ones without what that needs beside the set."""
-    log_every: int = 10
-    """Iterations between lines of stats.jsonl."""
-    tracker: str = "tensorboard"
-    """Experiment tracker: tensorboard, wandb and others that accelerate knows, or none."""
-
-    def __post_init__(self) -> None:
-        at_least(
-            self, 1, "ipc", "iterations", "batch_real", "factor", "checkpoint_every", "keep", "log_every", "max_syn"
-        )
-        above(self, 0, "lr_img", "memory_gib")
-        require(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}.")
-        pick(DECODES, self.decode, "decode")
-        require(
-            self.decode != "bound" or (self.max_syn or 0) >= self.ipc,
-            f"decode bound needs max_syn >= ipc {self.ipc}, got {self.max_syn}. Set max_syn to the most tiles of a "
-            "class that an iteration may take.",
-        )
-        pick(SPACES, self.space, "space")
-        pick(AUGMENT_MODES, self.augment_mode, "augment_mode")
-        if self.augment not in ("auto", "none"):
-            DSA(self.augment)
-
-    @property
-    def decoded_per_class(self) -> int:
-        """Images that those of a class decode to."""
-        return len(sources(self.ipc, self.factor, self.decode, self.max_syn))
-
-    @property
-    def rounds(self) -> int:
-        """About how often an iteration looks at a batch of every class."""
-        return 1
-
-    @property
-    def syn_per_class(self) -> int:
-        """Synthetic images of a class that an iteration takes."""
-        return min(self.decoded_per_class, self.max_syn or self.decoded_per_class)
 
 
 class Method:

@@ -1,7 +1,6 @@
 """Command: choose ipc real training images of every class, the baselines of every matching method."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,8 +10,8 @@ from torch import Tensor
 
 from core_dd import cli, files
 from core_dd.config import load_config, to_dict
-from core_dd.data.images import DataConfig, ImageData, load_data
-from core_dd.errors import pick, require
+from core_dd.data.images import ImageData, load_data
+from core_dd.errors import pick
 from core_dd.judge import fidelity
 from core_dd.judge.protocols import PROTOCOLS
 from core_dd.rng import stream
@@ -20,6 +19,7 @@ from core_dd.run import claimed_file
 from core_dd.sets import subset
 from core_dd.sets.distilled import DistilledSet, new_meta
 from core_dd.speed import pick_device
+from matching_dd.options import CoresetConfig
 from matching_dd.real import choose, members_of
 
 
@@ -52,39 +52,6 @@ CORESETS: MappingProxyType[str, Callable[..., Tensor]] = MappingProxyType(
     }
 )
 """Coresets by name: (data, ipc, seed, **options of `fidelity.real_classifier`) -> training images, int64 (K, ipc)."""
-
-
-@dataclass(kw_only=True)
-class CoresetConfig(DataConfig):
-    """Choose ipc real training images of every class."""
-
-    name: str = "random"
-    """How: random (uniformly, without replacement), or in the features of a classifier trained on the training images:
-    herding (their running mean follows the class mean), k_center (farthest first), medoids (nearest to the centres of
-    k-means)."""
-    ipc: int = 10
-    """Images per class."""
-    network: str = "convnet3"
-    """The classifier whose features choose."""
-    protocol: str = "quick"
-    """How it is trained: a protocol of gendd evaluate, e.g. quick or dm."""
-    classifier: str | None = None
-    """Its file: read where there is one, else written after training; default: classifier.safetensors beside the
-    set."""
-    seed: int = 0
-    """Seed of the choice and of the classifier."""
-    device: str | None = None
-    """cpu or cuda; default: cuda where there is one."""
-    out: str | None = None
-    """The file to write; default: distilled.safetensors in the next folder under runs/DATA-NAME-ipcN/."""
-
-    def __post_init__(self) -> None:
-        pick(CORESETS, self.name, "coreset")
-        require(
-            not pick(PROTOCOLS, self.protocol, "protocol").learned_lr,
-            f"protocol {self.protocol} trains at a learning rate learnt with a distilled set; a classifier of the "
-            "training images has none. Choose another, such as quick.",
-        )
 
 
 def coreset(name: str, data: str | ImageData, ipc: int, seed: int = 0, **classifier: Any) -> DistilledSet:

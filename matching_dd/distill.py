@@ -21,8 +21,8 @@ from core_dd.run import Run, checkpoints, find_folder
 from core_dd.sets import pictures
 from core_dd.sets.distilled import DistilledSet, Spent, new_meta
 from core_dd.speed import peak_mib
-from matching_dd.base import MatchingConfig
 from matching_dd.methods import METHODS
+from matching_dd.options import MatchingConfig
 
 
 def distill(method: str, data: str | ImageData, ipc: int, **config: Any) -> DistilledSet:

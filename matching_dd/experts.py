@@ -8,7 +8,7 @@ import datetime
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, TypedDict
 
@@ -18,76 +18,18 @@ from safetensors import SafetensorError, safe_open
 
 from core_dd import cli, files, records
 from core_dd.config import load_config, to_dict, to_yaml
-from core_dd.data.images import DataConfig, ImageData
+from core_dd.data.images import ImageData
 from core_dd.data.preprocess import Preprocess
-from core_dd.errors import InputError, above, at_least, require
+from core_dd.errors import InputError, require
 from core_dd.judge.networks import build_network
-from core_dd.judge.protocols import Protocol
 from core_dd.judge.training import State, Training, one
 from core_dd.progress import Progress
 from core_dd.run import Run, find_folder
 from core_dd.sets.distilled import read_tensors, versions, write_tensors
 from core_dd.speed import peak_mib, pick_device
+from matching_dd.options import ExpertsConfig
 
 INDEX, TRAJECTORY = "index.json", "trajectory.safetensors"
-
-
-@dataclass(kw_only=True)
-class ExpertsConfig(DataConfig):
-    """Record training trajectories on real data. The defaults are MTT's (Cazenavette et al., CVPR 2022)."""
-
-    network: str = "convnet3"
-    """What to train: convnet1 to convnet6, with suffixes such as _w64."""
-    experts: int = 100
-    """How many."""
-    epochs: int = 50
-    """Passes over the training images; the weights are recorded before the first and after each."""
-    lr: float = 0.01
-    """Learning rate, plain SGD."""
-    batch_size: int = 256
-    """Images per step."""
-    augment: str = "dsa"
-    """dsa or none."""
-    preprocess: str = "mean_std"
-    """The training space, that of the distillation to come: mean_std (the data's own constants), cifar10_mean_std
-    (CIFAR-10's, for any colour images: MTT's on CIFAR-100) or zca (whitened)."""
-    at_once: int | None = None
-    """Networks trained side by side; default: 10 on a GPU, 1 on a CPU, where it is no faster. Which has no influence on
-    any of them."""
-    bf16: bool = True
-    """Train in bf16 where the hardware does it faster; the weights stay in fp32."""
-    seed: int = 0
-    """Seed of every draw."""
-    device: str | None = None
-    """cpu, cuda, cuda:1; default: cuda where there is one."""
-    out: str | None = None
-    """The folder; default: the next number under runs/DATA-experts-NETWORK/."""
-    resume: bool = False
-    """Go on from the last checkpoint."""
-    dry_run: bool = False
-    """Check everything, print the resolved config, and the disk space and time to expect by a few steps; then stop."""
-    checkpoint_every: int = 5
-    """Epochs between checkpoints of the networks in training."""
-    tracker: str = "tensorboard"
-    """Experiment tracker: tensorboard, wandb and others that accelerate knows, or none."""
-
-    def __post_init__(self) -> None:
-        at_least(self, 1, "experts", "epochs", "batch_size", "checkpoint_every", "at_once")
-        above(self, 0, "lr")
-        require(self.augment in ("dsa", "none"), f"augment must be dsa or none, got '{self.augment}'.")
-
-    def protocol(self) -> Protocol:
-        """How the experts are trained: at one learning rate, to the last of `epochs` passes."""
-        return Protocol(
-            name="expert",
-            epochs=self.epochs,
-            schedule="constant",
-            batch_size=self.batch_size,
-            lr=self.lr,
-            momentum=0.0,
-            weight_decay=0.0,
-            augment=self.augment,
-        )
 
 
 class Index(TypedDict):

@@ -27,7 +27,7 @@ from scipy.stats import t as student
 
 from core_dd import DistilledSet, ImageData, cli, files
 from core_dd.config import load_config, to_dict
-from core_dd.data.images import DataConfig
+from core_dd.data.options import DataConfig
 from core_dd.errors import above, at_least, pick, require
 from core_dd.judge.evaluate import Scores, evaluate
 from core_dd.judge.fidelity import classifier_frechet, real_classifier

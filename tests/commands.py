@@ -92,8 +92,8 @@ def config_class(command: str, argv: list[str]) -> type:
     """The config dataclass of a command."""
     if command == "distill":
         return METHODS[peek(argv, "method", HOMES[command]) or "dm"].Config
-    module = importlib.import_module(cli.COMMANDS[command][0].split(":")[0])
-    return getattr(module, f"{command.title()}Config")
+    module, name = cli.COMMANDS[command].options.split(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def load(command: str, argv: list[str]) -> Any:

@@ -15,11 +15,12 @@ from torch import Tensor
 from core_dd import cli, files, locks
 from core_dd.config import load_config
 from core_dd.data import readers
-from core_dd.data.images import DataConfig, ImageData
+from core_dd.data.images import ImageData
 from core_dd.data.preprocess import MeanStd
 from core_dd.errors import require
 from core_dd.judge.chance import warn_of
 from core_dd.judge.evaluate import Scores, evaluate
+from core_dd.judge.options import SubmitConfig
 from core_dd.judge.protocols import CHALLENGE
 from core_dd.sets.distilled import DistilledSet, new_meta
 
@@ -44,34 +45,6 @@ TARGETS = MappingProxyType(
 """The challenge's datasets, by the name of the data."""
 
 TRACK1_IPC = 10
-
-
-@dataclass(kw_only=True)
-class SubmitConfig(DataConfig):
-    """Write, reread, check and score a submission to the ECCV 2024 challenge."""
-
-    set: str = ""
-    """The distilled set: 10 images per class for track 1, anything sampled inside the budget for track 2."""
-    track: int = 1
-    """1 (10 images per class) or 2 (as many as the generator drew; the fullest equal number per class is handed in)."""
-    out: str = ""
-    """The folder to write into."""
-    epochs: int | None = None
-    """Score by a challenge protocol shortened to this many passes, and say so; default: the full protocol."""
-    steps: int | None = None
-    """Score by a challenge protocol shortened to this many steps, and say so."""
-    bf16: bool = True
-    """Score in bf16 where the hardware does it faster; the classifiers' weights stay in fp32."""
-    seed: int = 0
-    """Of the scoring."""
-    device: str | None = None
-    """cpu, cuda, cuda:1; default: cuda where there is one."""
-
-    def __post_init__(self) -> None:
-        require(bool(self.set), "which set? Pass --set FILE_OR_FOLDER.")
-        require(bool(self.out), "where to? Pass --out FOLDER.")
-        require(self.track in (1, 2), f"track must be 1 or 2, got {self.track}.")
-        CHALLENGE.shortened(self.epochs, self.steps)
 
 
 def to_tensor(dset: DistilledSet, target: Target, classes: int, track: int) -> Tensor:

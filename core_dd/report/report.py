@@ -3,16 +3,16 @@
 import itertools
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from core_dd import cli, files
 from core_dd.config import load_config, to_yaml
-from core_dd.data.images import DataConfig
+from core_dd.data.options import DataConfig
 from core_dd.errors import InputError, require
 from core_dd.judge.evaluate import REAL, real_set
 from core_dd.notes import printable
 from core_dd.report.charts import Line
+from core_dd.report.options import ReportConfig
 from core_dd.report.page import Panel, Picture, page
 from core_dd.report.ranking import (
     CHANCE,
@@ -38,31 +38,6 @@ from core_dd.sets.distilled import DistilledSet, hardened
 
 ROWS = 20
 """Classes a picture shows at most, evenly spread over all."""
-
-
-@dataclass(kw_only=True)
-class ReportConfig:
-    """Turn scores into report.md and one self-contained report.html, and print the ranking.
-
-    Scores may be given first, without a flag: gendd report runs/*/*/scores.json --out runs/report.
-    """
-
-    scores: tuple[str, ...] = ()
-    """scores.json files, folders that hold some, or glob patterns."""
-    runs: tuple[str, ...] = ()
-    """Run folders (training, distilling) whose stats.jsonl are drawn as training curves."""
-    out: str | None = None
-    """The folder to write; default: the next number under runs/report/."""
-    title: str = "Dataset distillation report"
-    """The heading."""
-    per_class: int = 10
-    """Images of each class in a picture, at most."""
-    dry_run: bool = False
-    """Read and check everything, print the ranking, write nothing."""
-
-    def __post_init__(self) -> None:
-        require(bool(self.scores), "no scores given. Name scores.json files or folders: gendd report runs/demo/00000")
-        require(self.per_class >= 1, f"per_class must be >= 1, got {self.per_class}.")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

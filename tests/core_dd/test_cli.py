@@ -22,12 +22,30 @@ def test_help__lists_every_command_in_one_screen(capsys):
 
 @pytest.mark.parametrize("command", sorted(cli.COMMANDS))
 def test_every_command__has_help(command, capsys):
-    module, function = cli.COMMANDS[command][0].split(":")
-    try:
-        getattr(importlib.import_module(module), function)(["--help"])
-    except SystemExit as stop:
-        assert stop.code == 0
-    assert "usage:" in capsys.readouterr().out
+    module, function = cli.COMMANDS[command].function.split(":")
+    shown = []
+    for show in (
+        lambda: cli.main([command, "--help"]),
+        lambda: getattr(importlib.import_module(module), function)(["--help"]),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            show()
+        assert stop.value.code == 0
+        shown.append(capsys.readouterr().out)
+    assert "usage:" in shown[0] and (command == "distill" or shown[0] == shown[1])
+
+
+@pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+def test_options__are_those_of_the_command(command):
+    module, name = cli.COMMANDS[command].options.split(":")
+    function = importlib.import_module(cli.COMMANDS[command].function.split(":")[0])
+    assert getattr(importlib.import_module(module), name).__name__ in vars(function)
+
+
+def test_options__import_no_torch():
+    modules = sorted({command.options.split(":")[0] for command in cli.COMMANDS.values()})
+    code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_unknown_command__exits_2_with_the_likely_spelling(capsys):
@@ -124,7 +142,7 @@ def test_main__ctrl_c_while_importing_is_one_line(tmp_path):
     code = (
         "import signal, sys; from core_dd import cli\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"sys.path.insert(0, {str(tmp_path)!r}); cli.COMMANDS = {{'x': ('slow:main', '')}}\n"
+        f"sys.path.insert(0, {str(tmp_path)!r}); cli.COMMANDS = {{'x': cli.Command('slow:main', '', '')}}\n"
         "sys.exit(cli.main(['x']))"
     )
     done = run("-c", code)

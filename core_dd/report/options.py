@@ -1,0 +1,30 @@
+"""The options of the report. No torch."""
+
+from dataclasses import dataclass
+
+from core_dd.errors import require
+
+
+@dataclass(kw_only=True)
+class ReportConfig:
+    """Turn scores into report.md and one self-contained report.html, and print the ranking.
+
+    Scores may be given first, without a flag: gendd report runs/*/*/scores.json --out runs/report.
+    """
+
+    scores: tuple[str, ...] = ()
+    """scores.json files, folders that hold some, or glob patterns."""
+    runs: tuple[str, ...] = ()
+    """Run folders (training, distilling) whose stats.jsonl are drawn as training curves."""
+    out: str | None = None
+    """The folder to write; default: the next number under runs/report/."""
+    title: str = "Dataset distillation report"
+    """The heading."""
+    per_class: int = 10
+    """Images of each class in a picture, at most."""
+    dry_run: bool = False
+    """Read and check everything, print the ranking, write nothing."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.scores), "no scores given. Name scores.json files or folders: gendd report runs/demo/00000")
+        require(self.per_class >= 1, f"per_class must be >= 1, got {self.per_class}.")

@@ -1,0 +1,331 @@
+"""The options of the commands of this track. No torch."""
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from core_dd.data.options import DataConfig
+from core_dd.errors import about, pick, require
+
+if TYPE_CHECKING:
+    from core_dd.data.images import ImageData
+    from core_dd.data.streaming import StreamedData
+    from gen_dd.guidance import Guide
+
+
+@dataclass(kw_only=True)
+class TrainConfig(DataConfig):
+    """Train a class-conditional U-ViT diffusion model.
+
+    On several processes: accelerate launch scripts/train_uvit.py ... (GPUs), or
+    torchrun --nproc_per_node 2 scripts/train_uvit.py ... (also CPUs). With the network split over them (FSDP):
+    accelerate launch --config_file configs/accelerate/fsdp_four_gpus.yaml scripts/train_uvit.py ...
+    """
+
+    preset: str = "tiny"
+    """Size of the network: a name of gen_dd.uvit.PRESETS. Image size and channels come from the data."""
+    patch_size: int | None = None
+    """Side of a patch; default: the preset's."""
+    init_from: str | None = None
+    """Start from other weights: an official checkpoint (.pth), a model folder or a training checkpoint, whose averaged
+    weights are taken; the network is then theirs, not the preset's. Labels of another dataset are dropped, positions
+    resized; what was kept is said."""
+    num_heads: int | None = None
+    """Attention heads of the network in the file of init_from, which does not tell them. Default: those of the official
+    network of that width, for another width one for every 64 channels; the number taken is said."""
+    steps: int = 10000
+    """Optimiser steps."""
+    max_seconds: float | None = None
+    """Stop after this many seconds of training steps, over all calls of the run, if they come first; imports,
+    compiling, pictures, evaluations and checkpoints are not counted. Such a run cannot be repeated exactly: the clock
+    ends it, and with anneal sets its learning rate."""
+    chunk_seconds: float | None = None
+    """Stop this call after so many seconds of training steps, counted as for max_seconds, unfinished, for --resume to
+    go on: for machines lent by the quarter hour."""
+    batch_size: int = 128
+    """Images per step, over all processes and accumulation steps."""
+    accumulate: int = 1
+    """Forward and backward passes that make up one step: memory for time, to the same result."""
+    optimizer: str = "adamw"
+    """adamw, or muon: Muon on the matrices inside the blocks, AdamW on the rest, both at lr and weight_decay."""
+    lr: float = 2e-4
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.99, 0.999)
+    """AdamW's moment decays."""
+    weight_decay: float = 0.03
+    """Weight decay, on every parameter."""
+    warmup: int = 500
+    """Steps over which the learning rate rises linearly."""
+    anneal: float = 0.0
+    """The last part of the training, from 0 to 1, in which the learning rate falls linearly to 0; of the steps, or of
+    max_seconds where those end first."""
+    time_sampling: str = "uniform"
+    """Which times, that is noise levels, are learnt from: uniform, or logit_normal, which has fewer at both ends."""
+    weighting: str = "none"
+    """How much each time counts in the loss: none: all as much, or min_snr: less where there is hardly any noise."""
+    grad_clip: float | None = None
+    """Clip the gradient's norm to this; default: no clipping."""
+    label_dropout: float = 0.1
+    """Probability that an image is learnt without its label, which classifier-free guidance needs."""
+    ema_decay: float = 0.9999
+    """Decay of the moving average of the weights that samples are drawn with."""
+    ema_warmup: bool = True
+    """Let the average begin short, so that the first weights do not rule a short training: after n steps its decay is
+    min(ema_decay, (1 + n) / (10 + n)), as in TensorFlow's ExponentialMovingAverage and diffusers' EMAModel. Off: it is
+    ema_decay from the first step on, as published."""
+    stream: bool | None = None
+    """Decode the images while training, by workers, to the same result, instead of holding all of them decoded; for
+    folder:, tiny_imagenet:, parquet: and hf:. Default: where they would take a quarter of the machine's or the GPU's
+    memory."""
+    workers: int | None = None
+    """Decoding workers of each process; default: its share of the CPU cores, at most 8."""
+    hflip: bool | None = None
+    """Mirror half of the images; default: where the dataset's labels allow it."""
+    bf16: bool = True
+    """Compute in bf16 where the hardware does it faster; weights, average and optimiser stay in fp32."""
+    compile: bool = True
+    """Compile the network where that earns back what it takes: within max_seconds or, for a run without, in all of its
+    steps, however many a resumed call has left, so that it repeats the uninterrupted one exactly."""
+    checkpointing: bool = False
+    """Keep only the inputs of the blocks for the backward pass: a third more time for far less memory."""
+    seed: int = 0
+    """Seed of every draw of the run."""
+    device: str | None = None
+    """cpu or cuda; default: cuda where there is one. CUDA_VISIBLE_DEVICES says which GPUs."""
+    out: str | None = None
+    """The run folder; default: the next number under runs/DATA-uvit-PRESET/."""
+    resume: bool = False
+    """Go on from the last checkpoint of the run folder."""
+    dry_run: bool = False
+    """Check everything, print the resolved config, the memory and the time to expect, stop."""
+    log_every: int = 20
+    """Steps between lines of stats.jsonl."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints."""
+    grid_every: int = 2000
+    """Steps between pictures of samples of the averaged weights; 0: none."""
+    eval_every: int = 0
+    """Steps between evaluations of samples of the averaged weights, by which the best model is kept; 0: none."""
+    eval_images: int = 1000
+    """Samples compared with the training images in each evaluation (FID; the literature takes 50000)."""
+    eval_steps: int = 50
+    """Network evaluations per such sample."""
+    eval_solver: str = "dpmpp_2m"
+    """How noise becomes such samples: a solver of gendd sample, dpm_fast for the official code's."""
+    eval_ipc: int = 0
+    """Also train a ConvNet on this many samples per class and test it on the validation split, which then chooses the
+    best model; 0: no. Wants val_fraction."""
+    eval_network: str = "convnet3"
+    """That ConvNet; also the classifier of the real data whose features stand in for Inception's, and which checks what
+    was learnt."""
+    check_images: int = 300
+    """Samples drawn after the training, of which a classifier of the real data says whether anything was learnt: the
+    share whose label it recognises, and their classifier_frechet, go into learnt.json and the model's card. It takes
+    some seconds on small images, which no time limit counts. 0: no check."""
+    val_fraction: float = 0.0
+    """The part of each class's training images kept aside as the validation split."""
+    inception_weights: str | None = None
+    """A file of torch-fidelity's Inception weights, for FID; default: its download; none: do without. Without them the
+    Frechet distance in a classifier's features is measured, under its own name."""
+    keep: int = 3
+    """How many checkpoints to keep."""
+    tracker: str = "tensorboard"
+    """Experiment tracker: tensorboard, wandb and others that accelerate knows, or none."""
+
+    def __post_init__(self) -> None:
+        from gen_dd.recipe import OPTIMIZERS, TIMES, WEIGHTINGS
+        from gen_dd.solvers import SOLVERS
+        from gen_dd.uvit import PRESETS
+
+        pick(PRESETS, self.preset, "preset")
+        require(
+            self.num_heads is None or (self.num_heads >= 1 and self.init_from is not None),
+            f"num_heads is of the network in init_from and must be >= 1, got {self.num_heads} and init_from "
+            f"{self.init_from}. Leave it out, or choose another preset.",
+        )
+        kind, _, index = (self.device or "").partition(":")
+        require(
+            not index,
+            f"device {self.device}: each process of a training takes the next GPU that it sees. "
+            f"Set CUDA_VISIBLE_DEVICES={index} and pass --device {kind}.",
+        )
+        for name in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep"):
+            require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}.")
+        require(self.lr > 0, f"lr must be > 0, got {self.lr}.")
+        for name in ("label_dropout", "ema_decay"):
+            require(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1), got {getattr(self, name)}.")
+        pick(OPTIMIZERS, self.optimizer, "optimizer")
+        pick(TIMES, self.time_sampling, "time_sampling")
+        pick(WEIGHTINGS, self.weighting, "weighting")
+        require(0 <= self.anneal <= 1, f"anneal must be in [0, 1], got {self.anneal}.")
+        for name in ("max_seconds", "chunk_seconds", "grad_clip"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"{name} must be > 0, got {value}.")
+        for name in ("grid_every", "eval_every", "eval_ipc", "warmup", "check_images"):
+            require(getattr(self, name) >= 0, f"{name} must be >= 0, got {getattr(self, name)}.")
+        require(self.workers is None or self.workers >= 0, f"workers must be >= 0, got {self.workers}.")
+        require(self.eval_images >= 2, f"eval_images must be >= 2, got {self.eval_images}.")
+        require(self.eval_steps >= 1, f"eval_steps must be >= 1, got {self.eval_steps}.")
+        pick(SOLVERS, self.eval_solver, "solver")
+        require(0 <= self.val_fraction < 1, f"val_fraction must be in [0, 1), got {self.val_fraction}.")
+        require(
+            self.eval_ipc == 0 or self.val_fraction > 0,
+            "eval_ipc wants a validation split. Pass --val_fraction 0.1, or leave it out.",
+        )
+
+    def training_data(self) -> "ImageData | StreamedData":
+        """The data this config names, in memory or streamed."""
+        from core_dd.data.streaming import load_stream, too_large
+        from core_dd.speed import pick_device
+
+        stream = self.stream
+        if stream is None:
+            stream = too_large(self.data, self.image_size, pick_device(self.device))
+        if not stream:
+            return self.load_data(self.seed, self.val_fraction)
+        with about(f"--data {self.data}"):
+            return load_stream(
+                self.data,
+                image_size=self.image_size,
+                val_fraction=self.val_fraction,
+                limit_per_class=self.limit_per_class,
+                seed=self.seed,
+                workers=self.workers,
+            )
+
+
+@dataclass(kw_only=True)
+class SampleConfig:
+    """Draw labelled, class-balanced images from a trained U-ViT, as many as a time budget allows or a fixed number.
+
+    With several processes (torchrun --nproc_per_node N scripts/sample_timed.py ..., or accelerate launch) each writes
+    its own shards into the same folder; the index merges them.
+    """
+
+    model: str = ""
+    """The trained model: a run folder of `gendd train`, the model folder inside it, or a saved `UViTPipeline`."""
+    out: str = ""
+    """The folder for the shards, index.json, grid.png and, once all is drawn, summary.txt."""
+    budget: str | None = None
+    """Wall-clock time for the whole command, imports and loading included: 20s, 10m, 1h or seconds. Never overrun but
+    by a guide's preparation, which counts and is not stopped."""
+    num_per_class: int | None = None
+    """Images per class; beside a budget, at most so many."""
+    steps: int | str = 50
+    """Network evaluations per image; or auto: the most, from 10 to 50, with which num_per_class images of every class
+    fit into the budget. Without num_per_class, room is made for 500 per class, and the whole budget is drawn."""
+    solver: str = "dpmpp_2m"
+    """How noise becomes images: dpmpp_2m (DPM-Solver++ 2M), dpmpp_3m, unipc, ddim, dpm_fast (the official code's)."""
+    cfg_scale: float = 0.0
+    """Classifier-free guidance s in cond + s (cond - null); 0 is off. Above 0 every step costs two evaluations."""
+    cfg_interval: tuple[float, float] | None = None
+    """The times, low high in [0, 1] with 1 the pure noise, between which cfg_scale applies; default: always. Steps
+    outside cost one evaluation."""
+    guide: str | None = None
+    """A training-free guide: mgd3 (towards real medoids, one per slot), coda (the same with CoDA's weight), repulsion
+    (the images of a group push each other apart), classifier (of the real data). Default: none."""
+    guide_scale: float | None = None
+    """The guide's weight; default: 0.1 (mgd3, repulsion), 0.05 (coda), 1 (classifier)."""
+    guide_until: float | None = None
+    """The guide acts while t > guide_until, from 1 (noise) to 0 (image); default: 0.5, 0.1 (coda), 0 (classifier)."""
+    guide_slots: int | None = None
+    """Medoids per class, or images in a group; default: 10."""
+    guide_data: str | None = None
+    """The real data that a guide looks at; default: what the model's card says it was trained on."""
+    batch: int | None = None
+    """Images per batch and process. Default: with a budget, the fastest size that the memory at hand allows, measured
+    in the first moments; without one, 250."""
+    bf16: bool = True
+    """Compute in bf16 where the hardware does it faster."""
+    compile: bool | None = None
+    """Compile the network, on CUDA into graphs; under a budget only when two minutes of it are left after loading, on a
+    CPU five. Default: where that earns back what it takes, in the images asked for and in the budget that is left."""
+    seed: int = 0
+    """Seed of the noise."""
+    device: str | None = None
+    """cpu, cuda, cuda:1; default: cuda where there is one."""
+    resume: bool = False
+    """Go on in a folder that holds shards of the same model and settings; the time they took counts, and auto steps
+    stay those chosen then."""
+
+    def __post_init__(self) -> None:
+        from gen_dd.solvers import SOLVERS
+
+        require(bool(self.model), "which model? Pass --model FOLDER, a run folder of gendd train.")
+        require(bool(self.out), "where to? Pass --out FOLDER.")
+        check_amount(self.num_per_class, self.budget, self.steps)
+        require(self.batch is None or self.batch >= 1, f"batch must be >= 1, got {self.batch}.")
+        require(self.cfg_scale >= 0, f"cfg_scale must be >= 0, got {self.cfg_scale}.")
+        low, high = self.cfg_interval or (0, 1)
+        require(0 <= low < high <= 1, f"cfg_interval must be 0 <= low < high <= 1, got {low} {high}.")
+        require(
+            self.guide is not None
+            or all(getattr(self, f"guide_{name}") is None for name in ("scale", "until", "slots")),
+            "guide_scale, guide_until and guide_slots belong to a guide. Pass --guide mgd3, or leave them out.",
+        )
+        self.make_guide()
+        pick(SOLVERS, self.solver, "solver")
+        self.seconds  # noqa: B018 (checks the budget)
+
+    def make_guide(self) -> "Guide | None":
+        """The guide asked for, unprepared."""
+        from gen_dd.guidance import make_guide
+
+        return make_guide(self.guide, scale=self.guide_scale, until=self.guide_until, slots=self.guide_slots)
+
+    @property
+    def seconds(self) -> float | None:
+        """The budget in seconds."""
+        if self.budget is None:
+            return None
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h)?", self.budget.strip())
+        require(match is not None, f"budget '{self.budget}' is not a time. Write 20s, 10m, 1h or a number of seconds.")
+        seconds = float(match[1]) * {"s": 1, None: 1, "m": 60, "h": 3600}[match[2]]
+        require(seconds > 0, f"budget must be > 0, got {self.budget}.")
+        return seconds
+
+
+def check_amount(num_per_class: int | None, budget: str | float | None, steps: int | str) -> None:
+    """Raise `InputError` unless number, budget and steps say how much to draw."""
+    require(
+        budget is not None or num_per_class is not None,
+        "how many images? Give a budget (--budget 20s), a number (--num_per_class 10), or both.",
+    )
+    require(num_per_class is None or num_per_class >= 1, f"num_per_class must be >= 1, got {num_per_class}.")
+    if isinstance(steps, str):
+        require(steps == "auto", f"steps must be a number or auto, got '{steps}'.")
+        require(budget is not None, "steps auto fits the steps into a budget. Add --budget 10m, or pass a number.")
+    else:
+        require(steps >= 1, f"steps must be >= 1, got {steps}.")
+
+
+@dataclass(kw_only=True)
+class SelectConfig(DataConfig):
+    """Choose ipc images per class from a generated pool."""
+
+    pool: str = ""
+    """What to choose from: a folder of gendd sample, or a distilled-set file."""
+    selector: str = "herding"
+    """How: random; or by a classifier trained on the real training images: herding, k_center, medoids, correct (random
+    among those it gets right), most_confident and least_confident (of the same), difficulty (spread like the real
+    images'), moments (nearest mean, std, skew)."""
+    ipc: int = 10
+    """Images per class."""
+    network: str = "convnet3"
+    """The classifier whose features are compared."""
+    classifier: str | None = None
+    """Its file: read where there is one, else written after training. Default: trained each time, not kept."""
+    seed: int = 0
+    """Seed of the choice and of the classifier."""
+    device: str | None = None
+    """cpu, cuda, cuda:1; default: cuda where there is one."""
+    out: str = ""
+    """The file to write."""
+
+    def __post_init__(self) -> None:
+        from gen_dd.select import SELECTORS
+
+        require(bool(self.pool), "which pool? Pass --pool FOLDER, as gendd sample wrote it.")
+        require(bool(self.out), "where to? Pass --out FILE.safetensors.")
+        require(self.ipc >= 1, f"ipc must be >= 1, got {self.ipc}. Pass --ipc 10.")
+        pick(SELECTORS, self.selector, "selector")
