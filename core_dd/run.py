@@ -19,6 +19,7 @@ from core_dd import files, records
 from core_dd.config import read_yaml, to_dict
 from core_dd.errors import Diverged, InputError, pick, require
 from core_dd.locks import Taken, own_file, own_folder, require_free
+from core_dd.options import RunConfig, mark
 
 
 class Run:
@@ -29,26 +30,14 @@ class Run:
         self._claim, self._tracker = claim, None
 
     @classmethod
-    def open(
-        cls,
-        out: str | Path | None,
-        name: str,
-        config: Any,
-        *,
-        resume: bool = False,
-        tracker: str = "tensorboard",
-        keep: int = 3,
-        origin: Mapping[str, Any] | None = None,
-    ) -> "Run":
+    def open(cls, config: RunConfig, name: str, origin: Mapping[str, str] | None = None) -> "Run":
         """Make a run folder, or continue one; it is this process's alone until `close` or the process's end.
 
         Args:
-            out: the folder; None picks the next number under `runs/NAME/` (or, with `resume`, the highest one).
+            config: the resolved config, written to config.yaml. Its `out` is the folder; None picks the next number
+                under `runs/NAME/` (or, with `resume`, the highest one). With `resume` that folder's config and origin
+                must equal these, but for what is marked as free to change.
             name: what is run, e.g. "digits-dm-ipc10".
-            config: the resolved config dataclass; written to config.yaml.
-            resume: continue a folder that has checkpoints or none yet; its config and origin must equal these.
-            tracker: tensorboard, another tracker known to accelerate (wandb, ...), or none.
-            keep: how many of the newest checkpoints to keep.
             origin: what the run is made from that the config does not tell, as strings: its data's digests. Kept in
                 origin.json.
 
@@ -56,14 +45,13 @@ class Run:
             InputError: if the folder exists and `resume` is off, is missing and `resume` is on, is in use, cannot be
                 written, or its config or origin differs; an unknown tracker, or one that is not installed.
         """
-        folder, kind = find_folder(out, name, resume), _tracker_class(tracker)
-        settings = {key: value for key, value in to_dict(config).items() if key not in UNSAVED}
-        if resume:
-            check_same(folder, settings, origin or {})
+        folder, kind = find_folder(config.out, name, config.resume), _tracker_class(config.tracker)
+        if config.resume:
+            check_same(folder, config, origin or {})
         claim = contextlib.ExitStack()
-        run = cls(claim.enter_context(claimed(out, name, resume)), keep, resume, claim)
+        run = cls(claim.enter_context(claimed(config.out, name, config.resume)), config.keep, config.resume, claim)
         try:
-            run._begin(settings, origin or {}, kind)
+            run._begin(saved(config), origin or {}, kind)
         except BaseException:
             run.close()
             raise
@@ -168,8 +156,10 @@ class Run:
 
 CONFIG, ORIGIN, STATS = "config.yaml", "origin.json", "stats.jsonl"
 
-UNSAVED = ("resume", "dry_run", "out")
-"""Config fields that say how a command was called, not what it computes."""
+
+def saved(config: RunConfig) -> dict[str, Any]:
+    """What config.yaml holds of a config: what it computes, not how the command was called."""
+    return {key: value for key, value in to_dict(config).items() if mark(type(config), key, "saved", True)}
 
 
 def append(path: Path, text: str) -> None:
@@ -298,18 +288,19 @@ def _stats_line(text: bytes, where: str) -> dict[str, float]:
     return records.checked(records.parse(text, dict[str, records.Number], where, hint), Stats, where, hint)
 
 
-def check_same(folder: Path, settings: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
-    """Refuse to resume with another config, naming the first difference, or from other data; how long and how often
-    may change.
+def check_same(folder: Path, config: RunConfig, origin: Mapping[str, Any]) -> None:
+    """Refuse to resume with another config, naming the first difference, or from other data; what is marked as free to
+    change on resume may.
 
     Raises:
         InputError: if there is a difference, or what the folder says cannot be read.
     """
-    saved = read_yaml(folder / CONFIG) if (folder / CONFIG).exists() else settings
+    settings = saved(config)
+    before = read_yaml(folder / CONFIG) if (folder / CONFIG).exists() else settings
     for key, value in settings.items():
         require(
-            key in FREE_ON_RESUME or saved.get(key) == value,
-            f"{folder} was started with {key} {saved.get(key)}, now it is {value}. "
+            mark(type(config), key, "free_on_resume") or before.get(key) == value,
+            f"{folder} was started with {key} {before.get(key)}, now it is {value}. "
             "Resume with the same settings, or start a new run.",
         )
     if not origin or not ((folder / ORIGIN).exists() or checkpoints(folder)):
@@ -322,14 +313,6 @@ def check_same(folder: Path, settings: Mapping[str, Any], origin: Mapping[str, A
             f"{folder} was begun with other data: their {key} was {began.get(key)}, now it is {value}. Resume with the "
             "data it was begun with, or start a new run.",
         )
-
-
-FREE_ON_RESUME = frozenset(
-    {"iterations", "steps", "max_seconds", "chunk_seconds", "checkpoint_every", "grid_every", "log_every", "keep"}
-    | {"tracker", "device", "eval_every", "eval_images", "eval_steps", "eval_solver", "inception_weights"}
-    | {"stream", "workers", "check_images"}
-)
-"""Config fields a resumed run may change without becoming another run."""
 
 
 def _tracker_class(name: str) -> type | None:

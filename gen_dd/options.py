@@ -2,10 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from core_dd.data.options import DataConfig
 from core_dd.errors import about, pick, require
+from core_dd.options import Options, RunConfig, option
 
 if TYPE_CHECKING:
     from core_dd.data.images import ImageData
@@ -14,13 +15,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class TrainConfig(DataConfig):
+class TrainConfig(RunConfig, DataConfig):
     """Train a class-conditional U-ViT diffusion model.
 
     On several processes: accelerate launch scripts/train_uvit.py ... (GPUs), or
     torchrun --nproc_per_node 2 scripts/train_uvit.py ... (also CPUs). With the network split over them (FSDP):
     accelerate launch --config_file configs/accelerate/fsdp_four_gpus.yaml scripts/train_uvit.py ...
     """
+
+    GROUP: ClassVar[str] = "model and training"
 
     preset: str = "tiny"
     """Size of the network: a name of gen_dd.uvit.PRESETS. Image size and channels come from the data."""
@@ -33,13 +36,13 @@ class TrainConfig(DataConfig):
     num_heads: int | None = None
     """Attention heads of the network in the file of init_from, which does not tell them. Default: those of the official
     network of that width, for another width one for every 64 channels; the number taken is said."""
-    steps: int = 10000
+    steps: int = option(10000, free_on_resume=True)
     """Optimiser steps."""
-    max_seconds: float | None = None
+    max_seconds: float | None = option(None, free_on_resume=True)
     """Stop after this many seconds of training steps, over all calls of the run, if they come first; imports,
     compiling, pictures, evaluations and checkpoints are not counted. Such a run cannot be repeated exactly: the clock
     ends it, and with anneal sets its learning rate."""
-    chunk_seconds: float | None = None
+    chunk_seconds: float | None = option(None, free_on_resume=True)
     """Stop this call after so many seconds of training steps, counted as for max_seconds, unfinished, for --resume to
     go on: for machines lent by the quarter hour."""
     batch_size: int = 128
@@ -73,11 +76,11 @@ class TrainConfig(DataConfig):
     """Let the average begin short, so that the first weights do not rule a short training: after n steps its decay is
     min(ema_decay, (1 + n) / (10 + n)), as in TensorFlow's ExponentialMovingAverage and diffusers' EMAModel. Off: it is
     ema_decay from the first step on, as published."""
-    stream: bool | None = None
+    stream: bool | None = option(None, free_on_resume=True)
     """Decode the images while training, by workers, to the same result, instead of holding all of them decoded; for
     folder:, tiny_imagenet:, parquet: and hf:. Default: where they would take a quarter of the machine's or the GPU's
     memory."""
-    workers: int | None = None
+    workers: int | None = option(None, free_on_resume=True)
     """Decoding workers of each process; default: its share of the CPU cores, at most 8."""
     hflip: bool | None = None
     """Mirror half of the images; default: where the dataset's labels allow it."""
@@ -88,29 +91,19 @@ class TrainConfig(DataConfig):
     steps, however many a resumed call has left, so that it repeats the uninterrupted one exactly."""
     checkpointing: bool = False
     """Keep only the inputs of the blocks for the backward pass: a third more time for far less memory."""
-    seed: int = 0
-    """Seed of every draw of the run."""
     device: str | None = None
     """cpu or cuda; default: cuda where there is one. CUDA_VISIBLE_DEVICES says which GPUs."""
     out: str | None = None
     """The run folder; default: the next number under runs/DATA-uvit-PRESET/."""
-    resume: bool = False
-    """Go on from the last checkpoint of the run folder."""
-    dry_run: bool = False
-    """Check everything, print the resolved config, the memory and the time to expect, stop."""
-    log_every: int = 20
-    """Steps between lines of stats.jsonl."""
-    checkpoint_every: int = 1000
-    """Steps between checkpoints."""
-    grid_every: int = 2000
+    grid_every: int = option(2000, free_on_resume=True)
     """Steps between pictures of samples of the averaged weights; 0: none."""
-    eval_every: int = 0
+    eval_every: int = option(0, free_on_resume=True)
     """Steps between evaluations of samples of the averaged weights, by which the best model is kept; 0: none."""
-    eval_images: int = 1000
+    eval_images: int = option(1000, free_on_resume=True)
     """Samples compared with the training images in each evaluation (FID; the literature takes 50000)."""
-    eval_steps: int = 50
+    eval_steps: int = option(50, free_on_resume=True)
     """Network evaluations per such sample."""
-    eval_solver: str = "dpmpp_2m"
+    eval_solver: str = option("dpmpp_2m", free_on_resume=True)
     """How noise becomes such samples: a solver of gendd sample, dpm_fast for the official code's."""
     eval_ipc: int = 0
     """Also train a ConvNet on this many samples per class and test it on the validation split, which then chooses the
@@ -118,21 +111,18 @@ class TrainConfig(DataConfig):
     eval_network: str = "convnet3"
     """That ConvNet; also the classifier of the real data whose features stand in for Inception's, and which checks what
     was learnt."""
-    check_images: int = 300
+    check_images: int = option(300, free_on_resume=True)
     """Samples drawn after the training, of which a classifier of the real data says whether anything was learnt: the
     share whose label it recognises, and their classifier_frechet, go into learnt.json and the model's card. It takes
     some seconds on small images, which no time limit counts. 0: no check."""
     val_fraction: float = 0.0
     """The part of each class's training images kept aside as the validation split."""
-    inception_weights: str | None = None
+    inception_weights: str | None = option(None, free_on_resume=True)
     """A file of torch-fidelity's Inception weights, for FID; default: its download; none: do without. Without them the
     Frechet distance in a classifier's features is measured, under its own name."""
-    keep: int = 3
-    """How many checkpoints to keep."""
-    tracker: str = "tensorboard"
-    """Experiment tracker: tensorboard, wandb and others that accelerate knows, or none."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         from gen_dd.recipe import OPTIMIZERS, TIMES, WEIGHTINGS
         from gen_dd.solvers import SOLVERS
         from gen_dd.uvit import PRESETS
@@ -149,7 +139,7 @@ class TrainConfig(DataConfig):
             f"device {self.device}: each process of a training takes the next GPU that it sees. "
             f"Set CUDA_VISIBLE_DEVICES={index} and pass --device {kind}.",
         )
-        for name in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep"):
+        for name in ("steps", "batch_size", "accumulate"):
             require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}.")
         require(self.lr > 0, f"lr must be > 0, got {self.lr}.")
         for name in ("label_dropout", "ema_decay"):
@@ -195,7 +185,7 @@ class TrainConfig(DataConfig):
 
 
 @dataclass(kw_only=True)
-class SampleConfig:
+class SampleConfig(Options):
     """Draw labelled, class-balanced images from a trained U-ViT, as many as a time budget allows or a fixed number.
 
     With several processes (torchrun --nproc_per_node N scripts/sample_timed.py ..., or accelerate launch) each writes
@@ -249,6 +239,7 @@ class SampleConfig:
     stay those chosen then."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         from gen_dd.solvers import SOLVERS
 
         require(bool(self.model), "which model? Pass --model FOLDER, a run folder of gendd train.")
@@ -323,6 +314,7 @@ class SelectConfig(DataConfig):
     """The file to write."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         from gen_dd.select import SELECTORS
 
         require(bool(self.pool), "which pool? Pass --pool FOLDER, as gendd sample wrote it.")

@@ -452,8 +452,7 @@ def due(done: int, every: int, stop: bool) -> bool:
 
 def open_run(config: TrainConfig, data: ImageData | StreamedData) -> Run:
     """The run folder, new or continued."""
-    name, options = run_name(config, data), {"tracker": config.tracker, "keep": config.keep}
-    return Run.open(config.out, name, config, resume=config.resume, **options)
+    return Run.open(config, run_name(config, data))
 
 
 def run_name(config: TrainConfig, data: ImageData | StreamedData) -> str:

@@ -60,8 +60,7 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
     name = run_name(config, data)
     find_folder(config.out, name, config.resume)
     method = METHODS[config.method](config, data)
-    options = {"resume": config.resume, "tracker": config.tracker, "keep": config.keep}
-    with Run.open(config.out, name, config, origin=data.origin | method.origin, **options) as run:
+    with Run.open(config, name, data.origin | method.origin) as run:
         # A resumed run continues where its last checkpoint was; every draw is keyed by (seed, purpose, step).
         first, folder = run.last() or (0, None)
         if folder is not None:

@@ -130,9 +130,7 @@ def record(config: ExpertsConfig, data: ImageData | None = None) -> Path:
     config, preprocess = resolved(config, device), Preprocess.fit(data, config.preprocess)
     groups = [range(i, min(i + config.at_once, config.experts)) for i in range(0, config.experts, config.at_once)]
     begin(config, data, preprocess, groups[0], device)
-    name = run_name(config, data)
-    options = {"resume": config.resume, "tracker": config.tracker, "keep": 1}
-    with Run.open(config.out, name, config, origin=data.origin, **options) as run:
+    with Run.open(config, run_name(config, data), data.origin) as run:
         # A resumed run continues in the group, and the epoch of it, where its last checkpoint was.
         done, folder = run.last() or (0, None)
         first, within = divmod(done, config.epochs)
@@ -148,7 +146,10 @@ def record(config: ExpertsConfig, data: ImageData | None = None) -> Path:
             # Train, and record the weights after every epoch.
             for epoch in range(len(trajectory), config.epochs + 1):
                 step, last = number * config.epochs + epoch, epoch == config.epochs
-                run.log(step, loss=train_epoch(training, epoch))  # stops on a loss that is not finite
+                loss = train_epoch(training, epoch)
+                run.check(step, loss=loss)  # stops on a loss that is not finite
+                if last or epoch % config.log_every == 0:
+                    run.log(step, loss=loss)
                 trajectory.append(snapshot(training))
                 progress.update()
                 if last:

@@ -1,24 +1,27 @@
 """The options of the commands of this track that all methods share; each method's own stand beside it. No torch."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from core_dd.data.options import DataConfig
 from core_dd.errors import above, at_least, pick, require
+from core_dd.options import RunConfig, option
 
 if TYPE_CHECKING:
     from core_dd.judge.protocols import Protocol
 
 
 @dataclass(kw_only=True)
-class MatchingConfig(DataConfig):
+class MatchingConfig(RunConfig, DataConfig):
     """Fields all matching methods share; each method's own config derives from it and sets the paper's values."""
+
+    GROUP: ClassVar[str] = "method"
 
     method: str = "dm"
     """How real and synthetic data are matched: a name of matching_dd.METHODS."""
     ipc: int = 10
     """Synthetic images per class."""
-    iterations: int = 20000
+    iterations: int = option(20000, free_on_resume=True)
     """Steps of the image optimiser."""
     lr_img: float = 1.0
     """Learning rate of the images, in the space they are learnt in."""
@@ -61,14 +64,8 @@ class MatchingConfig(DataConfig):
     memory_gib: float | None = None
     """Largest memory for one forward and backward, in GiB: classes then go through in chunks that fit, to the same
     result. Default: half of a GPU's free memory, or 0.75 GiB on a CPU, which fewer classes keep busy."""
-    seed: int = 0
-    """Seed of every draw of the run."""
-    device: str | None = None
-    """cpu, cuda, cuda:1; default: cuda where there is one."""
     out: str | None = None
     """The run folder; default: the next number under runs/DATA-METHOD-ipcN/."""
-    resume: bool = False
-    """Go on from the last checkpoint of the run folder."""
     dry_run: bool = False
     """Check everything, print the resolved config, and the memory and time to expect by a few iterations; then stop."""
     checkpoint_every: int = 1000
@@ -77,18 +74,15 @@ class MatchingConfig(DataConfig):
     """How many checkpoints to keep: the last 3 to go on from, earlier ones without what that needs beside the set."""
     log_every: int = 10
     """Iterations between lines of stats.jsonl."""
-    tracker: str = "tensorboard"
-    """Experiment tracker: tensorboard, wandb and others that accelerate knows, or none."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         from core_dd.judge.augment import DSA
         from core_dd.sets.factor import DECODES
         from matching_dd.base import AUGMENT_MODES
         from matching_dd.synthetic import SPACES
 
-        at_least(
-            self, 1, "ipc", "iterations", "batch_real", "factor", "checkpoint_every", "keep", "log_every", "max_syn"
-        )
+        at_least(self, 1, "ipc", "iterations", "batch_real", "factor", "max_syn")
         above(self, 0, "lr_img", "memory_gib")
         require(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}.")
         pick(DECODES, self.decode, "decode")
@@ -121,8 +115,10 @@ class MatchingConfig(DataConfig):
 
 
 @dataclass(kw_only=True)
-class ExpertsConfig(DataConfig):
+class ExpertsConfig(RunConfig, DataConfig):
     """Record training trajectories on real data. The defaults are MTT's (Cazenavette et al., CVPR 2022)."""
+
+    GROUP: ClassVar[str] = "experts"
 
     network: str = "convnet3"
     """What to train: convnet1 to convnet6, with suffixes such as _w64."""
@@ -144,23 +140,20 @@ class ExpertsConfig(DataConfig):
     any of them."""
     bf16: bool = True
     """Train in bf16 where the hardware does it faster; the weights stay in fp32."""
-    seed: int = 0
-    """Seed of every draw."""
-    device: str | None = None
-    """cpu, cuda, cuda:1; default: cuda where there is one."""
     out: str | None = None
     """The folder; default: the next number under runs/DATA-experts-NETWORK/."""
-    resume: bool = False
-    """Go on from the last checkpoint."""
     dry_run: bool = False
     """Check everything, print the resolved config, and the disk space and time to expect by a few steps; then stop."""
     checkpoint_every: int = 5
     """Epochs between checkpoints of the networks in training."""
-    tracker: str = "tensorboard"
-    """Experiment tracker: tensorboard, wandb and others that accelerate knows, or none."""
+    log_every: int = 1
+    """Epochs between lines of stats.jsonl."""
+    keep: int = 1
+    """How many checkpoints to keep; the experts that are finished need none."""
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "experts", "epochs", "batch_size", "checkpoint_every", "at_once")
+        super().__post_init__()
+        at_least(self, 1, "experts", "epochs", "batch_size", "at_once")
         above(self, 0, "lr")
         require(self.augment in ("dsa", "none"), f"augment must be dsa or none, got '{self.augment}'.")
 
@@ -205,6 +198,7 @@ class CoresetConfig(DataConfig):
     """The file to write; default: distilled.safetensors in the next folder under runs/DATA-NAME-ipcN/."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         from core_dd.judge.protocols import PROTOCOLS
         from matching_dd.coresets import CORESETS
 

@@ -187,7 +187,7 @@ def no_cost(folder: Path) -> None:
 
 def started(preset: str) -> Callable[[Path], None]:
     """A training that was begun with another network."""
-    return lambda folder: Run.open(folder / "out", "x", TrainConfig(preset=preset), tracker="none").close()
+    return lambda folder: Run.open(TrainConfig(preset=preset, out=str(folder / "out"), tracker="none"), "x").close()
 
 
 HELD = []

@@ -1,17 +1,20 @@
 """Which real data a command reads: the options that all commands on data share. No torch."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from core_dd.errors import about
+from core_dd.options import Options
 
 if TYPE_CHECKING:
     from core_dd.data.images import ImageData
 
 
 @dataclass(kw_only=True)
-class DataConfig:
+class DataConfig(Options):
     """Which real data a command reads; the configs of the commands derive from it."""
+
+    GROUP: ClassVar[str] = "data"
 
     data: str = "digits"
     """digits (bundled), mnist, fashion_mnist, cifar10, cifar100, svhn (downloaded on first use), or idx:FOLDER,

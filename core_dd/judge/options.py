@@ -57,6 +57,7 @@ class EvaluateConfig(DataConfig):
     """Check everything, print the resolved config and how long the training is, stop."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         from core_dd.data.preprocess import PREPROCESSES
         from core_dd.judge import habits
         from core_dd.judge.protocols import PROTOCOLS
@@ -93,6 +94,7 @@ class SubmitConfig(DataConfig):
     """cpu, cuda, cuda:1; default: cuda where there is one."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         from core_dd.judge.protocols import CHALLENGE
 
         require(bool(self.set), "which set? Pass --set FILE_OR_FOLDER.")

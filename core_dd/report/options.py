@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from core_dd.errors import require
+from core_dd.options import Options
 
 
 @dataclass(kw_only=True)
-class ReportConfig:
+class ReportConfig(Options):
     """Turn scores into report.md and one self-contained report.html, and print the ranking.
 
     Scores may be given first, without a flag: gendd report runs/*/*/scores.json --out runs/report.
@@ -26,5 +27,6 @@ class ReportConfig:
     """Read and check everything, print the ranking, write nothing."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(bool(self.scores), "no scores given. Name scores.json files or folders: gendd report runs/demo/00000")
         require(self.per_class >= 1, f"per_class must be >= 1, got {self.per_class}.")

@@ -14,18 +14,19 @@ from commands import run as run_command
 from core_dd.errors import Diverged, InputError
 from core_dd.files import LOCK
 from core_dd.locks import Lock
+from core_dd.options import RunConfig, option
 from core_dd.run import Run, checkpoints, claimed, find_folder, read_stats
 
 
 @dataclasses.dataclass(kw_only=True)
-class Config:
-    seed: int = 0
-    iterations: int = 10
-    resume: bool = False
+class Config(RunConfig):
+    tracker: str = "none"
+    iterations: int = option(10, free_on_resume=True)
+    lr: float = 1.0
 
 
-def start(tmp_path, **options):
-    return Run.open(tmp_path / "run", "test", Config(), tracker="none", **options)
+def start(tmp_path, origin=None, **options):
+    return Run.open(Config(out=str(tmp_path / "run"), **options), "test", origin)
 
 
 def fill(run, first, last, every=2):
@@ -37,9 +38,11 @@ def fill(run, first, last, every=2):
 
 
 def test_open__numbers_runs(tmp_path):
-    folders = [Run.open(None, "digits-dm", Config(), tracker="none").folder for _ in range(2)]
+    folders = [Run.open(Config(), "digits-dm").folder for _ in range(2)]
     assert [str(folder) for folder in folders] == ["runs/digits-dm/00000", "runs/digits-dm/00001"]
-    assert yaml.safe_load((folders[0] / "config.yaml").read_text()) == {"seed": 0, "iterations": 10}
+    saved = yaml.safe_load((folders[0] / "config.yaml").read_text())
+    assert (saved["seed"], saved["iterations"], saved["lr"]) == (0, 10, 1.0)
+    assert saved.keys() == {own.name for own in dataclasses.fields(Config)} - {"out", "resume", "dry_run"}
 
 
 def test_open__other_folders_beside_the_numbered_ones(tmp_path, monkeypatch):
@@ -59,9 +62,9 @@ def test_open__resume_wants_a_run_with_the_same_config(tmp_path):
     with pytest.raises(InputError, match="nothing to resume"):
         start(tmp_path, resume=True)
     start(tmp_path).close()
-    Run.open(tmp_path / "run", "test", Config(iterations=20), tracker="none", resume=True).close()
+    start(tmp_path, iterations=20, log_every=1, resume=True).close()
     with pytest.raises(InputError, match="was started with seed 0, now it is 1"):
-        Run.open(tmp_path / "run", "test", Config(seed=1), tracker="none", resume=True)
+        start(tmp_path, seed=1, resume=True)
 
 
 def test_checkpoint__keeps_the_newest_and_points_to_the_last(tmp_path):
@@ -107,36 +110,35 @@ def test_log__lines_are_json(tmp_path):
 
 
 def test_tracker__tensorboard_writes_events(tmp_path):
-    with Run.open(tmp_path / "run", "test", Config()) as run:
+    with start(tmp_path, tracker="tensorboard") as run:
         run.log(1, loss=0.5)
     assert list(run.folder.rglob("events.out.tfevents*"))
 
 
 def test_tracker__unknown(tmp_path):
     with pytest.raises(InputError, match="unknown tracker 'tensorbord'; did you mean 'tensorboard'"):
-        Run.open(tmp_path / "run", "test", Config(), tracker="tensorbord")
+        start(tmp_path, tracker="tensorbord")
     assert not (tmp_path / "run").exists()
 
 
 def test_tracker__not_installed(tmp_path, monkeypatch):
     monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: ["tensorboard"])
     with pytest.raises(InputError, match="tracker 'wandb' is not installed. pip install it, or pass --tracker none"):
-        Run.open(tmp_path / "run", "test", Config(), tracker="wandb")
+        start(tmp_path, tracker="wandb")
     assert not (tmp_path / "run").exists()
 
 
 def test_checkpoint__kill_inside_it_keeps_the_previous(tmp_path):
     code = (
-        "import os, signal, dataclasses; from core_dd.run import Run\n"
-        "@dataclasses.dataclass\nclass Config:\n    seed: int = 0\n    iterations: int = 10\n"
-        "run = Run.open('run', 'test', Config(), tracker='none')\n"
+        "import os, signal; from core_dd.options import RunConfig; from core_dd.run import Run\n"
+        "run = Run.open(RunConfig(out='run', tracker='none'), 'test')\n"
         "with run.checkpoint(2) as folder: (folder / 'state').write_text('2')\n"
         "with run.checkpoint(4) as folder:\n"
         "    (folder / 'state').write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = run_command("-c", code)
     assert done.returncode == -signal.SIGKILL
-    with start(tmp_path, resume=True) as run:
+    with Run.open(RunConfig(out="run", tracker="none", resume=True), "test") as run:
         assert run.last()[0] == 2
         assert not list((run.folder / "checkpoints").glob(".*tmp"))
 
@@ -207,7 +209,7 @@ def test_lock__a_fork_of_the_holder_does_not_keep_it(tmp_path):
 
 
 def test_open__simultaneous_starts_get_a_number_each(tmp_path):
-    said = together(8, lambda: (Run.open(None, "x", Config(), tracker="none").folder, time.sleep(0.2))[0])
+    said = together(8, lambda: (Run.open(Config(), "x").folder, time.sleep(0.2))[0])
     assert sorted(said) == [f"runs/x/{i:05d}" for i in range(8)]
 
 
@@ -240,9 +242,9 @@ def test_open__resume_wants_the_data_it_was_begun_with(tmp_path):
 def test_open__where_nothing_can_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot write .*file/run: Not a directory\. Choose another folder"):
-        Run.open(tmp_path / "file" / "run", "test", Config(), tracker="none")
+        start(tmp_path / "file")
     with pytest.raises(InputError, match=r"file exists\. Choose another --out"):
-        Run.open(tmp_path / "file", "test", Config(), tracker="none")
+        Run.open(Config(out=str(tmp_path / "file")), "test")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
