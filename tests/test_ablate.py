@@ -44,6 +44,7 @@ def rows(table: str) -> dict[str, str]:
     return {line.split(" | ")[0].removeprefix("| "): line for line in lines}
 
 
+@pytest.mark.slow
 def test_selectors__all_on_one_pool(ablate, model, tmp_path):
     pool = sample(str(model), num_per_class=4, steps=2)
     pool.save(tmp_path / "pool.safetensors")
@@ -64,6 +65,7 @@ def test_selectors__all_on_one_pool(ablate, model, tmp_path):
     assert chosen["labels"].tolist() == [k for k in range(10) for _ in range(2)]
 
 
+@pytest.mark.slow
 def test_steps__are_drawn_as_curves(ablate, model, tmp_path):
     argv = ["--study=steps", f"--model={model}", "--ipc=2", f"--work={tmp_path / 'work'}", "--fidelity", *SHORT]
     ablate.main([*argv, f"--out={tmp_path / 'out'}"])
@@ -79,6 +81,7 @@ def test_steps__are_drawn_as_curves(ablate, model, tmp_path):
     assert (tmp_path / "work" / "10-steps" / "0" / "distilled.safetensors").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_budget__draws_what_fits_and_says_so(ablate, model, tmp_path, monkeypatch):
     monkeypatch.setattr(ablate, "STEPS_TRIED", (10,))
     argv = ["--study=steps", f"--model={model}", "--budget_s=5", f"--work={tmp_path / 'work'}", *SHORT, "--draws=1"]

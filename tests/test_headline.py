@@ -51,6 +51,7 @@ def headline(tmp_path):
     return call
 
 
+@pytest.mark.slow
 def test_headline__trains_samples_judges_and_keeps(headline, tmp_path):
     """One call trains; a pool whose sampling was stopped, though its picture is there, is gone on with by the next."""
     work, out = tmp_path / "work", tmp_path / "out"

@@ -24,6 +24,7 @@ def recipes():
     return module
 
 
+@pytest.mark.slow
 def test_recipes__trains_judges_and_tabulates(recipes):
     recipes.main([*SHORT, "--only", "paper", "--max_steps", "2"])
     first = Path("runs/digits_recipes/paper-seed0/2.json").read_text()

@@ -26,6 +26,7 @@ def results(tmp_path):
     return call
 
 
+@pytest.mark.slow
 def test_results__makes_judges_and_reports_every_set_once(results, tmp_path):
     done = results()
     assert done.returncode == 0, done.stderr

@@ -189,6 +189,7 @@ def test_train__anneals_by_the_clock_and_counts_it_over_calls(tmp_path):
     assert read_stats(tmp_path / "run" / "stats.jsonl") == lines
 
 
+@pytest.mark.slow
 def test_muon__split_by_fsdp_equals_one_process(tmp_path):
     """Also when one process goes on from what two have saved."""
     options = FAST | {"steps": 3, "log_every": 1}

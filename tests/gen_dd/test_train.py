@@ -295,6 +295,7 @@ def test_step__bf16_agrees_with_fp32(digits):
     assert torch.cosine_similarity(*gradients, dim=0) > 0.99
 
 
+@pytest.mark.slow
 def test_train__streamed_equals_in_memory(digit_files, tmp_path):
     """From a folder, over epochs, with evaluation and with another number of workers after a resume: losses and weights
     bit for bit, distances but for rounding."""

@@ -73,6 +73,7 @@ def test_measure__classifier_is_trained_once_for_all_runs(data):
     assert scores[0] == pytest.approx(scores[1], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_measure__fid_is_torch_fidelitys(inception):
     """The features are those of torch-fidelity's own loader; the distance of so few is a sum of singular values."""
     from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset

@@ -175,6 +175,7 @@ def step_of(digits, seed: int = 0, **options) -> Tensor:
     return (dc.synthetic.images.detach() - before).flatten()
 
 
+@pytest.mark.slow
 def test_compiled__equals_eager_in_fp32(digits, compiling):
     torch.testing.assert_close(step_of(digits, bf16=False), step_of(digits, **PLAIN), rtol=1e-3, atol=1e-4)
 
@@ -188,6 +189,7 @@ def test_bf16__agrees_with_fp32(digits):
     assert error < noise / 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dc", "dsa"])
 def test_distill__lowers_its_loss_and_beats_random_selection(digits, method):
     """Paired: the same seed draws the random set, the starting point, and the classifiers."""

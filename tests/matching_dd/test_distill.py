@@ -145,7 +145,11 @@ SHORT = {
 """Iterations that end after the kill, and options that make them short; the others need none."""
 
 
-@pytest.mark.parametrize("method", METHODS)
+SLOW = {"cafe", "dc", "dsa", "idc"}
+"""Those of the others' kind that take a quarter of a minute each."""
+
+
+@pytest.mark.parametrize("method", [pytest.param(m, marks=pytest.mark.slow) if m in SLOW else m for m in METHODS])
 def test_resume__after_kill_equals_uninterrupted_bit_for_bit(method):
     """Killed after a seeded number of steps, somewhere in the next one; the last checkpoint may be a step old."""
     iterations, options = SHORT.get(method, (30, ""))

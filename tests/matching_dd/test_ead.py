@@ -143,6 +143,7 @@ def test_distill__lowers_its_objective(digits, experts):
     assert objective() < 0.8 * before
 
 
+@pytest.mark.slow
 def test_distill__beats_random_selection_and_its_own_start(digits, experts):
     """Paired: the same seed draws the random set, the starting point (these images, with an expert's labels), and the
     classifiers. On the mean over seeds other than those (0 and 1) for which the learning rates were chosen: where an

@@ -45,7 +45,7 @@ def second(gradients: list[Tensor], leaves: list[Tensor]) -> tuple[Tensor, ...]:
     return torch.autograd.grad(sum(g.square().sum() for g in gradients), leaves)
 
 
-@pytest.mark.parametrize("way", ["one by one", "all at once", "compiled"])
+@pytest.mark.parametrize("way", ["one by one", "all at once", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_gradients__and_their_own_equal_plain_autograd(net, groups, way, request):
     if way == "compiled":
         request.getfixturevalue("compiling")

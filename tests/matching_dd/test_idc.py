@@ -166,6 +166,7 @@ def objective(idc: IDC) -> float:
     return total
 
 
+@pytest.mark.slow
 def test_distill__lowers_its_objective_and_beats_random_selection(digits):
     """Paired: the same seed draws the random set, the starting point, and the classifiers."""
     options = SMALL | {"outer": 10, "lr_img": 0.5, "factor": 1, "init": "real", "iterations": 8}

@@ -90,6 +90,7 @@ def test_short_run__beats_random_selection_and_lowers_its_objective(digits, way)
     assert gain > 0.03 and left < 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("way", "lr_img"), [("dm", 1.0), ("m3d", 0.3), ("datadam", 1.0)])
 def test_short_run__does_both_on_fashion_mnist(way, lr_img):
     data = load_data(f"idx:{fashion_folder()}", limit_per_class=200)

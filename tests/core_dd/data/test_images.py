@@ -156,8 +156,8 @@ def test_pt__hostile_pickle_is_not_run(tmp_path):
     ("name", "spec", "shape", "train"),
     [
         ("mnist", "idx:{}", (1, 28, 28), 60000),
-        pytest.param("cifar10", "parquet:{}", (3, 32, 32), 50000, marks=pytest.mark.whole),
-        pytest.param("cifar100", "parquet:{}", (3, 32, 32), 50000, marks=pytest.mark.whole),
+        pytest.param("cifar10", "parquet:{}", (3, 32, 32), 50000, marks=pytest.mark.slow),
+        pytest.param("cifar100", "parquet:{}", (3, 32, 32), 50000, marks=pytest.mark.slow),
     ],
 )
 def test_real_data__is_recognised(name, spec, shape, train):

@@ -139,7 +139,7 @@ def test_submit__refuses_what_does_not_fit(tmp_path, toy):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_submit__on_real_cifar100(tmp_path):
     """Ten real images per class, written, reread and scored by two steps of the challenge protocol."""
     place = shared_data("cifar100")

@@ -109,6 +109,7 @@ def test_gradients_of__stacked_batch_normalisation_beside_bf16(digits, fast, gen
     torch.testing.assert_close(*losses, rtol=0.02, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("network", "stacked"), [("convnet1_w8", False), ("convnet1_w8_bn", True)])
 def test_gradients_of__compiled_equals_eager(digits, network, stacked, generator, compiling):
     """fp32 sums of this length, added in another order, stay within 1e-4 of the largest."""
