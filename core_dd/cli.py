@@ -1,8 +1,6 @@
 """The console script `gendd`: a table of commands, each imported only when it is called."""
 
 import contextlib
-import importlib
-import importlib.metadata
 import os
 import signal
 import sys
@@ -10,75 +8,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from types import FrameType, MappingProxyType
-from typing import Any, NamedTuple
+from types import FrameType
 
 from core_dd import streams
+from core_dd.commands import COMMANDS, imported
 from core_dd.errors import InputError, pick
 from core_dd.notes import is_first_process, note, printable
 
-
-class Command(NamedTuple):
-    """A command of the console."""
-
-    function: str
-    """What it calls with the arguments, as module:name."""
-    options: str
-    """Its config class, as module:name of a module that imports no torch, so that --help need not wait for that."""
-    meaning: str
-    """What it does, in a line."""
-
-
-COMMANDS = MappingProxyType(
-    {
-        "train": Command(
-            "gen_dd.train:main", "gen_dd.options:TrainConfig", "train a class-conditional U-ViT on real images"
-        ),
-        "sample": Command(
-            "gen_dd.sample:main",
-            "gen_dd.options:SampleConfig",
-            "draw labelled, class-balanced images from it inside a time budget",
-        ),
-        "select": Command(
-            "gen_dd.select:main", "gen_dd.options:SelectConfig", "choose ipc images per class from a generated pool"
-        ),
-        "submit": Command(
-            "core_dd.judge.submit:main",
-            "core_dd.judge.options:SubmitConfig",
-            "hand in a set to the ECCV 2024 challenge, checked and scored",
-        ),
-        "distill": Command(
-            "matching_dd.distill:main",
-            "matching_dd.options:MatchingConfig",
-            "learn ipc images per class by matching real data",
-        ),
-        "experts": Command(
-            "matching_dd.experts:main",
-            "matching_dd.options:ExpertsConfig",
-            "record training trajectories on real data, for mtt and ead",
-        ),
-        "coreset": Command(
-            "matching_dd.coresets:main", "matching_dd.options:CoresetConfig", "choose ipc real images per class"
-        ),
-        "evaluate": Command(
-            "core_dd.judge.evaluate:main",
-            "core_dd.judge.options:EvaluateConfig",
-            "train classifiers on a set and score them on the real test set",
-        ),
-        "report": Command(
-            "core_dd.report.report:main",
-            "core_dd.report.options:ReportConfig",
-            "turn many scores into report.md and report.html",
-        ),
-        "info": Command(
-            "core_dd.info:main", "core_dd.info:InfoConfig", "say what a distilled set, a run folder or a dataset is"
-        ),
-    }
-)
-
 OUT_OF_MEMORY = (
     "the memory is too small for this. Take less at once: --memory_gib (distill), --batch (sample), "
-    "--accumulate or --checkpointing (train), --at_once (experts), --runs (evaluate)."
+    "--accumulate or --checkpointing (train), --at_once (experts), --classifiers (evaluate)."
 )
 PATIENCE_S = 60
 """How long a process waits for its launcher to end it before it prints what only it has found."""
@@ -93,11 +32,12 @@ def usage() -> str:
             "gendd: dataset distillation, from real data to a score.",
             "",
             "usage: gendd COMMAND [--option value ...]      gendd COMMAND --help explains every option;",
-            "       gendd --version",
+            "       gendd --version                        gendd --completion prints a script for the shell.",
             "",
             *lines,
             "",
-            "Every command takes --config NAME (one that comes with it) or --config FILE.yaml, and flags override it.",
+            "Every command takes --config NAME (one that comes with it) or --config FILE.yaml, and flags override it;",
+            "gendd.yaml in the working folder holds a project's defaults for all of them.",
         ]
     )
 
@@ -110,26 +50,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(usage())
         return 0 if argv else 2
     if argv[0] == "--version":
-        print(f"gendd {importlib.metadata.version('gendd')}")
+        from importlib.metadata import version
+
+        print(f"gendd {version('gendd')}")
+        return 0
+    if argv[0] == "--completion":
+        from core_dd.completion import script
+
+        print(script(), end="")
         return 0
     try:
         command = pick(COMMANDS, argv[0], "command")
     except InputError as error:
         return fail(error)
     with _signals({signal.SIGINT: _interrupted}):  # an import turns Ctrl-C into errors of its own
-        if argv[1:] in (["-h"], ["--help"]):
+        if argv[1:] and set(argv[1:]) <= {"-h", "--help"}:
             from core_dd.config import load_config
 
-            function = partial(load_config, _imported(command.options), prog=f"gendd {argv[0]}")
+            function = partial(load_config, imported(command.options), prog=f"gendd {argv[0]}")
         else:
-            function = _imported(command.function)
+            function = imported(command.function)
     return guarded(function, argv[1:])
-
-
-def _imported(target: str) -> Any:
-    """What `module:name` names."""
-    module, _, name = target.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def console(work: Callable[[], int]) -> int:

@@ -1,39 +1,48 @@
 """One config per command: a typed dataclass, filled by its defaults, then YAML files, then command-line flags.
 
-The only file that knows tyro (flags and `--help`) and OmegaConf (YAML with types checked).
+The only file that knows tyro (flags) and OmegaConf (YAML with types checked), each imported where there are any.
 """
 
-import contextlib
 import dataclasses
 import math
 import os
 import re
 import sys
-import types
 import typing
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
-
-import yaml
+from typing import Any, NamedTuple, TypeVar
 
 from core_dd.errors import InputError, brief, likely, require
-from core_dd.notes import is_first_process
+from core_dd.notes import is_first_process, note
 from core_dd.settings import ConfigFile, find
+from core_dd.yaml_files import read_yaml
 
 C = TypeVar("C")
 
+PROJECT = "gendd.yaml"
+"""The file of a project's defaults, in the working folder: any option of any command."""
+
+HELP = ("-h", "--help")
+
+NOTES = f"""
+--config NAME (of those that come with gendd, NAME:DATA for the settings of other data) or --config FILE.yaml,
+repeatable, is read before the flags. What {PROJECT} in the working folder says, of the options of any command, is
+read first.
+"""
+
 
 def load_config(cls: type[C], argv: Sequence[str] | None = None, prog: str | None = None, home: str = "") -> C:
-    """Build `cls` from its defaults, then each `--config NAME_OR_FILE` in order, then dotted flags.
+    """Build `cls` from its defaults, then gendd.yaml, then each `--config NAME_OR_FILE` in order, then flags.
 
     Of a file with `settings` (see `ConfigFile`) the one applies that fits the `data` and `ipc` of the flags, else of
-    the other files; `--config NAME:DATA` names the data whose setting is taken.
+    the other files; `--config NAME:DATA` names the data whose setting is taken. Old names of options, `cls.RENAMED`,
+    are understood, with a note.
 
     Args:
         cls: a `@dataclass(kw_only=True)`, every field with a default and a docstring below it.
         argv: the arguments after the command's name; None reads `sys.argv`.
-        prog: the name shown by `--help`.
+        prog: the name shown by `--help`; default: that of the script.
         home: the folder of configs/ in which `--config NAME` is looked up first.
 
     Returns:
@@ -42,50 +51,44 @@ def load_config(cls: type[C], argv: Sequence[str] | None = None, prog: str | Non
     Raises:
         InputError: an unknown config, no setting for the data and ipc, unknown or duplicate YAML keys (file, key and
             likely spelling), wrong types, infinite numbers, an output whose name is not UTF-8, failed checks.
-        SystemExit: by tyro, status 0 after `--help` and 2 for flags it cannot take, with its own message.
+        SystemExit: status 0 after `--help`, and by tyro 2 for flags it cannot take, with its own message.
     """
-    import tyro
+    prog, (layers, rest) = prog or Path(sys.argv[0]).name, read_configs(argv, home)
+    for layer in layers:
+        _check_file(cls, layer.file)
+    values = _merged(cls, layers)
+    if not set(HELP).isdisjoint(rest):
+        if is_first_process():
+            from core_dd.help import helptext
 
-    files, rest = read_configs(argv, home)
-    for file, _ in files:
-        _check_file(cls, file)
-    default = _unchecked(cls, _merge_files(cls, [(file.path, values) for file, values in files]))
-    with _checks_deferred(cls):
-        config = tyro.cli(
-            cls,
-            args=rest,
-            default=default,
-            prog=prog,
-            config=(tyro.conf.AvoidSubcommands,),
-            use_underscores=True,
-            description=f"{(cls.__doc__ or '').strip()}\n\n{CONFIG_HELP}",
-            console_outputs=is_first_process(),
-        )
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
+            print(helptext(cls, values, prog, NOTES))
+        raise SystemExit(0)
+    values = _flags(cls, _renamed_flags(cls, rest), values, prog)
+    for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{field.name} must be a finite number, got {value}.")
-        if field.name == "out" and re.search("[\ud800-\udfff]", str(value)):  # which safetensors cannot read
+            raise InputError(f"{name} must be a finite number, got {value}.")
+        if name == "out" and re.search("[\ud800-\udfff]", str(value)):  # which safetensors cannot read
             raise InputError(f"out must be a name in UTF-8, got {value!r}.")
-    if hasattr(config, "__post_init__"):
-        config.__post_init__()
-    return config
+    return cls(**values)
 
 
-CONFIG_HELP = (
-    "--config NAME (of those that come with gendd, NAME:DATA for the settings of other data) or --config FILE.yaml, "
-    "repeatable, is read before the flags."
-)
+class Layer(NamedTuple):
+    """A file of values, and those of them that apply."""
+
+    file: ConfigFile
+    values: Mapping[str, Any]
 
 
-def read_configs(argv: Sequence[str] | None, home: str) -> tuple[list[tuple[ConfigFile, dict[str, Any]]], list[str]]:
-    """The files that `--config` names, each with the values that apply, and the other arguments.
+def read_configs(argv: Sequence[str] | None, home: str) -> tuple[list[Layer], list[str]]:
+    """gendd.yaml, if there is one, the files that `--config` names, and the arguments that are left.
 
     Raises:
         InputError: an unknown config, or no setting for the data and ipc (unless only help is asked for).
     """
     named, rest = _split_arguments(sys.argv[1:] if argv is None else argv)
     files: list[tuple[ConfigFile, str | None]] = []
+    if os.path.lexists(PROJECT):
+        files.append((ConfigFile(Path(PROJECT), read_yaml(PROJECT)), None))
     for name in named:
         name, _, data = (name, "", "") if os.path.isfile(name) or ":" not in name else name.rpartition(":")
         file = read_config(find(name, home))
@@ -93,8 +96,8 @@ def read_configs(argv: Sequence[str] | None, home: str) -> tuple[list[tuple[Conf
         files.append((file, data or None))
     commons = [file.common for file, _ in files]
     data, ipc = _asked(rest, commons, "data"), _asked(rest, commons, "ipc")
-    helping = not {"-h", "--help"}.isdisjoint(rest)
-    return [(file, _applying(file, own or data, ipc, helping)) for file, own in files], rest
+    helping = not set(HELP).isdisjoint(rest)
+    return [Layer(file, _applying(file, own or data, ipc, helping)) for file, own in files], rest
 
 
 def _applying(file: ConfigFile, data: Any, ipc: Any, helping: bool) -> dict[str, Any]:
@@ -108,12 +111,12 @@ def _applying(file: ConfigFile, data: Any, ipc: Any, helping: bool) -> dict[str,
 
 
 def peek(argv: Sequence[str] | None, key: str, home: str = "") -> str | None:
-    """The value one top-level key will get from flags or YAML files, before the config class is known.
+    """The value one option will get from flags or YAML files, before the config class is known.
 
     Returns None where neither gives it.
     """
-    files, rest = read_configs(argv, home)
-    value = _asked(rest, [values for _, values in files], key)
+    layers, rest = read_configs(argv, home)
+    value = _asked(rest, [layer.values for layer in layers], key)
     return None if value is None else str(value)
 
 
@@ -144,28 +147,6 @@ def _split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return named, rest
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read one YAML mapping.
-
-    Raises:
-        InputError: missing file, invalid YAML, a duplicate key, or a top level that is no mapping.
-    """
-    path = Path(path)
-    if not os.path.isfile(path):
-        raise InputError(f"no config file at {path}. Those of gendd go by their names, such as --config digits.")
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}.") from None
-    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:  # whatever its parts raise
-        raise InputError(f"{path} is not valid YAML: {brief(' '.join(str(error).split()))}.") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise InputError(f"{path} holds a {type(values).__name__}, expected 'key: value' lines.")
-    return values
-
-
 def read_config(path: Path) -> ConfigFile:
     """Read one file of values and settings.
 
@@ -190,124 +171,119 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def to_yaml(config: Any) -> str:
     """The YAML that `load_config` reads back into an equal config."""
+    import yaml
+
     return yaml.safe_dump(to_dict(config), sort_keys=False)
 
 
-DEEPEST = 20
-"""How deep the values of a YAML file may be nested."""
+def renames(cls: type) -> Mapping[str, str]:
+    """The names that options of a config had before, with those they have now."""
+    return getattr(cls, "RENAMED", {})
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 2e-4 as a number (YAML 1.1 wants 2.0e-4), and refuses what no settings need: duplicate
-    keys, aliases (a short file of them stands for gigabytes), deep nesting, OmegaConf's placeholders, and the null
-    character."""
-
-    depth = 0
-
-    def compose_node(self, parent, index):
-        mark = self.peek_event().start_mark
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "an alias (*name); write the value out", mark)
-        if self.depth == DEEPEST:
-            raise yaml.composer.ComposerError(None, None, f"nested deeper than {DEEPEST}", mark)
-        self.depth += 1
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self.depth -= 1
-
-    def construct_scalar(self, node):
-        value = super().construct_scalar(node)
-        if "${" in value or value == "???" or "\0" in value:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"'{value}' is no value; write out what it stands for", node.start_mark
-            )
-        return value
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)
-            if not isinstance(key, Hashable):
-                raise yaml.constructor.ConstructorError(None, None, "a key that is no name", key_node.start_mark)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"duplicate key '{key}'", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+def renamed(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by the names that their options have now."""
+    return {renames(cls).get(key, key): value for key, value in values.items()}
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+def _renamed_flags(cls: type, argv: Sequence[str]) -> list[str]:
+    """Flags by the names that they have now, each old one said on stderr."""
+    words = []
+    for word in argv:
+        flag, equals, value = word.partition("=")
+        old = flag.removeprefix("--").replace("-", "_")
+        if flag.startswith("--") and old in renames(cls):
+            new = renames(cls)[old]
+            note(f"note: --{old} is now --{new}; the old name goes with version 0.3.")
+            flag = f"--{new}"
+        words.append(f"{flag}{equals}{value}")
+    return words
 
 
-def _merge_files(cls: type, files: Sequence[tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
-    """The defaults of `cls` overlaid with the values of every file, types checked."""
+def _merged(cls: type, layers: Sequence[Layer]) -> dict[str, Any]:
+    """The defaults of `cls` overlaid with the values of every file, types checked; says what gendd.yaml gave."""
+    values = {own.name: own.default for own in dataclasses.fields(cls)}
+    for file, applying in layers:
+        own = {key: value for key, value in renamed(cls, applying).items() if key in values}
+        if str(file.path) == PROJECT and own:
+            note(f"defaults from {PROJECT}: {', '.join(own)}")
+        if own:
+            values |= _typed(cls, own, file.path)
+    return values
+
+
+def _typed(cls: type, values: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Values from YAML as the types of their fields.
+
+    Raises:
+        InputError: for one that is of another.
+    """
     from omegaconf import OmegaConf, errors
 
     merged = OmegaConf.structured(cls)
-    for file, values in files:
-        for key, value in values.items():
-            try:
-                merged = OmegaConf.merge(merged, {key: value})
-            except (errors.OmegaConfBaseException, ValueError, TypeError) as error:
-                hint = typing.get_type_hints(cls)[key]
-                raise InputError(
-                    f"{file}: '{key}' is {brief(repr(value))}, expected {getattr(hint, '__name__', hint)} "
-                    f"({brief(str(error).splitlines()[0])})."
-                ) from None
-    return OmegaConf.to_container(merged)
+    for key, value in values.items():
+        try:
+            merged = OmegaConf.merge(merged, {key: value})
+        except (errors.OmegaConfBaseException, ValueError, TypeError) as error:
+            hint = typing.get_type_hints(cls)[key]
+            raise InputError(
+                f"{file}: '{key}' is {brief(repr(value))}, expected {getattr(hint, '__name__', hint)} "
+                f"({brief(str(error).splitlines()[0])})."
+            ) from None
+    found = OmegaConf.to_container(merged)
+    return {key: tuple(found[key]) if isinstance(found[key], list) else found[key] for key in values}
 
 
 def _check_file(cls: type, file: ConfigFile) -> None:
-    """Refuse keys that `cls` does not have, those of settings that do not apply included."""
-    _check_keys(cls, file.common, file.path, prefix="")
-    for (name, ipc), values in file.settings.items():
-        _check_keys(cls, values, file.path, prefix=f"settings[{name}, ipc {ipc}].")
+    """Refuse keys that `cls` does not have, those of settings that do not apply included; in gendd.yaml, keys that no
+    command has. Says which old names there are."""
+    names = {own.name for own in dataclasses.fields(cls)}
+    if str(file.path) == PROJECT:
+        others = [key for key in file.common if key not in names and key not in renames(cls)]
+        known = _all_options(others) if others else names
+        return _check_keys(others, known, f"{PROJECT}:", "It takes the options of every command: gendd COMMAND --help.")
+    takes = f"{cls.__name__} takes {', '.join(sorted(names))}."
+    _check_keys(renamed(cls, file.common), names, f"{file.path}:", takes)
+    for (data, ipc), values in file.settings.items():
+        _check_keys(renamed(cls, values), names, f"{file.path}:", takes, f"settings[{data}, ipc {ipc}].")
+    for old, new in renames(cls).items():
+        if old in file.common or any(old in values for values in file.settings.values()):
+            note(f"note: '{old}' in {file.path} is now '{new}'; the old name goes with version 0.3.")
 
 
-def _check_keys(cls: type, values: Mapping[str, Any], file: Path, prefix: str) -> None:
-    """Refuse keys that `cls` does not have, naming the file, the key and the likely spelling."""
-    fields = typing.get_type_hints(cls)
-    for key, value in values.items():
-        if key not in fields:
-            raise InputError(
-                f"{file}: unknown key '{prefix}{key}'{likely(key, fields)} "
-                f"{cls.__name__} takes {', '.join(sorted(fields))}."
-            )
-        inner = _dataclass_in(fields[key])
-        if inner is not None and isinstance(value, dict):
-            _check_keys(inner, value, file, prefix=f"{prefix}{key}.")
+def _check_keys(keys: Iterable[str], known: Collection[str], where: str, takes: str, prefix: str = "") -> None:
+    """Refuse keys that are not known, naming the file, the key and the likely spelling."""
+    for key in keys:
+        require(key in known, f"{where} unknown key '{prefix}{key}'{likely(key, known)} {takes}")
 
 
-def _dataclass_in(hint: Any) -> type | None:
-    """The dataclass a type hint holds (itself, or inside Optional), if any."""
-    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    return next((option for option in options if dataclasses.is_dataclass(option)), None)
+def _all_options(wanted: Collection[str]) -> set[str]:
+    """The options of all commands; those of single methods only where some that are wanted are not among the others."""
+    from core_dd.commands import COMMANDS, imported
+
+    classes = [imported(command.options) for command in COMMANDS.values()]
+    found = {name for cls in classes for name in (*(own.name for own in dataclasses.fields(cls)), *renames(cls))}
+    for command in COMMANDS.values():
+        if command.variants and not found.issuperset(wanted):
+            variants = imported(command.variants).values()
+            found |= {own.name for variant in variants for own in dataclasses.fields(variant.Config)}
+    return found
 
 
-def _unchecked(cls: type[C], values: dict[str, Any]) -> C:
-    """An instance without `__post_init__`: flags may still mend what its checks would refuse."""
-    instance, hints = object.__new__(cls), typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
-        value, inner = values[field.name], _dataclass_in(hints[field.name])
-        if inner is not None and isinstance(value, dict):
-            value = _unchecked(inner, value)
-        elif typing.get_origin(hints[field.name]) is tuple and isinstance(value, list):
-            value = tuple(value)
-        object.__setattr__(instance, field.name, value)
-    return instance
+def _flags(cls: type, argv: Sequence[str], defaults: Mapping[str, Any], prog: str) -> dict[str, Any]:
+    """Values by flags, which may mend what the checks of `cls` would refuse: it is not built before all are known."""
+    if not argv:
+        return dict(defaults)
+    import tyro
 
-
-@contextlib.contextmanager
-def _checks_deferred(cls: type) -> Iterator[None]:
-    """Hold back `__post_init__` while tyro builds the config: it would print a failed check as a parse error."""
-    check = cls.__dict__.get("__post_init__")
-    cls.__post_init__ = lambda self: None
-    try:
-        yield
-    finally:
-        if check is None:
-            del cls.__post_init__
-        else:
-            cls.__post_init__ = check
+    hints = typing.get_type_hints(cls)
+    options = [(name, hints[name], dataclasses.field(default=default)) for name, default in defaults.items()]
+    parsed = tyro.cli(
+        dataclasses.make_dataclass("Flags", options, kw_only=True),
+        args=argv,
+        prog=prog,
+        config=(tyro.conf.AvoidSubcommands, tyro.conf.HelptextFromCommentsOff),
+        use_underscores=True,
+        console_outputs=is_first_process(),
+    )
+    return vars(parsed)

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from core_dd import cli
 from core_dd.config import load_config
@@ -19,7 +20,9 @@ class InfoConfig(DataConfig):
     It is given first, without a flag: gendd info runs/demo/00000, or gendd info folder:birds --image_size 32.
     """
 
-    what: str = ""
+    GROUP: ClassVar[str] = "what"
+
+    what: str | None = None
     """A path; or how other commands name data, read with the options below. Default: the data."""
 
 

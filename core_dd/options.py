@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from core_dd.errors import at_least, pick
@@ -50,12 +51,24 @@ class Options:
 
     GROUP: ClassVar[str] = "options"
     """The heading under which help shows what a class adds."""
+    RENAMED: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """The names that options had before, and are still understood by, with those they have now."""
 
     def __post_init__(self) -> None:
         for own in fields(self):
             value, choices = getattr(self, own.name), mark(type(self), own.name, "choices")
             if choices is not None and value is not None and not mark(type(self), own.name, "others"):
                 pick(choices, value, own.name)
+
+
+TRACKER_CHOICES = MappingProxyType(
+    {
+        "tensorboard": "curves in a browser: tensorboard --logdir runs",
+        "wandb": "Weights & Biases; this and others must be installed",
+        "none": "none",
+    }
+)
+"""Experiment trackers, of which accelerate knows more."""
 
 
 @dataclass(kw_only=True)
@@ -80,8 +93,8 @@ class RunConfig(Options):
     """Iterations between checkpoints."""
     keep: int = option(3, free_on_resume=True)
     """How many checkpoints to keep."""
-    tracker: str = option("tensorboard", free_on_resume=True)
-    """Experiment tracker: tensorboard, wandb and others that accelerate knows, or none."""
+    tracker: str = option("tensorboard", choices=TRACKER_CHOICES, others=True, free_on_resume=True)
+    """What draws the numbers of stats.jsonl, too: an experiment tracker that accelerate knows."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

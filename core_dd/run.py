@@ -16,10 +16,11 @@ import yaml
 from msgspec import Meta
 
 from core_dd import files, records
-from core_dd.config import read_yaml, to_dict
+from core_dd.config import renamed, to_dict
 from core_dd.errors import Diverged, InputError, pick, require
 from core_dd.locks import Taken, own_file, own_folder, require_free
 from core_dd.options import RunConfig, mark
+from core_dd.yaml_files import read_yaml
 
 
 class Run:
@@ -296,7 +297,7 @@ def check_same(folder: Path, config: RunConfig, origin: Mapping[str, Any]) -> No
         InputError: if there is a difference, or what the folder says cannot be read.
     """
     settings = saved(config)
-    before = read_yaml(folder / CONFIG) if (folder / CONFIG).exists() else settings
+    before = renamed(type(config), read_yaml(folder / CONFIG)) if (folder / CONFIG).exists() else settings
     for key, value in settings.items():
         require(
             mark(type(config), key, "free_on_resume") or before.get(key) == value,

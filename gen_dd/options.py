@@ -2,16 +2,84 @@
 
 import re
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 from core_dd.data.options import DataConfig
-from core_dd.errors import about, pick, require
+from core_dd.errors import about, require
+from core_dd.judge.options import NETWORK_CHOICES
 from core_dd.options import Options, RunConfig, option
 
 if TYPE_CHECKING:
     from core_dd.data.images import ImageData
     from core_dd.data.streaming import StreamedData
     from gen_dd.guidance import Guide
+
+PRESET_CHOICES = MappingProxyType(
+    {
+        "tiny": "0.6 M weights, for 8x8 digits on a CPU",
+        "mini": "3.4 M, for 28x28 on a CPU",
+        "cifar10-small": "44 M, the official one of CIFAR-10",
+        "imagenet64-mid": "131 M, the official one of ImageNet 64x64",
+        "imagenet64-large": "287 M, the official larger one of ImageNet 64x64",
+    }
+)
+"""Sizes of a U-ViT (`gen_dd.uvit.PRESETS`)."""
+
+OPTIMIZER_CHOICES = MappingProxyType(
+    {
+        "adamw": "AdamW, as published",
+        "muon": "Muon on the matrices inside the blocks, AdamW on the rest, both at lr and weight_decay",
+    }
+)
+"""Optimisers of a training (`gen_dd.recipe.OPTIMIZERS`)."""
+
+TIME_CHOICES = MappingProxyType({"uniform": "all as often, as published", "logit_normal": "fewer at both ends"})
+"""Which times, that is noise levels, are learnt from (`gen_dd.recipe.TIMES`)."""
+
+WEIGHTING_CHOICES = MappingProxyType(
+    {"none": "all as much, as published", "min_snr": "less where there is hardly any noise (Hang et al., ICCV 2023)"}
+)
+"""How much each time counts in the loss (`gen_dd.recipe.WEIGHTINGS`)."""
+
+SOLVER_CHOICES = MappingProxyType(
+    {
+        "dpmpp_2m": "DPM-Solver++ of second order, multistep",
+        "dpmpp_3m": "the same of third order",
+        "unipc": "UniPC of second order",
+        "ddim": "DDIM, of first order",
+        "dpm_fast": "the official code's DPM-Solver-fast",
+    }
+)
+"""How noise becomes images (`gen_dd.solvers.SOLVERS`)."""
+
+GUIDE_CHOICES = MappingProxyType(
+    {
+        "mgd3": "towards real medoids, one per slot (MGD3, ICML 2025)",
+        "coda": "the same with CoDA's weight (ICLR 2026)",
+        "repulsion": "the images of a group push each other apart (after particle guidance, ICLR 2024)",
+        "classifier": "up the gradient of a classifier of the real data (Dhariwal & Nichol 2021)",
+    }
+)
+"""Training-free guides (`gen_dd.guidance.GUIDES`)."""
+
+CHECKS = "what is learnt"
+"""The heading of what looks at a model while it learns, and afterwards."""
+
+SELECTOR_CHOICES = MappingProxyType(
+    {
+        "random": "uniformly; the others look through a classifier trained on the real training images",
+        "herding": "the running mean of the features follows the class mean (Welling 2009)",
+        "k_center": "farthest first: every image has a chosen one near it in feature space",
+        "medoids": "nearest to the centres of k-means in feature space",
+        "correct": "uniformly, of those the classifier gets right",
+        "most_confident": "of those it gets right, those it is surest of (CaO2, for few per class)",
+        "least_confident": "of those it gets right, those it is least sure of (CaO2, for many)",
+        "difficulty": "difficulties spread like the real images' (after DiffGuideSamp, ICCVW 2025)",
+        "moments": "of many random groups that whose mean, std and skew are nearest the real ones' (D3HR, ICML 2025)",
+    }
+)
+"""How images of a pool are chosen (`gen_dd.select.SELECTORS`)."""
 
 
 @dataclass(kw_only=True)
@@ -25,8 +93,8 @@ class TrainConfig(RunConfig, DataConfig):
 
     GROUP: ClassVar[str] = "model and training"
 
-    preset: str = "tiny"
-    """Size of the network: a name of gen_dd.uvit.PRESETS. Image size and channels come from the data."""
+    preset: str = option("tiny", choices=PRESET_CHOICES)
+    """Size of the network. Image size and channels come from the data."""
     patch_size: int | None = None
     """Side of a patch; default: the preset's."""
     init_from: str | None = None
@@ -47,10 +115,10 @@ class TrainConfig(RunConfig, DataConfig):
     go on: for machines lent by the quarter hour."""
     batch_size: int = 128
     """Images per step, over all processes and accumulation steps."""
-    accumulate: int = 1
+    accumulate: int = option(1, group="speed")
     """Forward and backward passes that make up one step: memory for time, to the same result."""
-    optimizer: str = "adamw"
-    """adamw, or muon: Muon on the matrices inside the blocks, AdamW on the rest, both at lr and weight_decay."""
+    optimizer: str = option("adamw", choices=OPTIMIZER_CHOICES)
+    """What steps the weights."""
     lr: float = 2e-4
     """Peak learning rate."""
     betas: tuple[float, float] = (0.99, 0.999)
@@ -62,10 +130,10 @@ class TrainConfig(RunConfig, DataConfig):
     anneal: float = 0.0
     """The last part of the training, from 0 to 1, in which the learning rate falls linearly to 0; of the steps, or of
     max_seconds where those end first."""
-    time_sampling: str = "uniform"
-    """Which times, that is noise levels, are learnt from: uniform, or logit_normal, which has fewer at both ends."""
-    weighting: str = "none"
-    """How much each time counts in the loss: none: all as much, or min_snr: less where there is hardly any noise."""
+    time_sampling: str = option("uniform", choices=TIME_CHOICES)
+    """Which times, that is noise levels, are learnt from."""
+    weighting: str = option("none", choices=WEIGHTING_CHOICES)
+    """How much each time counts in the loss."""
     grad_clip: float | None = None
     """Clip the gradient's norm to this; default: no clipping."""
     label_dropout: float = 0.1
@@ -76,58 +144,53 @@ class TrainConfig(RunConfig, DataConfig):
     """Let the average begin short, so that the first weights do not rule a short training: after n steps its decay is
     min(ema_decay, (1 + n) / (10 + n)), as in TensorFlow's ExponentialMovingAverage and diffusers' EMAModel. Off: it is
     ema_decay from the first step on, as published."""
-    stream: bool | None = option(None, free_on_resume=True)
+    stream: bool | None = option(None, group="speed", free_on_resume=True)
     """Decode the images while training, by workers, to the same result, instead of holding all of them decoded; for
     folder:, tiny_imagenet:, parquet: and hf:. Default: where they would take a quarter of the machine's or the GPU's
     memory."""
-    workers: int | None = option(None, free_on_resume=True)
+    workers: int | None = option(None, group="speed", free_on_resume=True)
     """Decoding workers of each process; default: its share of the CPU cores, at most 8."""
     hflip: bool | None = None
     """Mirror half of the images; default: where the dataset's labels allow it."""
-    bf16: bool = True
+    bf16: bool = option(True, group="speed")
     """Compute in bf16 where the hardware does it faster; weights, average and optimiser stay in fp32."""
-    compile: bool = True
+    compile: bool = option(True, group="speed")
     """Compile the network where that earns back what it takes: within max_seconds or, for a run without, in all of its
     steps, however many a resumed call has left, so that it repeats the uninterrupted one exactly."""
-    checkpointing: bool = False
+    checkpointing: bool = option(False, group="speed")
     """Keep only the inputs of the blocks for the backward pass: a third more time for far less memory."""
     device: str | None = None
     """cpu or cuda; default: cuda where there is one. CUDA_VISIBLE_DEVICES says which GPUs."""
     out: str | None = None
     """The run folder; default: the next number under runs/DATA-uvit-PRESET/."""
-    grid_every: int = option(2000, free_on_resume=True)
+    grid_every: int = option(2000, group="run", free_on_resume=True)
     """Steps between pictures of samples of the averaged weights; 0: none."""
-    eval_every: int = option(0, free_on_resume=True)
+    eval_every: int = option(0, group=CHECKS, free_on_resume=True)
     """Steps between evaluations of samples of the averaged weights, by which the best model is kept; 0: none."""
-    eval_images: int = option(1000, free_on_resume=True)
+    eval_images: int = option(1000, group=CHECKS, free_on_resume=True)
     """Samples compared with the training images in each evaluation (FID; the literature takes 50000)."""
-    eval_steps: int = option(50, free_on_resume=True)
+    eval_steps: int = option(50, group=CHECKS, free_on_resume=True)
     """Network evaluations per such sample."""
-    eval_solver: str = option("dpmpp_2m", free_on_resume=True)
-    """How noise becomes such samples: a solver of gendd sample, dpm_fast for the official code's."""
-    eval_ipc: int = 0
+    eval_solver: str = option("dpmpp_2m", group=CHECKS, choices=SOLVER_CHOICES, free_on_resume=True)
+    """How noise becomes such samples."""
+    eval_ipc: int = option(0, group=CHECKS)
     """Also train a ConvNet on this many samples per class and test it on the validation split, which then chooses the
     best model; 0: no. Wants val_fraction."""
-    eval_network: str = "convnet3"
+    eval_network: str = option("convnet3", group=CHECKS, choices=NETWORK_CHOICES, others=True)
     """That ConvNet; also the classifier of the real data whose features stand in for Inception's, and which checks what
     was learnt."""
-    check_images: int = option(300, free_on_resume=True)
+    check_images: int = option(300, group=CHECKS, free_on_resume=True)
     """Samples drawn after the training, of which a classifier of the real data says whether anything was learnt: the
     share whose label it recognises, and their classifier_frechet, go into learnt.json and the model's card. It takes
     some seconds on small images, which no time limit counts. 0: no check."""
-    val_fraction: float = 0.0
+    val_fraction: float = option(0.0, group="data")
     """The part of each class's training images kept aside as the validation split."""
-    inception_weights: str | None = option(None, free_on_resume=True)
+    inception_weights: str | None = option(None, group=CHECKS, free_on_resume=True)
     """A file of torch-fidelity's Inception weights, for FID; default: its download; none: do without. Without them the
     Frechet distance in a classifier's features is measured, under its own name."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        from gen_dd.recipe import OPTIMIZERS, TIMES, WEIGHTINGS
-        from gen_dd.solvers import SOLVERS
-        from gen_dd.uvit import PRESETS
-
-        pick(PRESETS, self.preset, "preset")
         require(
             self.num_heads is None or (self.num_heads >= 1 and self.init_from is not None),
             f"num_heads is of the network in init_from and must be >= 1, got {self.num_heads} and init_from "
@@ -144,9 +207,6 @@ class TrainConfig(RunConfig, DataConfig):
         require(self.lr > 0, f"lr must be > 0, got {self.lr}.")
         for name in ("label_dropout", "ema_decay"):
             require(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1), got {getattr(self, name)}.")
-        pick(OPTIMIZERS, self.optimizer, "optimizer")
-        pick(TIMES, self.time_sampling, "time_sampling")
-        pick(WEIGHTINGS, self.weighting, "weighting")
         require(0 <= self.anneal <= 1, f"anneal must be in [0, 1], got {self.anneal}.")
         for name in ("max_seconds", "chunk_seconds", "grad_clip"):
             value = getattr(self, name)
@@ -156,7 +216,6 @@ class TrainConfig(RunConfig, DataConfig):
         require(self.workers is None or self.workers >= 0, f"workers must be >= 0, got {self.workers}.")
         require(self.eval_images >= 2, f"eval_images must be >= 2, got {self.eval_images}.")
         require(self.eval_steps >= 1, f"eval_steps must be >= 1, got {self.eval_steps}.")
-        pick(SOLVERS, self.eval_solver, "solver")
         require(0 <= self.val_fraction < 1, f"val_fraction must be in [0, 1), got {self.val_fraction}.")
         require(
             self.eval_ipc == 0 or self.val_fraction > 0,
@@ -192,9 +251,11 @@ class SampleConfig(Options):
     its own shards into the same folder; the index merges them.
     """
 
+    GROUP: ClassVar[str] = "images"
+
     model: str = ""
     """The trained model: a run folder of `gendd train`, the model folder inside it, or a saved `UViTPipeline`."""
-    out: str = ""
+    out: str = option("", group="run")
     """The folder for the shards, index.json, grid.png and, once all is drawn, summary.txt."""
     budget: str | None = None
     """Wall-clock time for the whole command, imports and loading included: 20s, 10m, 1h or seconds. Never overrun but
@@ -204,16 +265,15 @@ class SampleConfig(Options):
     steps: int | str = 50
     """Network evaluations per image; or auto: the most, from 10 to 50, with which num_per_class images of every class
     fit into the budget. Without num_per_class, room is made for 500 per class, and the whole budget is drawn."""
-    solver: str = "dpmpp_2m"
-    """How noise becomes images: dpmpp_2m (DPM-Solver++ 2M), dpmpp_3m, unipc, ddim, dpm_fast (the official code's)."""
+    solver: str = option("dpmpp_2m", choices=SOLVER_CHOICES)
+    """How noise becomes images."""
     cfg_scale: float = 0.0
     """Classifier-free guidance s in cond + s (cond - null); 0 is off. Above 0 every step costs two evaluations."""
     cfg_interval: tuple[float, float] | None = None
     """The times, low high in [0, 1] with 1 the pure noise, between which cfg_scale applies; default: always. Steps
     outside cost one evaluation."""
-    guide: str | None = None
-    """A training-free guide: mgd3 (towards real medoids, one per slot), coda (the same with CoDA's weight), repulsion
-    (the images of a group push each other apart), classifier (of the real data). Default: none."""
+    guide: str | None = option(None, choices=GUIDE_CHOICES)
+    """A training-free guide of the images. Default: none."""
     guide_scale: float | None = None
     """The guide's weight; default: 0.1 (mgd3, repulsion), 0.05 (coda), 1 (classifier)."""
     guide_until: float | None = None
@@ -222,26 +282,24 @@ class SampleConfig(Options):
     """Medoids per class, or images in a group; default: 10."""
     guide_data: str | None = None
     """The real data that a guide looks at; default: what the model's card says it was trained on."""
-    batch: int | None = None
+    batch: int | None = option(None, group="speed")
     """Images per batch and process. Default: with a budget, the fastest size that the memory at hand allows, measured
     in the first moments; without one, 250."""
-    bf16: bool = True
+    bf16: bool = option(True, group="speed")
     """Compute in bf16 where the hardware does it faster."""
-    compile: bool | None = None
+    compile: bool | None = option(None, group="speed")
     """Compile the network, on CUDA into graphs; under a budget only when two minutes of it are left after loading, on a
     CPU five. Default: where that earns back what it takes, in the images asked for and in the budget that is left."""
-    seed: int = 0
+    seed: int = option(0, group="run")
     """Seed of the noise."""
-    device: str | None = None
+    device: str | None = option(None, group="run")
     """cpu, cuda, cuda:1; default: cuda where there is one."""
-    resume: bool = False
+    resume: bool = option(False, group="run")
     """Go on in a folder that holds shards of the same model and settings; the time they took counts, and auto steps
     stay those chosen then."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        from gen_dd.solvers import SOLVERS
-
         require(bool(self.model), "which model? Pass --model FOLDER, a run folder of gendd train.")
         require(bool(self.out), "where to? Pass --out FOLDER.")
         check_amount(self.num_per_class, self.budget, self.steps)
@@ -254,8 +312,8 @@ class SampleConfig(Options):
             or all(getattr(self, f"guide_{name}") is None for name in ("scale", "until", "slots")),
             "guide_scale, guide_until and guide_slots belong to a guide. Pass --guide mgd3, or leave them out.",
         )
-        self.make_guide()
-        pick(SOLVERS, self.solver, "solver")
+        if self.guide is not None:
+            self.make_guide()
         self.seconds  # noqa: B018 (checks the budget)
 
     def make_guide(self) -> "Guide | None":
@@ -294,30 +352,27 @@ def check_amount(num_per_class: int | None, budget: str | float | None, steps: i
 class SelectConfig(DataConfig):
     """Choose ipc images per class from a generated pool."""
 
+    GROUP: ClassVar[str] = "choice"
+
     pool: str = ""
     """What to choose from: a folder of gendd sample, or a distilled-set file."""
-    selector: str = "herding"
-    """How: random; or by a classifier trained on the real training images: herding, k_center, medoids, correct (random
-    among those it gets right), most_confident and least_confident (of the same), difficulty (spread like the real
-    images'), moments (nearest mean, std, skew)."""
+    selector: str = option("herding", choices=SELECTOR_CHOICES)
+    """How they are chosen."""
     ipc: int = 10
     """Images per class."""
-    network: str = "convnet3"
+    network: str = option("convnet3", choices=NETWORK_CHOICES, others=True)
     """The classifier whose features are compared."""
     classifier: str | None = None
     """Its file: read where there is one, else written after training. Default: trained each time, not kept."""
-    seed: int = 0
+    seed: int = option(0, group="run")
     """Seed of the choice and of the classifier."""
-    device: str | None = None
+    device: str | None = option(None, group="run")
     """cpu, cuda, cuda:1; default: cuda where there is one."""
-    out: str = ""
+    out: str = option("", group="run")
     """The file to write."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        from gen_dd.select import SELECTORS
-
         require(bool(self.pool), "which pool? Pass --pool FOLDER, as gendd sample wrote it.")
         require(bool(self.out), "where to? Pass --out FILE.safetensors.")
         require(self.ipc >= 1, f"ipc must be >= 1, got {self.ipc}. Pass --ipc 10.")
-        pick(SELECTORS, self.selector, "selector")

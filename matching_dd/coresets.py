@@ -80,9 +80,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.out is not None:
         files.require_new(Path(config.out))
     data = config.load_data(config.seed)
-    with claimed_file(config.out, f"{data.name}-{config.name}-ipc{config.ipc}", "distilled.safetensors") as path:
+    with claimed_file(config.out, f"{data.name}-{config.selector}-ipc{config.ipc}", "distilled.safetensors") as path:
         dset = coreset(
-            config.name,
+            config.selector,
             data,
             config.ipc,
             config.seed,

@@ -1,24 +1,90 @@
 """The options of the commands of this track that all methods share; each method's own stand beside it. No torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
-from core_dd.data.options import DataConfig
-from core_dd.errors import above, at_least, pick, require
+from core_dd.data.options import PREPROCESS_CHOICES, DataConfig
+from core_dd.errors import above, at_least, require
+from core_dd.judge.options import NETWORK_CHOICES, PROTOCOL_CHOICES
 from core_dd.options import RunConfig, option
 
 if TYPE_CHECKING:
     from core_dd.judge.protocols import Protocol
 
+METHOD_CHOICES = MappingProxyType(
+    {
+        "dm": "class means in the features of random networks (Zhao & Bilen, WACV 2023)",
+        "m3d": "class distributions in a kernel's feature space (Zhang et al., AAAI 2024)",
+        "datadam": "mean attention maps and features (Sajedi et al., ICCV 2023)",
+        "idm": "class means in networks in training, which the images also classify (Zhao et al., CVPR 2023)",
+        "cafe": "the features of every layer; class means that classify (Wang et al., CVPR 2022)",
+        "dc": "the gradients of networks in training (Zhao et al., ICLR 2021)",
+        "dsa": "the same, of images that are augmented alike (Zhao & Bilen, ICML 2021)",
+        "idc": "the gradients of convolutions, several small images per stored one (Kim et al., ICML 2022)",
+        "mtt": "the training trajectories of experts (Cazenavette et al., CVPR 2022)",
+        "ead": "the effect on an expert's training of replacing real data (anonymous draft)",
+    }
+)
+"""What is matched (`matching_dd.METHODS`)."""
+
+INIT_CHOICES = MappingProxyType(
+    {
+        "real": "random training images",
+        "k_center": "training images that cover their class",
+        "noise": "normal noise in training space",
+        "noise_pixels": "grey noise",
+        "mix": "random training images, shrunk to the factor's tiles (M3D)",
+        "mix_bilinear": "the same, shrunk smoothly (IDM)",
+        "mix_first": "the first training images of each class, shrunk likewise (IDC)",
+    }
+)
+"""What a set starts from (`matching_dd.synthetic.INITS`)."""
+
+DECODE_CHOICES = MappingProxyType(
+    {
+        "single": "those of the factor",
+        "multi": "those of every factor from 1 up to it",
+        "bound": "those of the factor for as many images as max_syn has room for, of smaller ones for the others",
+    }
+)
+"""Which tiles are matched (`core_dd.sets.factor.DECODES`)."""
+
+SPACE_CHOICES = MappingProxyType({"training": "normalised", "pixels": "the 0..1 scale"})
+"""Where images are learnt (`matching_dd.synthetic.SPACES`)."""
+
+AUGMENT_MODE_CHOICES = MappingProxyType(
+    {
+        "S": "one of the operations per class and iteration",
+        "M": "all of them, in order",
+        "idc": "flip, color and cutout, and one of the others",
+    }
+)
+"""Which operations are applied (`matching_dd.base.AUGMENT_MODES`)."""
+
+CORESET_CHOICES = MappingProxyType(
+    {
+        "random": "uniformly; the others look through a classifier trained on the training images",
+        "herding": "the running mean of the features follows the class mean (Welling 2009)",
+        "k_center": "farthest first: every image has a chosen one near it in feature space",
+        "medoids": "nearest to the centres of k-means in feature space",
+    }
+)
+"""How real images are chosen (`matching_dd.coresets.CORESETS`)."""
+
 
 @dataclass(kw_only=True)
 class MatchingConfig(RunConfig, DataConfig):
-    """Fields all matching methods share; each method's own config derives from it and sets the paper's values."""
+    """Learn a few images per class by matching what networks make of them with what they make of real data.
+
+    Each method has its paper's defaults and options of its own: gendd distill --method m3d --help shows them.
+    """
 
     GROUP: ClassVar[str] = "method"
 
-    method: str = "dm"
-    """How real and synthetic data are matched: a name of matching_dd.METHODS."""
+    method: str = option("dm", choices=METHOD_CHOICES)
+    """What is matched."""
     ipc: int = 10
     """Synthetic images per class."""
     iterations: int = option(20000, free_on_resume=True)
@@ -29,39 +95,34 @@ class MatchingConfig(RunConfig, DataConfig):
     """Momentum of the image optimiser, SGD."""
     batch_real: int = 256
     """Real images per class and iteration; classes that have fewer are sampled with replacement."""
-    network: str = "convnet3"
-    """Network whose features are matched: convnet1 to convnet6, with suffixes such as convnet3_bn_w64."""
-    init: str = "real"
-    """What the set starts from: real (random training images), k_center (training images that cover their class),
-    noise (normal in training space), noise_pixels (grey), or training images shrunk to the factor's tiles: mix and
-    mix_bilinear (random ones) or mix_first (the first of each class)."""
+    network: str = option("convnet3", choices=NETWORK_CHOICES, others=True)
+    """Network whose features are matched."""
+    init: str = option("real", choices=INIT_CHOICES)
+    """What the set starts from."""
     factor: int = 1
     """Every stored image holds factor x factor smaller ones, which are enlarged to be matched and trained on."""
-    decode: str = "single"
-    """Which tiles are matched: single, those of the factor; multi, those of every factor from 1 up to it; bound, those
-    of the factor for as many images as max_syn has room for, of smaller ones for the others (judged as single)."""
+    decode: str = option("single", choices=DECODE_CHOICES)
+    """Which tiles are matched; bound is judged as single."""
     max_syn: int | None = None
     """Synthetic images per class and iteration, after the factor; more are sampled at random. Default: all."""
-    space: str = "training"
-    """Where the images are learnt, and so what lr_img means: training (normalised) or pixels (0..1)."""
+    space: str = option("training", choices=SPACE_CHOICES)
+    """Where the images are learnt, and so what lr_img means."""
     clamp: bool = False
     """Bring every pixel back to 0..1 before each iteration."""
     per_class: bool = False
     """Step the images once per class and iteration, as the IDC family does: momentum moves the other classes, too."""
-    preprocess: str = "mean_std"
-    """The training space: mean_std (the data's own constants), cifar10_mean_std (CIFAR-10's, for any colour images: on
-    CIFAR-100 those of MTT, IDC and M3D) or zca (whitened)."""
+    preprocess: str = option("mean_std", choices=PREPROCESS_CHOICES)
+    """The training space."""
     augment: str = "auto"
     """DSA operations, applied alike to a class's real and synthetic images: names joined by _, auto (all six, without
     flip where a mirror image changes the label), or none."""
-    augment_mode: str = "S"
-    """S draws one of the operations per class and iteration, M applies all of them in order; idc applies flip, color
-    and cutout, and draws one of the others."""
-    bf16: bool = True
+    augment_mode: str = option("S", choices=AUGMENT_MODE_CHOICES)
+    """Which of these operations are applied."""
+    bf16: bool = option(True, group="speed")
     """Compute features in bf16 where the hardware does it faster; reductions stay in fp32."""
-    compile: bool = True
+    compile: bool = option(True, group="speed")
     """Compile the network where all the iterations, however many a resumed call has left, earn back what that takes."""
-    memory_gib: float | None = None
+    memory_gib: float | None = option(None, group="speed")
     """Largest memory for one forward and backward, in GiB: classes then go through in chunks that fit, to the same
     result. Default: half of a GPU's free memory, or 0.75 GiB on a CPU, which fewer classes keep busy."""
     out: str | None = None
@@ -77,23 +138,17 @@ class MatchingConfig(RunConfig, DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        from core_dd.judge.augment import DSA
-        from core_dd.sets.factor import DECODES
-        from matching_dd.base import AUGMENT_MODES
-        from matching_dd.synthetic import SPACES
-
         at_least(self, 1, "ipc", "iterations", "batch_real", "factor", "max_syn")
         above(self, 0, "lr_img", "memory_gib")
         require(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}.")
-        pick(DECODES, self.decode, "decode")
         require(
             self.decode != "bound" or (self.max_syn or 0) >= self.ipc,
             f"decode bound needs max_syn >= ipc {self.ipc}, got {self.max_syn}. Set max_syn to the most tiles of a "
             "class that an iteration may take.",
         )
-        pick(SPACES, self.space, "space")
-        pick(AUGMENT_MODES, self.augment_mode, "augment_mode")
         if self.augment not in ("auto", "none"):
+            from core_dd.judge.augment import DSA
+
             DSA(self.augment)
 
     @property
@@ -120,8 +175,8 @@ class ExpertsConfig(RunConfig, DataConfig):
 
     GROUP: ClassVar[str] = "experts"
 
-    network: str = "convnet3"
-    """What to train: convnet1 to convnet6, with suffixes such as _w64."""
+    network: str = option("convnet3", choices=NETWORK_CHOICES, others=True)
+    """What to train."""
     experts: int = 100
     """How many."""
     epochs: int = 50
@@ -130,15 +185,14 @@ class ExpertsConfig(RunConfig, DataConfig):
     """Learning rate, plain SGD."""
     batch_size: int = 256
     """Images per step."""
-    augment: str = "dsa"
-    """dsa or none."""
-    preprocess: str = "mean_std"
-    """The training space, that of the distillation to come: mean_std (the data's own constants), cifar10_mean_std
-    (CIFAR-10's, for any colour images: MTT's on CIFAR-100) or zca (whitened)."""
-    at_once: int | None = None
+    augment: str = option("dsa", choices={"dsa": "DSA, as published", "none": "images as they are"})
+    """What images go through before the network."""
+    preprocess: str = option("mean_std", choices=PREPROCESS_CHOICES)
+    """The training space, that of the distillation to come."""
+    at_once: int | None = option(None, group="speed")
     """Networks trained side by side; default: 10 on a GPU, 1 on a CPU, where it is no faster. Which has no influence on
     any of them."""
-    bf16: bool = True
+    bf16: bool = option(True, group="speed")
     """Train in bf16 where the hardware does it faster; the weights stay in fp32."""
     out: str | None = None
     """The folder; default: the next number under runs/DATA-experts-NETWORK/."""
@@ -155,7 +209,6 @@ class ExpertsConfig(RunConfig, DataConfig):
         super().__post_init__()
         at_least(self, 1, "experts", "epochs", "batch_size", "at_once")
         above(self, 0, "lr")
-        require(self.augment in ("dsa", "none"), f"augment must be dsa or none, got '{self.augment}'.")
 
     def protocol(self) -> "Protocol":
         """How the experts are trained: at one learning rate, to the last of `epochs` passes."""
@@ -177,34 +230,33 @@ class ExpertsConfig(RunConfig, DataConfig):
 class CoresetConfig(DataConfig):
     """Choose ipc real training images of every class."""
 
-    name: str = "random"
-    """How: random (uniformly, without replacement), or in the features of a classifier trained on the training images:
-    herding (their running mean follows the class mean), k_center (farthest first), medoids (nearest to the centres of
-    k-means)."""
+    GROUP: ClassVar[str] = "choice"
+    RENAMED: ClassVar[Mapping[str, str]] = MappingProxyType({"name": "selector"})
+
+    selector: str = option("random", choices=CORESET_CHOICES)
+    """How they are chosen."""
     ipc: int = 10
     """Images per class."""
-    network: str = "convnet3"
+    network: str = option("convnet3", choices=NETWORK_CHOICES, others=True)
     """The classifier whose features choose."""
-    protocol: str = "quick"
-    """How it is trained: a protocol of gendd evaluate, e.g. quick or dm."""
+    protocol: str = option("quick", choices=PROTOCOL_CHOICES)
+    """How it is trained."""
     classifier: str | None = None
     """Its file: read where there is one, else written after training; default: classifier.safetensors beside the
     set."""
-    seed: int = 0
+    seed: int = option(0, group="run")
     """Seed of the choice and of the classifier."""
-    device: str | None = None
+    device: str | None = option(None, group="run")
     """cpu or cuda; default: cuda where there is one."""
-    out: str | None = None
-    """The file to write; default: distilled.safetensors in the next folder under runs/DATA-NAME-ipcN/."""
+    out: str | None = option(None, group="run")
+    """The file to write; default: distilled.safetensors in the next folder under runs/DATA-SELECTOR-ipcN/."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         from core_dd.judge.protocols import PROTOCOLS
-        from matching_dd.coresets import CORESETS
 
-        pick(CORESETS, self.name, "coreset")
+        super().__post_init__()
         require(
-            not pick(PROTOCOLS, self.protocol, "protocol").learned_lr,
+            not PROTOCOLS[self.protocol].learned_lr,
             f"protocol {self.protocol} trains at a learning rate learnt with a distilled set; a classifier of the "
             "training images has none. Choose another, such as quick.",
         )

@@ -320,7 +320,7 @@ def write(config: AblateConfig, places: Mapping[str, Sequence[Path]], work: Path
         drawn = [key for key in ("accuracy", "images_per_s", "classifier_frechet") if key in numbers[STEPS_TRIED[0]]]
         lines = [{"step": count} | {key: found[key] for key in drawn} for count, found in numbers.items()]
         files.write_text(work / "stats.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-        curves = ["--runs", str(work)]
+        curves = ["--curves", str(work)]
     shutil.rmtree(work / "report", ignore_errors=True)
     report.main(["--scores", *firsts, *curves, "--title", heading, "--out", str(work / "report")])
     with files.atomic(out, replace=True) as temporary:

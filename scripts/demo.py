@@ -100,7 +100,7 @@ def stages(out: Path) -> list[Stage]:
             "Draw 10 real images per class",
             (
                 Step(
-                    f"coreset --name random --ipc 10 --out {out}/random-real/distilled.safetensors",
+                    f"coreset --selector random --ipc 10 --out {out}/random-real/distilled.safetensors",
                     out / "random-real/distilled.safetensors",
                 ),
             ),
@@ -117,7 +117,7 @@ def stages(out: Path) -> list[Stage]:
             "Report",
             (
                 Step(
-                    f"report {out} --runs {out}/train {out}/dm --title 'Digits, both tracks' --out {out}/report",
+                    f"report {out} --curves {out}/train {out}/dm --title 'Digits, both tracks' --out {out}/report",
                     out / "report/report.html",
                 ),
             ),

@@ -32,7 +32,7 @@ RUNS=${RUNS:-}                              # classifiers per score; empty: the 
 WORK=${WORK:-runs/$NAME} OUT=${OUT:-results/$NAME}
 
 judge() {  # judge FOLDER NAME STEPS: score a set by the challenge protocol, cut to STEPS where given
-    once "$1/scores.json" gendd evaluate --data "$DATA" --protocol challenge ${3:+--steps "$3"} ${RUNS:+--runs "$RUNS"} \
+    once "$1/scores.json" gendd evaluate --data "$DATA" --protocol challenge ${3:+--iterations "$3"} ${RUNS:+--classifiers "$RUNS"} \
         --set "$1" --name "$2"
 }
 
@@ -80,6 +80,6 @@ UViT.from_pretrained(work / "train" / "model").half().save_pretrained(kept / "mo
 PYTHON
 scored=("$WORK/pool")
 for selector in $SELECTORS; do scored+=("$WORK/$selector"); done
-gendd report "${scored[@]}" --runs "$WORK/train" --title "$NAME" --out "$WORK/report"
+gendd report "${scored[@]}" --curves "$WORK/train" --title "$NAME" --out "$WORK/report"
 rm -rf "$OUT"
 mv "$KEPT" "$OUT"

@@ -84,7 +84,7 @@ published() {  # full-length rows, side by side, each judged by its protocol as 
     local row name=cifar10 data=parquet:$HELD/cifar10 shorter="" judged=""
     [ -z "$TOY" ] || {
         name=digits data=digits shorter="--iterations 3 --network convnet1_w8 --batch_real 8"
-        judged="--steps 3 --runs 1 --network convnet1_w8"
+        judged="--iterations 3 --classifiers 1 --network convnet1_w8"
     }
     for row in $ROWS; do
         (

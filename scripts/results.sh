@@ -21,7 +21,7 @@ SETS=${SETS:-random dm}
 PROTOCOL=${PROTOCOL:-dm}
 OUT=${OUT:-results/$NAME}
 WORK=${WORK:-runs/${OUT##*/}}
-judge=(gendd evaluate --data "$DATA" --protocol "$PROTOCOL" ${EPOCHS:+--epochs "$EPOCHS"} ${RUNS:+--runs "$RUNS"})
+judge=(gendd evaluate --data "$DATA" --protocol "$PROTOCOL" ${EPOCHS:+--epochs "$EPOCHS"} ${RUNS:+--classifiers "$RUNS"})
 
 record_experts() {  # what MTT and EAD match, where there are none yet
     [ -z "${EXPERTS:-}" ] || return 0
@@ -73,7 +73,7 @@ for set in $SETS; do
             once "$folder/scores.json" "${judge[@]}" --set "$folder" --name "$set ipc $ipc, $iterations iterations" \
                 ${SMOKE:+--smoke} ${ITERATIONS:+--smoke}
         else
-            once "$folder/distilled.safetensors" gendd coreset --data "$DATA" --name "$set" --ipc "$ipc" \
+            once "$folder/distilled.safetensors" gendd coreset --data "$DATA" --selector "$set" --ipc "$ipc" \
                 --classifier "$WORK/classifier.safetensors" --out "$folder/distilled.safetensors"
             once "$folder/scores.json" "${judge[@]}" --set "$folder" --name "$set real ipc $ipc"
         fi

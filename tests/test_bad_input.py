@@ -355,16 +355,16 @@ CASES = {
         "coreset --data digits --ipc 141 --out out.safetensors", "has 140 training images, ipc is 141"
     ),
     "ipc too large for k_center": Case(
-        "coreset --data digits --name k_center --ipc 141 --out out.safetensors", "has 140 training images, ipc is 141"
+        CORESET + "digits --selector k_center --ipc 141", "has 140 training images, ipc is 141"
     ),
     "ipc too large for herding": Case(
-        "coreset --data digits --name herding --ipc 141 --out out.safetensors", "has 140 training images, ipc is 141"
+        CORESET + "digits --selector herding --ipc 141", "has 140 training images, ipc is 141"
     ),
     "ipc zero": Case("coreset --ipc 0 --out out.safetensors", "ipc must be >= 1, got 0"),
     "coreset exists": Case(CORESET + "digits", "out.safetensors exists", lambda f: (f / "out.safetensors").touch()),
-    "unknown coreset": Case(CORESET + "digits --name randm", "did you mean 'random'?"),
+    "unknown coreset": Case(CORESET + "digits --selector randm", "did you mean 'random'?"),
     "coreset by a protocol without a learning rate": Case(
-        CORESET + "digits --name herding --protocol mtt", "trains at a learning rate learnt with a distilled set"
+        CORESET + "digits --selector herding --protocol mtt", "trains at a learning rate learnt with a distilled set"
     ),
     "unknown method": Case("distill --method d", "unknown method 'd'; did you mean 'dm'?"),
     "distil ipc zero": Case(DISTILL + "--ipc 0", "ipc must be >= 1, got 0"),
@@ -564,7 +564,7 @@ CASES = {
     "scores exist": Case(
         EVALUATE + "set.safetensors", "out.json exists", lambda f: (distilled()(f), (f / "out.json").touch())
     ),
-    "runs zero": Case(EVALUATE + "set.safetensors --runs 0", "runs must be >= 1, got 0", distilled()),
+    "runs zero": Case(EVALUATE + "set.safetensors --classifiers 0", "classifiers must be >= 1, got 0", distilled()),
     "best of test where the authors report their last": Case(
         EVALUATE.replace("quick", "dm --best_of_test") + "set.safetensors", "leave out best_of_test", distilled()
     ),
@@ -734,7 +734,7 @@ CASES = {
         lambda f: write_idx(f / "cifar100", (IMAGES, LABELS), (IMAGES, LABELS)),
     ),
     "submit to track 3": Case(SUBMIT + "--track 3", "track must be 1 or 2, got 3"),
-    "submit scored by no steps": Case(SUBMIT + "--steps 0", "steps must be >= 1, got 0"),
+    "submit scored by no steps": Case(SUBMIT + "--iterations 0", "iterations must be >= 1, got 0"),
     "coreset into a file": Case(
         CORESET.replace("out.safetensors", "file/x.safetensors") + "digits",
         "cannot write file: Not a directory. Choose another folder",

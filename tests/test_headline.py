@@ -7,10 +7,10 @@ import pytest
 import torch
 from commands import FORKED_IN_BASH, ROOT
 
-from core_dd.config import read_yaml
 from core_dd.records import read as read_json
 from core_dd.run import read_stats
 from core_dd.sets.distilled import DistilledSet
+from core_dd.yaml_files import read_yaml
 from gen_dd.sample import SampleConfig, run
 from gen_dd.uvit import UViT
 

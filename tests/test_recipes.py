@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from commands import ROOT, load_script
 
-from core_dd.config import read_yaml
 from core_dd.errors import InputError
 from core_dd.records import read as read_json
+from core_dd.yaml_files import read_yaml
 
 SHORT = ["--seeds", "0", "--checkpoint_every", "1", "--num_per_class", "2", "--runs", "1", "--out", "out"]
 

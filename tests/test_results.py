@@ -6,8 +6,8 @@ import subprocess
 import pytest
 from commands import FORKED_IN_BASH, ROOT
 
-from core_dd.config import read_yaml
 from core_dd.records import read as read_json
+from core_dd.yaml_files import read_yaml
 
 
 @pytest.fixture

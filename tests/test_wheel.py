@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from commands import ROOT, run
 
-from core_dd.config import read_yaml
 from core_dd.sets.distilled import DistilledSet
 from core_dd.settings import CONFIGS
+from core_dd.yaml_files import read_yaml
 
 SOURCES = ("core_dd", "gen_dd", "matching_dd", "configs", "gendd.py", "pyproject.toml", "README.md", "LICENSE")
 """What a wheel is built of."""

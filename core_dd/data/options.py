@@ -1,13 +1,41 @@
 """Which real data a command reads: the options that all commands on data share. No torch."""
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 from core_dd.errors import about
-from core_dd.options import Options
+from core_dd.options import Options, option
 
 if TYPE_CHECKING:
     from core_dd.data.images import ImageData
+
+DATA_CHOICES = MappingProxyType(
+    {
+        "digits": "scikit-learn's handwritten digits, 8x8, bundled",
+        "mnist": "handwritten digits, 28x28; this and the next ones are downloaded on first use",
+        "fashion_mnist": "clothes, 28x28, grey",
+        "cifar10": "10 kinds of objects, 32x32",
+        "cifar100": "100 kinds of objects, 32x32",
+        "svhn": "house numbers, 32x32",
+        "idx:FOLDER": "the four files of MNIST's format, plain or .gz",
+        "parquet:FOLDER": "shards as Hugging Face has them: train-*.parquet, test-*.parquet",
+        "folder:FOLDER": "image files, a folder per class under train and test (or val)",
+        "tiny_imagenet:FOLDER": "Tiny-ImageNet as it is unpacked",
+        "pt:FILE": "tinyimagenet.pt of the DC family's code",
+        "hf:REPO_OR_FOLDER": "the parquet files of a Hugging Face dataset; no code of it is run",
+    }
+)
+"""Data by name, and by file format (`core_dd.data.images.DATASETS` and `FORMATS`)."""
+
+PREPROCESS_CHOICES = MappingProxyType(
+    {
+        "mean_std": "normalised by the data's own constants",
+        "cifar10_mean_std": "by CIFAR-10's, for any colour images: on CIFAR-100 those of MTT, IDC and M3D",
+        "zca": "whitened",
+    }
+)
+"""The maps from pixels to the space that networks see (`core_dd.data.preprocess.PREPROCESSES`)."""
 
 
 @dataclass(kw_only=True)
@@ -16,9 +44,8 @@ class DataConfig(Options):
 
     GROUP: ClassVar[str] = "data"
 
-    data: str = "digits"
-    """digits (bundled), mnist, fashion_mnist, cifar10, cifar100, svhn (downloaded on first use), or idx:FOLDER,
-    parquet:FOLDER, folder:FOLDER, tiny_imagenet:FOLDER (as it is unpacked), pt:FILE, hf:REPO_OR_FOLDER."""
+    data: str = option("digits", choices=DATA_CHOICES, others=True)
+    """The real data: a set by name, or files."""
     image_size: int | None = None
     """Resize the short side to this many pixels and crop the centre; default: as stored."""
     limit_per_class: int | None = None

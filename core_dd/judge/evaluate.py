@@ -213,11 +213,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             data,
             protocol=config.protocol,
             network=config.network,
-            runs=config.runs,
+            runs=config.classifiers,
             seed=config.seed,
             device=config.device,
             epochs=config.epochs,
-            steps=config.steps,
+            steps=config.iterations,
             bf16=config.bf16,
             with_fidelity=config.fidelity,
             with_best_of_test=config.best_of_test,
@@ -245,7 +245,7 @@ def warning(name: str, scores: Scores) -> str:
         f"{low} by {len(scores.accuracies)} classifier(s) cannot be told from "
         f"chance, {100 * luck:.1f} % (the share of the largest class of the test images). Either "
         "the set teaches nothing: look at its pictures, and at learnt.json in the run folder of the generator that "
-        "drew it; or the training was cut too short, or the classifiers are too few (--runs)."
+        "drew it; or the training was cut too short, or there are too few of them (--classifiers)."
     )
 
 
@@ -258,14 +258,14 @@ def pixels_and_labels(dset: DistilledSet) -> tuple[Tensor, Tensor]:
 
 def forecast(dset: DistilledSet, data: ImageData, config: EvaluateConfig) -> str:
     """How long the training will be and what it will take, from a step of it."""
-    protocol = PROTOCOLS[config.protocol].fitted_to(dset.meta.get("lr")).shortened(config.epochs, config.steps)
+    protocol = PROTOCOLS[config.protocol].fitted_to(dset.meta.get("lr")).shortened(config.epochs, config.iterations)
     device = pick_device(config.device)
     trained = training.Training(
         *pixels_and_labels(dset),
         data,
         protocol=protocol,
         network=config.network,
-        runs=range(config.runs or protocol.runs),
+        runs=range(config.classifiers or protocol.runs),
         seed=config.seed,
         device=device,
         preprocess=dset.preprocess,

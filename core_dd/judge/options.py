@@ -1,38 +1,72 @@
 """The options of the commands that judge. No torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
 
-from core_dd.data.options import DataConfig
-from core_dd.errors import pick, require
+from core_dd.data.options import PREPROCESS_CHOICES, DataConfig
+from core_dd.errors import at_least, require
+from core_dd.options import option
 
 REAL = "real"
 """The name of the full real training set where a set is asked for."""
+
+PIXELS = "pixels"
+"""The name of no map: images on the 0..1 scale, or bytes."""
+
+PROTOCOL_CHOICES = MappingProxyType(
+    {
+        "dm": "DSA and DM (Zhao & Bilen 2021, 2023): 1001 passes with DSA",
+        "dc": "DC (Zhao et al. 2021): 301 passes; MNIST and BatchNorm networks: 1001 with DC's augmentation",
+        "challenge": "the ECCV 2024 challenge: as dm, 3 classifiers",
+        "idm": "IDM (Zhao et al. 2023): as dm",
+        "mtt": "MTT (Cazenavette et al. 2022): as dm, at the learning rate learnt with the set",
+        "idc": "IDC (Kim et al. 2022) and M3D: 1000 passes in batches of 64 with CutMix, 3 classifiers",
+        "idc_mnist": "the same without CutMix: IDC's on MNIST",
+        "idc_svhn_ipc1": "the same with cutout instead: IDC's on SVHN with one whole image per class",
+        "datadam_paper": "DataDAM's supplement (Sajedi et al. 2023): 300 passes, 100 classifiers",
+        "datadam_code": "DataDAM's released code: 1801 passes in batches of 64, 10 classifiers",
+        "quick": "ours, for trials: 200 steps, whatever the size of the set",
+    }
+)
+"""How classifiers are trained (`core_dd.judge.protocols.PROTOCOLS`)."""
+
+NETWORK_CHOICES = MappingProxyType(
+    {
+        "convnet3": "the literature's ConvNet of 3 blocks, width 128; convnet1 to convnet6 likewise",
+        "convnet3_bn": "with another norm; suffixes change one thing each: _bn, _w256 (width), _maxpool, ...",
+    }
+)
+"""Networks, of which there are more by suffixes (`core_dd.judge.networks.NETWORKS`)."""
 
 
 @dataclass(kw_only=True)
 class EvaluateConfig(DataConfig):
     """Train classifiers on a set from scratch and score them on the real test images."""
 
+    GROUP: ClassVar[str] = "judge"
+    RENAMED: ClassVar[Mapping[str, str]] = MappingProxyType({"runs": "classifiers", "steps": "iterations"})
+
     set: str = REAL
     """The distilled set (a file, a folder of shards, a run folder), or "real" for the full real training set."""
-    normalised_by: str | None = None
-    """For a file of other authors' code: what its images are normalised by: mean_std (of the data), cifar10_mean_std,
-    zca, or pixels (nothing: the 0..1 scale); default: what that code always does, else the command asks."""
+    normalised_by: str | None = option(None, choices={**PREPROCESS_CHOICES, PIXELS: "not at all: the 0..1 scale"})
+    """For a file of other authors' code: what its images are normalised by; default: what that code always does, else
+    the command asks."""
     factor: int | None = None
     """For such a file: every image holds factor x factor smaller ones (IDC: 2); default: likewise."""
     name: str | None = None
     """What reports call the set; default: its method and ipc."""
-    protocol: str = "dm"
-    """How to train, as published: dm, dc, challenge, idm, mtt, idc, idc_mnist, idc_svhn_ipc1, datadam_paper,
-    datadam_code; or ours: quick."""
-    network: str = "convnet3"
-    """What to train: convnet1 to convnet6, with suffixes such as _bn, _w256, _maxpool."""
-    runs: int | None = None
-    """Classifiers; default: as many as the protocol says (5; challenge 3)."""
+    protocol: str = option("dm", choices=PROTOCOL_CHOICES)
+    """How to train, as published or, for trials, as we do."""
+    network: str = option("convnet3", choices=NETWORK_CHOICES, others=True)
+    """What to train."""
+    classifiers: int | None = None
+    """How many; default: as many as the protocol says (5; challenge 3)."""
     epochs: int | None = None
     """Shorten a protocol that counts passes to this E; the score is marked smoke, its protocol renamed (dm_60_epochs),
     and never ranked."""
-    steps: int | None = None
+    iterations: int | None = None
     """Shorten any protocol to this many steps; likewise (challenge_4000_steps)."""
     smoke: bool = False
     """Mark the score as smoke although the protocol is whole, because the set itself comes from a shortened run."""
@@ -45,29 +79,24 @@ class EvaluateConfig(DataConfig):
     """Also measure how far the set's images are from the real ones in the features of a classifier trained on the real
     data (`network`, protocol quick): classifier_frechet, and moment1_distance, moment2_distance, moment3_distance, the
     distances of M3D's table 1. The paper does not name its network; this one is our choice."""
-    bf16: bool = True
+    bf16: bool = option(True, group="speed")
     """Compute in bf16 where the hardware does it faster; the classifiers' weights stay in fp32."""
-    seed: int = 0
+    seed: int = option(0, group="run")
     """Of the classifiers' initial weights, batches and augmentation."""
-    device: str | None = None
+    device: str | None = option(None, group="run")
     """cpu, cuda, cuda:1, ...; default: cuda where there is one."""
-    out: str | None = None
+    out: str | None = option(None, group="run")
     """The file to write; default: scores.json beside the set, for "real" in the next folder under runs/DATA-real/."""
-    dry_run: bool = False
+    dry_run: bool = option(False, group="run")
     """Check everything, print the resolved config and how long the training is, stop."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        from core_dd.data.preprocess import PREPROCESSES
         from core_dd.judge import habits
         from core_dd.judge.protocols import PROTOCOLS
-        from core_dd.sets import foreign
 
-        if self.normalised_by not in (None, foreign.PIXELS):
-            pick({**PREPROCESSES, foreign.PIXELS: None}, self.normalised_by, "normalised_by")
-        require(self.factor is None or self.factor >= 1, f"factor must be >= 1, got {self.factor}.")
-        require(self.runs is None or self.runs >= 1, f"runs must be >= 1, got {self.runs}.")
-        pick(PROTOCOLS, self.protocol, "protocol").shortened(self.epochs, self.steps)
+        super().__post_init__()
+        at_least(self, 1, "factor", "classifiers", "epochs", "iterations")
+        PROTOCOLS[self.protocol].shortened(self.epochs, self.iterations)
         if self.best_of_test:
             habits.habit(self.protocol)
 
@@ -76,28 +105,32 @@ class EvaluateConfig(DataConfig):
 class SubmitConfig(DataConfig):
     """Write, reread, check and score a submission to the ECCV 2024 challenge."""
 
+    GROUP: ClassVar[str] = "submission"
+    RENAMED: ClassVar[Mapping[str, str]] = MappingProxyType({"steps": "iterations"})
+
     set: str = ""
     """The distilled set: 10 images per class for track 1, anything sampled inside the budget for track 2."""
     track: int = 1
     """1 (10 images per class) or 2 (as many as the generator drew; the fullest equal number per class is handed in)."""
-    out: str = ""
+    out: str = option("", group="run")
     """The folder to write into."""
     epochs: int | None = None
     """Score by a challenge protocol shortened to this many passes, and say so; default: the full protocol."""
-    steps: int | None = None
+    iterations: int | None = None
     """Score by a challenge protocol shortened to this many steps, and say so."""
-    bf16: bool = True
+    bf16: bool = option(True, group="speed")
     """Score in bf16 where the hardware does it faster; the classifiers' weights stay in fp32."""
-    seed: int = 0
+    seed: int = option(0, group="run")
     """Of the scoring."""
-    device: str | None = None
+    device: str | None = option(None, group="run")
     """cpu, cuda, cuda:1; default: cuda where there is one."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         from core_dd.judge.protocols import CHALLENGE
 
+        super().__post_init__()
         require(bool(self.set), "which set? Pass --set FILE_OR_FOLDER.")
         require(bool(self.out), "where to? Pass --out FOLDER.")
         require(self.track in (1, 2), f"track must be 1 or 2, got {self.track}.")
-        CHALLENGE.shortened(self.epochs, self.steps)
+        at_least(self, 1, "epochs", "iterations")
+        CHALLENGE.shortened(self.epochs, self.iterations)

@@ -94,10 +94,10 @@ class Protocol:
         """
         if epochs is None and steps is None:
             return self
-        require(epochs is None or steps is None, "give epochs or steps, not both.")
+        require(epochs is None or steps is None, "give epochs or a number of iterations, not both.")
         require(epochs is None or epochs >= 1, f"epochs must be >= 1, got {epochs}.")
         require(steps is None or steps >= 1, f"steps must be >= 1, got {steps}.")
-        require(epochs is None or self.epochs is not None, f"protocol {self.name} counts steps; pass steps instead.")
+        require(epochs is None or self.epochs is not None, f"protocol {self.name} counts iterations; give those.")
         if epochs is not None:
             return replace(self, name=f"{self.name}_{epochs}_epochs", epochs=epochs, augmented_epochs=None, smoke=True)
         return replace(self, name=f"{self.name}_{steps}_steps", steps=steps, smoke=True)

@@ -134,7 +134,7 @@ def submit(config: SubmitConfig) -> tuple[Path, Scores]:
         handed_in = from_tensor(temporary, data, target)
         scores = evaluate(
             handed_in, data, protocol=CHALLENGE.name, runs=None, seed=config.seed, device=config.device,
-            epochs=config.epochs, steps=config.steps, bf16=config.bf16,
+            epochs=config.epochs, steps=config.iterations, bf16=config.bf16,
         )  # fmt: skip
         scores.record["data"]["class_names"] = list(data.class_names)
         files.write_json(path.with_suffix(".scores.json"), scores.to_json())
@@ -150,7 +150,7 @@ def judged_by(config: SubmitConfig, images: int) -> str:
     """What scored a submission of so many images: the protocol, and how much of it."""
     whole, taken = (
         protocol.plan(images, augmented=True).steps
-        for protocol in (CHALLENGE, CHALLENGE.shortened(config.epochs, config.steps))
+        for protocol in (CHALLENGE, CHALLENGE.shortened(config.epochs, config.iterations))
     )
     return "the challenge protocol" + (f" with {taken} steps instead of {whole}" if taken != whole else "")
 

@@ -1,9 +1,12 @@
 """The options of the report. No torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
 
 from core_dd.errors import require
-from core_dd.options import Options
+from core_dd.options import Options, option
 
 
 @dataclass(kw_only=True)
@@ -13,17 +16,20 @@ class ReportConfig(Options):
     Scores may be given first, without a flag: gendd report runs/*/*/scores.json --out runs/report.
     """
 
+    GROUP: ClassVar[str] = "report"
+    RENAMED: ClassVar[Mapping[str, str]] = MappingProxyType({"runs": "curves"})
+
     scores: tuple[str, ...] = ()
     """scores.json files, folders that hold some, or glob patterns."""
-    runs: tuple[str, ...] = ()
+    curves: tuple[str, ...] = ()
     """Run folders (training, distilling) whose stats.jsonl are drawn as training curves."""
-    out: str | None = None
+    out: str | None = option(None, group="run")
     """The folder to write; default: the next number under runs/report/."""
     title: str = "Dataset distillation report"
     """The heading."""
     per_class: int = 10
     """Images of each class in a picture, at most."""
-    dry_run: bool = False
+    dry_run: bool = option(False, group="run")
     """Read and check everything, print the ranking, write nothing."""
 
     def __post_init__(self) -> None:

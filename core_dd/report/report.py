@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     groups = grouped([read_entry(path) for path in find_scores(config.scores)])
     entries = [entry for group in groups for entry in group.entries]
     colours = {digest: i for i, digest in enumerate(dict.fromkeys(entry.record["set"]["hash"] for entry in entries))}
-    panels = [panel for place in config.runs for panel in _run_panels(Path(place))]
+    panels = [panel for place in config.curves for panel in _run_panels(Path(place))]
     panels += [panel for group in groups for panel in _score_panel(group, colours)]
     folder = None
     if not config.dry_run:

@@ -17,9 +17,7 @@ from torch import Tensor
 from core_dd.data import readers
 from core_dd.data.folders import class_folders, labelled
 from core_dd.errors import InputError, require
-
-PIXELS = "pixels"
-"""The name of no map: images on the 0..1 scale, or bytes."""
+from core_dd.judge.options import PIXELS
 
 SUFFIXES = (".pt", ".pth", ".pkl", ".pickle")
 IMAGES, LABELS = "images", "labels"

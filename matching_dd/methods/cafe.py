@@ -1,6 +1,7 @@
 """CAFE: learning to condense dataset by aligning features (Wang et al., CVPR 2022)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,8 @@ class CAFEConfig(MatchingConfig):
     An iteration is a new network, on which the images are stepped until its accuracy on real images is steady; between
     steps it trains on the synthetic images until that accuracy moves. The authors bound neither loop.
     """
+
+    GROUP: ClassVar[str] = "cafe"
 
     method: str = "cafe"
     iterations: int = 2000

@@ -2,14 +2,31 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from core_dd.data.images import ImageData
-from core_dd.errors import InputError, above, at_least, pick, require
+from core_dd.errors import InputError, above, at_least, require
+from core_dd.options import option
 from matching_dd.base import MatchingConfig, Method
-from matching_dd.losses import MAP_DISTANCES, MAP_NORMS, attention_loss, attention_map, in_lengths, mean_discrepancy
+from matching_dd.losses import attention_loss, attention_map, in_lengths, mean_discrepancy
+
+NORM_CHOICES = MappingProxyType(
+    {"l2": "its l2 norm, as published", "l1": "its l1 norm", "none": "nothing: maps as they are"}
+)
+"""`matching_dd.losses.MAP_NORMS`."""
+
+ATTENTION_CHOICES = MappingProxyType(
+    {
+        "mse": "a sum of squares, as published",
+        "mae": "a sum of absolute differences over the root of their number",
+        "cosine": "one minus their cosine",
+    }
+)
+"""`matching_dd.losses.MAP_DISTANCES`."""
 
 
 @dataclass(kw_only=True)
@@ -20,16 +37,17 @@ class DataDAMConfig(MatchingConfig):
     lr_img 10 above ipc 50, mmd_weight 0.02 for 64 pixels and more, and preprocess zca for CIFAR.
     """
 
+    GROUP: ClassVar[str] = "datadam"
+
     method: str = "datadam"
     iterations: int = 8000
     p: float = 4.0
     """Power of the attention: its map is the sum over channels of |activation|^p. The authors' code runs with 1."""
-    norm: str = "l2"
-    """What every image's map is divided by: its l2 or l1 norm, or none. Maps of norm l1 or none are then taken in units
-    of their common length, which for l2 is 1: lr_img would fit neither of them otherwise."""
-    attention: str = "mse"
-    """How mean maps are compared: mse (a sum of squares, as published), mae (a sum over the root of their number) or
-    cosine."""
+    norm: str = option("l2", choices=NORM_CHOICES)
+    """What every image's map is divided by. Maps of norm l1 or none are then taken in units of their common length,
+    which for l2 is 1: lr_img would fit neither of them otherwise."""
+    attention: str = option("mse", choices=ATTENTION_CHOICES)
+    """How mean maps are compared."""
     layers: str = "auto"
     """Whose maps: numbers of the network's blocks, from 1, joined by _; auto: all but the last."""
     mmd_weight: float = 0.01
@@ -40,8 +58,6 @@ class DataDAMConfig(MatchingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 1, "p")
-        pick(MAP_NORMS, self.norm, "attention norm")
-        pick(MAP_DISTANCES, self.attention, "attention loss")
         at_least(self, 0, "mmd_weight")
         above(self, 0, "scale")
 

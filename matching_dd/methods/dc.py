@@ -2,18 +2,20 @@
 
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from core_dd.data.images import ImageData
-from core_dd.errors import above, at_least, pick, require
+from core_dd.errors import above, at_least, require
 from core_dd.judge.networks import interact
+from core_dd.options import option
 from core_dd.rng import stream
 from matching_dd.base import MatchingConfig, Method
 from matching_dd.gradients import Gradients, Trainer
-from matching_dd.losses import GRADIENT_DISTANCES, gradient_distance
+from matching_dd.losses import gradient_distance
 
 LOOPS: MappingProxyType[int, tuple[int, int]] = MappingProxyType(
     {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
@@ -23,6 +25,16 @@ LOOPS: MappingProxyType[int, tuple[int, int]] = MappingProxyType(
 NORM_BATCH = 16
 """Real images per class that batch normalisation takes its statistics from."""
 
+DISTANCE_CHOICES = MappingProxyType(
+    {
+        "dc": "one minus the cosine, of each output unit's",
+        "cos": "the same, of all",
+        "mse": "summed squares of differences",
+        "l1": "summed absolute differences",
+    }
+)
+"""`matching_dd.losses.GRADIENT_DISTANCES`."""
+
 
 @dataclass(kw_only=True)
 class DCConfig(MatchingConfig):
@@ -30,6 +42,8 @@ class DCConfig(MatchingConfig):
 
     lr_img is 0.01 where the network is an MLP.
     """
+
+    GROUP: ClassVar[str] = "dc"
 
     method: str = "dc"
     iterations: int = 1000
@@ -44,9 +58,9 @@ class DCConfig(MatchingConfig):
     inner: int | None = None
     """Passes over the synthetic set by which the network is trained between two image steps. Default: as published, 1,
     50, 25, 20, 15, 10 for the same ipc."""
-    distance: str = "dc"
-    """Of the gradients: dc (cosine of each output unit's), cos (of all), mse or l1 (summed differences). lr_img is that
-    of dc; at it (Fashion-MNIST, ConvNet-3) mse takes steps 3 times as long, l1 25 times, cos a seven-hundredth."""
+    distance: str = option("dc", choices=DISTANCE_CHOICES)
+    """Of the gradients. lr_img is that of dc; at it (Fashion-MNIST, ConvNet-3) mse takes steps 3 times as long, l1 25
+    times, cos a seven-hundredth."""
     lr_net: float = 0.01
     """Learning rate of the network, SGD."""
     momentum_net: float = 0.0
@@ -69,7 +83,6 @@ class DCConfig(MatchingConfig):
         above(self, 0, "lr_net")
         require(0 <= self.momentum_net < 1, f"momentum_net must be in [0, 1), got {self.momentum_net}.")
         at_least(self, 0, "decay_net")
-        pick(GRADIENT_DISTANCES, self.distance, "gradient distance")
 
     @property
     def rounds(self) -> int:

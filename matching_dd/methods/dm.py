@@ -1,6 +1,7 @@
 """DM: dataset condensation with distribution matching (Zhao & Bilen, WACV 2023)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -15,6 +16,8 @@ class DMConfig(MatchingConfig):
 
     lr_img is 1 up to ipc 50, and 10 from ipc 100 on CIFAR-10.
     """
+
+    GROUP: ClassVar[str] = "dm"
 
     second_moment: float = 0.0
     """Weight of the squared distance of class variances, "DM + 2nd reg" of M3D's table 1, which gives no weight."""

@@ -2,21 +2,32 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from core_dd.data.images import ImageData
-from core_dd.errors import above, at_least, pick, require
+from core_dd.errors import above, at_least, require
 from core_dd.judge.networks import interact
 from core_dd.judge.training import State
+from core_dd.options import option
 from core_dd.records import same_shape
 from core_dd.rng import stream
 from matching_dd.base import MatchingConfig, Method
 from matching_dd.experts import Experts
 from matching_dd.gradients import Gradients, dot
-from matching_dd.losses import EFFECT_COEFFICIENTS, effect_alignment, effect_coefficient
+from matching_dd.losses import effect_alignment, effect_coefficient
+
+COEFFICIENT_CHOICES = MappingProxyType(
+    {
+        "one": "that of mean losses",
+        "minibatch": "by the sizes of the batches",
+        "literal": "by the sizes of the sets, as printed",
+    }
+)
+"""`matching_dd.losses.EFFECT_COEFFICIENTS`."""
 
 
 @dataclass(kw_only=True)
@@ -28,6 +39,8 @@ class EADConfig(MatchingConfig):
     the 8x8 digits. There, ten times the learning rates made a set worse than random images, and so did experts recorded
     so briefly that they mislabel the images it starts from.
     """
+
+    GROUP: ClassVar[str] = "ead"
 
     method: str = "ead"
     iterations: int = 2000
@@ -48,9 +61,8 @@ class EADConfig(MatchingConfig):
     """Epochs of an expert, drawn at random, over which an iteration's effects are summed."""
     max_epoch: int | None = None
     """They are drawn after 0 to this many epochs, exclusive; the draft advises few. Default: all that were recorded."""
-    coefficient: str = "one"
-    """Weight of the real data's effect: one (that of mean losses), minibatch (by the sizes of the batches) or literal
-    (by the sizes of the sets, as printed)."""
+    coefficient: str = option("one", choices=COEFFICIENT_CHOICES)
+    """Weight of the real data's effect."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,7 +73,6 @@ class EADConfig(MatchingConfig):
         )
         above(self, 0, "lr_label")
         require(not self.per_class, "ead steps all classes at once: leave out per_class.")
-        pick(EFFECT_COEFFICIENTS, self.coefficient, "effect coefficient")
 
     @property
     def rounds(self) -> int:

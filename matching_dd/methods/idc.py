@@ -1,6 +1,7 @@
 """IDC: dataset condensation via efficient synthetic-data parameterization (Kim et al., ICML 2022)."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,8 @@ class IDCConfig(DCConfig):
     distance l1, lr_img 1e-4, real_net 500; SVHN: real_net 500. ImageNet subsets at ipc 20 and more: factor 3, decode
     bound. Judge MNIST's tiles by protocol idc_mnist, SVHN's IDC-I at ipc 1 by idc_svhn_ipc1, the others by idc.
     """
+
+    GROUP: ClassVar[str] = "idc"
 
     method: str = "idc"
     iterations: int = 2000
@@ -47,7 +50,7 @@ class IDCConfig(DCConfig):
     inner: int | None = 1
     """How often the network is trained on real_net images between two sweeps."""
     distance: str = "mse"
-    """Of the gradients of convolutions: mse or l1 (summed differences), cos, or dc. lr_img is that of mse; the authors
+    """Of the gradients of convolutions. lr_img is that of mse; the authors
     give l1, whose steps are 20 times as long, a smaller one, and cos, a seven-hundredth as long, has none."""
     real_net: int = 2000
     """Real images that the network is trained on after each sweep, all classes together; no more than there are."""

@@ -1,7 +1,7 @@
 """IDM: improved distribution matching for dataset condensation (Zhao et al., CVPR 2023)."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,8 @@ class IDMConfig(MatchingConfig):
 
     Ipc 1: all of a class as batch_real, push_every 5. ImageNet subsets at ipc 50: no tiles, that is factor 1.
     """
+
+    GROUP: ClassVar[str] = "idm"
 
     method: str = "idm"
     lr_img: float = 0.2

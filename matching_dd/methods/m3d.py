@@ -1,14 +1,27 @@
 """M3D: dataset condensation by minimizing maximum mean discrepancy (Zhang et al., AAAI 2024)."""
 
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from core_dd.errors import at_least, pick
+from core_dd.errors import at_least
 from core_dd.judge.networks import reset
+from core_dd.options import option
 from core_dd.rng import stream
 from matching_dd.base import MatchingConfig, Method
-from matching_dd.losses import KERNELS, kernel_mmd, standardised
+from matching_dd.losses import kernel_mmd, standardised
+
+KERNEL_CHOICES = MappingProxyType(
+    {
+        "gaussian": "five, as wide as the data",
+        "linear": "of standardised features, like the next",
+        "polynomial": "likewise",
+        "laplace": "likewise",
+    }
+)
+"""`matching_dd.losses.KERNELS`."""
 
 
 @dataclass(kw_only=True)
@@ -19,6 +32,8 @@ class M3DConfig(MatchingConfig):
     that of IDC's code, on which it builds, and of its re-uses: the kernel's width, images learnt and clamped as pixels,
     a step per class with momentum, 128 real and up to 200 synthetic images per class, and the augmentation.
     """
+
+    GROUP: ClassVar[str] = "m3d"
 
     method: str = "m3d"
     iterations: int = 10000
@@ -31,15 +46,13 @@ class M3DConfig(MatchingConfig):
     batch_real: int = 128
     augment: str = "color_crop_cutout"
     augment_mode: str = "idc"
-    kernel: str = "gaussian"
-    """Of the discrepancy: gaussian (five, as wide as the data), or linear, polynomial or laplace, of standardised
-    features: as wide, too, so that the published lr_img serves them all."""
+    kernel: str = option("gaussian", choices=KERNEL_CHOICES)
+    """Of the discrepancy. All are as wide as the data, so that the published lr_img serves them all."""
     ipm: int = 5
     """Iterations per model: how long a random network is kept."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        pick(KERNELS, self.kernel, "kernel")
         at_least(self, 1, "ipm")
 
 

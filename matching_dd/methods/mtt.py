@@ -1,7 +1,7 @@
 """MTT: dataset distillation by matching training trajectories (Cazenavette et al., CVPR 2022)."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ class MTTConfig(MatchingConfig):
     The defaults are the authors' for CIFAR-10, ipc 10, but for its whitening, which is to be asked for: preprocess zca,
     as their settings in configs/matching/mtt.yaml do. Record experts first, with `gendd experts`.
     """
+
+    GROUP: ClassVar[str] = "mtt"
 
     method: str = "mtt"
     iterations: int = 5000

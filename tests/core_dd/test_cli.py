@@ -1,6 +1,8 @@
+import dataclasses
 import importlib
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,7 +12,9 @@ import torch
 from commands import run
 
 from core_dd import cli, files
+from core_dd.commands import imported
 from core_dd.errors import InputError
+from core_dd.options import mark
 
 
 def test_help__lists_every_command_in_one_screen(capsys):
@@ -92,6 +96,44 @@ def test_version(capsys):
     assert re.fullmatch(r"gendd \d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
+def test_completion__knows_commands_options_and_choices(tmp_path, capsys):
+    assert cli.main(["--completion"]) == 0
+    (tmp_path / "script").write_text(capsys.readouterr().out)
+
+    def offered(*words):
+        given = " ".join(map(shlex.quote, words))
+        code = f"source script; COMP_WORDS=({given}); COMP_CWORD={len(words) - 1}; _gendd; echo ${{COMPREPLY[@]}}"
+        done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    assert offered("gendd", "di") == ["distill"]
+    assert offered("gendd", "train", "--sol") == [] and "--eval_solver" in offered("gendd", "train", "--ev")
+    assert offered("gendd", "sample", "--solver", "dpmpp") == ["dpmpp_2m", "dpmpp_3m"]
+    assert "m3d" in offered("gendd", "distill", "--method", "")
+    assert "dm" in offered("gendd", "distill", "--config", "d")
+    assert offered("gendd", "evaluate", "--set", "x") == []
+
+
+def test_help__of_a_method_shows_its_own_options(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["distill", "--method", "m3d", "--help"])
+    text = capsys.readouterr().out
+    assert "\nm3d:\n  --kernel NAME  (default: gaussian)" in text and "--method NAME  (default: m3d)" in text
+
+
+@pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+def test_help__is_grouped_and_tells_every_option(command, capsys):
+    cls = imported(cli.COMMANDS[command].options)
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    text = capsys.readouterr().out
+    assert "default: None" not in text and "gendd.yaml" in text
+    for own in dataclasses.fields(cls):
+        found = re.search(rf"^  --{own.name}\b.*\n      \S", text, flags=re.MULTILINE)
+        assert found, f"{own.name} has no meaning"
+        assert all(f"\n        {choice}" in text for choice in mark(cls, own.name, "choices") or ())
+
+
 def test_module__is_the_console_script():
     done = run("-m", "gendd", "--help")
     assert done.returncode == 0 and done.stdout.startswith("gendd: ")
@@ -140,9 +182,9 @@ def test_main__ctrl_c_while_importing_is_one_line(tmp_path):
         "    raise ImportError('as some packages do') from None\n"
     )
     code = (
-        "import signal, sys; from core_dd import cli\n"
+        "import signal, sys; from core_dd import cli; from core_dd.commands import Command\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"sys.path.insert(0, {str(tmp_path)!r}); cli.COMMANDS = {{'x': cli.Command('slow:main', '', '')}}\n"
+        f"sys.path.insert(0, {str(tmp_path)!r}); cli.COMMANDS = {{'x': Command('slow:main', '', '')}}\n"
         "sys.exit(cli.main(['x']))"
     )
     done = run("-c", code)

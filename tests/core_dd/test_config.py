@@ -1,22 +1,20 @@
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
+import yaml
 
-from core_dd.config import load_config, peek, to_yaml
+from core_dd.config import load_config, peek, to_dict, to_yaml
 from core_dd.errors import InputError, require
+from core_dd.options import Options, option
 
 
 @dataclass(kw_only=True)
-class Inner:
-    """Nested fields."""
-
-    width: int = 4
-    """Channels."""
-
-
-@dataclass(kw_only=True)
-class Config:
+class Config(Options):
     """A config for the tests."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"rate": "lr"}
 
     ipc: int = 10
     """Images per class."""
@@ -26,14 +24,15 @@ class Config:
     """A name."""
     betas: tuple[float, float] = (0.9, 0.99)
     """Two numbers."""
-    sizes: list[int] = field(default_factory=list)
+    sizes: tuple[int, ...] = ()
     """Some numbers."""
     resume: bool = False
     """Continue."""
-    inner: Inner = field(default_factory=Inner)
-    """Nested."""
+    data: str = option("digits", choices={"digits": "8x8", "mnist": "28x28"})
+    """Which data."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.ipc >= 1, f"ipc must be >= 1, got {self.ipc}. Set 'ipc: 10' in the YAML or pass --ipc 10.")
 
 
@@ -44,15 +43,11 @@ def write(tmp_path, text, name="a.yaml"):
 
 
 def test_load_config__defaults_then_files_in_order_then_flags(tmp_path):
-    first = write(tmp_path, "ipc: 1\nlr: 2e-4\ninner: {width: 8}\n")
+    first = write(tmp_path, "ipc: 1\nlr: 2e-4\n")
     second = write(tmp_path, "ipc: 2\nbetas: [0.5, 0.6]\n", "b.yaml")
     config = load_config(Config, ["--config", first, f"--config={second}", "--ipc", "3", "--resume"])
     assert (config.ipc, config.lr, config.betas, config.resume) == (3, 2e-4, (0.5, 0.6), True)
-    assert config.inner == Inner(width=8)
-
-
-def test_load_config__nested_flag_is_dotted():
-    assert load_config(Config, ["--inner.width", "16"]).inner.width == 16
+    assert load_config(Config, []) == Config()
 
 
 def test_load_config__flags_mend_what_a_file_got_wrong(tmp_path):
@@ -60,21 +55,22 @@ def test_load_config__flags_mend_what_a_file_got_wrong(tmp_path):
 
 
 def test_to_yaml__reads_back_equal(tmp_path):
-    config = Config(ipc=3, name="x", sizes=[1, 2], lr=1e-7)
+    config = Config(ipc=3, name="x", sizes=(1, 2), lr=1e-7)
     assert load_config(Config, ["--config", write(tmp_path, to_yaml(config))]) == config
+    assert yaml.safe_load(to_yaml(config)) == to_dict(config)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("ipcs: 3\n", "a.yaml: unknown key 'ipcs'; did you mean 'ipc'?"),
-        ("inner: {widht: 3}\n", "unknown key 'inner.widht'; did you mean 'width'?"),
         ("ipc: 3\nipc: 4\n", "duplicate key 'ipc'"),
         ("ipc: ten\n", "'ipc' is 'ten', expected int"),
         ("betas: [0.9]\n", "'betas' is \\[0.9\\]"),
         ("- 1\n", "holds a list"),
         ("ipc: [1\n", "not valid YAML"),
         ("ipc: 0\n", "ipc must be >= 1, got 0. Set 'ipc: 10' in the YAML or pass --ipc 10."),
+        ("data: mnits\n", "unknown data 'mnits'; did you mean 'mnist'"),
     ],
 )
 def test_load_config__bad_yaml(tmp_path, text, message):
@@ -95,20 +91,56 @@ def test_load_config__bad_flag_exits_2(argv, capsys):
     assert "ipc" in capsys.readouterr().err
 
 
-def test_load_config__help_shows_every_meaning(capsys):
-    with pytest.raises(SystemExit) as stop:
-        load_config(Config, ["--help"])
-    text = capsys.readouterr().out
-    assert stop.value.code == 0
-    for words in ("Images per class.", "Learning rate of the images.", "--inner.width", "Channels."):
-        assert words in text
+def test_load_config__a_wrong_choice_names_the_likely_one():
+    with pytest.raises(InputError, match="unknown data 'mnits'; did you mean 'mnist'.* Choose one of digits, mnist"):
+        load_config(Config, ["--data", "mnits"])
 
 
-def test_load_config__failed_check_leaves_the_class_as_it_was(tmp_path):
-    with pytest.raises(InputError):
-        load_config(Config, ["--ipc", "0"])
-    with pytest.raises(InputError):
-        Config(ipc=0)
+def test_renamed__old_names_are_understood_in_flags_and_files_and_said(tmp_path, capsys):
+    assert load_config(Config, ["--rate", "3"]).lr == load_config(Config, ["--rate=3"]).lr == 3
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["note: --rate is now --lr; the old name goes with version 0.3."] * 2
+    old = write(tmp_path, "rate: 4.0\n")
+    assert load_config(Config, ["--config", old]).lr == 4
+    assert capsys.readouterr().err == f"note: 'rate' in {old} is now 'lr'; the old name goes with version 0.3.\n"
+
+
+def test_project__is_read_before_all_else(tmp_path, capsys):
+    write(tmp_path, "ipc: 3\nrate: 0.5\nimage_size: 8\nkernel: linear\n", "gendd.yaml")
+    config = load_config(Config, [])
+    assert (config.ipc, config.lr) == (3, 0.5)
+    assert capsys.readouterr().err == "defaults from gendd.yaml: ipc, lr\n"
+    assert load_config(Config, ["--config", write(tmp_path, "ipc: 4\n")]).ipc == 4
+    assert load_config(Config, ["--ipc", "5"]).ipc == 5
+    assert peek([], "ipc") == "3"
+
+
+def test_project__chooses_the_setting_of_a_config(tmp_path):
+    write(tmp_path, "data: mnist\n", "gendd.yaml")
+    several = write(tmp_path, "settings: [{data: digits, ipc: 1, lr: 1.0}, {data: mnist, ipc: 1, lr: 2.0}]\n")
+    assert load_config(Config, ["--config", several]).lr == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("imge_size: 8\n", "gendd.yaml: unknown key 'imge_size'; did you mean 'image_size'?"),
+        ("ipc: ten\n", "gendd.yaml: 'ipc' is 'ten', expected int"),
+        ("data: [\n", "gendd.yaml is not valid YAML"),
+        ("digits\n", "gendd.yaml holds a str"),
+        ("settings: []\n", "gendd.yaml: unknown key 'settings'"),
+    ],
+)
+def test_project__a_broken_file_is_one_sentence(tmp_path, text, message):
+    write(tmp_path, text, "gendd.yaml")
+    with pytest.raises(InputError, match=message):
+        load_config(Config, ["--ipc", "3"])
+
+
+def test_project__a_folder_of_that_name_is_refused(tmp_path):
+    (tmp_path / "gendd.yaml").mkdir()
+    with pytest.raises(InputError, match="gendd.yaml"):
+        load_config(Config, [])
 
 
 def test_peek__flag_wins_over_last_file(tmp_path):

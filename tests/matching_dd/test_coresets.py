@@ -65,7 +65,7 @@ def test_coreset__refuses_ipc(digits, ipc):
 
 
 def test_command__writes_what_the_function_returns(digits, capsys):
-    main(["--name", "random", "--data", "digits", "--ipc", "2", "--seed", "5", "--out", "set.safetensors"])
+    main(["--selector", "random", "--data", "digits", "--ipc", "2", "--seed", "5", "--out", "set.safetensors"])
     assert "set.safetensors: 20 images" in capsys.readouterr().out
     dset = DistilledSet.load("set.safetensors")
     assert dset.digest() == coreset("random", digits, 2, seed=5).digest()
@@ -102,13 +102,13 @@ def test_medoids__are_real_images_and_repeatable(digits):
 
 def test_command__trains_the_classifier_once(digits, capsys):
     options = ["--data", "digits", "--ipc", "1", "--network", "convnet1_w8", "--classifier", "judge.safetensors"]
-    main([*options, "--name", "herding", "--out", "first.safetensors"])
+    main([*options, "--selector", "herding", "--out", "first.safetensors"])
     written = Path("judge.safetensors").read_bytes()
-    main([*options, "--name", "herding", "--out", "second.safetensors"])
+    main([*options, "--selector", "herding", "--out", "second.safetensors"])
     assert Path("judge.safetensors").read_bytes() == written
     assert DistilledSet.load("first.safetensors").digest() == DistilledSet.load("second.safetensors").digest()
     with pytest.raises(
         InputError, match=r"judge.safetensors holds another classifier: seed 0 instead of 1. Name another file"
     ):
-        main([*options, "--name", "k_center", "--seed", "1", "--out", "third.safetensors"])
+        main([*options, "--selector", "k_center", "--seed", "1", "--out", "third.safetensors"])
     assert not Path("third.safetensors").exists()

@@ -17,7 +17,7 @@ from core_dd.judge import fidelity
 from core_dd.judge.evaluate import main, real_set
 from core_dd.sets.distilled import new_meta
 
-TINY = ["--network", "convnet1_w16", "--protocol", "quick", "--steps", "5", "--runs", "2"]
+TINY = ["--network", "convnet1_w16", "--protocol", "quick", "--iterations", "5", "--classifiers", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +63,12 @@ def test_evaluate__quick_learns_digits_from_ten_of_each(digits, generator):
 def test_evaluate__flags_a_set_whose_labels_are_wrong(small, digits, tmp_path, capsys):
     """The same images teach nothing under labels shifted by image, and are not flagged under their own."""
     wrong = DistilledSet(small.images, torch.arange(len(small)) % 10, small.meta)
-    main(["--set", str(wrong.save(tmp_path / "wrong" / "distilled.safetensors")), *TINY[:4], "--runs", "2"])
+    main(["--set", str(wrong.save(tmp_path / "wrong" / "distilled.safetensors")), *TINY[:4], "--classifiers", "2"])
     shown, record = capsys.readouterr(), json.loads((tmp_path / "wrong" / "scores.json").read_text())
     counts = digits.test_labels.bincount()
     assert record["chance"] == pytest.approx(float(counts.max() / counts.sum()))
     assert record["at_chance"] and "[not told from chance]" in shown.out and "WARNING" in shown.err
-    main(["--set", str(small.save(tmp_path / "right" / "distilled.safetensors")), *TINY[:4], "--runs", "2"])
+    main(["--set", str(small.save(tmp_path / "right" / "distilled.safetensors")), *TINY[:4], "--classifiers", "2"])
     shown, record = capsys.readouterr(), json.loads((tmp_path / "right" / "scores.json").read_text())
     assert record["at_chance"] is False and "chance" not in shown.out + shown.err
 
@@ -200,7 +200,7 @@ def test_command__dry_run_writes_nothing(small_file, capsys):
     ("argv", "message"),
     [
         (["--set", "nowhere.safetensors"], "no file at nowhere.safetensors"),
-        (["--set", "real", "--out", "s.json", "--epochs", "2", "--steps", "2"], "not both"),
+        (["--set", "real", "--out", "s.json", "--epochs", "2", "--iterations", "2"], "not both"),
         (["--set", "real", "--out", "s.json", "--network", "convnet3_bm"], "unknown network variant"),
     ],
 )

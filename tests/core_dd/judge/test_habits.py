@@ -68,7 +68,7 @@ def test_command__tests_every_checkpoint_of_the_run_folder(sets, digits, tmp_pat
     for i, dset in enumerate(sets):
         dset.save(tmp_path / f"run/checkpoints/step-00000{i}/distilled.safetensors")
     sets[2].save(tmp_path / "run/distilled.safetensors")
-    short = ["--protocol", "idm", "--network", NETWORK, "--steps", "20", "--runs", "2"]
+    short = ["--protocol", "idm", "--network", NETWORK, "--iterations", "20", "--classifiers", "2"]
     main(["--set", str(tmp_path / "run"), *short, "--best_of_test"])
     record = json.loads((tmp_path / "run/scores.json").read_text())
     each = [evaluate(dset, digits, "idm", NETWORK, runs=2, steps=20) for dset in sets]

@@ -117,7 +117,7 @@ def test_shortened__its_name_says_to_what():
         (DM, {"epochs": 0}, "epochs must be >= 1, got 0"),
         (DM, {"steps": 0}, "steps must be >= 1, got 0"),
         (DM, {"epochs": 1, "steps": 1}, "not both"),
-        (QUICK, {"epochs": 1}, "counts steps"),
+        (QUICK, {"epochs": 1}, "counts iterations"),
     ],
 )
 def test_shortened__refuses(protocol, options, message):

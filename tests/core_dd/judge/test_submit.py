@@ -83,7 +83,7 @@ def toy(tmp_path, generator, monkeypatch):
 
 
 def test_submit__says_how_much_of_the_protocol_scored_it_and_in_which_order(tmp_path, toy, capsys):
-    main([word for name, value in toy.items() for word in (f"--{name}", value)] + ["--steps", "2"])
+    main([word for name, value in toy.items() for word in (f"--{name}", value)] + ["--iterations", "2"])
     said = capsys.readouterr().out
     assert "scored by the challenge protocol with 2 steps instead of 1001: " in said
     assert "its classes are in the order class0, class1, class2, ..., class3 " in said
@@ -100,7 +100,7 @@ def test_submit__nothing_stands_there_before_it_was_scored(tmp_path, toy, monkey
 
     monkeypatch.setattr("core_dd.judge.submit.evaluate", fails)
     with pytest.raises(InputError, match="found by the scoring alone"):
-        submit(SubmitConfig(**toy, steps=2))
+        submit(SubmitConfig(**toy, iterations=2))
     assert not list(tmp_path.glob("out/*"))
 
 
@@ -148,6 +148,6 @@ def test_submit__on_real_cifar100(tmp_path):
     meta = new_meta(data, method="random", ipc=10, seed=0)
     DistilledSet(data.train_images[index], data.train_labels[index], meta).save(tmp_path / "set.safetensors")
     options = {"data": f"parquet:{place}", "set": str(tmp_path / "set.safetensors"), "out": str(tmp_path / "out")}
-    path, scores = submit(SubmitConfig(**options, steps=2))
+    path, scores = submit(SubmitConfig(**options, iterations=2))
     assert torch.load(path, weights_only=True).shape == (1000, 3, 32, 32)
     assert len(scores.accuracies) == 3 and scores.record["smoke"]

@@ -242,7 +242,7 @@ def test_main__names_are_words_and_nothing_else(tmp_path, capsys):
     path = score(tmp_path / "a", [0.5, 0.6], **options, versions={HOSTILE: HOSTILE}, config={HOSTILE: HOSTILE})
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "stats.jsonl").write_text(json.dumps({"step": 1, HOSTILE: 0.5}) + "\n")
-    main([str(path), "--runs", str(tmp_path / "run"), "--out", str(tmp_path / "out")])
+    main([str(path), "--curves", str(tmp_path / "run"), "--out", str(tmp_path / "out")])
     html, text = ((tmp_path / "out" / name).read_text() for name in ("report.html", "report.md"))
     printed = capsys.readouterr().out
     assert all("\x1b" not in words and "\u202e" not in words for words in (html, text, printed))
@@ -272,7 +272,7 @@ def test_main__names_the_curve_that_is_damaged(tmp_path, lines, said):
     path = score(tmp_path / "a", [0.5, 0.6])
     (tmp_path / "stats.jsonl").write_text(lines)
     with pytest.raises(InputError, match=said) as refused:
-        main([str(path), "--runs", str(tmp_path), "--out", str(tmp_path / "out")])
+        main([str(path), "--curves", str(tmp_path), "--out", str(tmp_path / "out")])
     assert str(tmp_path) in str(refused.value) and not (tmp_path / "out").exists()
 
 
@@ -398,7 +398,7 @@ def demo(tmp_path, digits):
 
 
 def test_main__writes_a_page_that_needs_nothing_else(demo, capsys):
-    main([str(demo / "scores"), "--runs", str(demo / "run"), "--out", str(demo / "out"), "--title", "A & B"])
+    main([str(demo / "scores"), "--curves", str(demo / "run"), "--out", str(demo / "out"), "--title", "A & B"])
     text = (demo / "out" / "report.html").read_text()
     page = Page(text)
     assert page.open == [] and "script" not in page.names and "link" not in page.names
@@ -441,7 +441,7 @@ def test_main__dry_run_prints_the_ranking_and_writes_nothing(demo, capsys):
         (["{}/nowhere"], "no scores at"),
         ([], "no scores given"),
         (["{}/scores", "--per_class", "0"], "per_class must be >= 1"),
-        (["{}/scores", "--runs", "{}/scores"], "has no curve"),
+        (["{}/scores", "--curves", "{}/scores"], "has no curve"),
         (["{}/run/stats.jsonl"], "is not valid JSON"),
     ],
 )

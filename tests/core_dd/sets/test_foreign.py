@@ -140,8 +140,8 @@ def test_pickle__only_numbers_of_numpy_are_let_in(tmp_path):
 def test_evaluate__of_a_pair_of_mtt(digits, some, capsys):
     torch.save(normalised(some[0], digits), "images_best.pt")
     torch.save(some[1], "labels_best.pt")
-    command = "evaluate --data digits --protocol quick --network convnet1 --runs 1 --steps 3 --device cpu --out a.json"
-    command = [*command.split(), "--set", "images_best.pt"]
+    command = "evaluate --data digits --protocol quick --network convnet1 --classifiers 1 --iterations 3 --device cpu"
+    command = [*command.split(), "--out", "a.json", "--set", "images_best.pt"]
     assert cli.main(command) == 2 and "Add --normalised_by" in capsys.readouterr().err
     assert cli.main([*command, "--normalised_by", "mean_st"]) == 2
     assert "did you mean 'mean_std'" in capsys.readouterr().err
