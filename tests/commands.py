@@ -110,7 +110,7 @@ FIRST = {"info": "--what", "report": "--scores"}
 def accepted(words: list[str]) -> None:
     """Parse what follows `gendd`: every flag, every --config file, every check of the config; raises where it fails."""
     command, *argv = words
-    if command == "--help":
+    if command in ("--help", "--completion"):
         return
     if command in FIRST and not argv[0].startswith("-"):
         argv = [FIRST[command], *argv]

@@ -37,6 +37,9 @@ PREPROCESS_CHOICES = MappingProxyType(
 )
 """The maps from pixels to the space that networks see (`core_dd.data.preprocess.PREPROCESSES`)."""
 
+PIXELS = "pixels"
+"""The name of no map: images on the 0..1 scale, or bytes."""
+
 
 @dataclass(kw_only=True)
 class DataConfig(Options):

@@ -5,15 +5,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
-from core_dd.data.options import PREPROCESS_CHOICES, DataConfig
+from core_dd.data.options import PIXELS, PREPROCESS_CHOICES, DataConfig
 from core_dd.errors import at_least, require
 from core_dd.options import option
 
 REAL = "real"
 """The name of the full real training set where a set is asked for."""
-
-PIXELS = "pixels"
-"""The name of no map: images on the 0..1 scale, or bytes."""
 
 PROTOCOL_CHOICES = MappingProxyType(
     {

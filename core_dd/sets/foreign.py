@@ -16,8 +16,8 @@ from torch import Tensor
 
 from core_dd.data import readers
 from core_dd.data.folders import class_folders, labelled
+from core_dd.data.options import PIXELS
 from core_dd.errors import InputError, require
-from core_dd.judge.options import PIXELS
 
 SUFFIXES = (".pt", ".pth", ".pkl", ".pickle")
 IMAGES, LABELS = "images", "labels"
