@@ -20,7 +20,7 @@ class InfoConfig(DataConfig):
     It is given first, without a flag: gendd info runs/demo/00000, or gendd info folder:birds --image_size 32.
     """
 
-    GROUP: ClassVar[str] = "what"
+    GROUP: ClassVar[str] = "what is described"
 
     what: str | None = None
     """A path; or how other commands name data, read with the options below. Default: the data."""

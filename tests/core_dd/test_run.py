@@ -4,8 +4,10 @@ import json
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from socket import gethostname
+from typing import ClassVar
 
 import pytest
 import yaml
@@ -20,6 +22,7 @@ from core_dd.run import Run, checkpoints, claimed, find_folder, read_stats
 
 @dataclasses.dataclass(kw_only=True)
 class Config(RunConfig):
+    RENAMED: ClassVar[Mapping[str, str]] = {"rate": "lr"}
     tracker: str = "none"
     iterations: int = option(10, free_on_resume=True)
     lr: float = 1.0
@@ -65,6 +68,16 @@ def test_open__resume_wants_a_run_with_the_same_config(tmp_path):
     start(tmp_path, iterations=20, log_every=1, resume=True).close()
     with pytest.raises(InputError, match="was started with seed 0, now it is 1"):
         start(tmp_path, seed=1, resume=True)
+
+
+def test_open__resume_understands_the_names_that_options_had(tmp_path):
+    start(tmp_path, lr=2.0).close()
+    saved = tmp_path / "run" / "config.yaml"
+    assert saved.read_text().count("lr: 2.0") == 1
+    saved.write_text(saved.read_text().replace("lr: 2.0", "rate: 2.0"))
+    start(tmp_path, lr=2.0, resume=True).close()
+    with pytest.raises(InputError, match=r"was started with lr 2\.0, now it is 3\.0"):
+        start(tmp_path, lr=3.0, resume=True)
 
 
 def test_checkpoint__keeps_the_newest_and_points_to_the_last(tmp_path):
