@@ -102,7 +102,7 @@ def test_completion__knows_commands_options_and_choices(tmp_path, capsys):
 
     def offered(*words):
         given = " ".join(map(shlex.quote, words))
-        code = f"source script; COMP_WORDS=({given}); COMP_CWORD={len(words) - 1}; _gendd; echo ${{COMPREPLY[@]}}"
+        code = f"source ./script; COMP_WORDS=({given}); COMP_CWORD={len(words) - 1}; _gendd; echo ${{COMPREPLY[@]}}"
         done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
         return done.stdout.split()
 

@@ -13,8 +13,9 @@ from core_dd.judge.networks import build_network
 from core_dd.judge.protocols import PROTOCOLS
 from core_dd.options import RunConfig, mark, option
 from core_dd.sets.factor import DECODES
-from gen_dd import guidance, recipe, select, solvers, uvit
+from gen_dd import guidance, recipe, solvers, uvit
 from gen_dd import options as gen
+from gen_dd.select import SELECTORS
 from matching_dd import METHODS, coresets, losses, synthetic
 from matching_dd import options as matching
 from matching_dd.base import AUGMENT_MODES
@@ -29,7 +30,7 @@ AGREE = [
     (gen.WEIGHTING_CHOICES, recipe.WEIGHTINGS),
     (gen.SOLVER_CHOICES, solvers.SOLVERS),
     (gen.GUIDE_CHOICES, guidance.GUIDES),
-    (gen.SELECTOR_CHOICES, select.SELECTORS),
+    (gen.SELECTOR_CHOICES, SELECTORS),
     (matching.METHOD_CHOICES, METHODS),
     (matching.INIT_CHOICES, synthetic.INITS),
     (matching.DECODE_CHOICES, DECODES),
