@@ -144,7 +144,7 @@ def test_command__writes_scores_beside_the_set_once(small_file, capsys):
     place = small_file.with_name("scores.json")
     record = json.loads(place.read_text())
     assert record["set"]["name"] == "three" and record["set"]["path"] == str(small_file)
-    assert record["config"]["steps"] == 5 and record["smoke"]
+    assert record["config"]["iterations"] == 5 and record["smoke"]
     assert record["mean"] == pytest.approx(sum(record["accuracies"]) / 2)
     assert "smoke" in capsys.readouterr().out
     with pytest.raises(InputError, match="scores.json exists"):
