@@ -20,7 +20,8 @@ class ReportConfig(Options):
     RENAMED: ClassVar[Mapping[str, str]] = MappingProxyType({"runs": "curves"})
 
     scores: tuple[str, ...] = ()
-    """scores.json files, folders that hold some, or glob patterns."""
+    """scores.json files, folders that hold some, or glob patterns. Of a folder that holds stats.jsonl but no score, the
+    curves are drawn."""
     curves: tuple[str, ...] = ()
     """Run folders (training, distilling) whose stats.jsonl are drawn as training curves."""
     out: str | None = option(None, group="run")

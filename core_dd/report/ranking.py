@@ -1,8 +1,8 @@
-"""Scores side by side: read scores.json files, put together what may be compared, rank it, and print it as a table."""
+"""Scores side by side: read scores.json files, put together what may be compared, and rank it."""
 
 import glob
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,11 @@ class Entry:
     """Place within its group, 1 is best; None for smoke scores."""
     close: bool = False
     """Whether its interval overlaps that of the entry ranked just above."""
+
+    @property
+    def digest(self) -> str:
+        """The hash of the set, which tells sets apart whatever they are called."""
+        return self.record["set"]["hash"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,34 +299,6 @@ def notes(groups: Sequence[Group]) -> list[str]:
     return said
 
 
-def markdown_text(text: str) -> str:
-    """Words as they are in Markdown: what would be markup, HTML or a column there is escaped."""
-    return re.sub(r"[\\`*\[\]<>|~&$]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
-
-
-def summary(groups: Sequence[Group], quote: Callable[[str], str], strong: str) -> str:
-    """The report in two sentences, the best set of each ranking set off.
-
-    Args:
-        groups: the rankings.
-        quote: how words from the scores are written.
-        strong: how the best is, with {} for it.
-    """
-    entries = [entry for group in groups for entry in group.entries]
-    sets = len({entry.record["set"]["hash"] for entry in entries})
-    classifiers = sum(len(entry.accuracies) for entry in entries)
-    said = [f"{_count(sets, 'set')} scored with {_count(classifiers, 'classifier')}."]
-    for group in groups:
-        best = next((entry for entry in group.entries if entry.rank == 1), None)
-        if best is None:
-            said.append(f"On {quote(group.title)}, only smoke scores: nothing is ranked.")
-        else:
-            ranked = sum(entry.rank is not None for entry in group.entries)
-            found = strong.format(f"{quote(best.label)}, {accuracy(best)} %")
-            said.append(f"Best of {ranked} on {quote(group.title)}: {found}.")
-    return " ".join(said)
-
-
 def accuracy(entry: Entry) -> str:
     """Mean ± standard deviation in percent; a single run has no ±; marked † at chance."""
     return _mean_std(entry.mean, entry.std, len(entry.accuracies)) + ("†" if entry.at_chance else "")
@@ -376,24 +353,6 @@ def rank(entry: Entry) -> str:
     return "smoke" if entry.rank is None else f"{entry.rank}{'≈' if entry.close else ''}"
 
 
-def text_table(rows: Sequence[Sequence[str]], left: frozenset[int] = frozenset({0, 1})) -> str:
-    """Plain text with aligned columns; the columns in `left` are flush left, the others flush right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    rule = ["-" * width for width in widths]
-    aligned = (
-        [row[i].ljust(width) if i in left else row[i].rjust(width) for i, width in enumerate(widths)]
-        for row in (rows[0], rule, *rows[1:])
-    )
-    return "\n".join("  ".join(row).rstrip() for row in aligned)
-
-
-def markdown_table(rows: Sequence[Sequence[str]], left: frozenset[int] = frozenset({0, 1})) -> str:
-    """A GitHub table; what would be markup in a cell is escaped."""
-    rule = ["---" if i in left else "---:" for i in range(len(rows[0]))]
-    lines = [rows[0], rule, *rows[1:]]
-    return "\n".join("| " + " | ".join(markdown_text(cell) for cell in line) + " |" for line in lines)
-
-
 def _label(dset: dict[str, Any]) -> str:
     """What a set is called: its name where it has one, else method and ipc."""
     if (dset.get("name") or "").strip():
@@ -445,10 +404,6 @@ def _merged(rows: Sequence[PublishedRow]) -> tuple[PublishedRow, ...]:
 def _short(distance: float) -> str:
     """Three digits; what rounding leaves of zero is zero."""
     return "0" if abs(distance) < 1e-6 else f"{distance:.3g}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _values(line: Beside) -> list[float]:

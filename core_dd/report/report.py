@@ -2,37 +2,22 @@
 
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from core_dd import cli, files
 from core_dd.config import load_config, to_yaml
 from core_dd.data.options import DataConfig
 from core_dd.errors import InputError, require
-from core_dd.judge.evaluate import REAL, real_set
+from core_dd.judge.evaluate import REAL, SCORES, real_set
 from core_dd.notes import printable
 from core_dd.report.charts import Line
+from core_dd.report.content import Panel, colours_of, report_of
+from core_dd.report.document import Document, Picture, html, markdown
 from core_dd.report.options import ReportConfig
-from core_dd.report.page import Panel, Picture, page
-from core_dd.report.ranking import (
-    CHANCE,
-    Entry,
-    Group,
-    beside_accuracy,
-    beside_published,
-    cells,
-    find_scores,
-    grouped,
-    markdown_table,
-    markdown_text,
-    moments_beside_published,
-    notes,
-    published_text,
-    read_entry,
-    summary,
-    text_table,
-)
-from core_dd.run import claimed, read_stats, require_unoccupied
+from core_dd.report.ranking import CHANCE, Entry, Group, cells, find_scores, grouped, read_entry
+from core_dd.report.tables import text_table
+from core_dd.run import STATS, claimed, read_stats, require_unoccupied
 from core_dd.sets import pictures
 from core_dd.sets.distilled import DistilledSet, hardened
 
@@ -47,80 +32,45 @@ def main(argv: Sequence[str] | None = None) -> None:
         require_unoccupied(Path(config.out), resumable=False)
 
     # Everything is read and checked before anything is written.
-    groups = grouped([read_entry(path) for path in find_scores(config.scores)])
+    bare = [place for place in config.scores if _has_only_curves(Path(place))]
+    scored = [place for place in config.scores if place not in bare]
+    groups = grouped([read_entry(path) for path in find_scores(scored)])
     entries = [entry for group in groups for entry in group.entries]
-    colours = {digest: i for i, digest in enumerate(dict.fromkeys(entry.record["set"]["hash"] for entry in entries))}
-    panels = [panel for place in config.curves for panel in _run_panels(Path(place))]
+    colours = colours_of(entries)
+    runs = [path.parent for place in bare for path in sorted(Path(place).rglob(STATS))]
+    panels = [panel for place in (*runs, *map(Path, config.curves)) for panel in _run_panels(place)]
     panels += [panel for group in groups for panel in _score_panel(group, colours)]
     folder = None
     if not config.dry_run:
-        shown = {entry.record["set"]["hash"]: entry for entry in reversed(entries)}
-        drawn = [_picture(shown[digest], config.per_class) for digest in colours]
-        title = printable(config.title)
-        text = markdown(title, groups, drawn), page(title, groups, drawn, panels, colours)
-        folder = write(config.out, *text, drawn)
+        firsts = {entry.digest: entry for entry in reversed(entries)}
+        drawn = [_picture(firsts[digest], config.per_class, i) for digest, i in colours.items()]
+        folder = write(config.out, report_of(printable(config.title), groups, drawn, panels), drawn)
 
     # Printed last: a reader that has gone away keeps nothing from being written.
     for group in groups:
         print(f"\n{group.title}\n{text_table(cells(group, brief=True))}")
-    print("\n≈: the 95 % interval overlaps that of the set above. What compares with what is said in the report.")
+    if groups:
+        print("\n≈: the 95 % interval overlaps that of the set above. What compares with what is said in the report.")
     if any(entry.at_chance for entry in entries):
         print(CHANCE)
     print("\n" + to_yaml(config) if folder is None else f"\n{folder / 'report.md'}\n{folder / 'report.html'}")
 
 
-def write(out: str | None, markdown: str, html: str, drawn: Sequence[Picture]) -> Path:
+def write(out: str | None, document: Document, drawn: Sequence[Picture]) -> Path:
     """The report's folder, which appears whole or not at all."""
     with claimed(out, "report") as folder, files.atomic(folder, replace=True) as temporary:
         (temporary / "pictures").mkdir(parents=True)
-        for i, picture in enumerate(drawn):
+        for picture in drawn:
             if picture.png is not None:
-                (temporary / "pictures" / f"{i:02d}.png").write_bytes(picture.png)
-        for name, text in (("report.md", markdown), ("report.html", html)):
+                (temporary / picture.file).write_bytes(picture.png)
+        for name, text in (("report.md", markdown(document)), ("report.html", html(document))):
             (temporary / name).write_text(text, encoding="utf-8", errors="backslashreplace")
     return folder
 
 
-def markdown(title: str, groups: Sequence[Group], drawn: Sequence[Picture]) -> str:
-    """report.md: the tables and notes of the page, with the pictures beside it as files."""
-    parts = [f"# {markdown_text(title)}", summary(groups, markdown_text, "**{}**")]
-    for group in groups:
-        parts += [f"## {markdown_text(group.title)}", markdown_table(cells(group))]
-        runs = [["set", "accuracy % of each classifier"]]
-        runs += [[e.label, ", ".join(f"{value:.2f}" for value in e.accuracies)] for e in group.entries]
-        parts += ["Every classifier:", markdown_table(runs)]
-        lines = [
-            [
-                line.method,
-                "all" if line.ipc is None else str(line.ipc),
-                "; ".join(published_text(row) for row in line.published) or "-",
-                "; ".join(f"{beside_accuracy(e)}{' (smoke)' if e.smoke else ''}" for e in line.ours) or "-",
-                line.network,
-                "; ".join(row.source + (f" ({row.note})" if row.note else "") for row in line.published),
-            ]
-            for line in beside_published(group)
-        ]
-        if lines:
-            heads = ["method", "ipc", "published %", "ours %", "network", "source"]
-            parts += ["Beside the published values:", markdown_table([heads, *lines], left=frozenset({0, 4, 5}))]
-        lines = moments_beside_published(group)
-        if lines:
-            parts += ["Moment distances beside M3D's:", markdown_table(lines, left=frozenset({0, 2, 6}))]
-    parts += ["## The sets"]
-    for i, picture in enumerate(drawn):
-        label = markdown_text(picture.label)
-        parts.append(f"**{label}**: {markdown_text(picture.caption)}")
-        if picture.png is not None:
-            parts.append(f"![{label}](pictures/{i:02d}.png)")
-    parts += ["## Comparability", "\n".join(f"- {note}" for note in notes(groups))]
-    hashes = [["set", "set hash", "data fingerprint", "seed", "scores"]]
-    for entry in (entry for group in groups for entry in group.entries):
-        record = entry.record
-        hashes.append(
-            [entry.label, str(record["set"]["hash"]), entry.fingerprint, str(record.get("seed")), str(entry.file)]
-        )
-    parts += ["## Provenance", markdown_table(hashes, left=frozenset(range(5)))]
-    return "\n\n".join(parts) + "\n"
+def _has_only_curves(place: Path) -> bool:
+    """Whether it is a folder without a score, but with what a run has measured."""
+    return place.is_dir() and not any(place.rglob(SCORES)) and any(place.rglob(STATS))
 
 
 def _with_flag(argv: Sequence[str]) -> list[str]:
@@ -129,13 +79,14 @@ def _with_flag(argv: Sequence[str]) -> list[str]:
     return ["--scores", *argv] if places else list(argv)
 
 
-def _picture(entry: Entry, per_class: int) -> Picture:
+def _picture(entry: Entry, per_class: int, number: int) -> Picture:
     """The grid of an entry's set, if its file is still there and still the one that was scored."""
+    file = f"pictures/{number:02d}.png"
     try:
         dset = _load_set(entry)
-        require(dset.digest() == entry.record["set"]["hash"], "the set has changed since it was scored.")
+        require(dset.digest() == entry.digest, "the set has changed since it was scored.")
     except InputError as error:
-        return Picture(label=entry.label, png=None, caption=printable(f"No picture: {error}"))
+        return Picture(label=entry.label, png=None, file=file, caption=printable(f"No picture: {error}"))
     images, labels = dset.decoded()
     counts = hardened(labels).bincount()
     classes = sorted({round(i * (len(counts) - 1) / max(min(len(counts), ROWS) - 1, 1)) for i in range(ROWS)})
@@ -148,6 +99,7 @@ def _picture(entry: Entry, per_class: int) -> Picture:
     return Picture(
         label=entry.label,
         png=pictures.png(pictures.grid(images, labels, per_class, classes=classes)),
+        file=file,
         caption=f"{size}{shown}{some}",
         rows=tuple(printable(names[k]) for k in classes),
     )
@@ -169,18 +121,16 @@ def _load_set(entry: Entry) -> DistilledSet:
     return DistilledSet.load(path if path.exists() else entry.file.parent / path.name)
 
 
-def _score_panel(group: Group, colours: dict[str, int]) -> list[Panel]:
+def _score_panel(group: Group, colours: Mapping[str, int]) -> list[Panel]:
     """The classifiers' training loss, one line per set: the mean over its classifiers."""
     lines = []
     for entry in group.entries:
         steps, runs = entry.record.get("curve_steps"), (entry.record.get("curves") or {}).get("loss")
         if steps and runs:
             means = tuple(sum(values) / len(values) for values in zip(*runs, strict=True))
-            lines.append(Line(label=entry.label, x=tuple(steps), y=means, colour=colours[entry.record["set"]["hash"]]))
-    title = f"Classifiers on {group.title}"
-    return (
-        [Panel(title=title, subtitle="training loss, mean over the classifiers", lines=tuple(lines))] if lines else []
-    )
+            lines.append(Line(label=entry.label, x=tuple(steps), y=means, colour=colours[entry.digest]))
+    about = {"title": f"Classifiers on {group.title}", "subtitle": "training loss, mean over the classifiers"}
+    return [Panel(**about, lines=tuple(lines))] if lines else []
 
 
 def _run_panels(folder: Path) -> list[Panel]:
@@ -189,8 +139,8 @@ def _run_panels(folder: Path) -> list[Panel]:
     Raises:
         InputError: if there are none.
     """
-    stats = read_stats(folder / "stats.jsonl")
-    require(bool(stats), f"{folder} has no curve: stats.jsonl is missing or empty. Give a run folder.")
+    stats = read_stats(folder / STATS)
+    require(bool(stats), f"{folder} has no curve: {STATS} is missing or empty. Give a run folder.")
     names = list(dict.fromkeys(name for line in stats for name in line if name not in ("step", "lr")))
     panels = []
     for name in names:

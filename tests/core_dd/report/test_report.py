@@ -12,6 +12,8 @@ import torch
 
 from core_dd import cli
 from core_dd.errors import InputError
+from core_dd.report.content import summary
+from core_dd.report.document import plain
 from core_dd.report.ranking import (
     CHANCE,
     accuracy,
@@ -20,15 +22,13 @@ from core_dd.report.ranking import (
     cells,
     find_scores,
     grouped,
-    markdown_table,
     moments_beside_published,
     notes,
     published_text,
     read_entry,
-    summary,
-    text_table,
 )
 from core_dd.report.report import main
+from core_dd.report.tables import markdown_table, text_table
 from core_dd.sets.distilled import DistilledSet, new_meta
 
 
@@ -126,7 +126,7 @@ def test_grouped__smoke_is_shown_last_and_never_ranked(tmp_path):
     (group,) = grouped(entries(smoke, real))
     assert [(e.file, e.rank) for e in group.entries] == [(real, 1), (smoke, None)]
     assert cells(group)[2][0] == "smoke"
-    assert "nothing is ranked" in summary(grouped(entries(smoke)), str, "{}")
+    assert "nothing is ranked" in plain([summary(grouped(entries(smoke)))])
 
 
 @pytest.mark.parametrize(
@@ -418,6 +418,22 @@ def test_main__markdown_has_the_same_ranking_and_its_pictures(demo):
     assert markdown_table(cells(groups[0])) in text
     pictures = re.findall(r"\]\((pictures/[^)]+)\)", text)
     assert len(pictures) == 2 and all((demo / "out" / picture).is_file() for picture in pictures)
+
+
+def test_main__a_folder_of_curves_alone(demo, capsys):
+    main([str(demo / "run"), "--out", str(demo / "out"), "--title", "A & B"])
+    page, text = Page((demo / "out" / "report.html").read_text()), (demo / "out" / "report.md").read_text()
+    assert page.open == [] and page.names.count("figure") == 1 and "nothing is ranked" in page.text
+    assert {"curves"} == page.places and "| loss | - | 49 | 1 | 0.0204 |" in text
+    assert "interval" not in capsys.readouterr().out
+
+
+def test_main__says_in_words_what_the_charts_draw(demo):
+    main([str(demo / "scores"), "--runs", str(demo / "run"), "--out", str(demo / "out")])
+    text = (demo / "out" / "report.md").read_text()
+    assert "80.00, 82.00" in text and "## Training curves" in text
+    curves = text.split("## Training curves")[1].split("##")[0]
+    assert "| noisy \\<b\\> ipc 3 | 20 | 2.1 | 0.45 |" in curves and "| loss | - | 49 | 1 | 0.0204 |" in curves
 
 
 def test_main__a_changed_set_is_not_drawn(demo, digits):

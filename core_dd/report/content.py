@@ -1,0 +1,273 @@
+"""What stands in the report: rankings, charts, published values, pictures, curves, notes and origins as a document."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import yaml
+
+from core_dd.report import charts
+from core_dd.report.charts import COLOURS, Bar, Line
+from core_dd.report.document import (
+    Block,
+    Cell,
+    Document,
+    Figure,
+    Figures,
+    Heading,
+    Notes,
+    Paragraph,
+    Picture,
+    Pictures,
+    Record,
+    Records,
+    Section,
+    Table,
+    Words,
+    line,
+)
+from core_dd.report.ranking import (
+    Beside,
+    Entry,
+    Group,
+    accuracy,
+    beside_accuracy,
+    beside_published,
+    cells,
+    moments_beside_published,
+    notes,
+    published_text,
+)
+
+SMOKE = Words(text="smoke", badge=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One chart of training curves."""
+
+    title: str
+    subtitle: str
+    lines: tuple[Line, ...]
+    x_label: str = "step"
+
+
+def colours_of(entries: Sequence[Entry]) -> dict[str, int]:
+    """A number for each set, by its hash, in the order of the scores; charts colour by it."""
+    return {digest: i for i, digest in enumerate(dict.fromkeys(entry.digest for entry in entries))}
+
+
+def report_of(title: str, groups: Sequence[Group], pictures: Sequence[Picture], panels: Sequence[Panel]) -> Document:
+    """The whole report.
+
+    Args:
+        title: the heading.
+        groups: the ranked scores; none: the report is of curves alone.
+        pictures: one per set.
+        panels: the training curves.
+    """
+    entries = [entry for group in groups for entry in group.entries]
+    colours = colours_of(entries)
+    parts = {f"group-{i}": (_name(group, groups), _group(group, colours)) for i, group in enumerate(groups)}
+    parts |= {"sets": ("The sets", [Pictures(pictures=tuple(pictures))] if pictures else [])}
+    parts |= {"curves": ("Training curves", [_curves(panels)] if panels else [])}
+    parts |= {"notes": ("Comparability", [Notes(points=tuple(notes(groups)))] if groups else [])}
+    parts |= {"provenance": ("Provenance", [_provenance(entries, colours)] if groups else [])}
+    sections = (
+        Section(place=place, heading=heading, blocks=tuple(blocks))
+        for place, (heading, blocks) in parts.items()
+        if blocks
+    )
+    return Document(title=title, lede=summary(groups) if groups else _of_curves(panels), sections=tuple(sections))
+
+
+def summary(groups: Sequence[Group]) -> tuple[Words, ...]:
+    """The report in two sentences, the best set of each ranking set off."""
+    entries = [entry for group in groups for entry in group.entries]
+    sets = _count(len({entry.digest for entry in entries}), "set")
+    said: list[str | Words] = [
+        f"{sets} scored with {_count(sum(len(entry.accuracies) for entry in entries), 'classifier')}."
+    ]
+    for group in groups:
+        best = next((entry for entry in group.entries if entry.rank == 1), None)
+        if best is None:
+            said.append(f" On {group.title}, only smoke scores: nothing is ranked.")
+        else:
+            ranked = sum(entry.rank is not None for entry in group.entries)
+            found = Words(text=f"{best.label}, {accuracy(best)} %", strong=True)
+            said += [f" Best of {ranked} on {group.title}: ", found, "."]
+    return line(*said)
+
+
+def _of_curves(panels: Sequence[Panel]) -> tuple[Words, ...]:
+    folders = _count(len({panel.title for panel in panels}), "folder")
+    return line(f"The curves of {folders}; no score is given, so nothing is ranked.")
+
+
+def _name(group: Group, groups: Sequence[Group]) -> str:
+    """The data's name; with protocol and network where several groups share the data."""
+    return group.data if sum(other.data == group.data for other in groups) == 1 else group.title
+
+
+def _group(group: Group, colours: Mapping[str, int]) -> list[Block]:
+    """Ranking, charts and published rows of one group."""
+    drawn = [_bar(entry, colours) for entry in group.entries]
+    runs = [(entry.label, ", ".join(f"{value:.2f}" for value in entry.accuracies)) for entry in group.entries]
+    figures = (
+        Figure(
+            title="Test accuracy",
+            subtitle="mean, with its 95 % interval",
+            drawing=charts.bars(drawn, "Test accuracy"),
+        ),
+        Figure(
+            title="Every classifier",
+            subtitle="dots; line: mean; shade: its 95 % interval; cut axis",
+            drawing=charts.strips(drawn, "Accuracy of every classifier"),
+        ),
+    )
+    about = f"Protocol {group.protocol}, network {group.network}, data fingerprint {group.fingerprint}."
+    every = _table("Every classifier", [("set", "accuracy % of each classifier"), *runs], left={0, 1})
+    return [
+        Paragraph(text=about),
+        _ranking(group, colours),
+        Figures(figures=figures, table=every, wide=True),
+        *_published(group, colours),
+        *_moments(group),
+    ]
+
+
+def _ranking(group: Group, colours: Mapping[str, int]) -> Table:
+    heads, *texts = cells(group)
+    rows = []
+    for entry, (place, name, *rest) in zip(group.entries, texts, strict=True):
+        rows.append((_cell(place if entry.rank else SMOKE), (line(_named(entry, name, colours)),), *map(_cell, rest)))
+    return Table(
+        caption=f"Ranking on {group.title}",
+        heads=tuple(heads),
+        rows=tuple(rows),
+        left=frozenset({0, 1}),
+        named=1,
+        strong=heads.index("accuracy %"),
+    )
+
+
+def _published(group: Group, colours: Mapping[str, int]) -> list[Block]:
+    """The papers' values beside ours."""
+    heading, beside = Heading(text="Beside the published values"), beside_published(group)
+    if not beside:
+        return [heading, Paragraph(text=f"No paper reports {group.data} at these sizes.")]
+    about = "Ours stands on a paper's line when method, network and ipc are the same. Best first within an ipc."
+    table = Table(
+        caption=f"Published values for {group.data}",
+        heads=("method", "ipc", "published %", "ours %", "network", "source"),
+        rows=tuple(_published_row(one, colours) for one in beside),
+        left=frozenset({0, 4, 5}),
+        strong=3,
+        wrapped=5,
+        marked=frozenset(i for i, one in enumerate(beside) if one.ours),
+    )
+    return [heading, Paragraph(text=about), table]
+
+
+def _published_row(beside: Beside, colours: Mapping[str, int]) -> tuple[Cell, ...]:
+    ours = [
+        line(_named(entry, beside_accuracy(entry), colours), *([SMOKE] if entry.smoke else [])) for entry in beside.ours
+    ]
+    sources = [line(row.source + (f" ({row.note})" if row.note else "")) for row in beside.published]
+    return (
+        _cell(beside.method),
+        _cell("all" if beside.ipc is None else str(beside.ipc)),
+        tuple(line(published_text(row)) for row in beside.published) or _cell("-"),
+        tuple(ours) or _cell("-"),
+        _cell(beside.network),
+        tuple(sources) or _cell("this report"),
+    )
+
+
+def _moments(group: Group) -> list[Block]:
+    """Moment distances beside the papers', or nothing unless there are both."""
+    rows = moments_beside_published(group)
+    if not rows:
+        return []
+    heading = Heading(text="Moment distances beside M3D's")
+    return [heading, _table(f"Moment distances on {group.data}", rows, left={0, 2, len(rows[0]) - 1})]
+
+
+def _curves(panels: Sequence[Panel]) -> Figures:
+    """Every panel, and in words where each curve begins and ends."""
+    rows = [("chart", "curve", "of", "steps", "first", "last")]
+    figures = []
+    for panel in panels:
+        several = len(panel.lines) > 1
+        legend = [Words(text=each.label, colour=each.colour % COLOURS) for each in panel.lines] if several else []
+        drawing = charts.lines(panel.lines, panel.title, panel.x_label)
+        figures.append(Figure(title=panel.title, subtitle=panel.subtitle, drawing=drawing, legend=tuple(legend)))
+        for each in panel.lines:
+            ends = [charts.number(value) for value in (each.x[-1], each.y[0], each.y[-1])]
+            rows.append((panel.title, panel.subtitle, each.label if several else "-", *ends))
+    return Figures(figures=tuple(figures), table=_table("Where each curve begins and ends", rows, left={0, 1, 2}))
+
+
+def _provenance(entries: Sequence[Entry], colours: Mapping[str, int]) -> Records:
+    """Where each number comes from: hashes, versions and the resolved config."""
+    rows = [("set", "set hash", "data fingerprint", "seed", "scores")]
+    records = []
+    for entry in entries:
+        record, seed = entry.record, str(entry.record.get("seed"))
+        rows.append((entry.label, entry.digest, entry.fingerprint, seed, str(entry.file)))
+        facts = {
+            "scores": str(entry.file),
+            "set": f"{record['set'].get('path')} (hash {entry.digest})",
+            "data": f"{entry.data} (fingerprint {entry.fingerprint})",
+            "protocol": f"{entry.protocol}{' (smoke)' if entry.smoke else ''}",
+            "network": entry.network,
+            "seed": seed,
+            "accuracies": ", ".join(f"{value:.2f} %" for value in entry.accuracies),
+            "versions": ", ".join(f"{name} {number}" for name, number in (record.get("versions") or {}).items()),
+        }
+        config = record.get("config")
+        title = f"{entry.label}, {entry.data}, {entry.protocol}, {entry.network}"
+        records.append(
+            Record(
+                title=line(_named(entry, title, colours)),
+                facts=facts,
+                config=yaml.safe_dump(config, sort_keys=False) if config else "no config in this score",
+            )
+        )
+    return Records(records=tuple(records), table=_table("Where each score comes from", rows, left=set(range(5))))
+
+
+def _table(caption: str, rows: Sequence[Sequence[str]], left: set[int]) -> Table:
+    """A table of plain text, its first row the headings."""
+    heads, *texts = rows
+    return Table(
+        caption=caption,
+        heads=tuple(heads),
+        rows=tuple(tuple(_cell(text) for text in row) for row in texts),
+        left=frozenset(left),
+    )
+
+
+def _cell(text: str | Words) -> Cell:
+    return (line(text),)
+
+
+def _named(entry: Entry, text: str, colours: Mapping[str, int]) -> Words:
+    """Words beside the coloured square of an entry's set, hollow for smoke."""
+    return Words(text=text, colour=colours[entry.digest] % COLOURS, hollow=entry.smoke)
+
+
+def _bar(entry: Entry, colours: Mapping[str, int]) -> Bar:
+    low, high = entry.interval or (entry.mean, entry.mean)
+    return Bar(
+        label=entry.label,
+        mean=entry.mean,
+        low=low,
+        high=high,
+        runs=entry.accuracies,
+        colour=colours[entry.digest],
+        hollow=entry.smoke,
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
