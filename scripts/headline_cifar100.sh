@@ -14,9 +14,9 @@
 #     CONFIG=configs/gen/fashion_mnist_cpu.yaml CHUNK=240 CHUNKS=2 BUDGET=60s EVALUATIONS=20 IPC_STEPS=50 POOL_STEPS=60 \
 #     RUNS=2 scripts/headline_cifar100.sh
 #
-# It leaves in OUT (results/NAME): scores, a picture, the training's stats.jsonl, config.yaml and learnt.json (what its
-# samples show of the classes), and the weights in fp16, in files under 16 MiB that UViT.from_pretrained reads as they
-# are; in WORK, the report with pictures and curves.
+# It leaves in OUT (results/NAME), in a folder per set, scores.json and the pool's grid.png; in train/ stats.jsonl,
+# config.yaml and learnt.json (what its samples show of the classes); and in model/ the weights in fp16, in files under
+# 16 MiB that UViT.from_pretrained reads as they are; in WORK, the report with pictures and curves.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 NAME=${NAME:-cifar100_headline}
@@ -61,20 +61,22 @@ judge "$WORK/pool" "generated pool, $BUDGET" "$POOL_STEPS"
 # Keep scores, picture, curves, and the weights: all of it is made in WORK, then takes the place of what was there.
 KEPT=$WORK/kept
 rm -rf "$KEPT" "$WORK/report"
-mkdir -p "$KEPT" "$(dirname "$OUT")"
-cp "$WORK/pool/grid.png" "$WORK/train/stats.jsonl" "$WORK/train/config.yaml" "$KEPT"
-[ ! -e "$WORK/train/learnt.json" ] || cp "$WORK/train/learnt.json" "$KEPT"
-python - "$WORK" "$KEPT" $SELECTORS pool <<'PYTHON'
-import json
+mkdir -p "$KEPT/train" "$(dirname "$OUT")"
+for set in $SELECTORS pool; do
+    mkdir "$KEPT/$set"
+    cp "$WORK/$set/scores.json" "$KEPT/$set"
+done
+cp "$WORK/pool/grid.png" "$KEPT/pool"
+cp "$WORK/train/stats.jsonl" "$WORK/train/config.yaml" "$KEPT/train"
+[ ! -e "$WORK/train/learnt.json" ] || cp "$WORK/train/learnt.json" "$KEPT/train"
+python - "$WORK" "$KEPT" <<'PYTHON'
 import shutil
 import sys
 from pathlib import Path
 
 from gen_dd import UViT
 
-work, kept, *sets = map(Path, sys.argv[1:])
-scores = {folder.name: json.loads((work / folder / "scores.json").read_text()) for folder in sets}
-(kept / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
+work, kept = map(Path, sys.argv[1:])
 shutil.copytree(work / "train" / "model", kept / "model", ignore=shutil.ignore_patterns("*.safetensors"))
 UViT.from_pretrained(work / "train" / "model").half().save_pretrained(kept / "model", max_shard_size="15MB")
 PYTHON

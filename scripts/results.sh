@@ -77,7 +77,8 @@ for set in $SETS; do
                 --classifier "$WORK/classifier.safetensors" --out "$folder/distilled.safetensors"
             once "$folder/scores.json" "${judge[@]}" --set "$folder" --name "$set real ipc $ipc"
         fi
-        cp "$folder/scores.json" "$OUT/$set-ipc$ipc.json"
+        mkdir -p "$OUT/$set-ipc$ipc"
+        cp "$folder/scores.json" "$OUT/$set-ipc$ipc"
     done
 done
 rm -rf "$WORK/report"

@@ -15,7 +15,7 @@ from core_dd.errors import InputError
 @pytest.fixture(scope="module")
 def demo():
     """scripts/demo.py as a module."""
-    return load_script("demo")
+    return load_script("scripts/demo.py")
 
 
 def test_stages__every_command_is_accepted(demo, monkeypatch):

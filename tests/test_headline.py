@@ -67,15 +67,15 @@ def test_headline__trains_samples_judges_and_keeps(headline, tmp_path):
     assert "--resume" in next(line for line in said.splitlines() if line.startswith("$ gendd sample"))
     assert "earlier runs" in said and (work / "pool" / "summary.txt").exists()
 
-    scores = read_json(out / "scores.json")
+    scores = {path.parent.name: read_json(path) for path in out.glob("*/scores.json")}
     assert scores.keys() == {"random", "pool"}
     assert (scores["random"]["protocol"], scores["random"]["set"]["images"]) == ("challenge_2_steps", 100)
     assert scores["pool"]["protocol"] == "challenge_4_steps"
     assert scores["pool"]["set"]["images"] == len(DistilledSet.load(work / "pool"))
     assert all(score["smoke"] and len(score["accuracies"]) == 1 for score in scores.values())
-    assert (out / "grid.png").read_bytes() == (work / "pool" / "grid.png").read_bytes()
-    assert [line["step"] for line in read_stats(out / "stats.jsonl") if "loss" in line][-1] == 20
-    assert read_json(out / "learnt.json")["step"] == 20
+    assert (out / "pool" / "grid.png").read_bytes() == (work / "pool" / "grid.png").read_bytes()
+    assert [line["step"] for line in read_stats(out / "train" / "stats.jsonl") if "loss" in line][-1] == 20
+    assert read_json(out / "train" / "learnt.json")["step"] == 20
     report = (work / "report" / "report.html").read_text()
     assert "challenge_4_steps" in report and "Training curves" in report
     kept, trained = (UViT.from_pretrained(folder / "model") for folder in (out, work / "train"))

@@ -34,7 +34,7 @@ def test_command__is_accepted_with_every_flag(line, monkeypatch):
     monkeypatch.chdir(ROOT)
     words = shlex.split(line, comments=True)
     if words[0] == "python":
-        load_config(load_script(Path(words[1]).stem).AblateConfig, words[2:])
+        load_config(load_script(words[1]).AblateConfig, words[2:])
         return
     if words[0] in ("torchrun", "accelerate"):
         script = next(word for word in words if word.endswith(".py"))

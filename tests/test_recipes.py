@@ -1,4 +1,4 @@
-"""scripts/recipes.py: two trainings of digits end to end, shortened, gone on with, and what its table says."""
+"""experiments/recipes.py: two trainings of digits end to end, shortened, gone on with, and the curves it keeps."""
 
 import functools
 from pathlib import Path
@@ -8,6 +8,8 @@ from commands import ROOT, load_script
 
 from core_dd.errors import InputError
 from core_dd.records import read as read_json
+from core_dd.report import report
+from core_dd.run import read_stats
 from core_dd.yaml_files import read_yaml
 
 SHORT = ["--seeds", "0", "--checkpoint_every", "1", "--num_per_class", "2", "--runs", "1", "--out", "out"]
@@ -16,7 +18,7 @@ SHORT = ["--seeds", "0", "--checkpoint_every", "1", "--num_per_class", "2", "--r
 @pytest.fixture
 def recipes():
     """The script as a module, with trainings of two steps and small classifiers."""
-    module, small = load_script("recipes"), "convnet1_w8"
+    module, small = load_script("experiments/recipes.py"), "convnet1_w8"
     module.real_classifier = functools.partial(module.real_classifier, network=small)
     module.evaluate = functools.partial(module.evaluate, network=small)
     module.TrainConfig = functools.partial(module.TrainConfig, check_images=0)
@@ -25,19 +27,23 @@ def recipes():
 
 
 @pytest.mark.slow
-def test_recipes__trains_judges_and_tabulates(recipes):
+def test_recipes__trains_judges_and_keeps_the_curves(recipes):
     recipes.main([*SHORT, "--only", "paper", "--max_steps", "2"])
     first = Path("runs/digits_recipes/paper-seed0/2.json").read_text()
     recipes.main(SHORT)
     assert Path("runs/digits_recipes/paper-seed0/2.json").read_text() == first, "it was judged again"
-    lines = read_json(Path("out/table.json"))
-    assert [(line["recipe"], line["steps"]) for line in lines] == [("fast", 2), ("paper", 2), ("paper", 3)]
-    for line in lines:
-        [found] = line["seeds"].values()
-        assert found["classifier_frechet"] > 0 and len(found["accuracies"]) == 1 and found["seconds_per_step"] > 0
-        cells = [line["recipe"], str(line["steps"]), f"{line['steps'] * found['seconds_per_step']:.0f}"]
-        cells += [f"{found['classifier_frechet']:.3f}", f"{100 * found['accuracies'][0]:.1f}"]
-        assert f"| {' | '.join(cells)} |" in Path("out/table.md").read_text()
+    curves = {path.parent.name: read_stats(path) for path in Path("out").glob("*/stats.jsonl")}
+    assert {name: [line["step"] for line in lines] for name, lines in curves.items()} == {
+        "fast2-seed0": [2], "paper-seed0": [2, 3],
+    }  # fmt: skip
+    for name, lines in curves.items():
+        for line in lines:
+            found = read_json(Path("runs/digits_recipes") / name / f"{line['step']}.json")
+            assert line["classifier_frechet"] == found["classifier_frechet"] > 0
+            assert line["accuracy"] == found["accuracies"][0] and len(found["accuracies"]) == 1
+            assert line["seconds"] == pytest.approx(line["step"] * found["seconds_per_step"]) and line["seconds"] > 0
+    report.main(["out", "--out", "report"])
+    assert "paper-seed0" in Path("report/report.html").read_text()
 
 
 def test_recipes__unknown_name(recipes):

@@ -30,7 +30,7 @@ def results(tmp_path):
 def test_results__makes_judges_and_reports_every_set_once(results, tmp_path):
     done = results()
     assert done.returncode == 0, done.stderr
-    scores = {name: read_json(tmp_path / "out" / f"{name}-ipc1.json") for name in ("random", "ead")}
+    scores = {name: read_json(tmp_path / "out" / f"{name}-ipc1" / "scores.json") for name in ("random", "ead")}
     assert all(score["smoke"] and len(score["accuracies"]) == 1 for score in scores.values())
     assert [scores[name]["set"]["cost"].get("iterations") for name in ("random", "ead")] == [None, 2]
     report = (tmp_path / "work" / "report" / "report.html").read_text()

@@ -3,8 +3,8 @@
 import contextlib
 import statistics
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,15 @@ class Scores:
     """
 
     accuracies: list[float]
-    record: dict[str, Any] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_record(self, **more: Any) -> "Scores":
+        """The same accuracies with more in the record; a dict is merged into the one that stands there."""
+        record = dict(self.record)
+        for key, value in more.items():
+            own = record.get(key)
+            record[key] = own | value if isinstance(own, dict) and isinstance(value, dict) else value
+        return replace(self, record=record)
 
     @property
     def mean(self) -> float:
@@ -223,9 +231,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             with_best_of_test=config.best_of_test,
             earlier=earlier,
         )
-        scores.record["set"] |= {"name": config.name, "path": None if config.set == REAL else config.set}
-        scores.record["smoke"] = scores.record["smoke"] or config.smoke
-        scores.record["config"] = to_dict(config)
+        scores = scores.with_record(
+            set={"name": config.name, "path": None if config.set == REAL else config.set},
+            smoke=scores.record["smoke"] or config.smoke,
+            config=to_dict(config),
+        )
         files.write_json(out, scores.to_json())
     judge = f"{scores.record['protocol']}, {config.network}"
     print(f"{config.name or config.set} on {data.name}, {judge}: {scores}\n{out}")

@@ -136,7 +136,7 @@ def submit(config: SubmitConfig) -> tuple[Path, Scores]:
             handed_in, data, protocol=CHALLENGE.name, runs=None, seed=config.seed, device=config.device,
             epochs=config.epochs, steps=config.iterations, bf16=config.bf16,
         )  # fmt: skip
-        scores.record["data"]["class_names"] = list(data.class_names)
+        scores = scores.with_record(data={"class_names": list(data.class_names)})
         files.write_json(path.with_suffix(".scores.json"), scores.to_json())
     return path, scores
 

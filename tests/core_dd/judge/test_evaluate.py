@@ -49,6 +49,13 @@ def test_scores__of_one_run_have_no_interval():
     assert scores.to_json()["ci95"] is None
 
 
+def test_scores__with_record_leaves_the_first_as_it_was():
+    scores = Scores([0.5], {"smoke": False, "set": {"name": None, "hash": "h"}})
+    named = scores.with_record(set={"name": "x"}, smoke=True, config={"data": "digits"})
+    assert named.record == {"smoke": True, "set": {"name": "x", "hash": "h"}, "config": {"data": "digits"}}
+    assert scores.record == {"smoke": False, "set": {"name": None, "hash": "h"}} and named.accuracies == [0.5]
+
+
 def test_evaluate__quick_learns_digits_from_ten_of_each(digits, generator):
     draws = [members[torch.randperm(len(members), generator=generator)[:10]] for members in digits.class_indices()]
     index, meta = torch.cat(draws), new_meta(digits, method="random", ipc=10, seed=0)
