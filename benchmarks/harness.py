@@ -21,12 +21,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from core_dd import files
+from core_dd import files, records
 from core_dd.errors import pick, require
 from core_dd.speed import bf16_pays, peak_mib, pick_device
 
@@ -57,6 +57,13 @@ PEAK_TFLOPS = MappingProxyType({"H100": 989, "H200": 989, "A100": 312})
 """Dense bf16 matrix products of GPUs, by a part of the name, from the makers' data sheets (SXM)."""
 
 
+class Measured(TypedDict):
+    """What the JSON holds."""
+
+    machine: dict[str, Any]
+    results: dict[str, dict[str, Any]]
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmarks named on the command line, print a table, write JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
@@ -64,17 +71,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", help=f"which ones: {known}; default: {', '.join(MAIN)}")
     parser.add_argument("--repeats", type=int, default=5, help="timed units of each side (default 5)")
     parser.add_argument("--warmup", type=int, default=2, help="untimed units before them (default 2)")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks.json"), help="where the JSON goes")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks.json"), help="the JSON, added to where it is")
+    parser.add_argument("--machine", help="what the machine is called, e.g. '2 CPU cores with AVX2'")
     args = parser.parse_args(argv)
     require(args.repeats >= 1 and args.warmup >= 0, "repeats must be >= 1 and warmup >= 0.")
     names = [own for name in args.names or MAIN for own in GROUPS.get(name, (name,))]
     for name in names:
         pick(BENCHMARKS, name, "benchmark")
 
+    here, earlier = kept(args.out, args.machine)
     results = {name: compare(name, args.repeats, args.warmup) for name in names}
-    files.write_json(args.out, {"machine": machine(), "results": results})
+    files.write_json(args.out, {"machine": here, "results": earlier | results})
     print(table(results, args.repeats))
     print(f"written to {args.out}")
+
+
+def kept(out: Path, description: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The machine, and what an earlier call has measured on it and left in the file; rows measured again are replaced.
+
+    Raises:
+        InputError: if that was another machine.
+    """
+    here, before = machine(), records.read(out, Measured) if out.exists() else {"machine": {}, "results": {}}
+    there = here | before["machine"]
+    other = [f"{key} {there[key]}, now {value}" for key, value in here.items() if there[key] != value]
+    require(not other, f"{out} is of another machine ({'; '.join(other)}). Name another --out.")
+    description = description or there.get("description") or f"{here['device']}, {here['threads']} threads"
+    return {"description": description, **here}, before["results"]
 
 
 def compare(name: str, repeats: int, warmup: int) -> dict[str, Any]:
@@ -168,7 +191,13 @@ def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     kind = "cuda" if torch.cuda.is_available() else "cpu"
-    return {"device": device, "threads": torch.get_num_threads(), "bf16": bf16_pays(kind), "torch": torch.__version__}
+    found = {"device": device, "threads": torch.get_num_threads(), "bf16": bf16_pays(kind), "torch": torch.__version__}
+    return found | ({"peak_tflops": peak_tflops(device)} if peak_tflops(device) else {})
+
+
+def peak_tflops(device: str) -> float | None:
+    """The TFLOP/s of a GPU's data sheet; None where there is no sheet here."""
+    return next((peak for part, peak in PEAK_TFLOPS.items() if part in device), None)
 
 
 def table(results: dict[str, dict[str, Any]], repeats: int) -> str:
@@ -196,8 +225,7 @@ def part(result: dict[str, Any]) -> float:
 
 def speed(name: str, result: dict[str, Any]) -> str:
     """How fast our matrix products are beside the machine's own and, on a known GPU, its peak (MFU)."""
-    device, tflops = machine()["device"], result["tflops"]
-    peak = next((peak for part, peak in PEAK_TFLOPS.items() if part in device), None)
+    peak, tflops = peak_tflops(machine()["device"]), result["tflops"]
     used = "" if peak is None else f", {tflops / peak:.0%} of the {peak} TFLOP/s that it can do (MFU)"
     own = " and ".join(f"{rate:.3g} in {kind}" for kind, rate in result["machine_tflops"].items())
     return f"{name}: ours does {tflops:.3g} TFLOP/s in matrix products; one large product does {own}{used}"

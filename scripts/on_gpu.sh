@@ -61,7 +61,7 @@ bench() {  # ours against plain loops, with the part of the card's peak that is 
     local names="uvit_train uvit_sample evaluator dm_k100 m3d_k100 datadam_k100" repeats=5
     [ -z "$TOY" ] || names=evaluator repeats=1
     for name in ${BENCHMARKS:-$names}; do
-        "$PYTHON" -m benchmarks "$name" --warmup 2 --repeats "$repeats" --out "$OUT/benchmark_$name.json"
+        "$PYTHON" -m benchmarks "$name" --warmup 2 --repeats "$repeats" --out "$OUT/benchmarks.json"
     done
 }
 

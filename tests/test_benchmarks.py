@@ -7,6 +7,8 @@ from benchmarks import harness
 from benchmarks.data import CLASSES
 from benchmarks.harness import counted, part, speed, table
 from benchmarks.plain_uvit import PRESET, PlainUViT
+from core_dd.errors import InputError
+from core_dd.records import read as read_json
 from gen_dd.uvit import PRESETS, UViT, image_flops
 
 
@@ -40,6 +42,22 @@ def test_speed__is_put_beside_the_machines_own_and_a_known_peak(monkeypatch):
     side = {"seconds": 1.0, "peak_mib": 100.0}
     own |= {"ratio": 2.0, "target": 1.5, "title": "DM", "reference": side, "ours": side}
     assert "2.00x    1.5x        80%" in table({"dm": own}, 5)
+
+
+def test_main__adds_to_what_the_same_machine_has_measured(tmp_path, monkeypatch, capsys):
+    side = {"seconds": 1.0, "peak_mib": 100.0}
+    result = {"ratio": 2.0, "target": 1.5, "title": "DM", "reference": side, "ours": side}
+    result |= {"tflops": 0.04, "machine_tflops": {"fp32": 0.05}}
+    monkeypatch.setattr(harness, "compare", lambda name, *rest: result | {"title": name})
+    out = ["--out", str(tmp_path / "out.json")]
+    harness.main(["dm", *out, "--machine", "a small one"])
+    harness.main(["evaluator", *out])
+    found = read_json(tmp_path / "out.json")
+    assert found["machine"]["description"] == "a small one" and list(found["results"]) == ["dm", "evaluator"]
+    monkeypatch.setattr(harness, "bf16_pays", lambda kind: "never")
+    with pytest.raises(InputError, match="is of another machine .bf16 (True|False), now never"):
+        harness.main(["dm", *out])
+    assert read_json(tmp_path / "out.json") == found
 
 
 def test_counted__forward_and_backward_even_where_compiled():

@@ -1,0 +1,228 @@
+"""Write the pages of numbers, docs/results.md and docs/benchmarks.md, and the README's, from what results/ holds.
+
+    python scripts/pages.py                          # write them
+    python scripts/pages.py --demo runs/demo/00000   # first keep the scores, curves and pictures of a finished demo
+
+Words and the order of rows stand in the templates of docs/made/; every number is read from a file.
+"""
+
+import argparse
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from core_dd import cli, files, records
+from core_dd.errors import require
+from core_dd.judge.scores import Score, read_score
+from core_dd.report import ranking, study
+from core_dd.report.ranking import Entry, beside_published, cells, grouped, published_text, read_entry
+from core_dd.report.tables import text_table
+from core_dd.run import read_stats
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS, MADE = ROOT / "results", ROOT / "docs" / "made"
+PAGES = {"docs/results.md": "results.md.jinja", "docs/benchmarks.md": "benchmarks.md.jinja"}
+"""Whole pages, and their templates."""
+BLOCKS = {"README.md": {"demo": "demo.md.jinja", "rows": "rows.md.jinja"}}
+"""Parts of a page, from <!-- measured: NAME --> to <!-- end -->, and their templates."""
+KEPT = ("*/scores.json", "*/stats.jsonl", "*/grid.png", "stages.json")
+"""What is kept of a demo."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write what differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--demo", type=Path, help="the folder of a finished demo, which results/digits_demo becomes")
+    arguments = parser.parse_args(argv)
+    if arguments.demo is not None:
+        keep(arguments.demo, RESULTS / "digits_demo")
+    for name in (*PAGES, *BLOCKS):
+        text = made(name)
+        if text != (ROOT / name).read_text(encoding="utf-8"):
+            files.write_text(ROOT / name, text)
+            print(name)
+
+
+def keep(demo: Path, out: Path) -> None:
+    """Replace `out` by what results/ holds of a demo."""
+    require((demo / "stages.json").exists(), f"{demo} is no finished demo: it has no stages.json. Run make demo.")
+    with files.atomic(out, replace=True) as temporary:
+        for path in (path for pattern in KEPT for path in demo.glob(pattern)):
+            (temporary / path.relative_to(demo)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, temporary / path.relative_to(demo))
+
+
+def made(name: str) -> str:
+    """A page as it should be."""
+    templates = Environment(
+        loader=FileSystemLoader(MADE),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    templates.globals |= FUNCTIONS
+    if name in PAGES:
+        return templates.get_template(PAGES[name]).render()
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for block, template in BLOCKS[name].items():
+        begin, end = f"<!-- measured: {block} -->\n", "<!-- end -->"
+        before, found, rest = text.partition(begin)
+        require(bool(found), f"{name} has no place for the numbers of '{block}': {begin.strip()}")
+        text = before + begin + templates.get_template(template).render() + end + rest.partition(end)[2]
+    return text
+
+
+def entry(place: str) -> Entry:
+    """The score of a folder under results/."""
+    return read_entry(RESULTS / place / "scores.json")
+
+
+def scores(*patterns: str) -> list[Score]:
+    """The scores of the folders under results/ that match, at least one each."""
+    found = []
+    for pattern in patterns:
+        matches = sorted(RESULTS.glob(f"{pattern}/scores.json"))
+        require(bool(matches), f"results/ holds no score at {pattern}.")
+        found += [read_score(path) for path in matches]
+    return found
+
+
+def theirs(own: Entry) -> str:
+    """What the papers report of the same method, data, ipc and network; empty where they do not."""
+    [group] = grouped([own])
+    values = [line.published[0] for line in beside_published(group) if line.ours and line.published]
+    return published_text(values[0]) if values else ""
+
+
+def beside(place: str) -> str:
+    """Our accuracy, and in brackets theirs where there is one."""
+    own = entry(place)
+    return ranking.accuracy(own) + (f" ({theirs(own)})" if theirs(own) else "")
+
+
+def span(values: Sequence[float], form: str = ".0f") -> str:
+    """From the least to the greatest."""
+    low, high = (format(value, form) for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
+
+
+def cost(patterns: Sequence[str], key: str) -> str:
+    """What making the sets took, as they say; - where they say nothing."""
+    values = [score["set"]["cost"][key] for score in scores(*patterns) if key in (score["set"].get("cost") or {})]
+    return span(values) if values else "-"
+
+
+def settings(folder: str, first: str, rows: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """The rows of a study's table, in the order of `rows`: what the page calls each setting, its accuracy, its gain
+    over the first, and its numbers."""
+    found = study.read_study(RESULTS / folder, first)
+    require(found.keys() == rows.keys(), f"results/{folder} holds {', '.join(found)}; the page has {', '.join(rows)}.")
+    for name, said in rows.items():
+        numbers = study.means(found[name])
+        numbers["prepare"] = f"{numbers['prepare_seconds']:.2f}" if numbers.get("prepare_seconds", 0) >= 0.005 else "-"
+        gain = study.gain(found[name], found[first])
+        yield {"said": said, "mean": study.accuracy(found[name]), "gain": gain, **numbers}
+
+
+def recipes(*names: str) -> Iterator[dict[str, Any]]:
+    """The rows of the trainer's recipes: per number of steps, the seconds (the least of the seeds') and each seed's
+    distance and accuracy."""
+    for name in names:
+        folders = sorted((RESULTS / "digits_recipes").glob(f"{name}-seed*"))
+        lines = [line for folder in folders for line in read_stats(folder / "stats.jsonl")]
+        for steps in sorted({line["step"] for line in lines}):
+            own = [line for line in lines if line["step"] == steps]
+            yield {
+                "steps": steps,
+                "seconds": min(line["seconds"] for line in own),
+                "distances": ", ".join(f"{line['classifier_frechet']:.3f}" for line in own),
+                "accuracies": ", ".join(f"{100 * line['accuracy']:.1f}" for line in own),
+            }
+
+
+def machines() -> dict[str, dict[str, Any]]:
+    """What `python -m benchmarks` wrote, by the name of the file."""
+    return {path.stem: records.read(path, dict[str, Any]) for path in sorted((RESULTS / "benchmarks").glob("*.json"))}
+
+
+def benchmark(name: str, result: Mapping[str, Any], machine: Mapping[str, Any]) -> dict[str, str]:
+    """A row of the benchmarks: what is measured, and the numbers as they are printed."""
+    reference, ours = result["reference"], result["ours"]
+    images = re.findall(r"(\d+) images|on CUDA (\d+)", result["title"])  # the second, where there is one, is a GPU's
+    images = ["".join(each) for each in images][0 if machine["device"] == "cpu" else -1 :][:1]
+    tflops, own, peak = result.get("tflops"), result.get("machine_tflops"), machine.get("peak_tflops")
+    return {
+        "name": NAMES.get(name, "`{0}`").format(name.partition("_k")[0], *images, ""),
+        "reference": _seconds(reference["seconds"]),
+        "ours": _seconds(ours["seconds"]),
+        "ratio": f"{result['ratio']:.1f}x",
+        "target": f"{result['target']:g}x",
+        "part": f"{tflops / own.get('bf16', own['fp32']):.0%}" if tflops and own else "",
+        "mfu": f"{tflops / peak:.0%}" if tflops and peak else "",
+        "memory": f"{reference['peak_mib']:.0f} -> {ours['peak_mib']:.0f}",
+    }
+
+
+NAMES = {
+    "evaluator": "evaluator, 5 ConvNet-3, ipc 50",
+    "dm": "DM iteration, CIFAR-10 shape, ipc 10",
+    "uvit_train": "U-ViT small, training step of {1} images",
+    "uvit_sample": "U-ViT small, sampling {1} images in 3 steps",
+}
+"""What the page calls a benchmark; the others are a method at a number of classes."""
+
+
+def _seconds(seconds: float) -> str:
+    """Three digits."""
+    return f"{seconds:.3g} s" if seconds < 100 else f"{seconds:.0f} s"
+
+
+def part(results: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """The benchmarks whose names end so; of an empty end, those that are not of the matching methods' group."""
+    return {name: found for name, found in results.items() if (re.search(r"_k\d+$", name) or [""])[0] == group}
+
+
+def used(rows: Sequence[Mapping[str, str]]) -> set[str]:
+    """The columns that some row fills."""
+    return {key for row in rows for key, text in row.items() if text}
+
+
+def demo_ranking() -> str:
+    """The table that the demo ends with."""
+    [group] = grouped([read_entry(path) for path in ranking.find_scores([RESULTS / "digits_demo"])])
+    return f"{group.title}\n{text_table(cells(group, brief=True))}"
+
+
+def demo_seconds() -> dict[str, float]:
+    """What each stage of the demo took."""
+    seconds = records.read(RESULTS / "digits_demo" / "stages.json", dict[str, float])
+    return seconds | {"total": sum(seconds.values())}
+
+
+FUNCTIONS = {
+    "entry": entry,
+    "accuracy": ranking.accuracy,
+    "theirs": theirs,
+    "beside": beside,
+    "spread": lambda *patterns: study.accuracy(scores(*patterns)),
+    "cost": cost,
+    "settings": settings,
+    "recipes": recipes,
+    "machines": machines,
+    "benchmark": benchmark,
+    "part": part,
+    "used": used,
+    "zip": zip,
+    "demo_ranking": demo_ranking,
+    "demo_seconds": demo_seconds,
+}
+"""What the templates call."""
+
+
+if __name__ == "__main__":
+    cli.entry(main)

@@ -1,0 +1,91 @@
+"""The pages of numbers are what scripts/pages.py makes of results/, and each folder of results/ becomes a report."""
+
+import json
+import shutil
+
+import pytest
+from commands import ROOT, load_script
+
+from core_dd.errors import InputError
+from core_dd.records import read as read_json
+from core_dd.report import report
+from core_dd.report.study import accuracy, read_study
+from core_dd.run import read_stats
+
+pages = load_script("scripts/pages.py")
+FOLDERS = sorted(path.name for path in (ROOT / "results").iterdir() if path.name != "benchmarks")
+
+
+@pytest.mark.parametrize("name", [*pages.PAGES, *pages.BLOCKS])
+def test_page__is_what_the_script_makes_of_the_results(name):
+    assert pages.made(name) == (ROOT / name).read_text(encoding="utf-8"), "run scripts/pages.py"
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+    """A copy of results/ that the pages are made from, without the weights and sets."""
+    ignore = shutil.ignore_patterns("*.safetensors", "model")
+    monkeypatch.setattr(pages, "RESULTS", shutil.copytree(ROOT / "results", tmp_path / "results", ignore=ignore))
+    return tmp_path / "results"
+
+
+def rescore(path, value: float) -> None:
+    """Let every classifier of a score have reached that accuracy."""
+    record = read_json(path)
+    accuracies = [value] * len(record["accuracies"])
+    path.write_text(json.dumps(record | {"accuracies": accuracies, "mean": value, "std": 0.0}))
+
+
+def test_results__follow_the_scores(copied):
+    rescore(copied / "cifar100" / "dm-ipc1" / "scores.json", 0.0123)
+    rescore(copied / "digits_guides" / "none" / "0" / "scores.json", 0.5)
+    before, after = (
+        text.splitlines() for text in ((ROOT / "docs/results.md").read_text(), pages.made("docs/results.md"))
+    )
+    [changed] = [line for line in after if "DM, 10 of 20000" in line]
+    assert "| 1.2 ± 0.0 | 3 | *smoke* | 11.4 ± 0.3 |" in changed and changed not in before
+    other = [line.split(" | ")[0] for old, line in zip(before, after, strict=True) if old != line]
+    guides = {name: accuracy(scores) for name, scores in read_study(copied / "digits_guides", "none").items()}
+    assert len(other) == 1 + len(guides) and f"| none | {guides['none']} | - |" in "\n".join(after)
+
+
+def test_benchmarks__of_every_machine(copied):
+    side = {"seconds": 2.0, "peak_mib": 100.0}
+    title = "U-ViT training step: 64 images of 3x32x32 (on CUDA 256)"
+    result = {"title": title, "ratio": 1.5, "target": 2.5, "reference": side | {"seconds": 3.0}, "ours": side}
+    machine = {"description": "an abacus", "device": "cpu", "threads": 1, "bf16": False, "torch": "2"}
+    new = {"machine": machine, "results": {"uvit_train": result | {"tflops": 0.5, "machine_tflops": {"fp32": 1.0}}}}
+    (copied / "benchmarks" / "abacus.json").write_text(json.dumps(new))
+    part = pages.made("docs/benchmarks.md").split("## An abacus\n")[1].split("##")[0]
+    assert "| ratio | target | of machine | peak memory" in part
+    row = "| U-ViT small, training step of 64 images | 3 s | 2 s | 1.5x | 2.5x | 50% | 100 -> 100 |"
+    assert row in part
+
+
+def test_study__a_setting_the_page_does_not_know_is_said(copied):
+    shutil.copytree(copied / "digits_steps" / "10-steps", copied / "digits_steps" / "9-steps")
+    for path in (copied / "digits_steps" / "9-steps").rglob("scores.json"):
+        path.write_text(path.read_text().replace("10 steps, set", "9 steps, set"))
+    with pytest.raises(InputError, match="digits_steps holds .*9 steps; the page has"):
+        pages.made("docs/results.md")
+
+
+def test_demo__is_kept_whole_or_not(copied, tmp_path):
+    with pytest.raises(InputError, match="no finished demo"):
+        pages.main(["--demo", str(tmp_path)])
+    demo = shutil.copytree(copied / "digits_demo", tmp_path / "demo")
+    shutil.rmtree(demo / "generated-herding")
+    pages.keep(demo, copied / "digits_demo")
+    assert not (copied / "digits_demo" / "generated-herding").exists()
+    assert (
+        read_stats(copied / "digits_demo" / "train" / "stats.jsonl")
+        and "generated, herding" not in pages.demo_ranking()
+    )
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_results__each_folder_becomes_a_report(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    report.main([f"results/{name}", "--out", str(tmp_path / "report")])
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "</html>" in page and ("Provenance" in page or "Training curves" in page)
