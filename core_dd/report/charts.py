@@ -114,7 +114,7 @@ def lines(series: Sequence[Line], title: str, x_label: str = "step") -> str:
             shapes.append(tag("circle", cls="dot", cx=across(xs[0]), cy=down(mean[0]), r=3))
         parts.append(_coloured(shapes, line.colour))
     said = "; ".join(f"{line.label}: from {number(line.y[0])} to {number(line.y[-1])}" for line in series)
-    return drawing(parts, width, height, f"{title}. {said}")
+    return _drawing(parts, width, height, f"{title}. {said}")
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -159,7 +159,7 @@ def tag(name: str, inside: str = "", **attributes: str | float) -> str:
     return f"<{' '.join(parts)}>{inside}</{name}>"
 
 
-def drawing(parts: Sequence[str], width: float, height: float, description: str) -> str:
+def _drawing(parts: Sequence[str], width: float, height: float, description: str) -> str:
     """A scalable SVG with a description for those who cannot see it."""
     return tag("svg", "".join(parts), viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=description)
 
@@ -200,7 +200,7 @@ class _Rows:
     def svg(self, title: str) -> str:
         """The finished drawing."""
         said = "; ".join(bar.said(self.unit) for bar in self.rows)
-        return drawing(self.parts, self.WIDTH, self.bottom + self.BOTTOM, f"{title}. {said}")
+        return _drawing(self.parts, self.WIDTH, self.bottom + self.BOTTOM, f"{title}. {said}")
 
 
 def _kind(name: str, bar: Bar) -> str:

@@ -38,7 +38,7 @@ from core_dd.report.ranking import (
     published_text,
 )
 
-SMOKE = Words(text="smoke", badge=True)
+_SMOKE = Words(text="smoke", badge=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ def _ranking(group: Group, colours: Mapping[str, int]) -> Table:
     heads, *texts = cells(group)
     rows = []
     for entry, (place, name, *rest) in zip(group.entries, texts, strict=True):
-        rows.append((_cell(place if entry.rank else SMOKE), (line(_named(entry, name, colours)),), *map(_cell, rest)))
+        rows.append((_cell(place if entry.rank else _SMOKE), (line(_named(entry, name, colours)),), *map(_cell, rest)))
     return Table(
         caption=f"Ranking on {group.title}",
         heads=tuple(heads),
@@ -170,7 +170,8 @@ def _published(group: Group, colours: Mapping[str, int]) -> list[Block]:
 
 def _published_row(beside: Beside, colours: Mapping[str, int]) -> tuple[Cell, ...]:
     ours = [
-        line(_named(entry, beside_accuracy(entry), colours), *([SMOKE] if entry.smoke else [])) for entry in beside.ours
+        line(_named(entry, beside_accuracy(entry), colours), *([_SMOKE] if entry.smoke else []))
+        for entry in beside.ours
     ]
     sources = [line(row.source + (f" ({row.note})" if row.note else "")) for row in beside.published]
     return (

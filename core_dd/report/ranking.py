@@ -213,7 +213,7 @@ def _joined(theirs: Sequence[PublishedRow], ours: Sequence[Entry], ipc: int | No
     ]
 
 
-MOMENT_HEADINGS = ("method", "ipc", "network", *MOMENTS, "source")
+_MOMENT_HEADINGS = ("method", "ipc", "network", *MOMENTS, "source")
 
 
 def moments_beside_published(group: Group) -> list[list[str]]:
@@ -235,7 +235,7 @@ def moments_beside_published(group: Group) -> list[list[str]]:
     if not theirs or not ours:
         return []
     rows = [(*key[:3], *(values.get(name, "-") for name in MOMENTS), key[3]) for key, values in (theirs | ours).items()]
-    return [list(row) for row in (MOMENT_HEADINGS, *rows)]
+    return [list(row) for row in (_MOMENT_HEADINGS, *rows)]
 
 
 CHANCE = (
@@ -306,10 +306,10 @@ def accuracy(entry: Entry) -> str:
 
 def beside_accuracy(entry: Entry) -> str:
     """The accuracy as it stands beside a published one: with its best_of_test, where there is one."""
-    return accuracy(entry) + (f" (best_of_test {best_of_test(entry)})" if entry.best_of_test else "")
+    return accuracy(entry) + (f" (best_of_test {_best_of_test(entry)})" if entry.best_of_test else "")
 
 
-def best_of_test(entry: Entry) -> str:
+def _best_of_test(entry: Entry) -> str:
     """As `accuracy`; - where there is none."""
     return _mean_std(*entry.best_of_test, len(entry.accuracies)) if entry.best_of_test else "-"
 
@@ -320,7 +320,7 @@ def published_text(row: PublishedRow) -> str:
     return percent if row.std is None else f"{percent} ± {row.std:.1f}"
 
 
-HEADINGS = ("#", "set", "ipc", "images", "accuracy %", "95 % interval", "n", "made in s", "scored in s")
+_HEADINGS = ("#", "set", "ipc", "images", "accuracy %", "95 % interval", "n", "made in s", "scored in s")
 
 
 def cells(group: Group, brief: bool = False) -> list[list[str]]:
@@ -328,11 +328,11 @@ def cells(group: Group, brief: bool = False) -> list[list[str]]:
     moment distances."""
     names = [name for name in group.distances if not (brief and name in MOMENTS)]
     chosen = ["best_of_test"] if group.chosen_by_test else []
-    rows = [[*HEADINGS, *chosen, *names]]
+    rows = [[*_HEADINGS, *chosen, *names]]
     for entry in group.entries:
         rows.append(
             [
-                rank(entry),
+                _rank(entry),
                 entry.label,
                 "-" if entry.ipc is None else str(entry.ipc),
                 str(entry.images),
@@ -341,14 +341,14 @@ def cells(group: Group, brief: bool = False) -> list[list[str]]:
                 str(len(entry.accuracies)),
                 "-" if entry.made_in is None else f"{entry.made_in:.1f}",
                 f"{entry.seconds:.1f}",
-                *([best_of_test(entry)] if chosen else []),
+                *([_best_of_test(entry)] if chosen else []),
                 *(_short(entry.distances[name]) if name in entry.distances else "-" for name in names),
             ]
         )
     return rows
 
 
-def rank(entry: Entry) -> str:
+def _rank(entry: Entry) -> str:
     """The first column: 1, 2≈ (overlaps 1), or smoke."""
     return "smoke" if entry.rank is None else f"{entry.rank}{'≈' if entry.close else ''}"
 

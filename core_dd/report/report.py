@@ -21,7 +21,7 @@ from core_dd.run import STATS, claimed, read_stats, require_unoccupied
 from core_dd.sets import pictures
 from core_dd.sets.distilled import DistilledSet, hardened
 
-ROWS = 20
+_ROWS = 20
 """Classes a picture shows at most, evenly spread over all."""
 
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not config.dry_run:
         firsts = {entry.digest: entry for entry in reversed(entries)}
         drawn = [_picture(firsts[digest], config.per_class, i) for digest, i in colours.items()]
-        folder = write(config.out, report_of(printable(config.title), groups, drawn, panels), drawn)
+        folder = _write(config.out, report_of(printable(config.title), groups, drawn, panels), drawn)
 
     # Printed last: a reader that has gone away keeps nothing from being written.
     for group in groups:
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("\n" + to_yaml(config) if folder is None else f"\n{folder / 'report.md'}\n{folder / 'report.html'}")
 
 
-def write(out: str | None, document: Document, drawn: Sequence[Picture]) -> Path:
+def _write(out: str | None, document: Document, drawn: Sequence[Picture]) -> Path:
     """The report's folder, which appears whole or not at all."""
     with claimed(out, "report") as folder, files.atomic(folder, replace=True) as temporary:
         (temporary / "pictures").mkdir(parents=True)
@@ -89,7 +89,7 @@ def _picture(entry: Entry, per_class: int, number: int) -> Picture:
         return Picture(label=entry.label, png=None, file=file, caption=printable(f"No picture: {error}"))
     images, labels = dset.decoded()
     counts = hardened(labels).bincount()
-    classes = sorted({round(i * (len(counts) - 1) / max(min(len(counts), ROWS) - 1, 1)) for i in range(ROWS)})
+    classes = sorted({round(i * (len(counts) - 1) / max(min(len(counts), _ROWS) - 1, 1)) for i in range(_ROWS)})
     classes = [k for k in classes if k < len(counts)]
     names = dset.meta.get("class_names") or [str(k) for k in range(len(counts))]
     most = int(counts.max())

@@ -14,7 +14,7 @@ Study = Mapping[str, Sequence[Score]]
 """By the name of a setting, the scores of its sets in the order of their seeds; the first setting is what the others
 are compared with."""
 
-HEADINGS = {
+_HEADINGS = {
     "images": ("images", ".0f"),
     "seconds": ("seconds", ".2f"),
     "images_per_s": ("images/s", ".0f"),
@@ -86,9 +86,9 @@ def gain(scores: Sequence[Score], first: Sequence[Score]) -> str:
 def table(study: Study) -> list[list[str]]:
     """Headings, then a row of text per setting; a column that no setting has is left out."""
     numbers, first = {name: means(scores) for name, scores in study.items()}, next(iter(study.values()))
-    columns = [key for key in HEADINGS if any(found.get(key) for found in numbers.values())]
-    rows = [["setting", "accuracy %", "gain", *(HEADINGS[key][0] for key in columns)]]
+    columns = [key for key in _HEADINGS if any(found.get(key) for found in numbers.values())]
+    rows = [["setting", "accuracy %", "gain", *(_HEADINGS[key][0] for key in columns)]]
     for name, found in numbers.items():
-        cells = [format(found[key], HEADINGS[key][1]) if key in found else "-" for key in columns]
+        cells = [format(found[key], _HEADINGS[key][1]) if key in found else "-" for key in columns]
         rows.append([name, accuracy(study[name]), gain(study[name], first), *cells])
     return rows

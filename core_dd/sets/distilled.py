@@ -31,27 +31,27 @@ from core_dd.sets.shards import INDEX, read_index
 SCHEMA = 1
 """Version of the file format."""
 
-NESTED = "distilled.safetensors"
+_NESTED = "distilled.safetensors"
 """The set in a run folder."""
 
-SLACK = 0.5
+_SLACK = 0.5
 """How far pixels of another code's file may stray from 0..1, as images that were learnt do."""
 
-IMAGE_DTYPES = (torch.uint8, torch.float32, torch.float64)
-LABEL_DTYPES = {1: (torch.int64, torch.int32), 2: (torch.float32, torch.float64)}
+_IMAGE_DTYPES = (torch.uint8, torch.float32, torch.float64)
+_LABEL_DTYPES = {1: (torch.int64, torch.int32), 2: (torch.float32, torch.float64)}
 """By the number of dimensions: hard and soft labels."""
 
-MOST_CLASSES = 10**6
+_MOST_CLASSES = 10**6
 """Labels of a set that does not name its classes are below this: so many are counted."""
 
 
-class PreprocessMeta(TypedDict, total=False):
+class _PreprocessMeta(TypedDict, total=False):
     """How a set names its map."""
 
     kind: Required[str]
 
 
-class Cost(TypedDict):
+class _Cost(TypedDict):
     """What making a set took."""
 
     seconds: Annotated[float, Meta(ge=0)]
@@ -60,10 +60,10 @@ class Cost(TypedDict):
 class Spent(TypedDict):
     """Of the metadata of a set, what a run that goes on needs."""
 
-    cost: Cost
+    cost: _Cost
 
 
-class SetMeta(TypedDict, total=False):
+class _SetMeta(TypedDict, total=False):
     """The metadata of a set; any of it may be missing, and more may stand there."""
 
     schema: Annotated[int, Meta(ge=0)]
@@ -71,7 +71,7 @@ class SetMeta(TypedDict, total=False):
     fingerprint: str | None
     class_names: list[str] | None
     ipc: Annotated[int, Meta(ge=1)] | None
-    preprocess: PreprocessMeta | None
+    preprocess: _PreprocessMeta | None
     factor: Annotated[int, Meta(ge=1)]
     decode: str
     lr: float | None
@@ -103,7 +103,7 @@ class DistilledSet:
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.images, self.labels = plain(self.images), plain(self.labels)
+        self.images, self.labels = _plain(self.images), _plain(self.labels)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -165,7 +165,7 @@ class DistilledSet:
         """
         path = Path(path)
         with readers.reading(path):
-            ours = (path / INDEX).is_file() or (path / NESTED).is_file()
+            ours = (path / INDEX).is_file() or (path / _NESTED).is_file()
             found = None if ours else foreign.find(path, data and data.class_names)
         require(
             found is not None or (normalised_by is None and factor is None),
@@ -203,7 +203,7 @@ class DistilledSet:
         if kind == foreign.PIXELS:
             low, high = dset.images.min(), dset.images.max()
             require(
-                dset.images.dtype == torch.uint8 or (low >= -SLACK and high <= 1 + SLACK),
+                dset.images.dtype == torch.uint8 or (low >= -_SLACK and high <= 1 + _SLACK),
                 f"{path} looks like {found.layout}, and has values from {low:.3g} to {high:.3g} where pixels are on "
                 f"the 0..1 scale. Divide by 255, or say by what they are normalised: --normalised_by {kinds}.",
             )
@@ -232,8 +232,8 @@ class DistilledSet:
     @classmethod
     def _load_folder(cls, folder: Path) -> "DistilledSet":
         if not (folder / INDEX).is_file():
-            nested = folder / NESTED
-            require(nested.is_file(), f"{folder} holds no distilled set: neither {INDEX} nor {NESTED}.")
+            nested = folder / _NESTED
+            require(nested.is_file(), f"{folder} holds no distilled set: neither {INDEX} nor {_NESTED}.")
             return cls.load(nested)
         listing = read_index(folder)
         require(bool(listing["shards"]), f"{folder} holds no finished shard. Sample into it first.")
@@ -250,7 +250,7 @@ class DistilledSet:
 
     def check(self, data: ImageData | None = None, where: str = "the distilled set") -> None:
         """Raise `InputError` unless the set is sound, and made from `data` where that is given."""
-        meta = records.checked(self.meta, SetMeta, f"the metadata of {where}", "Mend it, or make the set again.")
+        meta = records.checked(self.meta, _SetMeta, f"the metadata of {where}", "Mend it, or make the set again.")
         require(
             meta.get("schema", 0) <= SCHEMA, f"{where} was written by a newer version: schema {meta.get('schema')}."
         )
@@ -275,13 +275,13 @@ class DistilledSet:
                 "Call .to_dense() or .detach() on it.",
             )
         require(
-            images.ndim == 4 and images.dtype in IMAGE_DTYPES,
+            images.ndim == 4 and images.dtype in _IMAGE_DTYPES,
             f"{where} has images {images.dtype} of shape {tuple(images.shape)}, expected uint8 or float32 "
             "(N, C, H, W).",
         )
         require(images.numel() > 0, f"{where} has no images: their shape is {tuple(images.shape)}.")
         require(
-            labels.dtype in LABEL_DTYPES.get(labels.ndim, ()) and len(labels) == len(images),
+            labels.dtype in _LABEL_DTYPES.get(labels.ndim, ()) and len(labels) == len(images),
             f"{where} has labels {labels.dtype} of shape {tuple(labels.shape)} for {len(images)} images, "
             "expected int64 (N,) or float32 (N, K).",
         )
@@ -298,7 +298,7 @@ class DistilledSet:
                 f"{where} has soft labels over {self.labels.shape[1]} classes, expected {len(names or ())}.",
             )
             return
-        low, high, classes = int(self.labels.min()), int(self.labels.max()), len(names or ()) or MOST_CLASSES
+        low, high, classes = int(self.labels.min()), int(self.labels.max()), len(names or ()) or _MOST_CLASSES
         require(
             low >= 0 and high < classes,
             f"{where} has labels from {low} to {high}, expected 0 to {classes - 1} ({classes} classes).",
@@ -347,7 +347,7 @@ def _read_shard(path: Path, count: int) -> dict[str, Tensor]:
     return found
 
 
-def plain(tensor: Any) -> Any:
+def _plain(tensor: Any) -> Any:
     """A tensor without gradient, bf16 and fp16 as float32; what is no dense tensor is left for `check` to refuse."""
     if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
         return tensor

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from core_dd.errors import pick, require
 
-PAD = 0.5
+_PAD = 0.5
 """What a side that l does not divide is filled up with, below and to the right: grey pixels."""
 
 Part = tuple[int, int, int]
@@ -81,7 +81,7 @@ def _tiles(pixels: Tensor, factor: int) -> Tensor:
     if factor == 1:
         return pixels
     height, width = pixels.shape[-2:]
-    padded = F.pad(pixels, (0, -width % factor, 0, -height % factor), value=PAD)
+    padded = F.pad(pixels, (0, -width % factor, 0, -height % factor), value=_PAD)
     rows = padded.unflatten(-2, (factor, -1)).unflatten(-1, (factor, -1))  # (..., N, C, l, h, l, w)
     tiles = rows.permute(*range(pixels.ndim - 4), -4, -2, -6, -5, -3, -1)  # (..., l, l, N, C, h, w)
     flat = tiles.flatten(0, -4)

@@ -19,7 +19,7 @@ from core_dd.data.folders import class_folders, labelled
 from core_dd.data.options import PIXELS
 from core_dd.errors import InputError, require
 
-SUFFIXES = (".pt", ".pth", ".pkl", ".pickle")
+_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle")
 IMAGES, LABELS = "images", "labels"
 
 
@@ -65,7 +65,7 @@ def _recognised(path: Path, class_names: Sequence[str] | None) -> Foreign | None
             return _pair(pair, readers.load_tensors(pair))
         own = class_folders(path)
         return _image_folder(path, own, class_names) if labelled(path, own) else None
-    saved = path.suffix.lower() in SUFFIXES or zipfile.is_zipfile(path)
+    saved = path.suffix.lower() in _SUFFIXES or zipfile.is_zipfile(path)
     return _tensors(path, readers.load_tensors(path)) if saved else None
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from core_dd.errors import require
 from core_dd.files import atomic
 
-CELL = 32  # pixels a small image is enlarged to, at least
+_CELL = 32  # pixels a small image is enlarged to, at least
 
 
 def grid(
@@ -45,7 +45,7 @@ def grid(
     require(count > 0, "a grid needs at least one image, got none.")
     require(len(labels) == count, f"a grid needs one label per image, got {len(labels)} labels for {count} images.")
     require(per_class >= 1, f"per_class must be >= 1, got {per_class}.")
-    scale = max(1, round(CELL / max(height, width))) if scale is None else scale
+    scale = max(1, round(_CELL / max(height, width))) if scale is None else scale
     require(scale >= 1, f"scale must be >= 1, got {scale}.")
     gap = max(1, scale * max(height, width) // 16) if gap is None else gap
 

@@ -12,7 +12,7 @@ from core_dd.errors import require
 INDEX = "index.json"
 
 
-class Shard(TypedDict):
+class _Shard(TypedDict):
     """One file of images."""
 
     file: str
@@ -22,7 +22,7 @@ class Shard(TypedDict):
 class Index(TypedDict, total=False):
     """What index.json holds."""
 
-    shards: Required[list[Shard]]
+    shards: Required[list[_Shard]]
     meta: Required[dict[str, Any]]
     identity: dict[str, Any]
 
