@@ -1,5 +1,6 @@
 """README and manual promise only what is there: commands parse, Python runs, files and targets exist."""
 
+import pydoc
 import re
 import shlex
 from pathlib import Path
@@ -71,6 +72,13 @@ def test_paths__exist(name):
     invented = {"mine", "NAME"}
     missing = [p for p in (*quoted, *linked) if not invented & set(re.split(r"[/_.]", p)) and not (ROOT / p).exists()]
     assert missing == []
+
+
+def test_reference__every_name_is_there():
+    pages = sorted((ROOT / "docs" / "reference").glob("*.md"))
+    names = [name for page in pages for name in re.findall(r"^::: (\S+)$", page.read_text(), flags=re.MULTILINE)]
+    assert len(names) > 40
+    assert [name for name in names if pydoc.locate(name) is None] == []
 
 
 def test_measured__every_place_holds_numbers():
