@@ -1,4 +1,5 @@
-"""Pages of the site that stand at the repository's root, too: the README is its home. A hook of mkdocs."""
+"""What the site shows from outside docs/: pages at the repository's root, the README as its home, and the pictures of
+results/. A hook of mkdocs."""
 
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 KEPT = ("CITATION.cff", "LICENSE")
 """What pages link to as it is."""
+PICTURES = "results/*/*/grid.png"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -19,7 +21,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, page, content=text))
     for name in KEPT:
         files.append(File.generated(config, name, content=read(name)))
+    for path in ROOT.glob(PICTURES):
+        files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
     return files
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Links to those pictures, which lead out of docs/ in the repository, lead to their copies on the site."""
+    return markdown.replace("](../results/", "](results/")
 
 
 def read(name: str) -> str:
