@@ -10,11 +10,12 @@
 #   scripts/on_gpu.sh published              there: DM, DataDAM and M3D on CIFAR-10 at full length, side by side
 #   TOY=1 scripts/on_gpu.sh ...              the same at the size of a toy, on a CPU
 #
-# Results go to OUT (default results/gpu), one log per stage. Data: the parquet files of DATA (default .gpu/), as many as
+# Results go to OUT (default runs/gpu_results), one log per stage; what is worth keeping is copied to results/ by hand,
+# benchmarks.json as results/benchmarks/MACHINE.json. Data: the parquet files of DATA (default .gpu/), as many as
 # came along; where a call carries 64 MiB at most, `gather` keeps those of earlier calls in HELD.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-OUT=${OUT:-results/gpu} DATA=${DATA:-.gpu} WHEELS=${WHEELS:-.whl} HELD=${HELD:-/tmp/held} WORK=${WORK:-runs/gpu}
+OUT=${OUT:-runs/gpu_results} DATA=${DATA:-.gpu} WHEELS=${WHEELS:-.whl} HELD=${HELD:-/tmp/held} WORK=${WORK:-runs/gpu}
 SITE=${SITE:-/tmp/site}
 TOY=${TOY:-}
 PYTHON=${PYTHON:-python3}
