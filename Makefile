@@ -14,7 +14,7 @@ ARGS      :=
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo   train, sample, select, distil, score and report on real 8x8 digits (about 6 minutes on 2 cores)"
+	@echo "make demo   train, sample, select, distil, score and report on real 8x8 digits (about 7 minutes on 2 cores)"
 	@echo "make test   run every test (about 10 minutes on 2 cores)"
 	@echo "make lint   ruff check and ruff format --check"
 	@echo "make bench  speed and memory against plain reference loops"

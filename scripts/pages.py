@@ -29,6 +29,8 @@ PAGES = {"docs/results.md": "results.md.jinja", "docs/benchmarks.md": "benchmark
 """Whole pages, and their templates."""
 BLOCKS = {"README.md": {"demo": "demo.md.jinja", "rows": "rows.md.jinja"}}
 """Parts of a page, from <!-- measured: NAME --> to <!-- end -->, and their templates."""
+METHODS = ["dm", "m3d", "datadam", "idm", "cafe", "dc", "dsa", "idc", "mtt", "ead"]
+"""In the order of the tables."""
 KEPT = ("*/scores.json", "*/stats.jsonl", "*/grid.png", "stages.json")
 """What is kept of a demo."""
 
@@ -155,14 +157,14 @@ def benchmark(name: str, result: Mapping[str, Any], machine: Mapping[str, Any]) 
     reference, ours = result["reference"], result["ours"]
     images = re.findall(r"(\d+) images|on CUDA (\d+)", result["title"])  # the second, where there is one, is a GPU's
     images = ["".join(each) for each in images][0 if machine["device"] == "cpu" else -1 :][:1]
-    tflops, own, peak = result.get("tflops"), result.get("machine_tflops"), machine.get("peak_tflops")
+    tflops, peak = result.get("tflops"), machine.get("peak_tflops")
     return {
         "name": NAMES.get(name, "`{0}`").format(name.partition("_k")[0], *images, ""),
         "reference": _seconds(reference["seconds"]),
         "ours": _seconds(ours["seconds"]),
         "ratio": f"{result['ratio']:.1f}x",
         "target": f"{result['target']:g}x",
-        "part": f"{tflops / own.get('bf16', own['fp32']):.0%}" if tflops and own else "",
+        "part": f"{_part(result):.0%}" if "machine_tflops" in result else "",
         "mfu": f"{tflops / peak:.0%}" if tflops and peak else "",
         "memory": f"{reference['peak_mib']:.0f} -> {ours['peak_mib']:.0f}",
     }
@@ -179,12 +181,24 @@ NAMES = {
 
 def _seconds(seconds: float) -> str:
     """Three digits."""
-    return f"{seconds:.3g} s" if seconds < 100 else f"{seconds:.0f} s"
+    return f"{seconds:#.3g} s" if seconds < 100 else f"{seconds:.0f} s"
 
 
 def part(results: Mapping[str, Any], group: str) -> dict[str, Any]:
     """The benchmarks whose names end so; of an empty end, those that are not of the matching methods' group."""
-    return {name: found for name, found in results.items() if (re.search(r"_k\d+$", name) or [""])[0] == group}
+    names = [name for name in results if (re.search(r"_k\d+$", name) or [""])[0] == group]
+    order = [*NAMES, *METHODS]
+    return {name: results[name] for name in sorted(names, key=lambda name: order.index(name.removesuffix(group)))}
+
+
+def parts(results: Mapping[str, Any]) -> str:
+    """From the least to the greatest part of the machine's rate, in %."""
+    return span([100 * _part(result) for result in results.values()])
+
+
+def _part(result: Mapping[str, Any]) -> float:
+    own = result["machine_tflops"]
+    return result["tflops"] / own.get("bf16", own["fp32"])
 
 
 def used(rows: Sequence[Mapping[str, str]]) -> set[str]:
@@ -216,6 +230,8 @@ FUNCTIONS = {
     "machines": machines,
     "benchmark": benchmark,
     "part": part,
+    "parts": parts,
+    "METHODS": METHODS,
     "used": used,
     "zip": zip,
     "demo_ranking": demo_ranking,

@@ -58,7 +58,7 @@ def test_benchmarks__of_every_machine(copied):
     (copied / "benchmarks" / "abacus.json").write_text(json.dumps(new))
     part = pages.made("docs/benchmarks.md").split("## An abacus\n")[1].split("##")[0]
     assert "| ratio | target | of machine | peak memory" in part
-    row = "| U-ViT small, training step of 64 images | 3 s | 2 s | 1.5x | 2.5x | 50% | 100 -> 100 |"
+    row = "| U-ViT small, training step of 64 images | 3.00 s | 2.00 s | 1.5x | 2.5x | 50% | 100 -> 100 |"
     assert row in part
 
 
