@@ -8,8 +8,8 @@
     python experiments/ablate.py --study attention --iterations 300 --network convnet2_w32 --out results/attention
 
 RUN is a folder of `gendd train`, POOL one of `gendd sample`. Every setting makes `draws` sets, each from its own seed,
-and each set is judged by `runs` classifiers of that seed, the same for all settings. Finished sets are not made again.
-OUT gets every score, as SETTING/SEED/scores.json; the report on the first set of each setting, with pictures and
+and each set is judged by `classifiers` classifiers of that seed, the same for all settings. Finished sets are not made
+again. OUT gets every score, as SETTING/SEED/scores.json; the report on the first set of each setting, with pictures and
 curves, is in WORK.
 """
 
@@ -131,11 +131,11 @@ class AblateConfig(DataConfig):
     """Images per batch."""
     protocol: str = "quick"
     """How classifiers are trained."""
-    protocol_steps: int | None = None
+    classifier_iterations: int | None = None
     """Shorten the protocol to this many steps; the scores are marked smoke."""
     network: str = "convnet3"
     """The classifier, also of the selectors that use one; for kernels and attention also what is matched."""
-    runs: int = 3
+    classifiers: int = 3
     """Classifiers per set."""
     fidelity: bool = False
     """Also measure each set's distance from the real images (classifier_frechet), by one classifier for all."""
@@ -144,11 +144,11 @@ class AblateConfig(DataConfig):
 
     def __post_init__(self) -> None:
         pick(STUDIES, self.study, "study")
-        pick(PROTOCOLS, self.protocol, "protocol").shortened(steps=self.protocol_steps)
+        pick(PROTOCOLS, self.protocol, "protocol").shortened(steps=self.classifier_iterations)
         require(bool(self.out), "where to? Pass --out results/NAME.")
         wanted = {"selectors": "pool", "guides": "model", "steps": "model"}.get(self.study)
         require(wanted is None or bool(getattr(self, wanted)), f"the study of {self.study} wants --{wanted} FOLDER.")
-        at_least(self, 1, "ipc", "iterations", "draws", "steps", "batch", "runs")
+        at_least(self, 1, "ipc", "iterations", "draws", "steps", "batch", "classifiers")
         above(self, 0, "budget_s")
 
     @property
@@ -296,8 +296,9 @@ def measure(
     if not file.exists():
         make().save(file)
     dset = DistilledSet.load(file)
-    options = {key: getattr(config, key) for key in ("protocol", "network", "runs", "device")}
-    scores = evaluate(dset, data, seed=seed, steps=config.protocol_steps, **options)
+    options = {key: getattr(config, key) for key in ("protocol", "network", "device")}
+    options |= {"runs": config.classifiers, "steps": config.classifier_iterations}
+    scores = evaluate(dset, data, seed=seed, **options)
     scores = scores.with_record(set={"name": name, "path": str(folder)}, config=to_dict(config))
     if judge is not None:
         scores = scores.with_record(fidelity={"classifier_frechet": classifier_frechet(dset.images, data, judge)})
@@ -336,8 +337,8 @@ def table(records: study.Study) -> list[list[str]]:
 
 def caption(config: AblateConfig, records: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """What the numbers of the table are."""
-    cut = f" cut to {config.protocol_steps} steps (smoke)" if config.protocol_steps else ""
-    data, judges = next(iter(records.values()))[0]["data"]["name"], f"{config.runs} classifier(s)"
+    cut = f" cut to {config.classifier_iterations} steps (smoke)" if config.classifier_iterations else ""
+    data, judges = next(iter(records.values()))[0]["data"]["name"], f"{config.classifiers} classifier(s)"
     several = (
         f"mean of {config.draws} sets per setting, {judges} each, ± the standard deviation over the sets' means. Gain: "
         "over the first row, seed by seed, with its 95 % interval (Student's t)."

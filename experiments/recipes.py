@@ -81,7 +81,7 @@ class RecipesConfig:
     """Steps between checkpoints; what is judged is a multiple."""
     num_per_class: int = 100
     """Images per class in each set."""
-    runs: int = 2
+    classifiers: int = 2
     """Classifiers per set."""
     out: str = "results/digits_recipes"
     """The folder of results."""
@@ -91,7 +91,7 @@ class RecipesConfig:
     def __post_init__(self) -> None:
         names = [name for name in RECIPES if name.startswith(self.only)]
         require(bool(names), f"no recipe's name begins with '{self.only}'. Choose from {', '.join(RECIPES)}.")
-        require(self.runs >= 1, f"runs must be >= 1, got {self.runs}.")
+        require(self.classifiers >= 1, f"classifiers must be >= 1, got {self.classifiers}.")
 
 
 def run(config: RecipesConfig) -> None:
@@ -146,7 +146,7 @@ def measure(
     weights = min(found, key=lambda name: found[name][0])
     distance, drawn = found[weights]
     dset = DistilledSet(drawn.images, drawn.labels, new_meta(data, method="uvit", ipc=config.num_per_class, seed=seed))
-    scores = evaluate(dset, data, protocol="quick", runs=config.runs, seed=seed, device="cpu")
+    scores = evaluate(dset, data, protocol="quick", runs=config.classifiers, seed=seed, device="cpu")
     clock = {step: state_of(place)["seconds"] for step, place in places.items() if step <= steps}
     first = min(clock)
     return {

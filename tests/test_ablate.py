@@ -15,7 +15,7 @@ from gen_dd.sample import sample
 from gen_dd.uvit import UViT
 from gen_dd.weights import save_model
 
-SHORT = ["--draws=2", "--runs=1", "--steps=2", "--protocol_steps=2", "--network=convnet1_w8"]
+SHORT = ["--draws=2", "--classifiers=1", "--steps=2", "--classifier_iterations=2", "--network=convnet1_w8"]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from core_dd.report import report
 from core_dd.run import read_stats
 from core_dd.yaml_files import read_yaml
 
-SHORT = ["--seeds", "0", "--checkpoint_every", "1", "--num_per_class", "2", "--runs", "1", "--out", "out"]
+SHORT = ["--seeds", "0", "--checkpoint_every", "1", "--num_per_class", "2", "--classifiers", "1", "--out", "out"]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from core_dd.options import Options, option
 class ReportConfig(Options):
     """Turn scores into report.md and one self-contained report.html, and print the ranking.
 
-    Scores may be given first, without a flag: gendd report runs/*/*/scores.json --out runs/report.
+    Scores may be given first, without a flag: gendd report runs/demo/00000 --out runs/report.
     """
 
     GROUP: ClassVar[str] = "report"

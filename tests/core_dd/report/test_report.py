@@ -429,7 +429,7 @@ def test_main__a_folder_of_curves_alone(demo, capsys):
 
 
 def test_main__says_in_words_what_the_charts_draw(demo):
-    main([str(demo / "scores"), "--runs", str(demo / "run"), "--out", str(demo / "out")])
+    main([str(demo / "scores"), "--curves", str(demo / "run"), "--out", str(demo / "out")])
     text = (demo / "out" / "report.md").read_text()
     assert "80.00, 82.00" in text and "## Training curves" in text
     curves = text.split("## Training curves")[1].split("##")[0]
