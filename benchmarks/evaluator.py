@@ -12,7 +12,7 @@ from benchmarks.data import plain_device, random_data
 from core_dd.judge.augment import DSA
 from core_dd.judge.protocols import DM
 from core_dd.judge.training import Training
-from core_dd.speed import pick_device
+from core_dd.speed import prepare_device
 
 CLASSIFIERS, BATCH = 5, 256
 
@@ -33,7 +33,7 @@ def ours() -> Callable[[], None]:
         network="convnet3",
         runs=range(CLASSIFIERS),
         seed=0,
-        device=pick_device(),
+        device=prepare_device(),
     )
     training.step(0)  # makes the optimiser
     return lambda: training.step(2)

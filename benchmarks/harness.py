@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from core_dd import files, records
 from core_dd.errors import pick, require
-from core_dd.speed import bf16_pays, peak_mib, pick_device
+from core_dd.speed import bf16_pays, peak_mib, prepare_device
 
 MATCHING = MappingProxyType(
     {
@@ -151,7 +151,7 @@ def work(name: str, side: str) -> None:
     questions = {
         "unit": lambda: {"seconds": timed(unit)},
         "rate": product_tflops,
-        "memory": lambda: {"peak_mib": peak_mib(pick_device())},
+        "memory": lambda: {"peak_mib": peak_mib(prepare_device())},
         "flops": lambda: {"flops": counted(unit)},
     }
     for question in sys.stdin:
@@ -169,7 +169,7 @@ def timed(unit: Callable[[], Any]) -> float:
 
 def product_tflops() -> dict[str, float]:
     """TFLOP/s of a large matrix product, the fastest of three, in fp32 and, where there are units for it, in bf16."""
-    device, found = pick_device(), {}
+    device, found = prepare_device(), {}
     size = PRODUCT[device.type]
     for kind, dtype in {"fp32": torch.float32, **({"bf16": torch.bfloat16} if bf16_pays(device.type) else {})}.items():
         matrix = torch.ones(size, size, device=device, dtype=dtype)

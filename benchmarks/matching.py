@@ -17,7 +17,7 @@ from core_dd.data.images import ImageData
 from core_dd.data.preprocess import Preprocess
 from core_dd.judge.augment import DSA, IDCAugment
 from core_dd.rng import stream
-from core_dd.speed import pick_device
+from core_dd.speed import prepare_device
 from matching_dd import experts
 from matching_dd.methods import METHODS
 
@@ -59,7 +59,7 @@ def ours(method: str, classes: int) -> Callable[[], float]:
 def untrained_experts(data: ImageData) -> Path:
     """A folder with one expert whose weights drift by themselves: what is matched makes no difference to the time."""
     config = experts.ExpertsConfig(experts=1, epochs=2, at_once=1)
-    training = experts.begin(config, data, Preprocess.fit(data), range(1), pick_device())
+    training = experts.begin(config, data, Preprocess.fit(data), range(1), prepare_device())
     start = experts.snapshot(training)
     trajectory = [{name: tensor + 0.01 * epoch for name, tensor in start.items()} for epoch in range(3)]
     folder = Path(tempfile.mkdtemp(prefix="experts-"))

@@ -6,8 +6,8 @@ import torch
 
 from benchmarks.data import CLASSES, plain_device
 from benchmarks.plain_uvit import PRESET, PlainUViT
-from core_dd.speed import pick_device
-from gen_dd.sample import Sampler
+from core_dd.speed import prepare_device
+from gen_dd.sampler import Sampler
 from gen_dd.uvit import PRESETS, UViT
 
 STEPS = 3
@@ -23,7 +23,7 @@ def target() -> float:
 def ours():
     """The same images by `gendd sample`, in batches of `PART`."""
     model = UViT.from_preset(PRESET, CLASSES)
-    sampler = Sampler(model, steps=STEPS, batch=PART, device=pick_device(), compile=True)
+    sampler = Sampler(model, steps=STEPS, batch=PART, device=prepare_device(), compile=True)
     return lambda: torch.cat([sampler.draw(range(start, start + PART)) for start in range(0, BATCH, PART)])
 
 

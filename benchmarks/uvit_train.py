@@ -13,7 +13,8 @@ import torch
 
 from benchmarks.data import CLASSES, plain_device, random_data
 from benchmarks.plain_uvit import PRESET, PlainUViT
-from gen_dd.train import TrainConfig, Trainer
+from gen_dd.options import TrainConfig
+from gen_dd.trainer import Trainer
 from gen_dd.uvit import PRESETS
 
 BATCH = 256 if torch.cuda.is_available() else 64
@@ -26,7 +27,7 @@ def target() -> float:
 
 def ours():
     """One step of `gendd train` at its default settings."""
-    trainer = Trainer(TrainConfig(preset=PRESET, batch_size=BATCH), random_data(per_class=100))
+    trainer = Trainer.start(TrainConfig(preset=PRESET, batch_size=BATCH), random_data(per_class=100))
     trainer.compile()
     steps = iter(range(10**9))
     return lambda: trainer.step(next(steps)).item()

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import FrameType
 
-from core_dd import streams
+from core_dd import processes, streams
 from core_dd.commands import COMMANDS, imported
 from core_dd.errors import InputError, pick
-from core_dd.notes import is_first_process, note, printable
+from core_dd.notes import note, printable
 
 OUT_OF_MEMORY = (
     "the memory is too small for this. Take less at once: --memory_gib (distill), --batch (sample), "
@@ -151,7 +151,7 @@ def fail(error: Exception) -> int:
 
     Of several processes that find the same one the first prints it; the launcher then ends the others, which wait.
     """
-    if not is_first_process():
+    if not processes.is_first():
         time.sleep(PATIENCE_S)
     print(f"error: {printable(str(error))}", file=sys.stderr)
     return 2

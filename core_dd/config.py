@@ -13,8 +13,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from core_dd import processes
 from core_dd.errors import InputError, brief, likely, require
-from core_dd.notes import is_first_process, note
+from core_dd.notes import note
 from core_dd.settings import ConfigFile, find
 from core_dd.yaml_files import read_yaml
 
@@ -58,7 +59,7 @@ def load_config(cls: type[C], argv: Sequence[str] | None = None, prog: str | Non
         _check_file(cls, layer.file)
     values = _merged(cls, layers)
     if not set(HELP).isdisjoint(rest):
-        if is_first_process():
+        if processes.is_first():
             from core_dd.help import helptext
 
             print(helptext(cls, values, prog, NOTES))
@@ -284,6 +285,6 @@ def _flags(cls: type, argv: Sequence[str], defaults: Mapping[str, Any], prog: st
         prog=prog,
         config=(tyro.conf.AvoidSubcommands, tyro.conf.HelptextFromCommentsOff),
         use_underscores=True,
-        console_outputs=is_first_process(),
+        console_outputs=processes.is_first(),
     )
     return vars(parsed)

@@ -23,22 +23,34 @@ TRIES, PAUSE_S = 10, 0.02
 
 
 class Lock:
-    """This process has `place` to itself, until `release` or its end.
+    """A place that this process has to itself, until `release` or its end: `Lock.take` gets it.
 
     Args:
-        place: a folder that is there, or a file to be written into one that is.
-
-    Raises:
-        InputError: if another process has it, naming both; or the folder cannot be written.
+        path: the lock's file.
+        file: the same, open and locked.
     """
 
-    def __init__(self, place: Path) -> None:
-        self.path = _file_of(place)
+    def __init__(self, path: Path, file: TextIO) -> None:
+        self.path, self._file = path, file
+
+    @classmethod
+    def take(cls, place: Path) -> "Lock":
+        """Have `place` to oneself.
+
+        Args:
+            place: a folder that is there, or a file to be written into one that is.
+
+        Raises:
+            InputError: if another process has it, naming both; or the folder cannot be written.
+        """
+        path = _file_of(place)
         with files.explained(place):
-            self._file = _acquire(self.path, place)
-            os.ftruncate(self._file.fileno(), 0)
-            os.write(self._file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
-        _held.add(self)
+            file = _acquire(path, place)
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
+        lock = cls(path, file)
+        _held.add(lock)
+        return lock
 
     def release(self) -> None:
         """Let others have it."""
@@ -82,7 +94,7 @@ def own_folder(path: Path, *, new: bool = False) -> Iterator[None]:
         Taken: if it is there and `new`.
         InputError: if another process has it, or it cannot be written.
     """
-    with _made(path, new), Lock(path):
+    with _made(path, new), Lock.take(path):
         yield
 
 
@@ -96,7 +108,7 @@ def own_file(path: Path) -> Iterator[None]:
     files.require_new(path)
     with _made(path.parent):
         files.sweep(path.parent)
-        with files.writing_into(path.parent), Lock(path):
+        with files.writing_into(path.parent), Lock.take(path):
             files.require_new(path)
             yield
 

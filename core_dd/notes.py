@@ -1,9 +1,10 @@
 """What a command says to people on stderr beside its log: once, however many processes a launcher started."""
 
-import os
 import sys
 import unicodedata
 from typing import Any
+
+from core_dd import processes
 
 
 def printable(value: Any) -> Any:
@@ -26,12 +27,7 @@ def _seen(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-def is_first_process() -> bool:
-    """Whether this process prints: under a launcher only rank 0 does."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def note(text: str) -> None:
     """Lines on stderr, each `printable`."""
-    if is_first_process():
+    if processes.is_first():
         print("\n".join(map(printable, text.split("\n"))), file=sys.stderr)

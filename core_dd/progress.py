@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from core_dd.notes import is_first_process
+from core_dd import processes
 
 EVERY_S, EVERY_PART = 5.0, 0.02
 """The least time between lines: so many seconds, and this part of the time that has passed."""
@@ -32,14 +32,14 @@ class Progress:
         self.began = self.spoke = time.monotonic()
         self.first, self.ends_in, self.note = done, None, ""
         lines = not (sys.stderr is not None and sys.stderr.isatty())
-        self.lines = lines and is_first_process()
+        self.lines = lines and processes.is_first()
         self.bar = _Bar(
             desc=what,
             total=total,
             initial=done,
             unit=unit,
             leave=leave,
-            disable=lines or not is_first_process(),
+            disable=lines or not processes.is_first(),
         )
         self.bar.progress = self
 

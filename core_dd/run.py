@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -24,11 +24,19 @@ from core_dd.yaml_files import read_yaml
 
 
 class Run:
-    """One run of a command. Open it with `Run.open`; under a launcher only the main process opens it to write."""
+    """One run of a command, and its folder: `Run.open` makes it. Under a launcher only the first process opens one; the
+    others have a `SilentRun`.
+
+    Attributes:
+        folder: where everything goes.
+        keep: how many of the newest checkpoints stay.
+        resumed: whether it goes on from an earlier call.
+    """
 
     def __init__(self, folder: Path, keep: int, resumed: bool, claim: contextlib.ExitStack) -> None:
         self.folder, self.keep, self.resumed = folder, keep, resumed
-        self._claim, self._tracker = claim, None
+        self._claim = claim
+        self._tracker: Any = None
 
     @classmethod
     def open(cls, config: RunConfig, name: str, origin: Mapping[str, str] | None = None) -> "Run":
@@ -123,6 +131,11 @@ class Run:
             for old in checkpoints(self.folder)[: -self.keep]:
                 shutil.rmtree(old[1])
 
+    def write(self, path: Path, make: Callable[[Path], object]) -> Path:
+        """Have `make` write a file or a folder of this run at `path`, which is returned."""
+        make(path)
+        return path
+
     def last(self) -> tuple[int, Path] | None:
         """(step, folder) of the newest checkpoint, or None."""
         found = checkpoints(self.folder)
@@ -153,6 +166,35 @@ class Run:
         path = self.folder / STATS
         kept = [line for line in read_stats(path) if line["step"] <= step]
         files.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+class SilentRun(Run):
+    """What the other processes of a launcher have in place of the first one's `Run`: it takes whatever that takes, and
+    says, checks and writes nothing. Its folder is no folder."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(os.devnull), keep=0, resumed=False, claim=contextlib.ExitStack())
+
+    def log(self, step: int, **values: float) -> None:
+        """Nothing."""
+
+    def check(self, step: int, **values: float) -> None:
+        """Nothing: the first process stops all of them."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    @contextlib.contextmanager
+    def checkpoint(self, step: int) -> Iterator[Path]:
+        """The folder that is none, to be given to `write`."""
+        yield self.folder
+
+    def write(self, path: Path, make: Callable[[Path], object]) -> Path:
+        """Nothing; returns the path, where the first process writes."""
+        return path
+
+    def last(self) -> None:
+        """None: which checkpoint is the newest is the first process's to say."""
 
 
 CONFIG, ORIGIN, STATS = "config.yaml", "origin.json", "stats.jsonl"

@@ -36,6 +36,16 @@ def pick_device(name: str | None = None) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device '{name}' is not usable here ({str(error).splitlines()[0]}). Try cpu.") from None
+    return device
+
+
+def prepare_device(name: str | None = None) -> torch.device:
+    """The device of `pick_device`, and this process made ready for long work on it; see `keep_freed_memory`.
+
+    Raises:
+        InputError: if the named device does not exist here.
+    """
+    device = pick_device(name)
     if device.type == "cpu":
         keep_freed_memory()
     return device

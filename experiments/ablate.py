@@ -37,7 +37,7 @@ from core_dd.report import report, study
 from core_dd.report.tables import markdown_table
 from core_dd.rng import stream
 from core_dd.sets.distilled import new_meta
-from core_dd.speed import pick_device
+from core_dd.speed import prepare_device
 from gen_dd.guidance import make_guide
 from gen_dd.sample import sample
 from gen_dd.select import SELECTORS, select
@@ -219,7 +219,7 @@ def drawer(
     """What samples sets with these options. The guide is prepared before the clock runs, in a time of its own."""
     model, card = load_model(config.model)
     require(card.get("fingerprint") == data.fingerprint, f"{config.model} was not trained on {config.data}.")
-    device, ipc = pick_device(config.device), config.ipc if config.budget_s is None else None
+    device, ipc = prepare_device(config.device), config.ipc if config.budget_s is None else None
     recipe = {"weights": card["weights"], "guide": guide, "guide_scale": guide_scale, **options}
 
     def make(seed: int) -> DistilledSet:
@@ -261,7 +261,9 @@ def run(config: AblateConfig) -> None:
         if not (places[name][seed] / "scores.json").exists()
     ]
     judge = (
-        real_classifier(data, config.network, device=pick_device(config.device)) if config.fidelity and todo else None
+        real_classifier(data, config.network, device=prepare_device(config.device))
+        if config.fidelity and todo
+        else None
     )
     if todo and config.study in ("guides", "steps"):
         next(iter(settings.values()))(0)  # the first images of a process take longer

@@ -31,9 +31,11 @@ from core_dd.judge.fidelity import classifier_frechet, real_classifier
 from core_dd.judge.training import Classifiers
 from core_dd.run import STATS, checkpoints
 from core_dd.sets.distilled import new_meta
-from core_dd.speed import pick_device
+from core_dd.speed import prepare_device
+from gen_dd.options import TrainConfig
 from gen_dd.sample import sample
-from gen_dd.train import STATE, State, TrainConfig, train
+from gen_dd.train import train
+from gen_dd.trainer import STATE, TrainerState
 from gen_dd.weights import load_model
 
 PAPER = {"lr": 2e-4, "betas": (0.99, 0.999), "ema_decay": 0.998, "ema_warmup": False}
@@ -96,7 +98,7 @@ class RecipesConfig:
 
 def run(config: RecipesConfig) -> None:
     """Train and judge what is not there yet, then keep the curves of everything that is."""
-    data, device = load_data("digits"), pick_device("cpu")
+    data, device = load_data("digits"), prepare_device("cpu")
     judge = real_classifier(data, device=device)
     for seed in config.seeds:
         for name, (every, options) in RECIPES.items():
@@ -157,9 +159,9 @@ def measure(
     }
 
 
-def state_of(checkpoint: Path) -> State:
+def state_of(checkpoint: Path) -> TrainerState:
     """What a checkpoint of a training holds."""
-    return records.checked(load_tensors(checkpoint / STATE), State, str(checkpoint / STATE))
+    return records.checked(load_tensors(checkpoint / STATE), TrainerState, str(checkpoint / STATE))
 
 
 def write(work: Path, out: Path) -> None:

@@ -2,7 +2,6 @@
 
 import bisect
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 
@@ -10,7 +9,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from core_dd import clock
+from core_dd import clock, processes
 from core_dd.errors import require
 from gen_dd.solvers import NoiseOf
 
@@ -204,15 +203,24 @@ def most_steps(each: float, seconds: float) -> int:
 
 
 class Ranks:
-    """The processes that share the work: this one alone, or with `device` all that torchrun or accelerate launched."""
+    """The processes that share the work: this one alone, or all that were launched, as `start` gives them.
 
-    def __init__(self, device: torch.device | None = None) -> None:
-        self.device = device
-        launched = device is not None
-        self.count = int(os.environ.get("WORLD_SIZE", "1")) if launched else 1
-        self.index = int(os.environ.get("RANK", "0")) if launched else 0
-        if self.count > 1:
-            torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    Args:
+        index: this process's number, from 0.
+        count: how many there are.
+        device: where this one computes.
+    """
+
+    def __init__(self, index: int = 0, count: int = 1, device: torch.device | None = None) -> None:
+        self.index, self.count, self.device = index, count, device
+
+    @classmethod
+    def start(cls, device: torch.device) -> "Ranks":
+        """Those that torchrun or accelerate launched, joined to one group: every one of them must call this."""
+        if processes.count() == 1:
+            return cls()
+        group = processes.join(device)
+        return cls(group.process_index, group.num_processes, device)
 
     @property
     def first(self) -> bool:

@@ -11,14 +11,13 @@ the steps where they are left open. (All images of a run have the same steps, so
 
 import contextlib
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from core_dd import cli
+from core_dd import cli, processes
 from core_dd.clock import command_start
 from core_dd.config import load_config, to_dict
 from core_dd.data.images import ImageData, load_data
@@ -28,11 +27,11 @@ from core_dd.locks import own_folder, require_free
 from core_dd.progress import Progress
 from core_dd.rng import stream
 from core_dd.sets.distilled import DistilledSet
-from core_dd.speed import pick_device
+from core_dd.speed import prepare_device
 from gen_dd.budget import AUTO_STEPS, Clock, Pace, Ranks, rounds
 from gen_dd.options import SampleConfig, check_amount
-from gen_dd.pool import Pool, describe, finished, gaps, resumed
 from gen_dd.sampler import Sampler, pays_to_compile
+from gen_dd.shards import ShardFolder, describe, finished, gaps, resumed
 from gen_dd.uvit import UViT
 from gen_dd.weights import load_model
 
@@ -87,8 +86,8 @@ def run(config: SampleConfig, start: float | None = None) -> Path:
         InputError: whatever does not fit, before any image is drawn.
     """
     clock, out = Clock(config.seconds, start), Path(config.out)
-    device = pick_device(local_device(config.device))
-    ranks = Ranks(device)
+    device = prepare_device(processes.local_device(config.device))
+    ranks = Ranks.start(device)
 
     # Whatever can be wrong is found before any work.
     done = finished(out, config.resume)
@@ -112,22 +111,23 @@ def run(config: SampleConfig, start: float | None = None) -> Path:
         pace = sampler.calibrate(clock, total, ranks)
         identity["steps"] = sampler.steps
         meta = describe(card, config.seed, to_dict(config) | {"steps": sampler.steps, "batch": sampler.batch}, 0.0)
-        pool = Pool(out, sampler, clock, ranks, identity, meta)
-        draw(pool, pace, done, config.num_per_class)
+        folder = ShardFolder(out, sampler, clock, ranks, identity, meta)
+        draw(folder, pace, done, config.num_per_class)
         ranks.close()
     return out
 
 
-def draw(pool: Pool, pace: Pace, done: Sequence[tuple[int, int]], number: int | None) -> None:
-    """Draw into a pool what is not there yet, and finish it.
+def draw(folder: ShardFolder, pace: Pace, done: Sequence[tuple[int, int]], number: int | None) -> None:
+    """Draw into a folder what is not there yet, and finish it.
 
     Args:
-        pool: the folder.
+        folder: the folder.
         pace: what a batch takes.
         done: the number ranges that are there.
         number: images per class; None: as many as the budget allows.
     """
-    sampler, clock, ranks = pool.sampler, pool.clock, pool.ranks
+    folder.open()
+    sampler, clock, ranks = folder.sampler, folder.clock, folder.ranks
     before = drawn = sum(stop - start for start, stop in done)
     total = sampler.total(number)
 
@@ -135,9 +135,9 @@ def draw(pool: Pool, pace: Pace, done: Sequence[tuple[int, int]], number: int | 
     progress = Progress(f"sample, {sampler.steps} steps", total, drawn, unit="img")
     for numbers, images in rounds(sampler.draw, pace, clock, gaps(done, total), ranks, sampler.group):
         clock.book("sample")
-        pool.write(numbers, images)
-        if drawn >= pool.enough or clock.late():  # drawn in earlier rounds: every process has written those
-            pool.picture()
+        folder.write(numbers, images)
+        if drawn >= folder.enough or clock.late():  # drawn in earlier rounds: every process has written those
+            folder.picture()
         drawn += len(numbers) * ranks.count
         progress.note = f"{drawn // sampler.classes} per class"
         progress.update(len(numbers) * ranks.count, ends_in=max(clock.left(), 0.0) if clock.budget else None)
@@ -147,7 +147,7 @@ def draw(pool: Pool, pace: Pace, done: Sequence[tuple[int, int]], number: int | 
     # Merge what every process wrote.
     ranks.least()
     if ranks.first:
-        print(pool.finish(before, number))
+        print(folder.finish(before, number))
 
 
 def make_sampler(
@@ -183,23 +183,6 @@ GUIDANCE = ("cfg_scale", "cfg_interval", "guide", "guide_scale", "guide_until", 
 
 IDENTITY = ("steps", "solver", "seed", *GUIDANCE)
 """Options that decide what the images are; a resumed run must keep them."""
-
-
-def local_device(asked: str | None = None) -> str | None:
-    """The device that was asked for, or under a launcher on a machine with GPUs this process's own; see `own_gpu`."""
-    return own_gpu(os.environ.get("LOCAL_RANK"), torch.cuda.device_count(), asked)
-
-
-def own_gpu(rank: str | None, gpus: int, asked: str | None = None) -> str | None:
-    """A launched process's own GPU where none or "cuda" was asked for; else, or without launcher or GPU, what was.
-
-    Raises:
-        InputError: more processes than GPUs.
-    """
-    if rank is None or gpus == 0 or asked not in (None, "cuda"):
-        return asked
-    require(int(rank) < gpus, f"process {rank} has no GPU: there are {gpus}. Start as many processes as GPUs.")
-    return f"cuda:{rank}"
 
 
 def guide_data(config: SampleConfig, card: dict[str, Any]) -> ImageData | None:

@@ -18,7 +18,7 @@ from core_dd.judge.training import Classifiers
 from core_dd.rng import stream
 from core_dd.sets import subset
 from core_dd.sets.distilled import DistilledSet, new_meta
-from core_dd.speed import pick_device
+from core_dd.speed import prepare_device
 from gen_dd.options import SelectConfig
 
 
@@ -184,7 +184,7 @@ def select(
     )
     views = [{}] * len(members)
     if rule is not random:
-        classifier = fidelity.real_classifier(data, network, seed, pick_device(device), cache=cache)
+        classifier = fidelity.real_classifier(data, network, seed, prepare_device(device), cache=cache)
         views = classifier_views(pool, data, classifier)
     chosen = [
         own[rule(Pool(len(own), stream(seed, "select", k), **view), ipc)]

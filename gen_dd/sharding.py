@@ -5,32 +5,26 @@ Whatever leaves the processes, a checkpoint or a model to sample from, is whole:
 """
 
 import datetime
-import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, InitProcessGroupKwargs
 from diffusers import ModelMixin
 from torch import Tensor
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from core_dd import processes
 from core_dd.errors import require
 
-UNSUPPORTED = {
-    "FSDP_OFFLOAD_PARAMS": "fsdp_offload_params",
-    "FSDP_ACTIVATION_CHECKPOINTING": "fsdp_activation_checkpointing",
-}
+_UNSUPPORTED = ("offload_params", "activation_checkpointing")
 PATIENCE = datetime.timedelta(hours=2)
 """How long processes wait for each other: the first one measures the FID of 50000 samples alone, which may well take
 longer than the 10 minutes that NCCL waits by default."""
-
-
-def asked() -> bool:
-    """Whether the launcher's config file says FSDP."""
-    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
 def make_accelerator(*, cpu: bool, precision: str) -> Accelerator:
@@ -43,17 +37,18 @@ def make_accelerator(*, cpu: bool, precision: str) -> Accelerator:
     Raises:
         InputError: for FSDP 1, or its offloading or checkpointing.
     """
-    options = {
-        "cpu": cpu, "mixed_precision": precision, "kwargs_handlers": [InitProcessGroupKwargs(timeout=PATIENCE)]
-    }  # fmt: skip
-    if not asked():
-        return Accelerator(**options)
-    version = os.environ.get("FSDP_VERSION", "1")
+    patience = InitProcessGroupKwargs(timeout=PATIENCE)
+    make = partial(Accelerator, cpu=cpu, mixed_precision=precision, kwargs_handlers=[patience])
+    AcceleratorState._reset_state()  # an earlier training in this process may have had another precision
+    if not processes.fsdp_asked():
+        return make()
+    version = processes.fsdp_option("version", "1")
     require(version == "2", f"fsdp_version is {version} in the accelerate config, only 2 is supported.")
-    for name, option in UNSUPPORTED.items():
+    for name in _UNSUPPORTED:
         require(
-            os.environ.get(name, "false").lower() != "true",
-            f"{option} is not supported. Set it to false in the accelerate config; --checkpointing saves memory too.",
+            processes.fsdp_option(name, "false") != "true",
+            f"fsdp_{name} is not supported. Set it to false in the accelerate config; --checkpointing saves memory, "
+            "too.",
         )
     plugin = FullyShardedDataParallelPlugin(
         fsdp_version=2,
@@ -62,7 +57,7 @@ def make_accelerator(*, cpu: bool, precision: str) -> Accelerator:
         mixed_precision_policy=MixedPrecisionPolicy(),  # accelerate's own would round the times to bf16
         cpu_ram_efficient_loading=False,  # every process draws the same first weights
     )
-    accelerator = Accelerator(fsdp_plugin=plugin, **options)
+    accelerator = make(fsdp_plugin=plugin)
     if accelerator.distributed_type == DistributedType.MULTI_CPU:
         PartialState().distributed_type = accelerator.state.distributed_type = DistributedType.FSDP
         accelerator.state.fsdp_plugin = plugin

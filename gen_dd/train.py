@@ -1,366 +1,32 @@
-"""Command: train a class-conditional U-ViT on real images, through accelerate.
+"""Command: train a class-conditional U-ViT on real images, on any number of processes."""
 
-A step is defined by the run's seed and its number alone: the images of the global batch, their noise, times, flips and
-dropped labels are drawn for the whole batch and then dealt out, so neither the number of processes nor gradient
-accumulation changes what a step learns from, and a resumed run continues the very same sequence.
-"""
-
-import contextlib
 import datetime
-import math
 import shutil
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated, Any, TypedDict
 
 import torch
-from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
-from diffusers.training_utils import EMAModel
-from msgspec import Meta
-from torch import Tensor
 
-from core_dd import cli, files, records
+from core_dd import cli, files
 from core_dd.config import load_config, to_dict, to_yaml
-from core_dd.data import readers
 from core_dd.data.images import ImageData
 from core_dd.data.streaming import StreamedData
-from core_dd.errors import about, require
+from core_dd.errors import about
 from core_dd.judge.networks import build_network
-from core_dd.notes import note
 from core_dd.progress import Progress
-from core_dd.rng import stream
-from core_dd.run import Run, find_folder
-from core_dd.speed import UVIT_TRAINING, bf16_pays, compile_in_place, peak_mib, pick_device, uncompiled
-from gen_dd.batches import Batch, Batches
-from gen_dd.checkpoint import adapt, load_official
-from gen_dd.diffusion import TIME_SCALE, add_noise, noise_loss
-from gen_dd.learnt import LEARNT, STEPS, Finding, Judge, find, initial_share, numbers_for
+from core_dd.run import Run, SilentRun, find_folder
+from core_dd.speed import peak_mib
+from gen_dd.learnt import LEARNT, Judge
 from gen_dd.options import TrainConfig
-from gen_dd.recipe import OPTIMIZERS, TIMES, WEIGHTINGS, rate
-from gen_dd.sample import Sampler, local_device
-from gen_dd.sampler import pays_to_compile
-from gen_dd.sharding import gathered, make_accelerator, split_like, split_optimizer, whole
-from gen_dd.uvit import PRESETS, UViT, image_flops
-from gen_dd.validate import Validator, keep_best, save_samples
-from gen_dd.weights import CARD, Card, amend_card, load_model, save_model
-
-STATE = "state.pt"
+from gen_dd.trainer import Trainer
+from gen_dd.validate import Validator
+from gen_dd.weights import amend_card
 
 CHECK_SAMPLE = 10_000
 """Streamed training images, at most, that the classifier which checks a training learns from."""
-
-
-BEFORE = "Remove this checkpoint to resume from the one before it, or start a new run."
-
-
-class State(TypedDict):
-    """What a checkpoint holds beside the averaged model."""
-
-    model: dict[str, Tensor]
-    optimizer: dict[str, Any]
-    ema: dict[str, Any]
-    processes: Annotated[int, Meta(ge=1)]
-    seconds: Annotated[float, Meta(ge=0)]
-
-
-class Trainer:
-    """One training, ready to step: network, optimiser, average of the weights, batches."""
-
-    def __init__(self, config: TrainConfig, data: ImageData | StreamedData) -> None:
-        self.config, self.data = config, data
-        model = make_model(config, data)
-        kind = pick_device(config.device).type
-        if kind == "cuda":
-            local_device()  # refuses more processes than GPUs
-        bf16 = config.bf16 and bf16_pays(kind)
-        AcceleratorState._reset_state()  # an earlier training in this process may have had another precision
-        self.accelerator = make_accelerator(cpu=kind == "cpu", precision="bf16" if bf16 else "no")
-        self.device, self.processes = self.accelerator.device, self.accelerator.num_processes
-        self.rank = self.accelerator.process_index
-        parts = self.processes * config.accumulate
-        require(
-            config.batch_size % parts == 0,
-            f"batch_size {config.batch_size} is not a multiple of {self.processes} processes x accumulate "
-            f"{config.accumulate}. Choose a multiple of {parts}.",
-        )
-        self.model = model.to(self.device)
-        if config.checkpointing:
-            self.model.enable_gradient_checkpointing()
-        self.optimizer = OPTIMIZERS[config.optimizer](
-            self.model, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, bf16=bf16
-        )
-        share = config.batch_size // parts
-        self._flops = 3 * config.accumulate * share * image_flops(model)
-        self.network, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
-        self.ema = EMAModel(
-            self.model.parameters(),
-            decay=config.ema_decay,
-            min_decay=0.0 if config.ema_warmup else config.ema_decay,
-            update_after_step=-1,
-            foreach=True,
-        )
-        self.scores: dict[str, float] = {}
-        self.seconds = 0.0  # of training time, over all calls of the run
-        self.batches = Batches(
-            data,
-            config.batch_size,
-            null_class=model.null_class,
-            flip=data.hflip if config.hflip is None else config.hflip,
-            dropout=config.label_dropout,
-            seed=config.seed,
-            device=self.device,
-            rows=torch.arange(config.batch_size).view(config.accumulate, self.processes, -1)[:, self.rank].flatten(),
-        )
-
-    def summary(self) -> str:
-        """What runs where, in one line."""
-        count = sum(parameter.numel() for parameter in self.model.parameters())
-        share = self.config.batch_size // (self.processes * self.config.accumulate)
-        return (
-            f"U-ViT with {count / 1e6:.2f}M parameters on {self.processes} x {self.device.type}, "
-            f"{self.accelerator.mixed_precision.replace('no', 'fp32')}, {share} images per process and pass"
-            + (", weights split by FSDP" if self.accelerator.is_fsdp2 else "")
-            + (f", {len(self.data.train_labels)} images {self.data.how}" if isinstance(self.data, StreamedData) else "")
-        )
-
-    def compile(self, done: int = 0) -> None:
-        """Compile the network where that pays in what is left after `done` steps; on all processes.
-
-        It is done by a pass whose result is dropped, so that no step's time contains it.
-        """
-        if not (self.config.compile and UVIT_TRAINING.pays(self._uncompiled(done), self.device)):
-            return
-        compile_in_place(self.model, self.device, dynamic=False)
-        count = self.config.batch_size // (self.processes * self.config.accumulate)
-        images, times = torch.zeros(count, *self.data.shape), torch.zeros(count)
-        with self.accelerator.autocast():
-            predicted = self.network(*(own.to(self.device) for own in (images, times, times.long())))
-        self.accelerator.backward(predicted.square().mean())
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def _uncompiled(self, done: int) -> float:
-        """About how many seconds of uncompiled steps are to come; see `TrainConfig.compile`."""
-        steps, limit = self.config.steps, self.config.max_seconds
-        if limit is None:
-            return UVIT_TRAINING.seconds(self._flops, steps, self.device)
-        return min(UVIT_TRAINING.seconds(self._flops, steps - done, self.device), limit - self.seconds)
-
-    def step(self, step: int) -> Tensor:
-        """One optimiser step; returns the loss of the global batch (of this process's part, when there are several)."""
-        total = torch.zeros((), device=self.device)
-        self.optimizer.zero_grad(set_to_none=True)
-        for part, last in self._parts(self.batches(step)):
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.network):
-                t = TIMES[self.config.time_sampling](part.time)
-                noisy = add_noise(part.images, part.noise, t)
-                with self.accelerator.autocast():
-                    predicted = self.network(noisy, TIME_SCALE * t, part.labels)
-                weight = WEIGHTINGS[self.config.weighting](t)
-                loss = (weight * noise_loss(predicted, part.noise)).mean() / self.config.accumulate
-                self.accelerator.backward(loss)
-                total += loss.detach()
-        if self.config.grad_clip is not None:
-            self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.grad_clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr(step)
-        self.optimizer.step()
-        self.ema.step(self.model.parameters())
-        return total
-
-    def lr(self, step: int) -> float:
-        """The learning rate of a step, which may depend on the time used up: see `recipe.rate`."""
-        config, limit = self.config, self.config.max_seconds
-        elapsed = self.seconds / limit if limit else 0.0
-        return config.lr * rate(step, config.steps, warmup=config.warmup, anneal=config.anneal, elapsed=elapsed)
-
-    def _parts(self, batch: Batch) -> Iterator[tuple[Batch, bool]]:
-        """The passes that this process's rows of a global batch are dealt out to, and whether each is the last."""
-        count, names = self.config.accumulate, ("images", "noise", "time", "labels")
-        for i, parts in enumerate(zip(*(getattr(batch, name).chunk(count) for name in names), strict=True), 1):
-            yield Batch(*parts), i == count
-
-    @contextlib.contextmanager
-    def averaged(self) -> Iterator[UViT]:
-        """The network with the averaged weights, while the block lasts; on all processes together.
-
-        It is the trained network itself with its weights changed, or a whole copy where that one is split.
-        """
-        if self.accelerator.is_fsdp2:
-            yield whole(self.model, self.ema.shadow_params, self.device)
-            return
-        self.ema.store(self.model.parameters())
-        self.ema.copy_to(self.model.parameters())
-        try:
-            with uncompiled(self.model):  # the sampler compiles for its own batches, where that pays
-                yield self.model
-        finally:
-            self.ema.restore(self.model.parameters())
-            self.model.train()
-
-    def save(self, run: Run | None, step: int, grid: Path | None) -> None:
-        """A checkpoint of everything the next step depends on, and the model to sample from, with a picture of its
-        samples; on all processes together, written by the one that has a run folder."""
-        parts = {"model": self.model, "optimizer": self.optimizer, "ema": self.ema}
-        state = {name: gathered(part.state_dict(), keep=run is not None) for name, part in parts.items()}
-        if run:
-            run.check(step, weights=float(sum(tensor.sum() for tensor in state["model"].values())))
-        with run.checkpoint(step) if run else contextlib.nullcontext() as folder:
-            if folder:
-                torch.save(state | {"processes": self.processes, "seconds": self.seconds}, folder / STATE)
-            with self.averaged() as model:
-                if folder:
-                    self.save_averaged(model, folder / "model", step, grid)
-
-    def save_averaged(self, model: UViT, folder: Path, step: int, grid: Path | None) -> None:
-        """The averaged weights, with what the model is, when they were made and what they scored last."""
-        data = self.data
-        card = {"data": data.name, "fingerprint": data.fingerprint, "class_names": list(data.class_names)}
-        card |= {"step": step, "train": to_dict(self.config), "metrics": self.scores}
-        save_model(model, folder, card, grid)
-
-    def load(self, folder: Path) -> str:
-        """Continue from what `save` wrote; returns what there is to say about it.
-
-        Raises:
-            InputError: a checkpoint of other data, or one that does not hold this training's state.
-        """
-        card = records.read(folder / "model" / CARD, Card, BEFORE)
-        require(
-            card.get("fingerprint") == self.data.fingerprint,
-            f"{folder} was trained on {card.get('data')} (fingerprint {card.get('fingerprint')}), but the data are now "
-            f"{self.data.name} (fingerprint {self.data.fingerprint}). Resume with the data it was trained on, or start "
-            f"a new run with --init_from {folder}.",
-        )
-        state = records.checked(readers.load_tensors(folder / STATE), State, str(folder / STATE), BEFORE)
-        hint = f"Expected weights, optimiser and averages of the network that the run's config.yaml describes. {BEFORE}"
-        with records.restoring(str(folder), hint):
-            self._restore(state)
-            self.scores, before = card["metrics"], state["processes"]
-        if before == self.processes:
-            return ""
-        return f"; {before} process(es) before, {self.processes} now, the same global batch of {self.config.batch_size}"
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        """Take over weights, optimiser, averages and time from what `save` put together, split as they are here."""
-        split = {key: split_like(state["model"][key], own) for key, own in self.model.state_dict().items()}
-        self.model.load_state_dict(split)
-        self.optimizer.load_state_dict(split_optimizer(state["optimizer"], self.optimizer))
-        records.fitting(self.optimizer)
-        average = zip(state["ema"]["shadow_params"], self.model.parameters(), strict=True)
-        self.ema.load_state_dict(state["ema"] | {"shadow_params": [split_like(*pair) for pair in average]})
-        self.ema.to(self.device)
-        self.seconds = state["seconds"]
-
-    def draw(self, model: UViT, numbers: Sequence[int], **options: Any) -> tuple[Tensor, Tensor]:
-        """Samples of a model by number, shared out to the processes: uint8 (N, C, H, W), int64 (N,).
-
-        Options are those of `Sampler`.
-        """
-        share = math.ceil(len(numbers) / self.processes)
-        mine = [numbers[min(i, len(numbers) - 1)] for i in range(self.rank * share, (self.rank + 1) * share)]
-        options["compile"] = self.config.compile and pays_to_compile(model, share, options["steps"], self.device)
-        sampler = Sampler(model, seed=self.config.seed, device=self.device, bf16=self.config.bf16, **options)
-        parts = [sampler.draw(mine[i : i + sampler.batch]) for i in range(0, share, sampler.batch)]
-        images = self.accelerator.gather(torch.cat(parts).to(self.device)).cpu()
-        return images[: len(numbers)], sampler.labels(numbers)
-
-    def picture(self, run: Run | None, step: int) -> Path | None:
-        """Keep a grid of samples of the averaged weights, ten for each of the first ten classes."""
-        classes = self.data.num_classes
-        numbers = [i * classes + label for label in range(min(10, classes)) for i in range(10)]
-        with self.averaged() as model:
-            images, labels = self.draw(model, numbers, steps=20)
-        return save_samples(run, images, labels, step) if run else None
-
-    def learnt(self, judge: Judge | None, step: int) -> Finding | None:
-        """What samples of the averaged weights show of the classes; on all processes together, for the one that has a
-        judge."""
-        numbers = numbers_for(self.config.check_images, self.data.num_classes)
-        with self.averaged() as model:
-            images, labels = self.draw(model, numbers, steps=STEPS)
-        if judge is None:
-            return None
-        return find(judge, images, labels, step=step, initial_share=initial_share(self.ema))
-
-    def validate(self, validator: Validator | None, run: Run | None, step: int) -> Path | None:
-        """Score samples of the averaged weights, keep their picture, and the model if it is the best so far."""
-        config = self.config
-        count = max(config.eval_images, config.eval_ipc * self.data.num_classes)
-        with self.averaged() as model:
-            images, labels = self.draw(model, range(count), steps=config.eval_steps, solver=config.eval_solver)
-            if run is None:
-                return None
-            self.scores, grid = validator.measure(images, labels), save_samples(run, images, labels, step)
-            keep_best(run, self.scores, step, lambda folder: self.save_averaged(model, folder, step, grid))
-        return grid
-
-    def mean(self, values: Sequence[Tensor]) -> list[float]:
-        """The mean of each over all processes."""
-        return self.accelerator.reduce(torch.stack(values), "mean").tolist()
-
-    def wait(self) -> None:
-        """Until every process is here. (accelerate's own way asks for a GPU each, on a machine that has one, of
-        processes that train on the CPU.)"""
-        self.mean([torch.zeros((), device=self.device)])
-
-    def clock(self, seconds: float) -> float:
-        """The mean of every process's clock where a time limit is set: one time for all, so that they anneal and stop
-        together. Without limit each keeps its own, and none waits for the others."""
-        if self.processes == 1 or not (self.config.max_seconds or self.config.chunk_seconds):
-            return seconds
-        return float(self.accelerator.reduce(torch.tensor(seconds, device=self.device), "mean"))
-
-
-def make_model(config: TrainConfig, data: ImageData | StreamedData) -> UViT:
-    """The fresh network a config asks for, its weights drawn from the run's seed.
-
-    Raises:
-        InputError: if the images are not square or their side is no multiple of the patch.
-    """
-    channels, height, width = data.shape
-    require(height == width, f"U-ViT wants square images, {data.name} has {width}x{height}. Pass --image_size.")
-    if config.init_from is not None:
-        model = initialised_from(Path(config.init_from), data, config.seed, config.num_heads)
-    else:
-        sizes = dict(PRESETS[config.preset]) | {"image_size": height, "in_channels": channels}
-        sizes["patch_size"] = config.patch_size or sizes["patch_size"]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream(config.seed, "weights").initial_seed())
-            model = UViT(**sizes, num_classes=data.num_classes)
-    model.register_to_config(null_trained=config.label_dropout > 0)
-    return model
-
-
-def initialised_from(place: Path, data: ImageData | StreamedData, seed: int, num_heads: int | None = None) -> UViT:
-    """The network whose weights are at `place`, fitted to the labels and size of `data`; says what was kept on stderr.
-
-    Raises:
-        InputError: no or damaged weights, other heads than a model folder says, or images with another number of
-            channels.
-    """
-    generator, options = stream(seed, "weights"), {"image_size": data.shape[1], "num_classes": data.num_classes}
-    if place.name == STATE and (place.parent / "model").is_dir():
-        place = place.parent  # the checkpoint, whose model folder has the averaged weights
-    if place.is_dir():
-        model, card = load_model(place)
-        known = card.get("fingerprint") == data.fingerprint
-        heads = model.config.num_heads
-        require(num_heads in (None, heads), f"{place} says num_heads {heads}, got {num_heads}. Leave it out.")
-        model, report = adapt(
-            model.state_dict(), drop_labels=not known, generator=generator, num_heads=heads, **options
-        )
-        note(f"{place}:\n{report}")
-    else:
-        model = load_official(place, generator=generator, num_heads=num_heads, **options)
-    require(
-        model.config.in_channels == data.shape[0],
-        f"{place} was trained on images of {model.config.in_channels} channels, {data.name} has {data.shape[0]}.",
-    )
-    return model.train()
 
 
 def train(config: TrainConfig) -> None:
@@ -371,23 +37,20 @@ def train(config: TrainConfig) -> None:
     """
     # Whatever can be wrong is found before any work; only the first process has a run folder.
     data = config.training_data()
-    trainer = Trainer(config, data)
-    first = trainer.accelerator.is_main_process
-    if first:
+    trainer = Trainer.start(config, data)
+    if trainer.first:
         find_folder(config.out, run_name(config, data), config.resume)
-    validator = make_validator(config, data, trainer.device) if first and config.eval_every else None
+    validator = open_validator(config, data, trainer.device) if trainer.first and config.eval_every else None
     check_network(config, data)
-    run = open_run(config, data) if first else None
-    [last] = broadcast_object_list([run.last() if run else None])
+    run = open_run(config, data) if trainer.first else SilentRun()
+    [last] = broadcast_object_list([run.last()])
     start, folder = last or (0, None)
     if folder is not None:
         said = trainer.load(folder)
-        say(run, f"resumed at step {start} from {folder}{said}")
-    say(run, f"{trainer.summary()}; {config.steps - start} steps to go")
-    if validator and validator.note:
-        say(run, validator.note)
-    if validator and isinstance(data, StreamedData):
-        say(run, f"scores compare with {len(validator.data.train_labels)} of the training images")
+        run.say(f"resumed at step {start} from {folder}{said}")
+    run.say(f"{trainer.summary()}; {config.steps - start} steps to go")
+    for line in validator.notes if validator else ():
+        run.say(line)
     done, stop = start, True
     progress = Progress("train", config.steps, start)
     trainer.compile(start)
@@ -412,7 +75,7 @@ def train(config: TrainConfig) -> None:
             progress.note = f"loss {values[-1]:.4f}, {config.batch_size * (done - start) / seconds:.0f} img/s"
         aside = time.perf_counter()
         grid = trainer.validate(validator, run, done) if evaluate else trainer.picture(run, done) if picture else None
-        if log and run:
+        if log:
             scores = trainer.scores if evaluate else {}
             run.log(done, loss=values[-1], lr=trainer.optimizer.param_groups[0]["lr"], **scores)
         if save:
@@ -424,14 +87,12 @@ def train(config: TrainConfig) -> None:
     # The result is the last checkpoint's model; a training that ended is asked what it learnt.
     progress.close()
     trainer.wait()
-    if run:
-        finish(run)
+    finish(run)
     if over(trainer.seconds, config.max_seconds) and done < config.steps:
-        say(run, f"max_seconds {config.max_seconds:g} ended the training at step {done} of {config.steps}")
+        run.say(f"max_seconds {config.max_seconds:g} ended the training at step {done} of {config.steps}")
     if stop and config.check_images:
         check_learnt(trainer, validator, run, done)
-    if run:
-        run.close()
+    run.close()
 
 
 def time_left(config: TrainConfig, trained: float, called: float) -> float | None:
@@ -460,10 +121,10 @@ def run_name(config: TrainConfig, data: ImageData | StreamedData) -> str:
     return f"{data.name}-uvit-{config.preset}"
 
 
-def make_validator(config: TrainConfig, data: ImageData | StreamedData, device: torch.device) -> Validator:
-    """What scores the samples of a run, against a part of the images where they are streamed; see `TrainConfig`."""
-    return Validator(
-        data.sample(config.seed) if isinstance(data, StreamedData) else data,
+def open_validator(config: TrainConfig, data: ImageData | StreamedData, device: torch.device) -> Validator:
+    """What scores the samples of a run; see `TrainConfig`."""
+    return Validator.open(
+        data,
         images=config.eval_images,
         ipc=config.eval_ipc,
         inception_weights=config.inception_weights,
@@ -480,11 +141,11 @@ def check_network(config: TrainConfig, data: ImageData | StreamedData) -> None:
             build_network(config.eval_network, data.shape, data.num_classes)
 
 
-def check_learnt(trainer: Trainer, validator: Validator | None, run: Run | None, step: int) -> None:
+def check_learnt(trainer: Trainer, validator: Validator | None, run: Run, step: int) -> None:
     """Say what a training that ended has learnt, and keep it in the run folder and in the card of its model; on all
     processes together."""
-    finding = trainer.learnt(make_judge(trainer, validator) if run else None, step)
-    if run:
+    finding = trainer.learnt(make_judge(trainer, validator) if trainer.first else None, step)
+    if finding is not None:
         said = finding.said(to_dict(trainer.config), len(trainer.data.train_labels))
         found = asdict(finding) | {"said": said}
         files.write_json(run.folder / LEARNT, found)
@@ -502,34 +163,28 @@ def make_judge(trainer: Trainer, validator: Validator | None) -> Judge:
 
 
 def finish(run: Run) -> None:
-    """Copy the last checkpoint's model to `model/`."""
-    step, last = run.last()
-    place = run.folder / "model"
-    with files.atomic(place, replace=True) as temporary:
-        shutil.copytree(last / "model", temporary)
-    run.say(f"{place}: the averaged weights after {step} steps")
+    """Copy the last checkpoint's model to `model/`, on the process that has one."""
+    last = run.last()
+    if last is not None:
+        place = run.folder / "model"
+        with files.atomic(place, replace=True) as temporary:
+            shutil.copytree(last[1] / "model", temporary)
+        run.say(f"{place}: the averaged weights after {last[0]} steps")
 
 
-def check(run: Run | None, done: int, losses: Sequence[float]) -> None:
+def check(run: Run, done: int, losses: Sequence[float]) -> None:
     """Stop at the first of the last steps whose loss is not finite; see `Run.check`."""
     for step, loss in enumerate(losses, done - len(losses) + 1):
-        if run:
-            run.check(step, loss=loss)
-
-
-def say(run: Run | None, text: str) -> None:
-    """A line for people, from the first process."""
-    if run:
-        run.say(text)
+        run.check(step, loss=loss)
 
 
 def dry_run(config: TrainConfig) -> None:
     """Print the resolved config, and the memory and time to expect, measured on a few steps that are then lost."""
     data = config.training_data()
     find_folder(config.out, run_name(config, data), config.resume)
-    trainer, seconds = Trainer(config, data), []
+    trainer, seconds = Trainer.start(config, data), []
     if config.eval_every:
-        make_validator(config, data, trainer.device)
+        open_validator(config, data, trainer.device)
     started = time.perf_counter()
     trainer.compile()
     for step in range(4):

@@ -6,7 +6,7 @@ The test images are never looked at, so that the checkpoint kept as `best` was n
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from core_dd import records
 from core_dd.data import readers
 from core_dd.data.cache import kept_tensors
 from core_dd.data.images import ImageData
+from core_dd.data.streaming import StreamedData
 from core_dd.errors import InputError, require
 from core_dd.judge import fidelity, training
 from core_dd.judge.protocols import QUICK
@@ -35,27 +36,38 @@ CHUNK = 50
 
 
 class Validator:
-    """Measures generated images.
+    """Measures generated images; `open` makes one of what a config says.
 
     Args:
-        data: the real data; its validation split may be empty.
+        judge: a classifier of the real data, whose features stand in for Inception's. The data's validation split may
+            be empty.
         images: how many samples are compared with the training images, >= 2.
         ipc: images per class of the generated set that a ConvNet is trained on; 0: none.
-        inception_weights: a file of torch-fidelity's Inception weights; None: its download; "none": do without.
-        network: the classifier whose features stand in for Inception's, and which is trained on a generated set.
-        seed: of the classifiers.
-        device: where to compute.
-
-    Attributes:
-        note: why FID is not measured; empty if it is.
-
-    Raises:
-        InputError: if the named weights cannot be read, or the network cannot take the images.
+        inception: torch-fidelity's network; None: do without.
+        weights: which weights that network has, for the cache.
+        notes: what there is to say about the measurements, line by line.
     """
 
     def __init__(
         self,
-        data: ImageData,
+        judge: Judge,
+        *,
+        images: int,
+        ipc: int,
+        inception: nn.Module | None = None,
+        weights: str = "",
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.judge, self.data, self.device = judge, judge.data, judge.device
+        self.images, self.ipc, self.inception, self.notes = images, ipc, inception, tuple(notes)
+        self._stem, self._weights = f"{self.data.fingerprint}-{self.data.training_digest}", weights
+        self._reference: tuple[Tensor, Tensor] | None = None
+        self._real: tuple[Tensor, Tensor] | None = None
+
+    @classmethod
+    def open(
+        cls,
+        data: ImageData | StreamedData,
         *,
         images: int,
         ipc: int,
@@ -63,14 +75,28 @@ class Validator:
         network: str,
         seed: int,
         device: torch.device,
-    ) -> None:
-        self.judge = Judge(data, network, seed, device)  # refuses what does not fit before any work
-        self.data, self.images, self.ipc, self.device = data, images, ipc, device
-        self.network, self.seed = network, seed
-        self.inception, reason = load_inception(inception_weights, device)
-        self.note = f"FID is not measured because {reason}; classifier_frechet takes its place." if reason else ""
-        self._stem, self._weights = f"{data.fingerprint}-{data.training_digest}", digest(inception_weights)
-        self._reference, self._real = None, None
+    ) -> "Validator":
+        """Load what measures, downloading Inception's weights if need be.
+
+        Args:
+            data: the real data; of streamed ones a part is compared with.
+            images, ipc: see `Validator`.
+            inception_weights: a file of torch-fidelity's Inception weights; None: its download; "none": do without.
+            network: the judge's, which is also trained on a generated set.
+            seed: of the classifiers.
+            device: where to compute.
+
+        Raises:
+            InputError: if the named weights cannot be read, or the network cannot take the images.
+        """
+        real = data.sample(seed) if isinstance(data, StreamedData) else data
+        judge = Judge(real, network, seed, device)  # refuses what does not fit before any work
+        inception, reason = load_inception(inception_weights, device)
+        notes = [f"FID is not measured because {reason}; classifier_frechet takes its place."] if reason else []
+        if real is not data:
+            notes.append(f"scores compare with {len(real.train_labels)} of the training images")
+        weights = _digest(inception_weights)
+        return cls(judge, images=images, ipc=ipc, inception=inception, weights=weights, notes=notes)
 
     def measure(self, images: Tensor, labels: Tensor) -> dict[str, float]:
         """What these samples are worth: fid or classifier_frechet, and val_accuracy where it was asked for.
@@ -99,7 +125,8 @@ class Validator:
 
     def accuracy(self, images: Tensor, labels: Tensor) -> float:
         """The accuracy on the validation split of a ConvNet trained on these images by protocol `quick`."""
-        options = {"protocol": QUICK, "network": self.network, "runs": [0], "seed": self.seed, "device": self.device}
+        network, seed = self.judge.network, self.judge.seed
+        options = {"protocol": QUICK, "network": network, "runs": [0], "seed": seed, "device": self.device}
         classifiers = training.train(images, labels, self.data, **options)
         return classifiers.accuracies(self.data.val_images, self.data.val_labels)[0]
 
@@ -148,7 +175,7 @@ def load_inception(weights: str | None, device: torch.device) -> tuple[nn.Module
         return None, f"its weights could not be downloaded ({reason})"
 
 
-def digest(weights: str | None) -> str:
+def _digest(weights: str | None) -> str:
     """A short name of the Inception weights, for the cache."""
     if weights in (None, "none"):
         return "download"
@@ -196,6 +223,6 @@ def keep_best(run: Run, scores: dict[str, float], step: int, save: Callable[[Pat
 
 def save_samples(run: Run, images: Tensor, labels: Tensor, step: int) -> Path:
     """Write the picture of a step's samples: ten for each of the first ten classes."""
+    classes = range(min(10, int(labels.max()) + 1))
     path = run.folder / "grids" / f"step-{step:06d}.png"
-    pictures.save_grid(path, images, labels, classes=range(min(10, int(labels.max()) + 1)))
-    return path
+    return run.write(path, lambda path: pictures.save_grid(path, images, labels, classes=classes))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from core_dd.data.images import ImageData
 from core_dd.data.preprocess import Preprocess
 from core_dd.errors import require
-from core_dd.judge.augment import DSA, IDCAugment, strategy_for
+from core_dd.judge.augment import DSAugment, IDCAugment, strategy_for
 from core_dd.judge.networks import build_network, interact, reset
 from core_dd.records import fitting
 from core_dd.rng import stream
@@ -23,8 +23,8 @@ from matching_dd.options import MatchingConfig
 from matching_dd.real import RealImages
 from matching_dd.synthetic import Synthetic, initial_images
 
-AUGMENT_MODES: MappingProxyType[str, Callable[[str], DSA]] = MappingProxyType(
-    {"S": DSA, "M": partial(DSA, mode="M"), "idc": IDCAugment}
+AUGMENT_MODES: MappingProxyType[str, Callable[[str], DSAugment]] = MappingProxyType(
+    {"S": DSAugment, "M": partial(DSAugment, mode="M"), "idc": IDCAugment}
 )
 """How operations are chosen, by name: strategy -> augmentation."""
 

@@ -18,7 +18,7 @@ from core_dd.rng import stream
 from core_dd.run import claimed_file
 from core_dd.sets import subset
 from core_dd.sets.distilled import DistilledSet, new_meta
-from core_dd.speed import pick_device
+from core_dd.speed import prepare_device
 from matching_dd.options import CoresetConfig
 from matching_dd.real import choose, members_of
 
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             network=config.network,
             protocol=PROTOCOLS[config.protocol],
             cache=Path(config.classifier) if config.classifier else path.with_name("classifier.safetensors"),
-            device=pick_device(config.device),
+            device=prepare_device(config.device),
         )
         dset.meta["config"] = to_dict(config)
         dset.save(path)

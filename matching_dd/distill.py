@@ -20,7 +20,7 @@ from core_dd.progress import Progress
 from core_dd.run import Run, checkpoints, find_folder
 from core_dd.sets import pictures
 from core_dd.sets.distilled import DistilledSet, Spent, new_meta
-from core_dd.speed import peak_mib
+from core_dd.speed import peak_mib, prepare_device
 from matching_dd.methods import METHODS
 from matching_dd.options import MatchingConfig
 
@@ -59,6 +59,7 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
     data = data or config.load_data(config.seed)
     name = run_name(config, data)
     find_folder(config.out, name, config.resume)
+    prepare_device(config.device)
     method = METHODS[config.method](config, data)
     with Run.open(config, name, data.origin | method.origin) as run:
         # A resumed run continues where its last checkpoint was; every draw is keyed by (seed, purpose, step).
@@ -127,6 +128,7 @@ def dry_run(config: MatchingConfig) -> None:
     """Print the resolved config, and the memory and time to expect, measured on a few iterations that are then lost."""
     data = config.load_data(config.seed)
     find_folder(config.out, run_name(config, data), config.resume)
+    prepare_device(config.device)
     method, seconds = METHODS[config.method](config, data), []
     for step in range(1 + TRIALS):
         started = time.perf_counter()

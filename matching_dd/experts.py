@@ -26,13 +26,13 @@ from core_dd.judge.training import State, Training, one
 from core_dd.progress import Progress
 from core_dd.run import Run, find_folder
 from core_dd.sets.distilled import read_tensors, versions, write_tensors
-from core_dd.speed import peak_mib, pick_device
+from core_dd.speed import peak_mib, prepare_device
 from matching_dd.options import ExpertsConfig
 
 INDEX, TRAJECTORY = "index.json", "trajectory.safetensors"
 
 
-class Index(TypedDict):
+class Recorded(TypedDict):
     """Of the index of recorded experts, what is used; the data they are of stand beside it."""
 
     network: str
@@ -64,7 +64,7 @@ class Experts:
         require(folder is not None, f"give the folder of recorded experts: --experts FOLDER. {how}.")
         self.folder = Path(folder)
         require((self.folder / INDEX).is_file(), f"no experts at {folder}: there is no {INDEX}. {how} --out {folder}.")
-        index = records.read(self.folder / INDEX, Index, f"It is not one of recorded experts. {how}.")
+        index = records.read(self.folder / INDEX, Recorded, f"It is not one of recorded experts. {how}.")
         data.check_origin(index, f"{folder} holds experts", f"{how}.")
         for name, own in (("network", network), ("preprocess", preprocess)):
             require(
@@ -125,7 +125,7 @@ def record(config: ExpertsConfig, data: ImageData | None = None) -> Path:
         InputError: whatever does not fit, before any work; a loss that is not finite.
     """
     # Whatever can be wrong is found before any work.
-    data, device = data or config.load_data(config.seed), pick_device(config.device)
+    data, device = data or config.load_data(config.seed), prepare_device(config.device)
     find_folder(config.out, run_name(config, data), config.resume)
     config, preprocess = resolved(config, device), Preprocess.fit(data, config.preprocess)
     groups = [range(i, min(i + config.at_once, config.experts)) for i in range(0, config.experts, config.at_once)]
@@ -240,7 +240,7 @@ def run_name(config: ExpertsConfig, data: ImageData) -> str:
 
 def dry_run(config: ExpertsConfig) -> None:
     """Print the resolved config, and the disk space, memory and time to expect, measured on a few steps."""
-    data, device = config.load_data(config.seed), pick_device(config.device)
+    data, device = config.load_data(config.seed), prepare_device(config.device)
     config = resolved(config, device)
     find_folder(config.out, run_name(config, data), config.resume)
     group = range(min(config.at_once, config.experts))

@@ -87,7 +87,7 @@ class Gradients:
         return [torch.cat(own) for own in zip(*each, strict=True)]
 
 
-class Trainer:
+class NetworkSGD:
     """SGD on a network's weights, in place and in fp32.
 
     Args:

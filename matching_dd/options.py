@@ -147,9 +147,9 @@ class MatchingConfig(RunConfig, DataConfig):
             "class that an iteration may take.",
         )
         if self.augment not in ("auto", "none"):
-            from core_dd.judge.augment import DSA
+            from core_dd.judge.augment import DSAugment
 
-            DSA(self.augment)
+            DSAugment(self.augment)
 
     @property
     def decoded_per_class(self) -> int:

@@ -23,7 +23,7 @@ from core_dd.locks import own_file, own_folder
 from core_dd.records import read as read_json
 from core_dd.run import Run
 from core_dd.sets.distilled import DistilledSet, new_meta
-from gen_dd.train import TrainConfig
+from gen_dd.options import TrainConfig
 from gen_dd.uvit import UViT
 from gen_dd.weights import CARD, WEIGHTS, save_model
 

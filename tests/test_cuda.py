@@ -18,9 +18,12 @@ from core_dd.rng import stream
 from core_dd.run import read_stats
 from core_dd.sets.distilled import DistilledSet
 from core_dd.speed import bf16_pays
+from gen_dd.options import SampleConfig, TrainConfig
 from gen_dd.recipe import OPTIMIZERS
-from gen_dd.sample import SampleConfig, Sampler, run, sample
-from gen_dd.train import TrainConfig, Trainer, train
+from gen_dd.sample import run, sample
+from gen_dd.sampler import Sampler
+from gen_dd.train import train
+from gen_dd.trainer import Trainer
 from gen_dd.uvit import UViT
 from gen_dd.weights import load_model
 from matching_dd import coreset, distill
@@ -102,7 +105,7 @@ def test_trainer__step_in_fp32_is_the_cpus(optimizer, digits):
     weights = {}
     for device in ("cpu", "cuda"):
         config = TrainConfig(data="digits", optimizer=optimizer, device=device, bf16=False, compile=False, warmup=0)
-        trainer = Trainer(config, digits)
+        trainer = Trainer.start(config, digits)
         before = copy.deepcopy(trainer.model).cpu()
         for step in range(2):
             trainer.step(step)

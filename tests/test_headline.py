@@ -11,7 +11,8 @@ from core_dd.records import read as read_json
 from core_dd.run import read_stats
 from core_dd.sets.distilled import DistilledSet
 from core_dd.yaml_files import read_yaml
-from gen_dd.sample import SampleConfig, run
+from gen_dd.options import SampleConfig
+from gen_dd.sample import run
 from gen_dd.uvit import UViT
 
 RECIPE = """\

@@ -17,9 +17,10 @@ from core_dd.judge.protocols import QUICK
 from core_dd.judge.training import Training
 from core_dd.sets.distilled import DistilledSet
 from gen_dd.guidance import make_guide
+from gen_dd.options import TrainConfig
 from gen_dd.sampler import Sampler
 from gen_dd.select import select
-from gen_dd.train import TrainConfig, Trainer
+from gen_dd.trainer import Trainer
 from gen_dd.uvit import UViT
 from gen_dd.weights import load_model, save_model
 from matching_dd.methods import METHODS
@@ -59,7 +60,7 @@ class SixteenBits(TorchDispatchMode):
 def a_step_of_training(optimizer: str) -> Callable:
     def work(data: ImageData, experts: str) -> None:
         options = {"batch_size": 4, "limit_per_class": 4, "tracker": "none", "device": "cpu", "compile": False}
-        Trainer(TrainConfig(optimizer=optimizer, **options), data).step(0)
+        Trainer.start(TrainConfig(optimizer=optimizer, **options), data).step(0)
 
     return work
 

@@ -21,7 +21,7 @@ from msgspec import Meta
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from core_dd import files, records
+from core_dd import files, processes, records
 from core_dd.data import folders, images, readers, tables
 from core_dd.data.cache import cache_folder, kept
 from core_dd.data.decoding import decode_image
@@ -257,7 +257,7 @@ def load_stream(
 
 def default_workers() -> int:
     """The share of the CPU cores of each process on this machine, less the one that trains; 1 to 8."""
-    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = (os.cpu_count() or 1) // processes.local_count()
     return max(1, min(8, cores - 1))
 
 

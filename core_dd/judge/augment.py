@@ -32,8 +32,8 @@ def strategy_for(data: ImageData) -> str:
 
 
 @dataclass(frozen=True)
-class DSA:
-    """Differentiable siamese augmentation.
+class DSAugment:
+    """DSA, differentiable siamese augmentation (Zhao & Bilen, ICML 2021, https://arxiv.org/abs/2102.08259).
 
     Args:
         strategy: names of `DSA_OPS` joined by underscores.
@@ -111,7 +111,7 @@ class DSA:
 
 
 @dataclass(frozen=True)
-class IDCAugment(DSA):
+class IDCAugment(DSAugment):
     """IDC's variant (Kim et al., ICML 2022): of the strategy flip and color always, one of the others, cutout last."""
 
     def _chosen(self, generator: torch.Generator) -> list[str]:

@@ -23,7 +23,7 @@ from core_dd.judge.protocols import PROTOCOLS
 from core_dd.notes import note
 from core_dd.run import claimed_file, find_folder
 from core_dd.sets.distilled import DistilledSet, new_meta, versions
-from core_dd.speed import peak_mib, pick_device
+from core_dd.speed import peak_mib, prepare_device
 
 SCORES = "scores.json"
 
@@ -114,7 +114,7 @@ def evaluate(
         InputError: a set that is unsound or not made from `data`, an unknown name, a network that cannot take the
             images.
     """
-    start, device = time.perf_counter(), pick_device(None if device is None else str(device))
+    start, device = time.perf_counter(), prepare_device(None if device is None else str(device))
     for own in (dset, *earlier):
         own.check(data)
     resolved = pick(PROTOCOLS, protocol, "protocol").fitted_to(dset.meta.get("lr")).shortened(epochs, steps)
@@ -269,7 +269,7 @@ def pixels_and_labels(dset: DistilledSet) -> tuple[Tensor, Tensor]:
 def forecast(dset: DistilledSet, data: ImageData, config: EvaluateConfig) -> str:
     """How long the training will be and what it will take, from a step of it."""
     protocol = PROTOCOLS[config.protocol].fitted_to(dset.meta.get("lr")).shortened(config.epochs, config.iterations)
-    device = pick_device(config.device)
+    device = prepare_device(config.device)
     trained = training.Training(
         *pixels_and_labels(dset),
         data,

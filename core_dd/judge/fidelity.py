@@ -19,7 +19,7 @@ from core_dd.judge.protocols import QUICK, Protocol
 from core_dd.notes import note
 from core_dd.records import same_shape
 from core_dd.sets.distilled import hardened, read_tensors, write_tensors
-from core_dd.speed import autocast, pick_device
+from core_dd.speed import autocast, prepare_device
 
 MOMENTS = ("moment1_distance", "moment2_distance", "moment3_distance")
 """The distances of the means, variances and third central moments, as scores and the papers' tables call them."""
@@ -104,7 +104,7 @@ def real_classifier(
     Raises:
         InputError: if the file holds another classifier, one of other training images, or none.
     """
-    device = device or pick_device()
+    device = device or prepare_device()
     identity = classifier_identity(network, seed, protocol)
     if cache is not None and cache.exists():
         tensors, meta = read_tensors(cache)

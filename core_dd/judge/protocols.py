@@ -7,11 +7,11 @@ from types import MappingProxyType
 
 from core_dd.data.images import ImageData
 from core_dd.errors import require
-from core_dd.judge.augment import DSA, DCAugment, IDCAugment, strategy_for
+from core_dd.judge.augment import DCAugment, DSAugment, IDCAugment, strategy_for
 
 DSA_KINDS = MappingProxyType(
     {
-        "dsa": DSA,
+        "dsa": DSAugment,
         "idc": lambda strategy: IDCAugment(strategy.replace("_cutout", "")),
         "idc_cutout": IDCAugment,
         "none": lambda strategy: None,
@@ -76,7 +76,7 @@ class Protocol:
     smoke: bool = False
     """Shortened: the score says nothing beyond that things run."""
 
-    def augmentation(self, data: ImageData, network: str) -> DSA | DCAugment | None:
+    def augmentation(self, data: ImageData, network: str) -> DSAugment | DCAugment | None:
         """What training images go through, or None."""
         if self.augment in DSA_KINDS:
             return DSA_KINDS[self.augment](strategy_for(data))

@@ -14,7 +14,7 @@ from core_dd.judge.networks import interact
 from core_dd.options import option
 from core_dd.rng import stream
 from matching_dd.base import MatchingConfig, Method
-from matching_dd.gradients import Gradients, Trainer
+from matching_dd.gradients import Gradients, NetworkSGD
 from matching_dd.losses import gradient_distance
 
 LOOPS: MappingProxyType[int, tuple[int, int]] = MappingProxyType(
@@ -103,7 +103,7 @@ class DC(Method):
         super().__init__(config, data)
         self.gradients = Gradients(self.net, self.device, bf16=config.bf16, compile=self.compile)
         sgd = {"lr": config.lr_net, "momentum": config.momentum_net, "weight_decay": config.decay_net}
-        self.trainer = Trainer(self.net, self.gradients, **sgd)
+        self.sgd = NetworkSGD(self.net, self.gradients, **sgd)
 
     def step(self, step: int) -> Tensor:
         """One network's life; returns its mean loss."""
@@ -118,7 +118,7 @@ class DC(Method):
     def begin_network(self, step: int) -> nn.Module:
         """A fresh network and optimiser."""
         self.begin()
-        self.trainer.restart()
+        self.sgd.restart()
         return self.draw_network(step)
 
     def match(self, net: nn.Module, turn: int) -> Tensor:
@@ -161,7 +161,7 @@ class DC(Method):
                 if self.augment is not None:
                     generator = stream(seed, "augment network", turn, inner, i)
                     own = self.augment.per_image(own[None], [generator])[0]
-                self.trainer.step(own, labels[batch])
+                self.sgd.step(own, labels[batch])
 
     @torch.no_grad()
     def fix_statistics(self, net: nn.Module, turn: int) -> None:

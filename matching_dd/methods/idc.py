@@ -118,4 +118,4 @@ class IDC(DC):
             if self.augment_network is not None:
                 x = self.augment_network.per_image(x, [stream(seed, "augment network", *names, i)])
             x, y = cutmix(x, y, self.config.cutmix, [stream(seed, "cutmix", *names, i)])
-            self.trainer.step(x[0], y[0])
+            self.sgd.step(x[0], y[0])

@@ -139,7 +139,7 @@ def test_lock__refuses_what_is_no_plain_file_and_writes_over_nothing(tmp_path, k
     (tmp_path / "precious").write_text("kept")
     (tmp_path / "run").mkdir()
     kind(tmp_path / "run" / ".lock")
-    for having in (locks.Lock, locks.require_free):
+    for having in (locks.Lock.take, locks.require_free):
         with pytest.raises(InputError, match=r"run/\.lock is no plain file, as locks are\. Remove it"):
             having(tmp_path / "run")
     assert (tmp_path / "precious").read_text() == "kept"
@@ -148,7 +148,7 @@ def test_lock__refuses_what_is_no_plain_file_and_writes_over_nothing(tmp_path, k
 def test_require_free__asks_without_writing(tmp_path):
     locks.require_free(tmp_path / "nowhere")
     locks.require_free(tmp_path)
-    with locks.Lock(tmp_path):
+    with locks.Lock.take(tmp_path):
         before = tmp_path.stat().st_mtime_ns
         with pytest.raises(InputError, match="is in use by process"):
             locks.require_free(tmp_path)

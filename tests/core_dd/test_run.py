@@ -1,4 +1,3 @@
-import contextlib
 import dataclasses
 import json
 import os
@@ -11,13 +10,14 @@ from typing import ClassVar
 
 import pytest
 import yaml
+from commands import PATIENCE_S, Process
 from commands import run as run_command
 
 from core_dd.errors import Diverged, InputError
 from core_dd.files import LOCK
 from core_dd.locks import Lock
 from core_dd.options import RunConfig, option
-from core_dd.run import Run, checkpoints, claimed, find_folder, read_stats
+from core_dd.run import Run, SilentRun, checkpoints, claimed, find_folder, read_stats
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -170,65 +170,102 @@ def test_open__one_process_at_a_time(tmp_path):
     assert len(read_stats(run.folder / "stats.jsonl")) == 4
 
 
-def forked(work) -> tuple[int, str]:
-    """What another process returns or raises from `work`, and how it ended."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            text = str(work())
-        except InputError as error:
-            text = f"InputError: {error}"
-        finally:
-            os.write(writer, text.encode())
-            os._exit(0)
-    os.close(writer)
-    return child, reader
+PRELUDE = """
+import os, pathlib, signal, time
+from core_dd.errors import InputError
+from core_dd.locks import Lock
+from core_dd.options import RunConfig
+from core_dd.run import Run
+
+def until(name):
+    while not pathlib.Path(name).exists():
+        time.sleep(0.002)
+
+def begun(**options):
+    try:
+        return Run.open(RunConfig(tracker="none", **options), "x")
+    except InputError as error:
+        return f"InputError: {error}"
+"""
 
 
-def together(count: int, work) -> list[str]:
-    """What so many processes that start at the same moment say."""
-    started = [forked(work) for _ in range(count)]
-    said = []
-    for child, reader in started:
-        os.waitpid(child, 0)
-        with os.fdopen(reader) as file:
-            said.append(file.read())
-    return said
+def wait_until(ready) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def together(count: int, out: str | None) -> list[str]:
+    """What so many processes say that begin a run at the same moment, and hold it until all have tried."""
+    code = f"""{PRELUDE}
+print("ready", flush=True)
+until("go")
+run = begun(out={out!r})
+print(getattr(run, "folder", run), flush=True)
+until("end")
+"""
+    started = [Process("-c", code) for _ in range(count)]
+    for lines, signal_file in ((1, "go"), (2, "end")):
+        wait_until(lambda lines=lines: all(process.stdout.count("\n") == lines for process in started))
+        Path(signal_file).touch()
+    assert [process.wait() for process in started] == [0] * count
+    return [process.stdout.splitlines()[1] for process in started]
 
 
 def test_open__a_kill_releases_the_folder(tmp_path):
-    def killed():
-        run = start(tmp_path)
-        fill(run, 1, 2)
-        (run.folder / "checkpoints" / ".step-000004.0a1b2c3d.tmp").mkdir()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    assert together(1, killed) == [""]
-    assert (tmp_path / "run" / LOCK).exists()
-    with start(tmp_path, resume=True) as run:
+    killed = run_command(
+        "-c",
+        f"{PRELUDE}\nrun = begun(out='run')\nrun.log(1, loss=1.0)\n"
+        "with run.checkpoint(2) as folder: (folder / 'state').write_text('2')\n"
+        "(run.folder / 'checkpoints' / '.step-000004.0a1b2c3d.tmp').mkdir()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)",
+    )
+    assert killed.returncode == -signal.SIGKILL and (tmp_path / "run" / LOCK).exists()
+    with Run.open(RunConfig(out="run", tracker="none", resume=True), "x") as run:
         assert run.last()[0] == 2 and not list((run.folder / "checkpoints").glob(".*tmp"))
-        assert together(1, lambda: start(tmp_path, resume=True))[0].startswith("InputError")
+        other = run_command("-c", f"{PRELUDE}\nprint(begun(out='run', resume=True))")
+        assert other.stdout.startswith("InputError") and "is in use by process" in other.stdout
 
 
 def test_lock__a_fork_of_the_holder_does_not_keep_it(tmp_path):
     """As a worker that decodes images, which lives on for seconds when the training is killed."""
-    lock = Lock(tmp_path)
-    child, reader = forked(lambda: time.sleep(60))
-    lock._file.close()  # what a kill does
-    with contextlib.closing(os.fdopen(reader)), Lock(tmp_path):
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+    holder = Process(
+        "-c",
+        f"{PRELUDE}\nlock, child = Lock.take(pathlib.Path()), os.fork()\nprint(child, flush=True)\ntime.sleep(600)",
+    )
+    holder.kill_once(lambda: holder.stdout.count("\n") == 2)  # the child says 0
+    child = max(map(int, holder.stdout.split()))
+    with Lock.take(tmp_path):
+        os.kill(child, signal.SIGKILL)  # which is there
 
 
-def test_open__simultaneous_starts_get_a_number_each(tmp_path):
-    said = together(8, lambda: (Run.open(Config(), "x").folder, time.sleep(0.2))[0])
-    assert sorted(said) == [f"runs/x/{i:05d}" for i in range(8)]
+def test_open__simultaneous_starts_get_a_number_each():
+    assert sorted(together(8, None)) == [f"runs/x/{i:05d}" for i in range(8)]
 
 
-def test_open__of_simultaneous_starts_in_one_folder_one_begins(tmp_path):
-    said = together(8, lambda: (start(tmp_path).folder, time.sleep(0.5))[0])
-    assert sorted(text.startswith("InputError") for text in said) == [False] + [True] * 7
+def test_open__of_simultaneous_starts_in_one_folder_one_begins():
+    assert sorted(text.startswith("InputError") for text in together(8, "run")) == [False] + [True] * 7
+
+
+def test_silent_run__takes_what_a_run_takes_and_leaves_nothing(tmp_path, capsys):
+    """Every public method of `Run`, called alike; and nothing can be written into its folder by mistake."""
+    written = []
+    with start(tmp_path) as run, SilentRun() as silent:
+        for each in (run, silent):
+            each.say("hello")
+            each.log(1, loss=1.0)
+            with each.checkpoint(1) as folder:
+                assert each.write(folder / "state", lambda path: written.append(path)) == folder / "state"
+        silent.check(2, loss=float("nan"))
+        silent.log(2, loss=float("nan"))
+        assert silent.last() is None and run.last()[0] == 1
+    assert capsys.readouterr().err.count("hello") == 1 and len(written) == 1
+    with pytest.raises(NotADirectoryError):
+        (silent.folder / "stats.jsonl").write_text("")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    own = {name for name, method in vars(Run).items() if callable(method) and not name.startswith("_")} - {"open"}
+    assert own - vars(SilentRun).keys() == {"close"}
 
 
 def test_claimed__offers_no_resume_where_there_is_none(tmp_path):

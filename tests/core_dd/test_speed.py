@@ -139,7 +139,7 @@ def page_faults(tensors: int, generator: torch.Generator) -> float:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told to keep memory")
-def test_pick_device__on_a_cpu_keeps_freed_memory(generator):
-    speed.pick_device("cpu")
+def test_prepare_device__on_a_cpu_keeps_freed_memory(generator):
+    speed.prepare_device("cpu")
     page_faults(60, generator)
     assert page_faults(60, generator) < 0.5  # what other tests left in the heap takes some

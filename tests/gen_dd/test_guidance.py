@@ -13,7 +13,9 @@ from core_dd.records import read as read_json
 from core_dd.rng import stream
 from core_dd.sets.distilled import DistilledSet
 from gen_dd.guidance import GUIDES, MGD3, ClassifierGuide, CoDA, Repulsion, make_guide
-from gen_dd.sample import SampleConfig, Sampler, run, sample
+from gen_dd.options import SampleConfig
+from gen_dd.sample import run, sample
+from gen_dd.sampler import Sampler
 from gen_dd.solvers import SOLVERS, guided
 from gen_dd.uvit import UViT
 from gen_dd.weights import save_model

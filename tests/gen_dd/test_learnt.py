@@ -13,9 +13,10 @@ from core_dd.judge import fidelity
 from core_dd.judge.chance import warn_of
 from core_dd.sets.distilled import DistilledSet
 from gen_dd.learnt import LEARNT, Finding, Judge, find, initial_share, numbers_for
-from gen_dd.sample import SampleConfig, run
+from gen_dd.options import SampleConfig, TrainConfig
+from gen_dd.sample import run
 from gen_dd.select import main as select
-from gen_dd.train import TrainConfig, train
+from gen_dd.train import train
 from gen_dd.weights import load_model
 
 SHORT = {

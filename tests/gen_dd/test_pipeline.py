@@ -10,7 +10,8 @@ from core_dd.errors import InputError
 from core_dd.files import write_json
 from core_dd.records import read as read_json
 from gen_dd.pipeline import UViTPipeline
-from gen_dd.sample import Sampler, sample
+from gen_dd.sample import sample
+from gen_dd.sampler import Sampler
 from gen_dd.solvers import SOLVERS, guided
 from gen_dd.uvit import UViT
 from gen_dd.weights import load_model, save_model

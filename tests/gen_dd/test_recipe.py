@@ -7,8 +7,10 @@ from scipy import stats
 
 from core_dd.run import read_stats
 from gen_dd.diffusion import add_noise, min_snr
+from gen_dd.options import TrainConfig
 from gen_dd.recipe import OPTIMIZERS, Muon, logit_normal, orthogonal, rate
-from gen_dd.train import TrainConfig, Trainer, train
+from gen_dd.train import train
+from gen_dd.trainer import Trainer
 from gen_dd.uvit import UViT
 
 FAST = {
@@ -146,7 +148,7 @@ def test_joined__goes_on_from_its_state():
 
 
 def test_step__learns_from_the_times_and_weights_asked_for(digits):
-    trainer = Trainer(TrainConfig(**FAST), digits)
+    trainer = Trainer.start(TrainConfig(**FAST), digits)
     batch, model = trainer.batches(0), copy.deepcopy(trainer.model)
     t = logit_normal(batch.time)
     predicted = model(add_noise(batch.images, batch.noise, t), 999 * t, batch.labels)
@@ -168,7 +170,9 @@ def test_train__in_chunks_equals_the_uninterrupted_run(tmp_path):
 
 
 def test_lr__is_that_of_the_time_used_up(digits):
-    trainer = Trainer(TrainConfig(**FAST | {"steps": 10**6, "max_seconds": 2.0, "anneal": 1.0, "warmup": 0}), digits)
+    trainer = Trainer.start(
+        TrainConfig(**FAST | {"steps": 10**6, "max_seconds": 2.0, "anneal": 1.0, "warmup": 0}), digits
+    )
     trainer.seconds = 0.5
     assert trainer.lr(0) == pytest.approx(trainer.config.lr * 0.75)
 

@@ -16,9 +16,10 @@ from core_dd.clock import began as process_began
 from core_dd.errors import InputError
 from core_dd.sets.distilled import DistilledSet
 from gen_dd.budget import MARGIN, Clock, Pace, Ranks, TimeUp, fastest, most_steps, rounds, within
-from gen_dd.pool import finished, gaps
-from gen_dd.sample import SampleConfig, own_gpu, run, sample
+from gen_dd.options import SampleConfig
+from gen_dd.sample import run, sample
 from gen_dd.sampler import Sampler, pays_to_compile
+from gen_dd.shards import finished, gaps
 from gen_dd.uvit import UViT
 from gen_dd.weights import save_model
 
@@ -193,7 +194,7 @@ def test_resume__refuses_another_model(folder, tmp_path):
 
 
 def test_full_disk__keeps_the_shards_written(folder, tmp_path, monkeypatch):
-    module = importlib.import_module("gen_dd.pool")
+    module = importlib.import_module("gen_dd.shards")
     real, written = module.write_tensors, []
 
     def failing(path, *rest):
@@ -403,13 +404,6 @@ def test_compile__is_left_out_where_the_budget_has_no_time_for_it(model, compili
     sampler.calibrate(clock)
     assert sampler.fast is model and clock.parts.keys() == {"measure"}
     assert capsys.readouterr().err.count("not compiled: 10 s of the budget are left") == 1
-
-
-def test_own_gpu__also_where_cuda_was_asked_for():
-    assert own_gpu("1", 2, "cuda") == "cuda:1" and own_gpu("1", 2, "cuda:0") == "cuda:0"
-    assert own_gpu("1", 2, "cpu") == "cpu" and own_gpu("3", 0, "cuda") == "cuda" and own_gpu(None, 2, "cuda") == "cuda"
-    with pytest.raises(InputError, match="process 2 has no GPU: there are 2"):
-        own_gpu("2", 2, "cuda")
 
 
 def test_costs__guided_evaluations_are_told_apart(model):

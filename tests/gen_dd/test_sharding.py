@@ -8,8 +8,9 @@ from commands import ROOT, run
 
 from core_dd.errors import InputError
 from core_dd.run import read_stats
+from gen_dd.options import TrainConfig
 from gen_dd.sharding import PATIENCE, make_accelerator
-from gen_dd.train import TrainConfig, train
+from gen_dd.train import train
 from gen_dd.weights import load_model
 
 CONFIG = ROOT / "configs" / "accelerate" / "fsdp_two_cpus.yaml"

@@ -13,8 +13,9 @@ from core_dd import records, speed
 from core_dd.data.images import load_data
 from core_dd.errors import InputError
 from core_dd.run import Run, checkpoints, read_stats
-from gen_dd.sample import own_gpu
-from gen_dd.train import TrainConfig, Trainer, finish, make_model, open_run, train
+from gen_dd.options import TrainConfig
+from gen_dd.train import finish, open_run, train
+from gen_dd.trainer import Trainer, make_model
 from gen_dd.weights import load_model
 
 SCRIPT = ROOT / "scripts" / "train_uvit.py"
@@ -168,7 +169,7 @@ def test_resume__refuses_other_data_at_the_same_place(digit_files, tmp_path, cha
 
 @pytest.mark.parametrize(("limits", "waits"), [({}, 0), ({"max_seconds": 9.0}, 1), ({"chunk_seconds": 9.0}, 1)])
 def test_clock__processes_agree_on_the_time_only_where_it_is_limited(digits, monkeypatch, limits, waits):
-    trainer, calls = Trainer(TrainConfig(**QUICK | limits), digits), []
+    trainer, calls = Trainer.start(TrainConfig(**QUICK | limits), digits), []
     real = trainer.accelerator.reduce
     monkeypatch.setattr(trainer.accelerator, "reduce", lambda *args: calls.append(args) or real(*args))
     trainer.processes = 2
@@ -204,7 +205,7 @@ def test_trainer__goes_on_uncompiled_where_compiling_fails(digits, monkeypatch, 
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=failing))
     losses = []
     for on in (True, False):
-        trainer = Trainer(TrainConfig(**QUICK | {"compile": on}), digits)
+        trainer = Trainer.start(TrainConfig(**QUICK | {"compile": on}), digits)
         trainer.compile()
         losses.append(trainer.step(0).item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-6) and "running uncompiled" in capsys.readouterr().err
@@ -230,8 +231,8 @@ def test_compile__only_where_it_pays_in_what_is_left(digits, monkeypatch, option
     """Compiled or not, no step has been taken: neither the weights nor what the optimiser remembers have changed."""
     found = []
     monkeypatch.setattr(speed, "can_compile", lambda kind: True)
-    monkeypatch.setattr("gen_dd.train.compile_in_place", lambda model, device, **options: found.append(model))
-    trainer = Trainer(TrainConfig(**QUICK | {"compile": True} | options), digits)
+    monkeypatch.setattr("gen_dd.trainer.compile_in_place", lambda model, device, **options: found.append(model))
+    trainer = Trainer.start(TrainConfig(**QUICK | {"compile": True} | options), digits)
     before, trainer.seconds = [parameter.clone() for parameter in trainer.model.parameters()], trained
     trainer.compile(done)
     assert (found == [trainer.model]) == worth
@@ -261,16 +262,10 @@ def test_train__time_limits_count_steps_alone(tmp_path, monkeypatch):
     assert step == 6 and torch.load(last / "state.pt", weights_only=True)["seconds"] == pytest.approx(6.0)
 
 
-def test_own_gpu__one_for_each_process():
-    assert own_gpu("1", 2) == "cuda:1" and own_gpu(None, 2) is None and own_gpu("1", 0) is None
-    with pytest.raises(InputError, match="process 2 has no GPU: there are 2"):
-        own_gpu("2", 2)
-
-
 def test_step__accumulation_changes_nothing(digits):
     losses = []
     for accumulate in (1, 2, 4):
-        trainer = Trainer(TrainConfig(**QUICK | {"accumulate": accumulate}), digits)
+        trainer = Trainer.start(TrainConfig(**QUICK | {"accumulate": accumulate}), digits)
         losses.append([trainer.step(step).item() for step in range(3)])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4) and losses[2] == pytest.approx(losses[0], rel=1e-4)
 
@@ -278,7 +273,7 @@ def test_step__accumulation_changes_nothing(digits):
 def test_step__gradient_checkpointing_changes_nothing(digits):
     losses = []
     for checkpointing in (False, True):
-        trainer = Trainer(TrainConfig(**QUICK | {"checkpointing": checkpointing}), digits)
+        trainer = Trainer.start(TrainConfig(**QUICK | {"checkpointing": checkpointing}), digits)
         losses.append([trainer.step(step).item() for step in range(3)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
@@ -288,7 +283,7 @@ def test_step__bf16_agrees_with_fp32(digits):
     same way to cosine 0.99, are far below the noise between batches (about 20 % here)."""
     losses, gradients = [], []
     for bf16 in (False, True):
-        trainer = Trainer(TrainConfig(**QUICK | {"batch_size": 64, "bf16": bf16, "grad_clip": 1e9}), digits)
+        trainer = Trainer.start(TrainConfig(**QUICK | {"batch_size": 64, "bf16": bf16, "grad_clip": 1e9}), digits)
         losses.append(trainer.step(0).item())
         gradients.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters()]))
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
@@ -379,7 +374,7 @@ def test_train__names_the_step_whose_loss_diverged_between_two_lines_of_the_log(
 
 def test_save__keeps_no_weights_that_are_not_finite(digits, tmp_path):
     config = TrainConfig(**QUICK | {"out": str(tmp_path / "run")})
-    trainer, run = Trainer(config, digits), open_run(config, digits)
+    trainer, run = Trainer.start(config, digits), open_run(config, digits)
     trainer.step(0)
     trainer.save(run, 1, None)
     with torch.no_grad():
@@ -407,4 +402,4 @@ def test_train__max_seconds_stops_with_a_model(tmp_path):
 
 def test_trainer__batch_that_cannot_be_dealt_out(digits):
     with pytest.raises(InputError, match="batch_size 8 is not a multiple of 1 processes x accumulate 3"):
-        Trainer(TrainConfig(**QUICK | {"accumulate": 3}), digits)
+        Trainer.start(TrainConfig(**QUICK | {"accumulate": 3}), digits)

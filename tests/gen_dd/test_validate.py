@@ -8,7 +8,8 @@ from core_dd.errors import InputError
 from core_dd.judge import fidelity
 from core_dd.records import read as read_json
 from core_dd.run import read_stats
-from gen_dd.train import TrainConfig, train
+from gen_dd.options import TrainConfig
+from gen_dd.train import train
 from gen_dd.validate import Validator, is_better
 from gen_dd.weights import load_model
 
@@ -54,7 +55,7 @@ def make_validator(data, **options):
         "seed": 0,
         "device": torch.device("cpu"),
     }
-    return Validator(data, **defaults | options)
+    return Validator.open(data, **defaults | options)
 
 
 def test_measure__without_inception_the_substitute_has_its_own_name(data):
@@ -63,8 +64,8 @@ def test_measure__without_inception_the_substitute_has_its_own_name(data):
     scores = validator.measure(images, labels)
     expected = fidelity.classifier_frechet(images, data, fidelity.real_classifier(data, NETWORK, 0))
     assert scores == {"classifier_frechet": pytest.approx(expected, rel=1e-3)}
-    assert validator.note == (
-        "FID is not measured because inception_weights is 'none'; classifier_frechet takes its place."
+    assert validator.notes == (
+        "FID is not measured because inception_weights is 'none'; classifier_frechet takes its place.",
     )
 
 
@@ -92,7 +93,7 @@ def test_measure__fid_is_torch_fidelitys(inception):
     shift = (a.mean(0) - b.mean(0)).square().sum()
     a, b = ((part - part.mean(0)) / (len(part) - 1) ** 0.5 for part in (a, b))
     expected = shift + a.square().sum() + b.square().sum() - 2 * torch.linalg.svdvals(a @ b.T).sum()
-    assert ours == pytest.approx(expected.item(), rel=1e-3) and validator.note == ""
+    assert ours == pytest.approx(expected.item(), rel=1e-3) and validator.notes == ()
 
     again = make_validator(few, inception_weights=str(inception))
     again.data = None  # the statistics kept beside the others do without it

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from plain import plain_layers
 from torch import Tensor
 
-from core_dd.judge.augment import DSA
+from core_dd.judge.augment import DSAugment
 from core_dd.judge.networks import reset
 from core_dd.rng import stream
 from matching_dd.methods.cafe import CAFE, CAFEConfig, span
@@ -50,7 +50,7 @@ def plain_cafe(cafe: CAFE, lives: int) -> Tensor:
     """So many networks' lives of `max_steps` image steps, each followed by `max_epochs` passes of plain SGD over the
     synthetic images, each image augmented by itself (Wang et al. 2022, watchers that are never content)."""
     config, images, velocity = cafe.config, cafe.synthetic.images.detach().clone(), 0.0
-    dsa = DSA("color_crop_cutout_scale_rotate")
+    dsa = DSAugment("color_crop_cutout_scale_rotate")
     labels = torch.arange(10).repeat_interleave(config.ipc)
     for life in range(lives):
         net = reset(cafe.net, stream(config.seed, "network", life))

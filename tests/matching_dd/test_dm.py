@@ -6,7 +6,7 @@ from plain import plain_features
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from core_dd.judge.augment import DSA
+from core_dd.judge.augment import DSAugment
 from core_dd.judge.networks import build_network, reset
 from core_dd.rng import stream
 from core_dd.speed import bf16_pays
@@ -83,7 +83,7 @@ def test_step__equals_plain_iteration(digits):
             members = digits.class_indices()[k]
             chosen = members[torch.randperm(len(members), generator=stream(4, "real", step, k))[:6]]
             real = (digits.train_images[chosen] / 255 - digits.mean[0]) / digits.std[0]
-            dsa = DSA("color_crop_cutout_scale_rotate")
+            dsa = DSAugment("color_crop_cutout_scale_rotate")
             pair = dsa.siamese(real[None], leaf[k : k + 1], [stream(4, "augment", step, k)])
             loss = loss + plain_loss(net, *pair)
         (gradient,) = torch.autograd.grad(loss, leaf)

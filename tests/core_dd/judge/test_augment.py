@@ -10,7 +10,16 @@ import torch.nn.functional as F
 
 from core_dd.errors import InputError
 from core_dd.judge import augment
-from core_dd.judge.augment import DSA, DSA_OPS, STRATEGY, DCAugment, IDCAugment, cutmix, spline_rotate, strategy_for
+from core_dd.judge.augment import (
+    DSA_OPS,
+    STRATEGY,
+    DCAugment,
+    DSAugment,
+    IDCAugment,
+    cutmix,
+    spline_rotate,
+    strategy_for,
+)
 
 
 def generators(*seeds):
@@ -104,7 +113,7 @@ def test_affine__samples_bilinearly_at_the_matrix_times_normalised_coordinates(n
 def test_siamese__same_transform_for_any_batch_size(generator):
     image = torch.randn(2, 1, 3, 32, 32, generator=generator)
     for seed in range(20):
-        few, many = DSA().siamese(
+        few, many = DSAugment().siamese(
             image.expand(-1, 5, -1, -1, -1), image.expand(-1, 300, -1, -1, -1), generators(seed, 99)
         )
         assert torch.equal(few[:, :1].expand_as(few), few)
@@ -113,9 +122,9 @@ def test_siamese__same_transform_for_any_batch_size(generator):
 
 def test_siamese__each_class_its_own_transform_whatever_the_others(generator):
     x = torch.randn(1, 2, 3, 16, 16, generator=generator).expand(12, -1, -1, -1, -1)
-    together, _ = DSA().siamese(x, x, generators(*range(12)))
+    together, _ = DSAugment().siamese(x, x, generators(*range(12)))
     for k in range(12):
-        alone, _ = DSA().siamese(x[:1], x[:1], generators(k))
+        alone, _ = DSAugment().siamese(x[:1], x[:1], generators(k))
         torch.testing.assert_close(together[k], alone[0])
     assert len({row.sum().item() for row in together}) > 6
 
@@ -124,7 +133,7 @@ def test_siamese__reaches_the_synthetic_images_gradient(generator):
     real, syn = torch.randn(6, 4, 1, 8, 8, generator=generator), torch.randn(6, 2, 1, 8, 8, generator=generator)
     syn = syn.double().requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda s: DSA(mode="M").siamese(real.double(), s, generators(*range(6)))[1], syn, fast_mode=True
+        lambda s: DSAugment(mode="M").siamese(real.double(), s, generators(*range(6)))[1], syn, fast_mode=True
     )
 
 
@@ -132,8 +141,8 @@ def test_per_image__one_operation_per_group_parameters_per_image(generator):
     x = torch.randn(1, 1, 3, 16, 16, generator=generator).expand(1, 50, -1, -1, -1)
     kinds = set()
     for seed in range(40):
-        out = DSA().per_image(x, generators(seed))[0]
-        operations, u = DSA()._draw(50, generators(seed))
+        out = DSAugment().per_image(x, generators(seed))[0]
+        operations, u = DSAugment()._draw(50, generators(seed))
         operation, columns = DSA_OPS[operations[0][0]]
         assert torch.equal(out, operation(x[0], u[0][:, columns]))
         assert not torch.equal(out[:1].expand_as(out), out)
@@ -143,7 +152,7 @@ def test_per_image__one_operation_per_group_parameters_per_image(generator):
 
 def test_per_image__mode_m_applies_all_in_order(generator):
     x = torch.randn(2, 5, 3, 16, 16, generator=generator)
-    out = DSA("flip_cutout_color", mode="M").per_image(x, generators(1, 2))
+    out = DSAugment("flip_cutout_color", mode="M").per_image(x, generators(1, 2))
     for g in range(2):
         own = generators(g + 1)[0]
         u, expected = torch.rand(5, augment.DSA_DRAWS, generator=own), x[g]
@@ -162,12 +171,12 @@ def test_strategy_for__no_flip_where_a_mirror_image_changes_the_label(digits):
 )
 def test_dsa__refuses(options, message):
     with pytest.raises(InputError, match=message):
-        DSA(*options)
+        DSAugment(*options)
 
 
 def test_dsa__refuses_too_few_generators(generator):
     with pytest.raises(InputError, match="2 groups, 1 generators"):
-        DSA().per_image(torch.zeros(2, 1, 1, 8, 8), [generator])
+        DSAugment().per_image(torch.zeros(2, 1, 1, 8, 8), [generator])
 
 
 @pytest.mark.parametrize("size", [8, 9, 28])

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from core_dd.errors import InputError
-from core_dd.judge.augment import DSA, DCAugment, IDCAugment
+from core_dd.judge.augment import DCAugment, DSAugment, IDCAugment
 from core_dd.judge.protocols import CHALLENGE, DATADAM_CODE, DATADAM_PAPER, DC, DM, IDC, MTT, PROTOCOLS, QUICK
 
 
@@ -126,7 +126,7 @@ def test_shortened__refuses(protocol, options, message):
 
 
 def test_augmentation__dsa_without_flip_for_digits(digits):
-    assert DM.augmentation(digits, "convnet3") == DSA("color_crop_cutout_scale_rotate")
+    assert DM.augmentation(digits, "convnet3") == DSAugment("color_crop_cutout_scale_rotate")
 
 
 @pytest.mark.parametrize(

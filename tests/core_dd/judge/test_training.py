@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from core_dd.errors import InputError
 from core_dd.judge import training
-from core_dd.judge.augment import DSA, strategy_for
+from core_dd.judge.augment import DSAugment, strategy_for
 from core_dd.judge.networks import build_network
 from core_dd.judge.protocols import DM, QUICK
 from core_dd.judge.training import Training, draw_batches, gradients_of, initialise, train
@@ -39,7 +39,7 @@ def plain_training(data, images, labels, protocol, network, run, seed):
     for epoch in range(protocol.epochs + 1):
         order = torch.randperm(len(images), generator=stream(seed, "order", run, epoch))
         for index in order.split(min(256, len(images))):
-            x = DSA(strategy_for(data)).per_image(images[index][None], [stream(seed, "augment", run, step)])[0]
+            x = DSAugment(strategy_for(data)).per_image(images[index][None], [stream(seed, "augment", run, step)])[0]
             loss = F.cross_entropy(net(x), labels[index])
             optimizer.zero_grad()
             loss.backward()

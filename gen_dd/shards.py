@@ -27,11 +27,12 @@ SUMMARY = "summary.txt"
 """The last file written."""
 
 
-class Pool:
+class ShardFolder:
     """The folder that a run draws into: shards, an index of them after every batch, and a picture.
 
-    Keeps the clock's reserve at what will still have to be written when the last batch is drawn. The picture is made
-    once it can be full or the budget is mostly spent, so that what it takes does not stay a guess to the end.
+    Once open, it keeps the clock's reserve at what will still have to be written when the last batch is drawn. The
+    picture is made once it can be full or the budget is mostly spent, so that what it takes does not stay a guess to
+    the end.
 
     Args:
         out: the folder.
@@ -44,12 +45,15 @@ class Pool:
         self.out, self.sampler, self.clock, self.ranks = out, sampler, clock, ranks
         self.identity, self.meta = identity, meta
         self.enough = COLUMNS * sampler.classes
-        self.pictured = not ranks.first
-        self.picture_s = self.expected_picture() if ranks.first else 0.0
+        self.pictured, self.picture_s = not ranks.first, 0.0
         self.writes = deque([WRITE_S], maxlen=5)
-        self.listed = None
-        if ranks.first:
-            (out / SUMMARY).unlink(missing_ok=True)
+        self.listed: tuple[int, int | None] | None = None
+
+    def open(self) -> None:
+        """Begin to draw: the pool is not finished any more, and time is kept for what will have to be written."""
+        if self.ranks.first:
+            (self.out / SUMMARY).unlink(missing_ok=True)
+            self.picture_s = self.expected_picture()
         self.keep()
 
     def keep(self) -> None:

@@ -1,0 +1,371 @@
+"""One training, ready to step: the network, its optimiser, the average of its weights, and what is drawn from it.
+
+A step is defined by the run's seed and its number alone: the images of the global batch, their noise, times, flips and
+dropped labels are drawn for the whole batch and then dealt out, so neither the number of processes nor gradient
+accumulation changes what a step learns from, and a resumed run continues the very same sequence.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
+
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from msgspec import Meta
+from torch import Tensor
+
+from core_dd import processes, records
+from core_dd.config import to_dict
+from core_dd.data import readers
+from core_dd.data.images import ImageData
+from core_dd.data.streaming import StreamedData
+from core_dd.errors import require
+from core_dd.notes import note
+from core_dd.rng import stream
+from core_dd.run import Run
+from core_dd.speed import UVIT_TRAINING, bf16_pays, compile_in_place, prepare_device, uncompiled
+from gen_dd.batches import Batch, Batches
+from gen_dd.checkpoint import adapt, load_official
+from gen_dd.diffusion import TIME_SCALE, add_noise, noise_loss
+from gen_dd.learnt import STEPS, Finding, Judge, find, initial_share, numbers_for
+from gen_dd.options import TrainConfig
+from gen_dd.recipe import OPTIMIZERS, TIMES, WEIGHTINGS, rate
+from gen_dd.sampler import Sampler, pays_to_compile
+from gen_dd.sharding import gathered, make_accelerator, split_like, split_optimizer, whole
+from gen_dd.uvit import PRESETS, UViT, image_flops
+from gen_dd.validate import Validator, keep_best, save_samples
+from gen_dd.weights import CARD, Card, load_model, save_model
+
+STATE = "state.pt"
+
+_BEFORE = "Remove this checkpoint to resume from the one before it, or start a new run."
+
+
+class TrainerState(TypedDict):
+    """What a checkpoint holds beside the averaged model."""
+
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    ema: dict[str, Any]
+    processes: Annotated[int, Meta(ge=1)]
+    seconds: Annotated[float, Meta(ge=0)]
+
+
+class Trainer:
+    """One training, ready to step: network, optimiser, average of the weights, batches.
+
+    Args:
+        config: what to train, and how.
+        data: the real images.
+        model: the fresh network.
+        accelerator: of the processes that train together. `start` makes it and the model.
+
+    Attributes:
+        network: the model as the processes share it.
+        first: whether this process is the one that writes.
+        scores: of the last evaluation.
+        seconds: of training steps, over all calls of the run.
+
+    Raises:
+        InputError: if the batch cannot be dealt out to processes and passes.
+    """
+
+    def __init__(
+        self, config: TrainConfig, data: ImageData | StreamedData, model: UViT, accelerator: Accelerator
+    ) -> None:
+        self.config, self.data, self.accelerator = config, data, accelerator
+        self.device, self.processes = accelerator.device, accelerator.num_processes
+        self.rank, self.first = accelerator.process_index, accelerator.is_main_process
+        parts = self.processes * config.accumulate
+        require(
+            config.batch_size % parts == 0,
+            f"batch_size {config.batch_size} is not a multiple of {self.processes} processes x accumulate "
+            f"{config.accumulate}. Choose a multiple of {parts}.",
+        )
+        self.model = model.to(self.device)
+        if config.checkpointing:
+            self.model.enable_gradient_checkpointing()
+        options = {"lr": config.lr, "betas": config.betas, "weight_decay": config.weight_decay}
+        optimizer = OPTIMIZERS[config.optimizer](self.model, **options, bf16=accelerator.mixed_precision == "bf16")
+        self.share = config.batch_size // parts  # images of a process and pass
+        self._flops = 3 * config.accumulate * self.share * image_flops(model)
+        self.network, self.optimizer = accelerator.prepare(self.model, optimizer)
+        self.ema = EMAModel(
+            self.model.parameters(),
+            decay=config.ema_decay,
+            min_decay=0.0 if config.ema_warmup else config.ema_decay,
+            update_after_step=-1,
+            foreach=True,
+        )
+        self.scores: dict[str, float] = {}
+        self.seconds = 0.0
+        self.batches = Batches(
+            data,
+            config.batch_size,
+            null_class=model.null_class,
+            flip=data.hflip if config.hflip is None else config.hflip,
+            dropout=config.label_dropout,
+            seed=config.seed,
+            device=self.device,
+            rows=torch.arange(config.batch_size).view(config.accumulate, self.processes, -1)[:, self.rank].flatten(),
+        )
+
+    @classmethod
+    def start(cls, config: TrainConfig, data: ImageData | StreamedData) -> "Trainer":
+        """Join the processes that a launcher started, and make the network: a training's first act.
+
+        Raises:
+            InputError: no such device, fewer GPUs than processes; as `make_model`, `make_accelerator` and `Trainer`.
+        """
+        model, kind = make_model(config, data), prepare_device(config.device).type
+        if kind == "cuda":
+            processes.local_device()  # refuses more processes than GPUs
+        bf16 = config.bf16 and bf16_pays(kind)
+        return cls(config, data, model, make_accelerator(cpu=kind == "cpu", precision="bf16" if bf16 else "no"))
+
+    def summary(self) -> str:
+        """What runs where, in one line."""
+        count = sum(parameter.numel() for parameter in self.model.parameters())
+        return (
+            f"U-ViT with {count / 1e6:.2f}M parameters on {self.processes} x {self.device.type}, "
+            f"{self.accelerator.mixed_precision.replace('no', 'fp32')}, {self.share} images per process and pass"
+            + (", weights split by FSDP" if self.accelerator.is_fsdp2 else "")
+            + (f", {len(self.data.train_labels)} images {self.data.how}" if isinstance(self.data, StreamedData) else "")
+        )
+
+    def compile(self, done: int = 0) -> None:
+        """Compile the network where that pays in what is left after `done` steps; on all processes.
+
+        It is done by a pass whose result is dropped, so that no step's time contains it.
+        """
+        if not (self.config.compile and UVIT_TRAINING.pays(self._uncompiled(done), self.device)):
+            return
+        compile_in_place(self.model, self.device, dynamic=False)
+        images, times = torch.zeros(self.share, *self.data.shape), torch.zeros(self.share)
+        with self.accelerator.autocast():
+            predicted = self.network(*(own.to(self.device) for own in (images, times, times.long())))
+        self.accelerator.backward(predicted.square().mean())
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _uncompiled(self, done: int) -> float:
+        """About how many seconds of uncompiled steps are to come; see `TrainConfig.compile`."""
+        steps, limit = self.config.steps, self.config.max_seconds
+        if limit is None:
+            return UVIT_TRAINING.seconds(self._flops, steps, self.device)
+        return min(UVIT_TRAINING.seconds(self._flops, steps - done, self.device), limit - self.seconds)
+
+    def step(self, step: int) -> Tensor:
+        """One optimiser step; returns the loss of the global batch (of this process's part, when there are several)."""
+        total = torch.zeros((), device=self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        for part, last in self._parts(self.batches(step)):
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.network):
+                t = TIMES[self.config.time_sampling](part.time)
+                noisy = add_noise(part.images, part.noise, t)
+                with self.accelerator.autocast():
+                    predicted = self.network(noisy, TIME_SCALE * t, part.labels)
+                weight = WEIGHTINGS[self.config.weighting](t)
+                loss = (weight * noise_loss(predicted, part.noise)).mean() / self.config.accumulate
+                self.accelerator.backward(loss)
+                total += loss.detach()
+        if self.config.grad_clip is not None:
+            self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.grad_clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr(step)
+        self.optimizer.step()
+        self.ema.step(self.model.parameters())
+        return total
+
+    def lr(self, step: int) -> float:
+        """The learning rate of a step, which may depend on the time used up: see `recipe.rate`."""
+        config, limit = self.config, self.config.max_seconds
+        elapsed = self.seconds / limit if limit else 0.0
+        return config.lr * rate(step, config.steps, warmup=config.warmup, anneal=config.anneal, elapsed=elapsed)
+
+    def _parts(self, batch: Batch) -> Iterator[tuple[Batch, bool]]:
+        """The passes that this process's rows of a global batch are dealt out to, and whether each is the last."""
+        count, names = self.config.accumulate, ("images", "noise", "time", "labels")
+        for i, parts in enumerate(zip(*(getattr(batch, name).chunk(count) for name in names), strict=True), 1):
+            yield Batch(*parts), i == count
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[UViT]:
+        """The network with the averaged weights, while the block lasts; on all processes together.
+
+        It is the trained network itself with its weights changed, or a whole copy where that one is split.
+        """
+        if self.accelerator.is_fsdp2:
+            yield whole(self.model, self.ema.shadow_params, self.device)
+            return
+        self.ema.store(self.model.parameters())
+        self.ema.copy_to(self.model.parameters())
+        try:
+            with uncompiled(self.model):  # the sampler compiles for its own batches, where that pays
+                yield self.model
+        finally:
+            self.ema.restore(self.model.parameters())
+            self.model.train()
+
+    def save(self, run: Run, step: int, grid: Path | None) -> None:
+        """A checkpoint of everything the next step depends on, and the model to sample from, with a picture of its
+        samples; on all processes together, written by the first."""
+        parts = {"model": self.model, "optimizer": self.optimizer, "ema": self.ema}
+        state = {name: gathered(part.state_dict(), keep=self.first) for name, part in parts.items()}
+        run.check(step, weights=float(sum(tensor.sum() for tensor in state["model"].values())))
+        state |= {"processes": self.processes, "seconds": self.seconds}
+        with run.checkpoint(step) as folder:
+            run.write(folder / STATE, lambda path: torch.save(state, path))
+            with self.averaged() as model:
+                run.write(folder / "model", lambda path: self.save_averaged(model, path, step, grid))
+
+    def save_averaged(self, model: UViT, folder: Path, step: int, grid: Path | None) -> None:
+        """The averaged weights, with what the model is, when they were made and what they scored last."""
+        data = self.data
+        card = {"data": data.name, "fingerprint": data.fingerprint, "class_names": list(data.class_names)}
+        card |= {"step": step, "train": to_dict(self.config), "metrics": self.scores}
+        save_model(model, folder, card, grid)
+
+    def load(self, folder: Path) -> str:
+        """Continue from what `save` wrote; returns what there is to say about it.
+
+        Raises:
+            InputError: a checkpoint of other data, or one that does not hold this training's state.
+        """
+        card = records.read(folder / "model" / CARD, Card, _BEFORE)
+        require(
+            card.get("fingerprint") == self.data.fingerprint,
+            f"{folder} was trained on {card.get('data')} (fingerprint {card.get('fingerprint')}), but the data are now "
+            f"{self.data.name} (fingerprint {self.data.fingerprint}). Resume with the data it was trained on, or start "
+            f"a new run with --init_from {folder}.",
+        )
+        state = records.checked(readers.load_tensors(folder / STATE), TrainerState, str(folder / STATE), _BEFORE)
+        hint = (
+            f"Expected weights, optimiser and averages of the network that the run's config.yaml describes. {_BEFORE}"
+        )
+        with records.restoring(str(folder), hint):
+            self._restore(state)
+            self.scores, before = card["metrics"], state["processes"]
+        if before == self.processes:
+            return ""
+        return f"; {before} process(es) before, {self.processes} now, the same global batch of {self.config.batch_size}"
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Take over weights, optimiser, averages and time from what `save` put together, split as they are here."""
+        split = {key: split_like(state["model"][key], own) for key, own in self.model.state_dict().items()}
+        self.model.load_state_dict(split)
+        self.optimizer.load_state_dict(split_optimizer(state["optimizer"], self.optimizer))
+        records.fitting(self.optimizer)
+        average = zip(state["ema"]["shadow_params"], self.model.parameters(), strict=True)
+        self.ema.load_state_dict(state["ema"] | {"shadow_params": [split_like(*pair) for pair in average]})
+        self.ema.to(self.device)
+        self.seconds = state["seconds"]
+
+    def draw(self, model: UViT, numbers: Sequence[int], **options: Any) -> tuple[Tensor, Tensor]:
+        """Samples of a model by number, shared out to the processes: uint8 (N, C, H, W), int64 (N,).
+
+        Options are those of `Sampler`.
+        """
+        share = math.ceil(len(numbers) / self.processes)
+        mine = [numbers[min(i, len(numbers) - 1)] for i in range(self.rank * share, (self.rank + 1) * share)]
+        options["compile"] = self.config.compile and pays_to_compile(model, share, options["steps"], self.device)
+        sampler = Sampler(model, seed=self.config.seed, device=self.device, bf16=self.config.bf16, **options)
+        parts = [sampler.draw(mine[i : i + sampler.batch]) for i in range(0, share, sampler.batch)]
+        images = self.accelerator.gather(torch.cat(parts).to(self.device)).cpu()
+        return images[: len(numbers)], sampler.labels(numbers)
+
+    def picture(self, run: Run, step: int) -> Path:
+        """Keep a grid of samples of the averaged weights, ten for each of the first ten classes."""
+        classes = self.data.num_classes
+        numbers = [i * classes + label for label in range(min(10, classes)) for i in range(10)]
+        with self.averaged() as model:
+            images, labels = self.draw(model, numbers, steps=20)
+        return save_samples(run, images, labels, step)
+
+    def learnt(self, judge: Judge | None, step: int) -> Finding | None:
+        """What samples of the averaged weights show of the classes, on the process that has a judge; all draw."""
+        numbers = numbers_for(self.config.check_images, self.data.num_classes)
+        with self.averaged() as model:
+            images, labels = self.draw(model, numbers, steps=STEPS)
+        if judge is None:
+            return None
+        return find(judge, images, labels, step=step, initial_share=initial_share(self.ema))
+
+    def validate(self, validator: Validator | None, run: Run, step: int) -> Path | None:
+        """Score samples of the averaged weights, keep their picture, and the model if it is the best so far: on the
+        process that has a validator; all of them draw."""
+        config = self.config
+        count = max(config.eval_images, config.eval_ipc * self.data.num_classes)
+        with self.averaged() as model:
+            images, labels = self.draw(model, range(count), steps=config.eval_steps, solver=config.eval_solver)
+            if validator is None:
+                return None
+            self.scores, grid = validator.measure(images, labels), save_samples(run, images, labels, step)
+            keep_best(run, self.scores, step, lambda folder: self.save_averaged(model, folder, step, grid))
+        return grid
+
+    def mean(self, values: Sequence[Tensor]) -> list[float]:
+        """The mean of each over all processes."""
+        return self.accelerator.reduce(torch.stack(values), "mean").tolist()
+
+    def wait(self) -> None:
+        """Until every process is here. (accelerate's own way asks for a GPU each, on a machine that has one, of
+        processes that train on the CPU.)"""
+        self.mean([torch.zeros((), device=self.device)])
+
+    def clock(self, seconds: float) -> float:
+        """The mean of every process's clock where a time limit is set: one time for all, so that they anneal and stop
+        together. Without limit each keeps its own, and none waits for the others."""
+        if self.processes == 1 or not (self.config.max_seconds or self.config.chunk_seconds):
+            return seconds
+        return float(self.accelerator.reduce(torch.tensor(seconds, device=self.device), "mean"))
+
+
+def make_model(config: TrainConfig, data: ImageData | StreamedData) -> UViT:
+    """The fresh network a config asks for, its weights drawn from the run's seed.
+
+    Raises:
+        InputError: if the images are not square or their side is no multiple of the patch.
+    """
+    channels, height, width = data.shape
+    require(height == width, f"U-ViT wants square images, {data.name} has {width}x{height}. Pass --image_size.")
+    if config.init_from is not None:
+        model = initialised_from(Path(config.init_from), data, config.seed, config.num_heads)
+    else:
+        sizes = dict(PRESETS[config.preset]) | {"image_size": height, "in_channels": channels}
+        sizes["patch_size"] = config.patch_size or sizes["patch_size"]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream(config.seed, "weights").initial_seed())
+            model = UViT(**sizes, num_classes=data.num_classes)
+    model.register_to_config(null_trained=config.label_dropout > 0)
+    return model
+
+
+def initialised_from(place: Path, data: ImageData | StreamedData, seed: int, num_heads: int | None = None) -> UViT:
+    """The network whose weights are at `place`, fitted to the labels and size of `data`; says what was kept on stderr.
+
+    Raises:
+        InputError: no or damaged weights, other heads than a model folder says, or images with another number of
+            channels.
+    """
+    generator, options = stream(seed, "weights"), {"image_size": data.shape[1], "num_classes": data.num_classes}
+    if place.name == STATE and (place.parent / "model").is_dir():
+        place = place.parent  # the checkpoint, whose model folder has the averaged weights
+    if place.is_dir():
+        model, card = load_model(place)
+        known = card.get("fingerprint") == data.fingerprint
+        heads = model.config.num_heads
+        require(num_heads in (None, heads), f"{place} says num_heads {heads}, got {num_heads}. Leave it out.")
+        model, report = adapt(
+            model.state_dict(), drop_labels=not known, generator=generator, num_heads=heads, **options
+        )
+        note(f"{place}:\n{report}")
+    else:
+        model = load_official(place, generator=generator, num_heads=num_heads, **options)
+    require(
+        model.config.in_channels == data.shape[0],
+        f"{place} was trained on images of {model.config.in_channels} channels, {data.name} has {data.shape[0]}.",
+    )
+    return model.train()
