@@ -18,7 +18,7 @@ from typing import TextIO
 from core_dd import files
 from core_dd.errors import InputError, require
 
-TRIES, PAUSE_S = 10, 0.02
+_TRIES, _PAUSE_S = 10, 0.02
 """How often a lock is tried for, and the pause between: another process may just be looking whether it is held."""
 
 
@@ -144,7 +144,7 @@ def _file_of(place: Path) -> Path:
 def _acquire(path: Path, place: Path) -> TextIO:
     """The lock's file, open and locked."""
     message = f"{place} is in use by several processes at once. Try again."
-    for _ in range(TRIES):
+    for _ in range(_TRIES):
         file = _open(path, "a+")
         if _try(file, fcntl.LOCK_EX):
             with contextlib.suppress(FileNotFoundError):
@@ -154,7 +154,7 @@ def _acquire(path: Path, place: Path) -> TextIO:
             continue
         message = _in_use(place, file)
         file.close()
-        time.sleep(PAUSE_S)
+        time.sleep(_PAUSE_S)
     raise InputError(message)
 
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from core_dd import processes
 
-EVERY_S, EVERY_PART = 5.0, 0.02
+_EVERY_S, _EVERY_PART = 5.0, 0.02
 """The least time between lines: so many seconds, and this part of the time that has passed."""
 
 
@@ -54,7 +54,7 @@ class Progress:
         self.bar.set_postfix_str(self.note, refresh=False)
         self.bar.update(count)
         now = time.monotonic()
-        if self.lines and now - self.spoke >= max(EVERY_S, EVERY_PART * (now - self.began)):
+        if self.lines and now - self.spoke >= max(_EVERY_S, _EVERY_PART * (now - self.began)):
             self.spoke = now
             print(self, file=sys.stderr, flush=True)
 

@@ -56,7 +56,7 @@ class Run:
         """
         folder, kind = find_folder(config.out, name, config.resume), _tracker_class(config.tracker)
         if config.resume:
-            check_same(folder, config, origin or {})
+            _check_same(folder, config, origin or {})
         claim = contextlib.ExitStack()
         run = cls(claim.enter_context(claimed(config.out, name, config.resume)), config.keep, config.resume, claim)
         try:
@@ -70,8 +70,8 @@ class Run:
         """Write down what is run, unless that is there, and forget what a killed run left."""
         if not (self.folder / CONFIG).exists():
             files.write_text(self.folder / CONFIG, yaml.safe_dump(settings, sort_keys=False))
-        if origin and not (self.folder / ORIGIN).exists():
-            files.write_json(self.folder / ORIGIN, origin)
+        if origin and not (self.folder / _ORIGIN).exists():
+            files.write_json(self.folder / _ORIGIN, origin)
         files.sweep(self.folder / "checkpoints")
         self._drop_stats_after(self.last()[0] if self.last() else 0)
         if tracker is not None:
@@ -87,7 +87,7 @@ class Run:
         """
         plain = {name: float(value) for name, value in values.items()}
         self.check(step, **plain)
-        append(self.folder / STATS, json.dumps({"step": step, **plain}) + "\n")
+        _append(self.folder / _STATS, json.dumps({"step": step, **plain}) + "\n")
         if self._tracker is not None:
             with files.explained(self.folder / "tracker"):
                 self._tracker.log(plain, step=step)
@@ -111,7 +111,7 @@ class Run:
         from tqdm import tqdm
 
         tqdm.write(text, file=sys.stderr)
-        append(self.folder / "log.txt", text + "\n")
+        _append(self.folder / "log.txt", text + "\n")
 
     @contextlib.contextmanager
     def checkpoint(self, step: int) -> Iterator[Path]:
@@ -122,7 +122,7 @@ class Run:
         with files.atomic(place) as temporary:
             temporary.mkdir()
             yield temporary
-            files.sync(self.folder / STATS)
+            files.sync(self.folder / _STATS)
         with files.explained(place.with_name("last")):
             pointer = place.with_name(".last")
             pointer.unlink(missing_ok=True)
@@ -163,7 +163,7 @@ class Run:
 
     def _drop_stats_after(self, step: int) -> None:
         """Forget lines past the checkpoint a resumed run starts from (and a line cut by the kill)."""
-        path = self.folder / STATS
+        path = self.folder / _STATS
         kept = [line for line in read_stats(path) if line["step"] <= step]
         files.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
@@ -197,7 +197,7 @@ class SilentRun(Run):
         """None: which checkpoint is the newest is the first process's to say."""
 
 
-CONFIG, ORIGIN, STATS = "config.yaml", "origin.json", "stats.jsonl"
+CONFIG, _ORIGIN, _STATS = "config.yaml", "origin.json", "stats.jsonl"
 
 
 def saved(config: RunConfig) -> dict[str, Any]:
@@ -205,7 +205,7 @@ def saved(config: RunConfig) -> dict[str, Any]:
     return {key: value for key, value in to_dict(config).items() if mark(type(config), key, "saved", True)}
 
 
-def append(path: Path, text: str) -> None:
+def _append(path: Path, text: str) -> None:
     """Add to a file that is read line by line; what a full disk cuts is its last line.
 
     Raises:
@@ -304,7 +304,7 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
     return sorted(found)
 
 
-class Stats(TypedDict):
+class _Stats(TypedDict):
     """A line of stats.jsonl: its step, and numbers by name."""
 
     step: Annotated[int, Meta(ge=0)]
@@ -328,10 +328,10 @@ def read_stats(path: Path) -> list[dict[str, float]]:
 
 def _stats_line(text: bytes, where: str) -> dict[str, float]:
     hint = "Remove that line."
-    return records.checked(records.parse(text, dict[str, records.Number], where, hint), Stats, where, hint)
+    return records.checked(records.parse(text, dict[str, records.Number], where, hint), _Stats, where, hint)
 
 
-def check_same(folder: Path, config: RunConfig, origin: Mapping[str, Any]) -> None:
+def _check_same(folder: Path, config: RunConfig, origin: Mapping[str, Any]) -> None:
     """Refuse to resume with another config, naming the first difference, or from other data; what is marked as free to
     change on resume may.
 
@@ -346,10 +346,10 @@ def check_same(folder: Path, config: RunConfig, origin: Mapping[str, Any]) -> No
             f"{folder} was started with {key} {before.get(key)}, now it is {value}. "
             "Resume with the same settings, or start a new run.",
         )
-    if not origin or not ((folder / ORIGIN).exists() or checkpoints(folder)):
+    if not origin or not ((folder / _ORIGIN).exists() or checkpoints(folder)):
         return
     hint = "It does not say what the run was made from. Start a new run."
-    began = records.read(folder / ORIGIN, dict[str, Any], hint)
+    began = records.read(folder / _ORIGIN, dict[str, Any], hint)
     for key, value in origin.items():
         require(
             began.get(key) == value,

@@ -21,7 +21,7 @@ from torch.func import functional_call
 from core_dd.errors import InputError
 from core_dd.notes import note
 
-TRIM_THRESHOLD, MMAP_MAX = -1, -4
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 """Numbers of mallopt's parameters, from malloc.h."""
 
 
@@ -59,8 +59,8 @@ def keep_freed_memory() -> None:
     U-ViT's training step on a CPU. Other C libraries are left alone.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "gnu_get_libc_version"):
-        libc.mallopt(MMAP_MAX, 0)
-        libc.mallopt(TRIM_THRESHOLD, -1)
+        libc.mallopt(_MMAP_MAX, 0)
+        libc.mallopt(_TRIM_THRESHOLD, -1)
 
 
 def bf16_pays(device_type: str) -> bool:
@@ -122,7 +122,7 @@ class Compiling:
 
     def seconds(self, flops: float, calls: float, device: torch.device | str) -> float:
         """About how long so many uncompiled calls take, of so many operations each."""
-        return calls * max(flops / self.rate.get(torch.device(device).type, math.inf), LEAST_S)
+        return calls * max(flops / self.rate.get(torch.device(device).type, math.inf), _LEAST_S)
 
     def pays(self, seconds: float, device: torch.device | str) -> bool:
         """Whether compiling earns back what it takes, where so many seconds of uncompiled work are to come.
@@ -134,19 +134,19 @@ class Compiling:
         return (worth or os.environ.get("GENDD_COMPILE") == "1") and can_compile(kind)
 
 
-LEAST_S = 0.01
+_LEAST_S = 0.01
 """What the smallest call takes."""
 
 
-def on(cpu: float, cuda: float) -> Mapping[str, float]:
+def _on(cpu: float, cuda: float) -> Mapping[str, float]:
     """A value for each type of device."""
     return MappingProxyType({"cpu": cpu, "cuda": cuda})
 
 
-UVIT_TRAINING = Compiling(takes=on(68, 60), saves=on(0.06, 0.3), rate=on(3e10, 1e14))
-UVIT_SAMPLING = Compiling(takes=on(33, 60), saves=on(0.05, 0.3), rate=on(4e10, 1e14))
-CLASSIFIERS = Compiling(takes=on(34, 30), saves=on(0.15, 0.3), rate=on(4e10, 2e13))
-MATCHING = Compiling(takes=on(27, 30), saves=on(0.3, 0.5), rate=on(1e10, 2e13))
+UVIT_TRAINING = Compiling(takes=_on(68, 60), saves=_on(0.06, 0.3), rate=_on(3e10, 1e14))
+UVIT_SAMPLING = Compiling(takes=_on(33, 60), saves=_on(0.05, 0.3), rate=_on(4e10, 1e14))
+CLASSIFIERS = Compiling(takes=_on(34, 30), saves=_on(0.15, 0.3), rate=_on(4e10, 2e13))
+MATCHING = Compiling(takes=_on(27, 30), saves=_on(0.3, 0.5), rate=_on(1e10, 2e13))
 """By what is compiled: on a CPU as measured with AVX2, without bf16 units; on CUDA estimated."""
 
 

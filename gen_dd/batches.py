@@ -58,7 +58,7 @@ class Batches:
         self.home = torch.device("cpu") if streamed else device  # where images are chosen: no step waits for a copy
         self.chosen = rows.to(self.home)
         self.order = functools.lru_cache(maxsize=2)(self._order)  # two: streaming looks into the next epoch
-        self.pixels = Streamed(data, self.members, device) if streamed else Resident(data, device)
+        self.pixels = _Streamed(data, self.members, device) if streamed else _Resident(data, device)
 
     def __call__(self, step: int) -> Batch:
         """The rows of the global batch of one step."""
@@ -86,7 +86,7 @@ class Batches:
         return torch.randperm(len(self.labels), generator=stream(self.seed, "epoch", epoch)).to(self.home)
 
 
-class Resident:
+class _Resident:
     """Training images in the device's memory, uint8 (N, C, H, W)."""
 
     def __init__(self, data: ImageData, device: torch.device) -> None:
@@ -97,7 +97,7 @@ class Resident:
         return self.images[members]
 
 
-class Streamed:
+class _Streamed:
     """Training images decoded by workers, in the order of the steps; another order starts the workers anew.
 
     Args:

@@ -15,11 +15,11 @@ from gen_dd.solvers import NoiseOf
 
 MARGIN = 1.1
 """A batch is begun only if the time left is this many times what it is expected to take."""
-GUARD, GUARD_S = 0.01, (0.03, 0.3)
+_GUARD, _GUARD_S = 0.01, (0.03, 0.3)
 """The share of the budget, and the seconds at least and at most, that are kept for what nobody can foresee."""
 WRITE_S = 0.1
 """What the last writes are expected to take before any has been seen."""
-GAIN = 1.05
+_GAIN = 1.05
 """A larger batch pays if it makes images/s more than this many times higher."""
 LARGEST = 1024
 """The largest batch tried."""
@@ -110,7 +110,7 @@ class Clock:
         """Seconds for drawing: what is left of the budget, less the reserve and the guard."""
         if self.budget is None:
             return math.inf
-        guard = min(max(GUARD * self.budget, GUARD_S[0]), GUARD_S[1])
+        guard = min(max(_GUARD * self.budget, _GUARD_S[0]), _GUARD_S[1])
         return self.budget - self.elapsed() - self.reserve - guard
 
     def late(self) -> bool:
@@ -190,10 +190,10 @@ def fastest(
     size, each = least, {least: seconds(least) / least}
     while (larger := min(4 * size, most // least * least)) > size and affordable(each[size] * larger):
         took = seconds(larger)
-        if took > longest or took / larger > GAIN * min(each.values()):
+        if took > longest or took / larger > _GAIN * min(each.values()):
             break
         size, each[larger] = larger, took / larger
-    batch = min(size for size in each if each[size] <= GAIN * min(each.values()))
+    batch = min(size for size in each if each[size] <= _GAIN * min(each.values()))
     return Pace(each[least] * least, each[batch] * batch, batch, least=least)
 
 

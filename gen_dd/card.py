@@ -13,7 +13,7 @@ from gen_dd.solvers import ExactDPMSolver, make_scheduler
 GRID = "grid.png"
 """The picture of samples beside the weights, where one was made."""
 
-INDEX = {
+_INDEX = {
     "_class_name": "UViTPipeline",
     "_diffusers_version": version("diffusers"),
     "unet": ["gen_dd.uvit", "UViT"],
@@ -25,7 +25,7 @@ INDEX = {
 def write_pipeline(folder: Path) -> None:
     """Make a model folder one that `DiffusionPipeline.from_pretrained` reads: scheduler, index, the class's import."""
     make_scheduler(ExactDPMSolver, 2).save_pretrained(folder)
-    (folder / "model_index.json").write_text(json.dumps(INDEX, indent=2) + "\n")
+    (folder / "model_index.json").write_text(json.dumps(_INDEX, indent=2) + "\n")
     (folder / "pipeline.py").write_text("from gen_dd.pipeline import UViTPipeline  # noqa: F401\n")
 
 

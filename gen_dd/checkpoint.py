@@ -15,13 +15,13 @@ from core_dd.errors import InputError, require
 from core_dd.notes import note
 from gen_dd.uvit import UViT
 
-OFFICIAL_HEADS = {512: 8, 768: 12, 1024: 16, 1152: 16}
+_OFFICIAL_HEADS = {512: 8, 768: 12, 1024: 16, 1152: 16}
 """Attention heads by width: the one thing the official files' shapes do not tell."""
 
-WRAPPERS = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module"})
+_WRAPPERS = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module"})
 """What compiling and data parallelism put into the names of a network's tensors."""
 
-NESTS = (
+_NESTS = (
     *("ema", "ema_model", "model_ema", "nnet_ema"),
     *("state_dict", "model_state_dict", "model", "network", "net", "nnet"),
 )
@@ -30,7 +30,7 @@ weights first."""
 
 
 @dataclass
-class Report:
+class _Report:
     """Which entries of a checkpoint were kept, dropped, which of the network are new, with the reason, and what else
     must be known."""
 
@@ -74,7 +74,7 @@ def load_official(
         InputError: a damaged file, a pickle that wants to run code, a file of another architecture, weights that are
             not finite, or heads that do not divide the width.
     """
-    state, nest = find_network(load_tensors(Path(path)))
+    state, nest = _find_network(load_tensors(Path(path)))
     require(
         state is not None,
         f"{path} holds no U-ViT: expected a state_dict with pos_embed, patch_embed.proj.weight, in_blocks.* ...",
@@ -87,19 +87,19 @@ def load_official(
     return model.eval()
 
 
-def find_network(content: Any, nest: str = "") -> tuple[dict[str, Any] | None, str]:
-    """A U-ViT's state_dict in what a file holds, its names without `WRAPPERS`, and in which of `NESTS` it was found.
+def _find_network(content: Any, nest: str = "") -> tuple[dict[str, Any] | None, str]:
+    """A U-ViT's state_dict in what a file holds, its names without `_WRAPPERS`, and in which of `_NESTS` it was found.
 
     Returns:
         (None, "") where there is none.
     """
     if not isinstance(content, Mapping) or nest.count(".") > 3:
         return None, ""
-    state = {".".join(part for part in str(key).split(".") if part not in WRAPPERS): content[key] for key in content}
+    state = {".".join(part for part in str(key).split(".") if part not in _WRAPPERS): content[key] for key in content}
     if {"pos_embed", "patch_embed.proj.weight"} <= state.keys() and len(state) == len(content):
         state.pop("n_averaged", None)  # beside the weights that torch.optim.swa_utils averages
         return state, nest
-    found = (find_network(_inside(content, name), f"{nest}.{name}".lstrip(".")) for name in NESTS)
+    found = (_find_network(_inside(content, name), f"{nest}.{name}".lstrip(".")) for name in _NESTS)
     return next((each for each in found if each[0] is not None), (None, ""))
 
 
@@ -120,7 +120,7 @@ def check_weights(state: Mapping[str, Any], where: str) -> None:
     """
     for name, tensor in state.items():
         require(
-            isinstance(tensor, Tensor) and tensor.dtype in FLOATS and _is_dense(tensor),
+            isinstance(tensor, Tensor) and tensor.dtype in _FLOATS and _is_dense(tensor),
             f"{where} holds no U-ViT: its {name} is {getattr(tensor, 'dtype', type(tensor).__name__)}, expected a "
             "dense tensor of floats.",
         )
@@ -135,7 +135,7 @@ def _is_dense(tensor: Tensor) -> bool:
     return tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_nested
 
 
-FLOATS = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})
+_FLOATS = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})
 
 
 def adapt(
@@ -146,12 +146,12 @@ def adapt(
     generator: torch.Generator | None = None,
     where: str = "the checkpoint",
     num_heads: int | None = None,
-) -> tuple[UViT, Report]:
+) -> tuple[UViT, _Report]:
     """Build the network a state_dict belongs to, for other labels or images where asked; see `load_official`.
 
     `num_heads` is what shapes do not tell; None takes the official network's of that width.
     """
-    state, config, report = dict(state), infer_config(state, where), Report()
+    state, config, report = dict(state), infer_config(state, where), _Report()
     if num_heads is None:
         report.notes.append(
             f"guessed num_heads {config['num_heads']} from the width {config['hidden_size']}, as the file does not "
@@ -204,7 +204,7 @@ def infer_config(state: Mapping[str, Tensor], where: str = "the checkpoint") -> 
             "in_channels": channels,
             "hidden_size": width,
             "depth": 2 * len({name.split(".")[1] for name in state if name.startswith("in_blocks.")}),
-            "num_heads": OFFICIAL_HEADS.get(width) or guessed_heads(width),
+            "num_heads": _OFFICIAL_HEADS.get(width) or guessed_heads(width),
             "mlp_ratio": state["mid_block.mlp.fc1.weight"].shape[0] / width,
             "qkv_bias": "mid_block.attn.qkv.bias" in state,
             "mlp_time_embed": any(name.startswith("time_embed.") for name in state),
@@ -236,7 +236,7 @@ def _positions(
     model: UViT,
     new_side: int,
     generator: torch.Generator | None,
-    report: Report,
+    report: _Report,
 ) -> Tensor:
     """Position embedding for the network's tokens: [label, time, patches], or [time, patches]."""
     tokens, patches = old[:, :old_extra], old[:, old_extra:]
@@ -257,7 +257,7 @@ def _positions(
 
 
 def _labels(
-    old: Tensor | None, rows: Tensor, num_classes: int, drop_labels: bool, where: str, report: Report
+    old: Tensor | None, rows: Tensor, num_classes: int, drop_labels: bool, where: str, report: _Report
 ) -> Tensor:
     """Label embedding (K + 1, D), the last row for the null class: the file's, or new rows."""
     if old is None or drop_labels:

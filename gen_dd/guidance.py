@@ -18,7 +18,7 @@ from core_dd.sets import subset
 from gen_dd.diffusion import alpha_sigma
 from gen_dd.uvit import UViT
 
-CANDIDATES = 1000
+_CANDIDATES = 1000
 """At most so many random real images per class are clustered."""
 
 
@@ -95,7 +95,7 @@ class MGD3(Guide):
                 self.slots <= len(members),
                 f"guide_slots is {self.slots}, but class {k} ('{real.class_names[k]}') has {len(members)} images.",
             )
-            some = members[torch.randperm(len(members), generator=generator)[: max(CANDIDATES, self.slots)]]
+            some = members[torch.randperm(len(members), generator=generator)[: max(_CANDIDATES, self.slots)]]
             pixels = real.train_images[some].float() / 127.5 - 1
             modes.append(pixels[subset.medoids(pixels.flatten(1), self.slots, seed=generator.initial_seed())])
         self.modes = torch.stack(modes).to(model.device)

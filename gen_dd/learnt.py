@@ -22,10 +22,10 @@ LEARNT = "learnt.json"
 STEPS = 20
 """Network evaluations per sample: enough to see whether anything was learnt."""
 
-REAL = 2000
+_REAL = 2000
 """Training images, at most, that the samples are compared with."""
 
-LARGE_SHARE = 0.05
+_LARGE_SHARE = 0.05
 """The part of the weights a training began with from which an average is ruled by them: noise draws noise."""
 
 
@@ -117,7 +117,7 @@ class Finding:
             few += f", ended by max_seconds {train['max_seconds']:g} before the {train['steps']} steps asked for,"
         longer = "Train longer (--resume with more --steps"
         longer += " and --max_seconds)" if train.get("max_seconds") else ")"
-        if self.initial_share >= LARGE_SHARE:
+        if self.initial_share >= _LARGE_SHARE:
             return (
                 f"Likely cause: {100 * self.initial_share:.1f} % of the average of weights that draws the samples "
                 f"are those it began with, after {few} at ema_decay {train['ema_decay']:g}. {longer}, or "
@@ -136,7 +136,7 @@ def find(judge: Judge, images: Tensor, labels: Tensor, *, step: int, initial_sha
         step, initial_share: see `Finding`.
     """
     data = judge.data
-    chosen = torch.randperm(len(data.train_labels), generator=stream(judge.seed, "learnt"))[:REAL]
+    chosen = torch.randperm(len(data.train_labels), generator=stream(judge.seed, "learnt"))[:_REAL]
     real, real_labels = data.train_images[chosen], data.train_labels[chosen]
     agreement, chance = judge.agreement(images, labels), 1 / data.num_classes
     return Finding(

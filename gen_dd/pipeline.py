@@ -85,7 +85,7 @@ class UViTPipeline(DiffusionPipeline):
 
         config = self.unet.config
         shape = (len(labels), config.in_channels, config.image_size, config.image_size)
-        x = noise(shape, generator).to(device, self.unet.dtype)
+        x = _noise(shape, generator).to(device, self.unet.dtype)
         noise_of = guided(self.unet, labels, guidance_scale - 1, self.unet.null_class)
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         for timestep in self.progress_bar(self.scheduler.timesteps):
@@ -96,11 +96,11 @@ class UViTPipeline(DiffusionPipeline):
         if output_type != "pt":
             images = images.permute(0, 2, 3, 1).numpy()
         if output_type == "pil":
-            images = [pil(image) for image in images]
+            images = [_pil(image) for image in images]
         return UViTPipelineOutput(images=images) if return_dict else (images,)
 
 
-def noise(shape: tuple[int, ...], generator: torch.Generator | list[torch.Generator] | None) -> Tensor:
+def _noise(shape: tuple[int, ...], generator: torch.Generator | list[torch.Generator] | None) -> Tensor:
     """Standard normal (N, C, H, W), drawn where the generator lives.
 
     Raises:
@@ -113,7 +113,7 @@ def noise(shape: tuple[int, ...], generator: torch.Generator | list[torch.Genera
     return torch.stack([torch.randn(shape[1:], generator=each, device=each.device) for each in generator])
 
 
-def pil(image: np.ndarray) -> Image.Image:
+def _pil(image: np.ndarray) -> Image.Image:
     """One image (H, W, C), C 1 or 3, on the 0..1 scale."""
     levels = (image * 255).round().astype(np.uint8)
     return Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)

@@ -59,7 +59,7 @@ WEIGHTINGS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType({"none":
 """From times to the weights of the noise's squared error there."""
 
 
-class Joined(Optimizer):
+class _Joined(Optimizer):
     """Several optimisers, each of its own parameters, that step, save and load as one."""
 
     def __init__(self, *parts: Optimizer) -> None:
@@ -105,7 +105,7 @@ class Joined(Optimizer):
             part.load_state_dict({"state": {i: state_dict["state"][i] for i in numbers}, "param_groups": groups})
 
 
-ROUNDS, TURN = 5, (3.4445, -4.7750, 2.0315)
+_ROUNDS, _TURN = 5, (3.4445, -4.7750, 2.0315)
 """Of Muon's iteration (Jordan 2024): its length, and the coefficients of x, x x' x and x x' x x' x."""
 
 
@@ -124,12 +124,12 @@ def orthogonal(matrices: Tensor) -> Tensor:
     """
     if matrices.shape[1] > matrices.shape[2]:
         return orthogonal(matrices.mT).mT
-    a, b, c = TURN
+    a, b, c = _TURN
     x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     wide = 2 * x.shape[2] >= 3 * x.shape[1] and x.dtype == torch.float32
     gram = x @ x.mT
     moved = torch.eye(x.shape[1], device=x.device).expand_as(gram) if wide else x
-    for _ in range(ROUNDS):
+    for _ in range(_ROUNDS):
         turn = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         moved = torch.baddbmm(moved, turn, moved, beta=a)
         if wide:
@@ -201,7 +201,7 @@ def muon(model: UViT, *, lr: float, betas: tuple[float, float], weight_decay: fl
     hidden = [parameter for block in blocks for parameter in block.parameters() if parameter.ndim == 2]
     others = set(model.parameters()) - set(hidden)
     rest = [parameter for parameter in model.parameters() if parameter in others]
-    return Joined(
+    return _Joined(
         Muon(hidden, lr=lr, momentum=0.95, weight_decay=weight_decay, bf16=bf16),
         torch.optim.AdamW(rest, lr=lr, betas=betas, weight_decay=weight_decay, fused=True),
     )

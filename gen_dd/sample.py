@@ -96,9 +96,9 @@ def run(config: SampleConfig, start: float | None = None) -> Path:
     model, card = load_model(config.model)
     warn_of(card, config.model)
     model.check_guidance(config.cfg_scale)
-    identity = {name: to_dict(config)[name] for name in IDENTITY} | {"weights": card["weights"]}
+    identity = {name: to_dict(config)[name] for name in _IDENTITY} | {"weights": card["weights"]}
     identity = resumed(out, done, identity, clock)
-    sampler = make_sampler(config, identity["steps"], model, card, device, clock)
+    sampler = _make_sampler(config, identity["steps"], model, card, device, clock)
     total = sampler.total(config.num_per_class)
 
     # From here on the folder is this run's alone.
@@ -112,12 +112,12 @@ def run(config: SampleConfig, start: float | None = None) -> Path:
         identity["steps"] = sampler.steps
         meta = describe(card, config.seed, to_dict(config) | {"steps": sampler.steps, "batch": sampler.batch}, 0.0)
         folder = ShardFolder(out, sampler, clock, ranks, identity, meta)
-        draw(folder, pace, done, config.num_per_class)
+        _draw(folder, pace, done, config.num_per_class)
         ranks.close()
     return out
 
 
-def draw(folder: ShardFolder, pace: Pace, done: Sequence[tuple[int, int]], number: int | None) -> None:
+def _draw(folder: ShardFolder, pace: Pace, done: Sequence[tuple[int, int]], number: int | None) -> None:
     """Draw into a folder what is not there yet, and finish it.
 
     Args:
@@ -150,14 +150,14 @@ def draw(folder: ShardFolder, pace: Pace, done: Sequence[tuple[int, int]], numbe
         print(folder.finish(before, number))
 
 
-def make_sampler(
+def _make_sampler(
     config: SampleConfig, steps: int | str, model: UViT, card: dict, device: torch.device, clock: Clock
 ) -> Sampler:
     """The sampler as `config` says, its guide prepared."""
     clock.book("load")
     guide = config.make_guide()
     if guide is not None:
-        guide.prepare(guide_data(config, card), model.to(device), stream(config.seed, "guide"))
+        guide.prepare(_guide_data(config, card), model.to(device), stream(config.seed, "guide"))
         clock.book("guide")
     images = math.inf if config.num_per_class is None else config.num_per_class * model.config.num_classes
     evaluations = (AUTO_STEPS[1] if steps == "auto" else steps) * (2 if config.cfg_scale else 1)
@@ -179,13 +179,13 @@ def make_sampler(
     return sampler
 
 
-GUIDANCE = ("cfg_scale", "cfg_interval", "guide", "guide_scale", "guide_until", "guide_slots", "guide_data")
+_GUIDANCE = ("cfg_scale", "cfg_interval", "guide", "guide_scale", "guide_until", "guide_slots", "guide_data")
 
-IDENTITY = ("steps", "solver", "seed", *GUIDANCE)
+_IDENTITY = ("steps", "solver", "seed", *_GUIDANCE)
 """Options that decide what the images are; a resumed run must keep them."""
 
 
-def guide_data(config: SampleConfig, card: dict[str, Any]) -> ImageData | None:
+def _guide_data(config: SampleConfig, card: dict[str, Any]) -> ImageData | None:
     """The training images a guide looks at: those that the model was trained on.
 
     Raises:

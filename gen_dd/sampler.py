@@ -19,13 +19,13 @@ from gen_dd.guidance import Guide
 from gen_dd.solvers import SOLVERS, NoiseOf, guided, inside
 from gen_dd.uvit import UViT, image_flops
 
-AUTO_PER_CLASS = 500
+_AUTO_PER_CLASS = 500
 """The images per class that "auto" makes room for where no number is given: as many as CIFAR-100 has."""
-BATCH = 250
+_BATCH = 250
 """Images per batch where neither the user nor a budget's look at the speed says how many."""
-LOOKS = 3
+_LOOKS = 3
 """Evaluations of each kind that a look at the speed makes."""
-COMPILE_S = MappingProxyType({"cuda": 120, "cpu": 300})
+_COMPILE_S = MappingProxyType({"cuda": 120, "cpu": 300})
 """Seconds left of a budget from which compiling is tried, by the kind of device: nothing can stop it once begun."""
 
 
@@ -39,7 +39,7 @@ def pays_to_compile(
     """
     if not UVIT_SAMPLING.pays(left, device):
         return False
-    seconds = UVIT_SAMPLING.seconds(BATCH * image_flops(model), images / BATCH * evaluations, device)
+    seconds = UVIT_SAMPLING.seconds(_BATCH * image_flops(model), images / _BATCH * evaluations, device)
     return UVIT_SAMPLING.pays(seconds, device)
 
 
@@ -78,13 +78,13 @@ class Sampler:
         model.check_guidance(cfg_scale)
         self.device, self.seed, self.bf16 = torch.device(device), seed, bf16
         self.model = model.to(device).eval()
-        self.fast = faster(self.model, self.device) if compile else self.model
+        self.fast = _faster(self.model, self.device) if compile else self.model
         self.solve, self.cfg_scale, self.cfg_interval = pick(SOLVERS, solver, "solver"), cfg_scale, cfg_interval
         self.guide, self.group = guide, guide.slots if guide is not None and guide.joint else 1
         self.auto_steps, self.auto_batch = steps == "auto", batch is None
         self.steps = AUTO_STEPS[1] if self.auto_steps else steps
         self.shares = [1 / self.steps] * self.steps
-        batch = max(BATCH, self.group) if batch is None else batch
+        batch = max(_BATCH, self.group) if batch is None else batch
         require(batch >= self.group, f"batch {batch} is smaller than a group of {self.group}. Pass a larger --batch.")
         self.batch = batch // self.group * self.group
         self.told = False
@@ -162,7 +162,7 @@ class Sampler:
         if clock.budget is None:
             return Pace(0.0, 0.0, self.batch)
         ranks, left, before = ranks or Ranks(), clock.left(), peak_mib(self.device)
-        wanted = COMPILE_S.get(self.device.type, math.inf)
+        wanted = _COMPILE_S.get(self.device.type, math.inf)
         if self.fast is not self.model and left < wanted:
             note(f"note: not compiled: {left:.0f} s of the budget are left, and compiling may take {wanted} s.")
             self.fast = self.model
@@ -170,7 +170,7 @@ class Sampler:
         def affordable(at_most: float) -> bool:
             """Whether a look takes a thirtieth of the time, and four times the memory so far half of what is free."""
             grows = 4 * (peak_mib(self.device) - before)
-            return at_most * LOOKS / self.steps <= left / 30 and grows <= free_mib(self.device) / 2
+            return at_most * _LOOKS / self.steps <= left / 30 and grows <= free_mib(self.device) / 2
 
         if self.auto_batch:
             most = LARGEST if total is None else min(LARGEST, math.ceil(total / ranks.count))
@@ -187,7 +187,7 @@ class Sampler:
             pace.whole = self.seconds(self.batch, self.fast)
             clock.book("compile")
         if self.auto_steps:
-            images = AUTO_PER_CLASS * self.classes if total is None else total
+            images = _AUTO_PER_CLASS * self.classes if total is None else total
             whole = pace.whole * images / (self.batch * ranks.count)
             steps = ranks.least(most_steps(whole / self.steps, clock.left()))
             pace.scale(steps / self.steps)
@@ -206,7 +206,7 @@ class Sampler:
     def costs(self, images: int, network: Callable[..., Tensor]) -> tuple[float, list[float]]:
         """Seconds of the solver with a network that costs nothing, and of each evaluation that it asks for.
 
-        Evaluations of one kind, guided or not, cost the same: the fastest of `LOOKS`.
+        Evaluations of one kind, guided or not, cost the same: the fastest of `_LOOKS`.
         """
         began, timesteps = time.perf_counter(), []
         noise_of, x = self.begin(range(images), network)
@@ -227,7 +227,7 @@ class Sampler:
             rest = time.perf_counter() - began
             kinds = [self.kind(float(timestep) / TIME_SCALE) for timestep in timesteps]
             one_of = dict(zip(kinds, timesteps, strict=True))
-            fastest_of = {kind: min(look(timestep) for _ in range(LOOKS)) for kind, timestep in one_of.items()}
+            fastest_of = {kind: min(look(timestep) for _ in range(_LOOKS)) for kind, timestep in one_of.items()}
         return rest, [fastest_of[kind] for kind in kinds]
 
     def kind(self, t: float) -> tuple[bool, bool]:
@@ -238,7 +238,7 @@ class Sampler:
         )
 
 
-def faster(model: UViT, device: torch.device) -> Callable[..., Tensor]:
+def _faster(model: UViT, device: torch.device) -> Callable[..., Tensor]:
     """The network compiled for one batch size; on CUDA into a graph, so that no kernel waits to be launched."""
     if device.type != "cuda":
         return compiled(model, device, dynamic=False)

@@ -20,10 +20,10 @@ from core_dd.sets.shards import INDEX, shard_name, shard_numbers
 from gen_dd.budget import WRITE_S, Clock, Ranks
 from gen_dd.sampler import Sampler
 
-ROWS, COLUMNS = 10, 10
+_ROWS, _COLUMNS = 10, 10
 """Classes in the picture at most, and images of each."""
 
-SUMMARY = "summary.txt"
+_SUMMARY = "summary.txt"
 """The last file written."""
 
 
@@ -44,7 +44,7 @@ class ShardFolder:
     def __init__(self, out: Path, sampler: Sampler, clock: Clock, ranks: Ranks, identity: dict, meta: dict) -> None:
         self.out, self.sampler, self.clock, self.ranks = out, sampler, clock, ranks
         self.identity, self.meta = identity, meta
-        self.enough = COLUMNS * sampler.classes
+        self.enough = _COLUMNS * sampler.classes
         self.pictured, self.picture_s = not ranks.first, 0.0
         self.writes = deque([WRITE_S], maxlen=5)
         self.listed: tuple[int, int | None] | None = None
@@ -52,7 +52,7 @@ class ShardFolder:
     def open(self) -> None:
         """Begin to draw: the pool is not finished any more, and time is kept for what will have to be written."""
         if self.ranks.first:
-            (self.out / SUMMARY).unlink(missing_ok=True)
+            (self.out / _SUMMARY).unlink(missing_ok=True)
             self.picture_s = self.expected_picture()
         self.keep()
 
@@ -95,8 +95,8 @@ class ShardFolder:
         shards = [shard for shard in finished(self.out, resume=True) if shard[0] < self.enough]
         parts = [read_tensors(self.out / shard_name(*shard))[0] for shard in shards]
         images, labels = (torch.cat([part[name] for part in parts]) for name in ("images", "labels"))
-        rows = range(min(ROWS, self.sampler.classes))
-        pictures.save_grid(self.out / "grid.png", images, labels, per_class=COLUMNS, classes=rows)
+        rows = range(min(_ROWS, self.sampler.classes))
+        pictures.save_grid(self.out / "grid.png", images, labels, per_class=_COLUMNS, classes=rows)
         self.pictured, self.picture_s = True, 0.0
         self.clock.book("picture")
         self.keep()
@@ -104,15 +104,15 @@ class ShardFolder:
     def expected_picture(self) -> float:
         """Seconds the picture may take, from one row of slightly noisy ramps, which compress as slowly as photos."""
         generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(COLUMNS, *self.sampler.shape, generator=generator)
+        noise = torch.randn(_COLUMNS, *self.sampler.shape, generator=generator)
         row = (3 * noise + torch.linspace(10, 245, noise.shape[-1])).clamp(0, 255).to(torch.uint8)
 
         def timed() -> float:
             began = time.perf_counter()
-            pictures.png(pictures.grid(row, torch.zeros(COLUMNS, dtype=torch.int64)))
+            pictures.png(pictures.grid(row, torch.zeros(_COLUMNS, dtype=torch.int64)))
             return time.perf_counter() - began
 
-        return 1.5 * min(timed(), timed()) * min(ROWS, self.sampler.classes)
+        return 1.5 * min(timed(), timed()) * min(_ROWS, self.sampler.classes)
 
     def finish(self, before: int, number: int | None) -> str:
         """Write the last index, and the picture unless it is there; say what was drawn and where every second went.
@@ -132,7 +132,7 @@ class ShardFolder:
             f"{self.out}: {count} images, {each} per class{asked}, {self.sampler.steps} steps, batches of "
             f"{self.sampler.batch}, {rate:.0f} images/s; {clock.summary()}"
         )
-        files.write_text(self.out / SUMMARY, text + "\n")
+        files.write_text(self.out / _SUMMARY, text + "\n")
         return text
 
 
@@ -164,23 +164,23 @@ def gaps(done: Sequence[tuple[int, int]], total: int | None) -> list[tuple[int, 
     return [*free, (low, total)] if total is None or low < total else free
 
 
-class Identity(TypedDict):
+class _Identity(TypedDict):
     """What decides the images of a pool; more stands beside the steps."""
 
     steps: Annotated[int, Meta(ge=1)]
 
 
-class Header(TypedDict):
+class _Header(TypedDict):
     """The metadata of a shard."""
 
-    identity: Identity
+    identity: _Identity
     seconds: Annotated[float, Meta(ge=0)]
 
 
-class Begun(TypedDict):
+class _Begun(TypedDict):
     """Of the index of a pool, what a resumed run needs."""
 
-    identity: Identity
+    identity: _Identity
     meta: Spent
 
 
@@ -195,10 +195,10 @@ def resumed(out: Path, done: Sequence[tuple[int, int]], identity: dict[str, Any]
         return identity
     hint = f"It does not say what was drawn and how long that took. Choose another --out than {out}."
     if index.exists():
-        content = records.read(index, Begun, hint)
+        content = records.read(index, _Begun, hint)
         there, seconds = content["identity"], content["meta"]["cost"]["seconds"]
     else:  # killed between the first shard and its index
-        header = read_tensors(out / shard_name(*done[0]), Header)[1]
+        header = read_tensors(out / shard_name(*done[0]), _Header)[1]
         there, seconds = header["identity"], header["seconds"]
     for name, value in identity.items():
         require(

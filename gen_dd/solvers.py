@@ -29,7 +29,7 @@ def exact_betas() -> list[float]:
     return (-torch.expm1(2 * log_alpha(grid[1:]) - 2 * log_alpha(grid[:-1]))).tolist()
 
 
-class ExactGrid:
+class _ExactGrid:
     """Put before a diffusers scheduler: exact continuous times, uniform from t = 1 to 1e-3.
 
     The stock classes round times to a table of 1000 betas; here sigma / alpha is exact at every grid point, and the
@@ -52,11 +52,11 @@ class ExactGrid:
         self.set_begin_index(0)
 
 
-class ExactDPMSolver(ExactGrid, DPMSolverMultistepScheduler):
+class ExactDPMSolver(_ExactGrid, DPMSolverMultistepScheduler):
     """DPM-Solver++ multistep (Lu et al. 2022) of order 1 (DDIM), 2 or 3 on the exact grid."""
 
 
-class ExactUniPC(ExactGrid, UniPCMultistepScheduler):
+class _ExactUniPC(_ExactGrid, UniPCMultistepScheduler):
     """UniPC (Zhao et al. 2023) on the exact grid."""
 
 
@@ -131,7 +131,7 @@ SOLVERS: MappingProxyType[str, Solver] = MappingProxyType(
         "dpmpp_2m": _multistep(ExactDPMSolver, 2),
         "dpmpp_3m": _multistep(ExactDPMSolver, 3),
         "ddim": _multistep(ExactDPMSolver, 1),
-        "unipc": _multistep(ExactUniPC, 2),
+        "unipc": _multistep(_ExactUniPC, 2),
         "dpm_fast": dpm_fast,
     }
 )

@@ -25,7 +25,7 @@ from gen_dd.trainer import Trainer
 from gen_dd.validate import Validator
 from gen_dd.weights import amend_card
 
-CHECK_SAMPLE = 10_000
+_CHECK_SAMPLE = 10_000
 """Streamed training images, at most, that the classifier which checks a training learns from."""
 
 
@@ -39,9 +39,9 @@ def train(config: TrainConfig) -> None:
     data = config.training_data()
     trainer = Trainer.start(config, data)
     if trainer.first:
-        find_folder(config.out, run_name(config, data), config.resume)
-    validator = open_validator(config, data, trainer.device) if trainer.first and config.eval_every else None
-    check_network(config, data)
+        find_folder(config.out, _run_name(config, data), config.resume)
+    validator = _open_validator(config, data, trainer.device) if trainer.first and config.eval_every else None
+    _check_network(config, data)
     run = open_run(config, data) if trainer.first else SilentRun()
     [last] = broadcast_object_list([run.last()])
     start, folder = last or (0, None)
@@ -56,22 +56,22 @@ def train(config: TrainConfig) -> None:
     trainer.compile(start)
     began, earlier, losses = time.perf_counter(), trainer.seconds, []
 
-    for step in range(start, start if over(earlier, config.max_seconds) else config.steps):
+    for step in range(start, start if _over(earlier, config.max_seconds) else config.steps):
         # One step, the same whatever the number of processes; stop in time, on all of them together.
         losses.append(trainer.step(step))
         done = step + 1
         seconds = trainer.clock(time.perf_counter() - began)
         trainer.seconds = earlier + seconds
-        stop = done == config.steps or over(trainer.seconds, config.max_seconds)
-        pause = over(seconds, config.chunk_seconds)
-        progress.update(ends_in=time_left(config, trainer.seconds, seconds))
+        stop = done == config.steps or _over(trainer.seconds, config.max_seconds)
+        pause = _over(seconds, config.chunk_seconds)
+        progress.update(ends_in=_time_left(config, trainer.seconds, seconds))
 
         # Stop at a loss that is not finite, before anything is kept of it; evaluate or picture, log, checkpoint.
-        evaluate, picture = (due(done, every, stop) for every in (config.eval_every, config.grid_every))
-        log, save = due(done, config.log_every, stop) or evaluate, due(done, config.checkpoint_every, stop or pause)
+        evaluate, picture = (_due(done, every, stop) for every in (config.eval_every, config.grid_every))
+        log, save = _due(done, config.log_every, stop) or evaluate, _due(done, config.checkpoint_every, stop or pause)
         if log or save or picture:
             values, losses = trainer.mean(losses), []
-            check(run, done, values)
+            _check(run, done, values)
             progress.note = f"loss {values[-1]:.4f}, {config.batch_size * (done - start) / seconds:.0f} img/s"
         aside = time.perf_counter()
         grid = trainer.validate(validator, run, done) if evaluate else trainer.picture(run, done) if picture else None
@@ -88,40 +88,40 @@ def train(config: TrainConfig) -> None:
     progress.close()
     trainer.wait()
     finish(run)
-    if over(trainer.seconds, config.max_seconds) and done < config.steps:
+    if _over(trainer.seconds, config.max_seconds) and done < config.steps:
         run.say(f"max_seconds {config.max_seconds:g} ended the training at step {done} of {config.steps}")
     if stop and config.check_images:
-        check_learnt(trainer, validator, run, done)
+        _check_learnt(trainer, validator, run, done)
     run.close()
 
 
-def time_left(config: TrainConfig, trained: float, called: float) -> float | None:
+def _time_left(config: TrainConfig, trained: float, called: float) -> float | None:
     """Seconds until a time limit ends this call, after so many of training in all and in this call; None: no limit."""
     limits = ((config.max_seconds, trained), (config.chunk_seconds, called))
     return min((limit - seconds for limit, seconds in limits if limit is not None), default=None)
 
 
-def over(seconds: float, limit: float | None) -> bool:
+def _over(seconds: float, limit: float | None) -> bool:
     """Whether a time limit, if there is one, is reached."""
     return limit is not None and seconds >= limit
 
 
-def due(done: int, every: int, stop: bool) -> bool:
+def _due(done: int, every: int, stop: bool) -> bool:
     """Whether what happens every so many steps, and at the end, happens now; 0 steps: never."""
     return every > 0 and (done % every == 0 or stop)
 
 
 def open_run(config: TrainConfig, data: ImageData | StreamedData) -> Run:
     """The run folder, new or continued."""
-    return Run.open(config, run_name(config, data))
+    return Run.open(config, _run_name(config, data))
 
 
-def run_name(config: TrainConfig, data: ImageData | StreamedData) -> str:
+def _run_name(config: TrainConfig, data: ImageData | StreamedData) -> str:
     """What the run folder is called where none is given."""
     return f"{data.name}-uvit-{config.preset}"
 
 
-def open_validator(config: TrainConfig, data: ImageData | StreamedData, device: torch.device) -> Validator:
+def _open_validator(config: TrainConfig, data: ImageData | StreamedData, device: torch.device) -> Validator:
     """What scores the samples of a run; see `TrainConfig`."""
     return Validator.open(
         data,
@@ -134,17 +134,17 @@ def open_validator(config: TrainConfig, data: ImageData | StreamedData, device: 
     )
 
 
-def check_network(config: TrainConfig, data: ImageData | StreamedData) -> None:
+def _check_network(config: TrainConfig, data: ImageData | StreamedData) -> None:
     """Refuse, before any work, a classifier that cannot take the images."""
     if config.check_images:
         with about(f"--eval_network {config.eval_network}, to check what is learnt (--check_images 0: no check)"):
             build_network(config.eval_network, data.shape, data.num_classes)
 
 
-def check_learnt(trainer: Trainer, validator: Validator | None, run: Run, step: int) -> None:
+def _check_learnt(trainer: Trainer, validator: Validator | None, run: Run, step: int) -> None:
     """Say what a training that ended has learnt, and keep it in the run folder and in the card of its model; on all
     processes together."""
-    finding = trainer.learnt(make_judge(trainer, validator) if trainer.first else None, step)
+    finding = trainer.learnt(_make_judge(trainer, validator) if trainer.first else None, step)
     if finding is not None:
         said = finding.said(to_dict(trainer.config), len(trainer.data.train_labels))
         found = asdict(finding) | {"said": said}
@@ -153,12 +153,12 @@ def check_learnt(trainer: Trainer, validator: Validator | None, run: Run, step: 
         run.say(said)
 
 
-def make_judge(trainer: Trainer, validator: Validator | None) -> Judge:
+def _make_judge(trainer: Trainer, validator: Validator | None) -> Judge:
     """What checks a training's samples: the validator's classifier, or one of (a part of) the training images."""
     if validator is not None:
         return validator.judge
     config, data = trainer.config, trainer.data
-    real = data.sample(config.seed, CHECK_SAMPLE) if isinstance(data, StreamedData) else data
+    real = data.sample(config.seed, _CHECK_SAMPLE) if isinstance(data, StreamedData) else data
     return Judge(real, config.eval_network, config.seed, trainer.device)
 
 
@@ -172,7 +172,7 @@ def finish(run: Run) -> None:
         run.say(f"{place}: the averaged weights after {last[0]} steps")
 
 
-def check(run: Run, done: int, losses: Sequence[float]) -> None:
+def _check(run: Run, done: int, losses: Sequence[float]) -> None:
     """Stop at the first of the last steps whose loss is not finite; see `Run.check`."""
     for step, loss in enumerate(losses, done - len(losses) + 1):
         run.check(step, loss=loss)
@@ -181,10 +181,10 @@ def check(run: Run, done: int, losses: Sequence[float]) -> None:
 def dry_run(config: TrainConfig) -> None:
     """Print the resolved config, and the memory and time to expect, measured on a few steps that are then lost."""
     data = config.training_data()
-    find_folder(config.out, run_name(config, data), config.resume)
+    find_folder(config.out, _run_name(config, data), config.resume)
     trainer, seconds = Trainer.start(config, data), []
     if config.eval_every:
-        open_validator(config, data, trainer.device)
+        _open_validator(config, data, trainer.device)
     started = time.perf_counter()
     trainer.compile()
     for step in range(4):

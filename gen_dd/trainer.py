@@ -332,7 +332,7 @@ def make_model(config: TrainConfig, data: ImageData | StreamedData) -> UViT:
     channels, height, width = data.shape
     require(height == width, f"U-ViT wants square images, {data.name} has {width}x{height}. Pass --image_size.")
     if config.init_from is not None:
-        model = initialised_from(Path(config.init_from), data, config.seed, config.num_heads)
+        model = _initialised_from(Path(config.init_from), data, config.seed, config.num_heads)
     else:
         sizes = dict(PRESETS[config.preset]) | {"image_size": height, "in_channels": channels}
         sizes["patch_size"] = config.patch_size or sizes["patch_size"]
@@ -343,7 +343,7 @@ def make_model(config: TrainConfig, data: ImageData | StreamedData) -> UViT:
     return model
 
 
-def initialised_from(place: Path, data: ImageData | StreamedData, seed: int, num_heads: int | None = None) -> UViT:
+def _initialised_from(place: Path, data: ImageData | StreamedData, seed: int, num_heads: int | None = None) -> UViT:
     """The network whose weights are at `place`, fitted to the labels and size of `data`; says what was kept on stderr.
 
     Raises:

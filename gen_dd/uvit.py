@@ -30,7 +30,7 @@ PRESETS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
 )  # fmt: skip
 """Named sizes: the official ones, and `tiny` (0.6M, 8x8 digits) and `mini` (3.4M, 28x28) for CPUs."""
 
-LIMITS: MappingProxyType[str, tuple[int, int]] = MappingProxyType(
+_LIMITS: MappingProxyType[str, tuple[int, int]] = MappingProxyType(
     {
         "image_size": (1, 4096),
         "patch_size": (1, 4096),
@@ -88,7 +88,7 @@ class UViT(ModelMixin, ConfigMixin):
         sizes |= {"hidden_size": hidden_size, "num_heads": num_heads}
         sizes |= {} if num_classes is None else {"num_classes": num_classes}
         for name, value in sizes.items():
-            low, high = LIMITS[name]
+            low, high = _LIMITS[name]
             require(type(value) is int, f"{name} must be a whole number, got {value!r}.")
             require(low <= value <= high, f"{name} must be from {low} to {high}, got {value}.")
         require(1 / hidden_size <= mlp_ratio <= 64, f"mlp_ratio must be > 0 and at most 64, got {mlp_ratio}.")
@@ -102,7 +102,7 @@ class UViT(ModelMixin, ConfigMixin):
         self.extra_tokens = 1 if num_classes is None else 2
         tokens = self.extra_tokens + (image_size // patch_size) ** 2
         self.pos_embed = nn.Parameter(torch.empty(1, tokens, hidden_size))
-        self.patch_embed = PatchEmbed(patch_size, in_channels, hidden_size)
+        self.patch_embed = _PatchEmbed(patch_size, in_channels, hidden_size)
         self.time_embed = (
             nn.Sequential(nn.Linear(hidden_size, 4 * hidden_size), nn.SiLU(), nn.Linear(4 * hidden_size, hidden_size))
             if mlp_time_embed
@@ -200,7 +200,7 @@ class UViT(ModelMixin, ConfigMixin):
                     nn.init.zeros_(module.bias)
 
 
-class PatchEmbed(nn.Module):
+class _PatchEmbed(nn.Module):
     """Images (B, C, H, W) to patch tokens (B, L, D), row by row."""
 
     def __init__(self, patch: int, channels: int, width: int) -> None:
@@ -219,7 +219,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.attn = Attention(width, heads, qkv_bias)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = MLP(width, int(mlp_ratio * width))
+        self.mlp = _MLP(width, int(mlp_ratio * width))
         self.skip_linear = nn.Linear(2 * width, width) if skip else None
 
     def forward(self, x: Tensor, skipped: Tensor | None = None) -> Tensor:
@@ -243,7 +243,7 @@ class Attention(nn.Module):
         return self.proj(attention(q, k, v).transpose(1, 2).flatten(2))
 
 
-class MLP(nn.Module):
+class _MLP(nn.Module):
     """Two layers with the exact (erf) GELU between."""
 
     def __init__(self, width: int, hidden: int) -> None:

@@ -25,13 +25,13 @@ from core_dd.sets import pictures
 from gen_dd.learnt import Judge
 from gen_dd.weights import CARD, Card
 
-BEST = "best"
+_BEST = "best"
 """Where a run folder keeps the best model: a link into `models/`."""
 
-LOWER_IS_BETTER = {"val_accuracy": False, "fid": True, "classifier_frechet": True}
+_LOWER_IS_BETTER = {"val_accuracy": False, "fid": True, "classifier_frechet": True}
 """What can choose the best model: the first of these that was measured does."""
 
-CHUNK = 50
+_CHUNK = 50
 """Images per forward of the Inception network."""
 
 
@@ -91,7 +91,7 @@ class Validator:
         """
         real = data.sample(seed) if isinstance(data, StreamedData) else data
         judge = Judge(real, network, seed, device)  # refuses what does not fit before any work
-        inception, reason = load_inception(inception_weights, device)
+        inception, reason = _load_inception(inception_weights, device)
         notes = [f"FID is not measured because {reason}; classifier_frechet takes its place."] if reason else []
         if real is not data:
             notes.append(f"scores compare with {len(real.train_labels)} of the training images")
@@ -133,7 +133,7 @@ class Validator:
     @torch.inference_mode()
     def inception_features(self, images: Tensor) -> Tensor:
         """torch-fidelity's features (N, 2048) of uint8 images (N, 1 or 3, H, W)."""
-        parts = [self.inception(x.expand(-1, 3, -1, -1).to(self.device))[0].cpu() for x in images.split(CHUNK)]
+        parts = [self.inception(x.expand(-1, 3, -1, -1).to(self.device))[0].cpu() for x in images.split(_CHUNK)]
         return torch.cat(parts)
 
     def _cached_reference(self) -> tuple[Tensor, Tensor]:
@@ -148,7 +148,7 @@ class Validator:
         return tensors["mu"], tensors["cov"]
 
 
-def load_inception(weights: str | None, device: torch.device) -> tuple[nn.Module | None, str]:
+def _load_inception(weights: str | None, device: torch.device) -> tuple[nn.Module | None, str]:
     """torch-fidelity's Inception network, or None and why.
 
     Raises:
@@ -182,17 +182,17 @@ def _digest(weights: str | None) -> str:
     return hashlib.blake2b(Path(weights).read_bytes(), digest_size=8).hexdigest()
 
 
-def chooser(scores: dict[str, float]) -> str:
+def _chooser(scores: dict[str, float]) -> str:
     """Which of the scores chooses the best model."""
-    return next(name for name in LOWER_IS_BETTER if name in scores)
+    return next(name for name in _LOWER_IS_BETTER if name in scores)
 
 
 def is_better(scores: dict[str, float], best: dict[str, float]) -> bool:
     """Whether `scores` beat those of the best so far, by what chooses now; so do they if it was not measured then."""
-    name = chooser(scores)
+    name = _chooser(scores)
     if name not in best:
         return True
-    return scores[name] < best[name] if LOWER_IS_BETTER[name] else scores[name] > best[name]
+    return scores[name] < best[name] if _LOWER_IS_BETTER[name] else scores[name] > best[name]
 
 
 def keep_best(run: Run, scores: dict[str, float], step: int, save: Callable[[Path], None]) -> None:
@@ -204,7 +204,7 @@ def keep_best(run: Run, scores: dict[str, float], step: int, save: Callable[[Pat
         step: when.
         save: writes the model folder.
     """
-    pointer = run.folder / BEST
+    pointer = run.folder / _BEST
     known = records.read(pointer / CARD, Card).get("metrics", {}) if pointer.exists() else {}
     if not is_better(scores, known):
         return
@@ -212,13 +212,13 @@ def keep_best(run: Run, scores: dict[str, float], step: int, save: Callable[[Pat
     if place.exists():
         shutil.rmtree(place)
     save(place)
-    link = run.folder / f".{BEST}"
+    link = run.folder / f".{_BEST}"
     link.unlink(missing_ok=True)
     link.symlink_to(place.relative_to(run.folder))
     os.replace(link, pointer)
     for old in set(place.parent.iterdir()) - {place}:
         shutil.rmtree(old)
-    run.say(f"{pointer}: the best so far, {chooser(scores)} {scores[chooser(scores)]:.4g} at step {step}")
+    run.say(f"{pointer}: the best so far, {_chooser(scores)} {scores[_chooser(scores)]:.4g} at step {step}")
 
 
 def save_samples(run: Run, images: Tensor, labels: Tensor, step: int) -> Path:

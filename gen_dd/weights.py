@@ -19,7 +19,7 @@ from gen_dd.uvit import UViT
 WEIGHTS, CARD = "diffusion_pytorch_model.safetensors", "gendd.json"
 
 
-class TrainedBy(TypedDict, total=False):
+class _TrainedBy(TypedDict, total=False):
     """Of the training's configuration, what is used again; the rest stands beside it."""
 
     data: str
@@ -37,12 +37,12 @@ class Card(TypedDict, total=False):
     fingerprint: str | None
     class_names: list[str] | None
     step: int
-    train: TrainedBy
+    train: _TrainedBy
     metrics: dict[str, float]
     learnt: Learnt | None
 
 
-class NetworkConfig(TypedDict, total=False):
+class _NetworkConfig(TypedDict, total=False):
     """What config.json holds: the constructor arguments of `UViT`; all but the heads can be told from the weights."""
 
     image_size: int
@@ -59,13 +59,13 @@ class NetworkConfig(TypedDict, total=False):
     null_trained: bool
 
 
-class Kind(TypedDict):
+class _Kind(TypedDict):
     """Whose configuration a config.json is."""
 
     _class_name: str
 
 
-class Shards(TypedDict):
+class _Shards(TypedDict):
     """The index of weights that lie in several files: tensor -> file."""
 
     weight_map: dict[str, str]
@@ -109,12 +109,12 @@ def load_model(folder: str | Path) -> tuple[UViT, dict[str, Any]]:
     """
     folder = Path(folder)
     folder = next((folder / inner for inner in ("model", "unet") if (folder / inner).is_dir()), folder)
-    sources, hint = weight_files(folder), f"Expected a model folder as gendd train writes it, got {folder}."
+    sources, hint = _weight_files(folder), f"Expected a model folder as gendd train writes it, got {folder}."
     config = records.read(folder / "config.json", dict[str, Any], hint)
-    name = records.checked(config, Kind, f"{folder / 'config.json'}", hint)["_class_name"]
+    name = records.checked(config, _Kind, f"{folder / 'config.json'}", hint)["_class_name"]
     require(name == "UViT", f"{folder} holds a {name}, expected a UViT.")
-    state = read_weights(sources)
-    model = UViT(**network_config(folder / "config.json", config, state, hint))
+    state = _read_weights(sources)
+    model = UViT(**_network_config(folder / "config.json", config, state, hint))
     check_weights(state, str(sources[0]))
     try:
         model.load_state_dict(state)
@@ -137,7 +137,7 @@ def load_model(folder: str | Path) -> tuple[UViT, dict[str, Any]]:
     return model.eval(), card | {"weights": digest.hexdigest()}
 
 
-def weight_files(folder: Path) -> list[Path]:
+def _weight_files(folder: Path) -> list[Path]:
     """The files that hold a folder's weights: the plain one, those its index names, or the one of a variant (fp16).
 
     Raises:
@@ -147,7 +147,7 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if index.is_file():
-        names = sorted(set(records.read(index, Shards, "Save the model again.")["weight_map"].values()))
+        names = sorted(set(records.read(index, _Shards, "Save the model again.")["weight_map"].values()))
         for name in names:
             require(
                 name == Path(name).name, f"{index} names '{name}', which is no file beside it. Save the model again."
@@ -164,7 +164,7 @@ def weight_files(folder: Path) -> list[Path]:
     return variants
 
 
-def read_weights(sources: list[Path]) -> dict[str, Tensor]:
+def _read_weights(sources: list[Path]) -> dict[str, Tensor]:
     """The tensors of several safetensors files together, memory-mapped.
 
     Raises:
@@ -183,16 +183,16 @@ def read_weights(sources: list[Path]) -> dict[str, Tensor]:
     return state
 
 
-def network_config(place: Path, config: Mapping[str, Any], state: Mapping[str, Tensor], hint: str) -> NetworkConfig:
+def _network_config(place: Path, config: Mapping[str, Any], state: Mapping[str, Tensor], hint: str) -> _NetworkConfig:
     """The arguments of the network, from its config.json as far as that agrees with the shapes of its weights.
 
     Raises:
         InputError: a key that is missing, unknown or of another type, or a size that the weights do not have.
     """
     own = {name: value for name, value in config.items() if not name.startswith("_")}
-    unknown = sorted(own.keys() - NetworkConfig.__annotations__.keys())
+    unknown = sorted(own.keys() - _NetworkConfig.__annotations__.keys())
     require(not unknown, f"{place} has {', '.join(unknown[:3])}, which a UViT has not: it is another network's. {hint}")
-    records.checked(own, NetworkConfig, str(place), hint)
+    records.checked(own, _NetworkConfig, str(place), hint)
     found = infer_config(state, f"what lies beside {place}")
     labels = state.get("label_emb.weight")
     found["num_classes"] = None if labels is None else len(labels) - 1
