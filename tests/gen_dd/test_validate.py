@@ -121,7 +121,7 @@ def test_load_inception__damaged_download_is_said_and_done_without(data, tmp_pat
     place.write_bytes(b"half a download")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     validator = make_validator(data, inception_weights=None)
-    assert validator.inception is None and "its weights could not be downloaded (" in validator.note
+    assert validator.inception is None and "its weights could not be downloaded (" in validator.notes[0]
 
 
 def test_load_inception__bad_file(data, tmp_path):
