@@ -92,7 +92,7 @@ def plain_dsa(data, config, steps: int) -> tuple[Tensor, list[Tensor]]:
     (Zhao et al. 2021; Zhao & Bilen 2021)."""
     method = DSA(config, data)
     images, velocity, losses = method.synthetic.images.detach().clone(), 0.0, []
-    dsa = augment.DSA("color_crop_cutout_scale_rotate") if config.augment == "auto" else None
+    dsa = augment.DSAugment("color_crop_cutout_scale_rotate") if config.augment == "auto" else None
     for step in range(steps):
         net, total = reset(method.net, stream(config.seed, "network", step)).requires_grad_(), torch.zeros(())
         sgd = torch.optim.SGD(net.parameters(), lr=config.lr_net)

@@ -39,7 +39,7 @@ def plain_iteration(mtt: MTT, step: int, images: Tensor, lr: Tensor) -> Tensor:
         batch = chunks.pop()
         x = flat[batch]
         if config.augment == "auto":
-            dsa = augment.DSA("color_crop_cutout_scale_rotate")
+            dsa = augment.DSAugment("color_crop_cutout_scale_rotate")
             x = dsa.per_image(x[None], [stream(config.seed, "augment", step, i)])[0]
         loss = F.cross_entropy(functional_call(mtt.net, student, (x,)), labels[batch])
         gradients = torch.autograd.grad(loss, list(student.values()), create_graph=True)
