@@ -87,7 +87,7 @@ class Run:
         """
         plain = {name: float(value) for name, value in values.items()}
         self.check(step, **plain)
-        _append(self.folder / _STATS, json.dumps({"step": step, **plain}) + "\n")
+        _append(self.folder / STATS, json.dumps({"step": step, **plain}) + "\n")
         if self._tracker is not None:
             with files.explained(self.folder / "tracker"):
                 self._tracker.log(plain, step=step)
@@ -122,7 +122,7 @@ class Run:
         with files.atomic(place) as temporary:
             temporary.mkdir()
             yield temporary
-            files.sync(self.folder / _STATS)
+            files.sync(self.folder / STATS)
         with files.explained(place.with_name("last")):
             pointer = place.with_name(".last")
             pointer.unlink(missing_ok=True)
@@ -163,7 +163,7 @@ class Run:
 
     def _drop_stats_after(self, step: int) -> None:
         """Forget lines past the checkpoint a resumed run starts from (and a line cut by the kill)."""
-        path = self.folder / _STATS
+        path = self.folder / STATS
         kept = [line for line in read_stats(path) if line["step"] <= step]
         files.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
@@ -197,7 +197,7 @@ class SilentRun(Run):
         """None: which checkpoint is the newest is the first process's to say."""
 
 
-CONFIG, _ORIGIN, _STATS = "config.yaml", "origin.json", "stats.jsonl"
+CONFIG, _ORIGIN, STATS = "config.yaml", "origin.json", "stats.jsonl"
 
 
 def saved(config: RunConfig) -> dict[str, Any]:
