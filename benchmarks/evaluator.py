@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from benchmarks.data import plain_device, random_data
-from core_dd.judge.augment import DSA
+from core_dd.judge.augment import DSAugment
 from core_dd.judge.protocols import DM
 from core_dd.judge.training import Training
 from core_dd.speed import prepare_device
@@ -44,7 +44,7 @@ def reference() -> Callable[[], None]:
     device, data = plain_device(), random_data(per_class=50)
     mean, std = (tensor[:, None, None].to(device) for tensor in (data.mean, data.std))
     images, labels = (data.train_images.to(device) / 255 - mean) / std, data.train_labels.to(device)
-    augment, nets = DSA(), []
+    augment, nets = DSAugment(), []
     for _ in range(CLASSIFIERS):
         blocks = []
         for channels in (3, 128, 128):

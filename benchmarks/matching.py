@@ -15,7 +15,7 @@ from torch.func import functional_call
 from benchmarks.data import plain_device, random_data
 from core_dd.data.images import ImageData
 from core_dd.data.preprocess import Preprocess
-from core_dd.judge.augment import DSA, IDCAugment
+from core_dd.judge.augment import DSAugment, IDCAugment
 from core_dd.rng import stream
 from core_dd.speed import prepare_device
 from matching_dd import experts
@@ -172,7 +172,7 @@ def reference(method: str, classes: int) -> Callable[[], float]:
     if method in WHOLE:
         return WHOLE[method](images, members, syn, optimizer)
     augment = {"m3d": IDCAugment("color_crop_cutout"), "idc": IDCAugment("color_crop_cutout"), "dc": None}.get(
-        method, DSA()
+        method, DSAugment()
     )
 
     def class_loss(net: PlainConvNet, k: int) -> Tensor:
@@ -230,7 +230,7 @@ def cafe(images: Tensor, members: list[Tensor], syn: Tensor, optimizer: torch.op
 def mtt(images: Tensor, members: list[Tensor], syn: Tensor, optimizer: torch.optim.Optimizer) -> Callable[[], float]:
     """The whole way of the student in one graph."""
     labels = torch.arange(len(members), device=syn.device).repeat_interleave(IPC)
-    lr, augment = torch.tensor(1e-3, device=syn.device, requires_grad=True), DSA()
+    lr, augment = torch.tensor(1e-3, device=syn.device, requires_grad=True), DSAugment()
     draws = reference_draws()
 
     def unit() -> float:

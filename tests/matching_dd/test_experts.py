@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from core_dd import files, records
 from core_dd.data.images import load_data
 from core_dd.errors import InputError
-from core_dd.judge.augment import DSA
+from core_dd.judge.augment import DSAugment
 from core_dd.judge.networks import build_network
 from core_dd.rng import stream
 from core_dd.run import read_stats
@@ -47,7 +47,7 @@ def test_record__equals_plain_training(digits, augment):
             x = (digits.train_images[batch] / 255 - digits.mean[0]) / digits.std[0]
             if augment == "dsa":
                 generator = stream(5, "augment", 1, 4 * epoch + i)
-                x = DSA("color_crop_cutout_scale_rotate").per_image(x[None], [generator])[0]
+                x = DSAugment("color_crop_cutout_scale_rotate").per_image(x[None], [generator])[0]
             sgd.zero_grad()
             F.cross_entropy(net(x), digits.train_labels[batch]).backward()
             sgd.step()

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from plain import plain_decode, plain_features, plain_logits
 from torch import Tensor
 
-from core_dd.judge.augment import DSA
+from core_dd.judge.augment import DSAugment
 from core_dd.judge.networks import build_network
 from core_dd.rng import stream
 from matching_dd.methods.idm import IDM, IDMConfig
@@ -66,7 +66,7 @@ def test_step__equals_plain_iteration(digits, factor):
             index = members[torch.randperm(len(members), generator=stream(4, "real", step, k))[:6]]
             decoded = plain_decode(images[k] * digits.std[0] + digits.mean[0], factor)
             syn = (decoded - digits.mean[0]) / digits.std[0]
-            dsa = DSA("color_crop_cutout_scale_rotate")
+            dsa = DSAugment("color_crop_cutout_scale_rotate")
             real, syn = dsa.siamese(pixels[index][None], syn[None], [stream(4, "augment", step, k)])
             loss = plain_loss(chosen.net, real[0], syn[0], k, 0.5 * percents[-1])
             optimizer.zero_grad()
