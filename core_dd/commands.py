@@ -55,18 +55,15 @@ COMMANDS = MappingProxyType(
             "core_dd.judge.options:EvaluateConfig",
             "train classifiers on a set and score them on the real test set",
         ),
+        "compare": Command(
+            "core_dd.compare.compare:main",
+            "core_dd.compare.options:CompareConfig",
+            "make, judge and tabulate many sets by one file",
+        ),
         "report": Command(
             "core_dd.report.report:main",
             "core_dd.report.options:ReportConfig",
             "turn many scores into report.md and report.html",
-        ),
-        "convert": Command(
-            "core_dd.sets.convert:main",
-            "core_dd.sets.options:ConvertConfig",
-            "bring a set of other people's code into our file",
-        ),
-        "export": Command(
-            "core_dd.sets.export:main", "core_dd.sets.options:ExportConfig", "write a set in the layout of another code"
         ),
         "info": Command(
             "core_dd.info:main", "core_dd.info:InfoConfig", "say what a distilled set, a run folder or a dataset is"

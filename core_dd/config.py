@@ -13,10 +13,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
+
 from core_dd import processes
-from core_dd.errors import InputError, brief, likely, require
+from core_dd.errors import InputError, about, brief, likely, require
 from core_dd.notes import note
-from core_dd.options import mark
 from core_dd.settings import ConfigFile, find
 from core_dd.yaml_files import read_yaml
 
@@ -79,11 +80,6 @@ class Layer(NamedTuple):
 
     file: ConfigFile
     values: Mapping[str, Any]
-
-
-def with_first(argv: Sequence[str], name: str) -> list[str]:
-    """Arguments whose first, where it is no flag, is the value of the flag `name`."""
-    return [f"--{name}", *argv] if argv and not argv[0].startswith("-") else list(argv)
 
 
 def read_configs(argv: Sequence[str] | None, home: str) -> tuple[list[Layer], list[str]]:
@@ -161,6 +157,25 @@ def read_config(path: Path) -> ConfigFile:
         InputError: as `read_yaml` and `ConfigFile.of` do.
     """
     return ConfigFile.of(path, read_yaml(path))
+
+
+def from_values(cls: type[C], values: Mapping[str, Any], where: str) -> C:
+    """`cls` of its defaults and these values, as YAML gives them; `where` is what messages call them.
+
+    Raises:
+        InputError: an unknown key, with its likely spelling; a value of another type; failed checks.
+    """
+    values, names = renamed(cls, values), [own.name for own in dataclasses.fields(cls)]
+    _check_keys(values, names, f"{where}:", f"{cls.__name__} takes {', '.join(sorted(names))}.")
+    hints = typing.get_type_hints(cls)
+    for key, value in values.items():
+        try:
+            values[key] = msgspec.convert(value, hints[key])
+        except msgspec.ValidationError as error:
+            said = str(error).replace("`", "")
+            raise InputError(f"{where}: '{key}' is {brief(repr(value))}: {said[:1].lower()}{said[1:]}.") from None
+    with about(where):
+        return cls(**values)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -261,7 +276,8 @@ def _check_file(cls: type, file: ConfigFile) -> None:
 def _check_keys(keys: Iterable[str], known: Collection[str], where: str, takes: str, prefix: str = "") -> None:
     """Refuse keys that are not known, naming the file, the key and the likely spelling."""
     for key in keys:
-        require(key in known, f"{where} unknown key '{prefix}{key}'{likely(key, known)} {takes}")
+        if key not in known:
+            raise InputError(f"{where} unknown key '{prefix}{key}'{likely(key, known)} {takes}")
 
 
 def _all_options(wanted: Collection[str]) -> set[str]:
@@ -284,14 +300,7 @@ def _flags(cls: type, argv: Sequence[str], defaults: Mapping[str, Any], prog: st
     import tyro
 
     hints = typing.get_type_hints(cls)
-
-    def called(name: str, hint: Any) -> Any:
-        flag = mark(cls, name, "flag")
-        return typing.Annotated[hint, tyro.conf.arg(name=flag)] if flag else hint
-
-    options = [
-        (name, called(name, hints[name]), dataclasses.field(default=default)) for name, default in defaults.items()
-    ]
+    options = [(name, hints[name], dataclasses.field(default=default)) for name, default in defaults.items()]
     parsed = tyro.cli(
         dataclasses.make_dataclass("Flags", options, kw_only=True),
         args=argv,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -128,6 +128,32 @@ def dry_run(config: MatchingConfig) -> None:
     """Print the resolved config, and the memory and time to expect, measured on a few iterations that are then lost."""
     data = config.load_data(config.seed)
     find_folder(config.out, run_name(config, data), config.resume)
+    found = measured(config, data)
+    print(to_yaml(config), end="")
+    print(f"# checked on {found.device}: {found.parts} part(s) of the classes per iteration")
+    print(f"# memory: {found.mib / 1024:.2f} GiB at its peak")
+    print(
+        f"# time: {found.first:.1f} s to start, then {found.each:.3g} s per iteration: "
+        f"{datetime.timedelta(seconds=round(found.first + found.each * config.iterations))} for {config.iterations}"
+    )
+
+
+class Measured(NamedTuple):
+    """What a distillation takes."""
+
+    device: torch.device
+    parts: int
+    """Into which the classes are cut."""
+    first: float
+    """Seconds of the first iteration, with whatever it compiles."""
+    each: float
+    """Seconds of every other one."""
+    mib: float
+    """Memory at its peak, in MiB."""
+
+
+def measured(config: MatchingConfig, data: ImageData) -> Measured:
+    """What a distillation takes, by a few iterations that are then lost."""
     prepare_device(config.device)
     method, seconds = METHODS[config.method](config, data), []
     for step in range(1 + TRIALS):
@@ -137,13 +163,7 @@ def dry_run(config: MatchingConfig) -> None:
         if sum(seconds) > PATIENCE:  # an iteration may be the whole life of a network
             break
     each = statistics.median(seconds[1:] or seconds)
-    print(to_yaml(config), end="")
-    print(f"# checked on {method.device}: {len(method.chunks)} part(s) of the classes per iteration")
-    print(f"# memory: {peak_mib(method.device) / 1024:.2f} GiB at its peak")
-    print(
-        f"# time: {seconds[0]:.1f} s to start, then {each:.3g} s per iteration: "
-        f"{datetime.timedelta(seconds=round(seconds[0] + each * config.iterations))} for {config.iterations}"
-    )
+    return Measured(method.device, len(method.chunks), seconds[0], each, peak_mib(method.device))
 
 
 BEFORE = "Remove this checkpoint to resume from the one before it, or start a new run."

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, NamedTuple, TypedDict
 
 import torch
 from msgspec import Meta
@@ -243,6 +243,37 @@ def dry_run(config: ExpertsConfig) -> None:
     data, device = config.load_data(config.seed), prepare_device(config.device)
     config = resolved(config, device)
     find_folder(config.out, run_name(config, data), config.resume)
+    found = measured(config, data)
+    total = datetime.timedelta(seconds=round(found.first + found.each * found.steps))
+    print(to_yaml(config), end="")
+    print(f"# checked on {device}: {found.groups} group(s) of {found.group}, {found.per_pass} steps per epoch")
+    print(f"# disk: {found.bytes / 2**30:.2f} GiB; memory: {found.mib / 1024:.2f} GiB at its peak")
+    print(f"# time: {found.first:.1f} s to start, then {found.each:.3g} s per step: {total}")
+
+
+class Measured(NamedTuple):
+    """What recording experts takes."""
+
+    groups: int
+    group: int
+    """Experts in one."""
+    per_pass: int
+    steps: int
+    """Of all groups."""
+    first: float
+    """Seconds of the first step, with whatever it compiles."""
+    each: float
+    """Seconds of every other one."""
+    bytes: float
+    """Of all their files."""
+    mib: float
+    """Memory at its peak, in MiB."""
+
+
+def measured(config: ExpertsConfig, data: ImageData) -> Measured:
+    """What recording experts takes, by a few steps that are then lost."""
+    device = prepare_device(config.device)
+    config = resolved(config, device)
     group = range(min(config.at_once, config.experts))
     training, seconds = begin(config, data, Preprocess.fit(data, config.preprocess), group, device), []
     for step in range(1 + TRIALS):
@@ -251,11 +282,16 @@ def dry_run(config: ExpertsConfig) -> None:
         seconds.append(time.perf_counter() - started)
     size = sum(tensor.nbytes for tensor in snapshot(training).values()) / len(group) * (config.epochs + 1)
     groups, each = -(-config.experts // len(group)), sorted(seconds[1:])[TRIALS // 2]
-    total = datetime.timedelta(seconds=round(seconds[0] + each * groups * training.plan.steps))
-    print(to_yaml(config), end="")
-    print(f"# checked on {device}: {groups} group(s) of {len(group)}, {training.plan.per_pass} steps per epoch")
-    print(f"# disk: {size * config.experts / 2**30:.2f} GiB; memory: {peak_mib(device) / 1024:.2f} GiB at its peak")
-    print(f"# time: {seconds[0]:.1f} s to start, then {each:.3g} s per step: {total}")
+    return Measured(
+        groups=groups,
+        group=len(group),
+        per_pass=training.plan.per_pass,
+        steps=groups * training.plan.steps,
+        first=seconds[0],
+        each=each,
+        bytes=size * config.experts,
+        mib=peak_mib(device),
+    )
 
 
 TRIALS = 5

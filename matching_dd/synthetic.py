@@ -189,3 +189,10 @@ INITS: MappingProxyType[str, Callable[[ImageData, int, Preprocess, int, int], Te
     }
 )
 """How a set starts, by name: (data, ipc, preprocess, seed, factor) -> images."""
+
+
+def taken(init: str, ipc: int, factor: int) -> int:
+    """Real training images of every class that a start takes, none of them twice: 0 for noise."""
+    if init.startswith("noise"):
+        return 0
+    return ipc * factor**2 if init.startswith("mix") else ipc

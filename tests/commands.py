@@ -104,7 +104,7 @@ def load(command: str, argv: list[str]) -> Any:
 
 HOMES = {"train": "gen", "distill": "matching", "experts": "experts", "evaluate": "eval"}
 """Where each command looks its configs up by name."""
-FIRST = {"info": "--what", "report": "--scores", "convert": "--src", "export": "--set"}
+FIRST = {"compare": "--file", "info": "--what", "report": "--scores"}
 """Flags of what may be given first, without one."""
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,11 +15,11 @@ from core_dd import cli, files
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data.images import ImageData
 from core_dd.errors import Diverged, pick, require
-from core_dd.judge import fidelity, habits, permuted, training
+from core_dd.judge import fidelity, habits, training
 from core_dd.judge.chance import at_chance, below_chance, chance, mean_interval, warn_of
 from core_dd.judge.networks import build_network
 from core_dd.judge.options import REAL, EvaluateConfig
-from core_dd.judge.protocols import PROTOCOLS
+from core_dd.judge.protocols import PROTOCOLS, Plan, Protocol
 from core_dd.notes import note
 from core_dd.run import claimed_file, find_folder
 from core_dd.sets.distilled import DistilledSet, new_meta, versions
@@ -36,8 +36,7 @@ class Scores:
     protocol, network, runs, seed, smoke; `chance`, the accuracy of who does not look, and `at_chance`, whether these
     cannot be told from it (`core_dd.judge.chance`); `set` (name, path, method, ipc, images, hash, cost), `data` (name,
     fingerprint, training and test images); the protocol as it was resolved, the config, versions, device, seconds;
-    `curves` (training loss of each run at `curve_steps`), `permuted` where the labels look so and, if asked for,
-    `fidelity` and `best_of_test`.
+    `curves` (training loss of each run at `curve_steps`) and, if asked for, `fidelity` and `best_of_test`.
     """
 
     accuracies: list[float]
@@ -202,7 +201,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if out is not None:
         files.require_new(Path(out))
     data = config.load_data(config.seed)
-    dset = real_set(data, config.seed) if config.set == REAL else DistilledSet.load(config.set, data, **config.told())
+    if config.set == REAL:
+        dset = real_set(data, config.seed)
+    else:
+        dset = DistilledSet.load(config.set, data, config.normalised_by, config.factor)
     dset.check(data, where=config.set)
     warn_of(dset.meta, config.set)
     choosing = config.best_of_test and habits.habit(config.protocol).sets
@@ -234,28 +236,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             smoke=scores.record["smoke"] or config.smoke,
             config=to_dict(config),
         )
-        found = look_for_permuted_labels(dset, data, scores, config)
-        if found is not None:
-            scores = scores.with_record(permuted=found.to_json())
         files.write_json(out, scores.to_json())
     judge = f"{scores.record['protocol']}, {config.network}"
     print(f"{config.name or config.set} on {data.name}, {judge}: {scores}\n{out}")
     if scores.record["at_chance"]:
         note(warning(config.name or config.set, scores))
-    if found is not None:
-        note(found.warning(config.set, data.class_names))
-
-
-def look_for_permuted_labels(
-    dset: DistilledSet, data: ImageData, scores: Scores, config: EvaluateConfig
-) -> permuted.Permuted | None:
-    """Where classifiers learnt nothing from a set: whether its labels look permuted. Scores of too short a training do
-    not ask, unless they are below chance."""
-    luck, tests = scores.record["chance"], len(data.test_labels)
-    below = below_chance(scores.accuracies, luck, tests)
-    if config.set == REAL or not (below or (scores.record["at_chance"] and not scores.record["smoke"])):
-        return None
-    return permuted.look(dset, data, config.network, config.seed, prepare_device(config.device))
 
 
 def warning(name: str, scores: Scores) -> str:
@@ -284,27 +269,54 @@ def pixels_and_labels(dset: DistilledSet) -> tuple[Tensor, Tensor]:
 def forecast(dset: DistilledSet, data: ImageData, config: EvaluateConfig) -> str:
     """How long the training will be and what it will take, from a step of it."""
     protocol = PROTOCOLS[config.protocol].fitted_to(dset.meta.get("lr")).shortened(config.epochs, config.iterations)
-    device = prepare_device(config.device)
+    options = {"network": config.network, "runs": config.classifiers, "seed": config.seed, "device": config.device}
+    found = measured(dset, data, protocol, **options, bf16=config.bf16)
+    return (
+        f"{found.classifiers} classifiers, {found.plan.steps} steps of {found.plan.batch} images each: "
+        f"about {found.seconds / 60:.1f} minutes and {found.mib:.0f} MiB"
+    )
+
+
+class Measured(NamedTuple):
+    """What training the classifiers of a score takes."""
+
+    classifiers: int
+    plan: Plan
+    seconds: float
+    mib: float
+    """Memory at its peak, in MiB."""
+
+
+def measured(
+    dset: DistilledSet,
+    data: ImageData,
+    protocol: Protocol,
+    *,
+    network: str,
+    runs: int | None,
+    seed: int,
+    device: str | None,
+    bf16: bool = True,
+) -> Measured:
+    """What training classifiers takes, from a step of it; `protocol` is resolved, the others are those of
+    `evaluate`."""
+    place = prepare_device(device)
     trained = training.Training(
         *pixels_and_labels(dset),
         data,
         protocol=protocol,
-        network=config.network,
-        runs=range(config.classifiers or protocol.runs),
-        seed=config.seed,
-        device=device,
+        network=network,
+        runs=range(runs or protocol.runs),
+        seed=seed,
+        device=place,
         preprocess=dset.preprocess,
-        bf16=config.bf16,
+        bf16=bf16,
     )
-    plan = trained.plan
     trained.step(0)  # compiles, where that pays
     start = time.perf_counter()
-    trained.step(plan.per_pass).tolist()
-    minutes = plan.steps * (time.perf_counter() - start) / 60
-    return (
-        f"{len(trained.runs)} classifiers, {plan.steps} steps of {plan.batch} images each: "
-        f"about {minutes:.1f} minutes and {peak_mib(device):.0f} MiB"
-    )
+    trained.step(trained.plan.per_pass).tolist()
+    seconds = trained.plan.steps * (time.perf_counter() - start)
+    return Measured(len(trained.runs), trained.plan, seconds, peak_mib(place))
 
 
 def real_set(data: ImageData, seed: int) -> DistilledSet:

@@ -204,7 +204,7 @@ def _joined(theirs: Sequence[PublishedRow], ours: Sequence[Entry], ipc: int | No
     lines = []
     for method, net in dict.fromkeys((row.method, row.network) for row in theirs):
         values = _merged([row for row in theirs if (row.method, row.network) == (method, net)])
-        mine = tuple(entry for entry in ours if _plain(entry.method) == _plain(method) and net == network)
+        mine = tuple(entry for entry in ours if plain_name(entry.method) == plain_name(method) and net == network)
         lines.append(Beside(method=method, ipc=ipc, network=net, published=values, ours=mine))
     taken = {entry.file for line in lines for entry in line.ours}
     others = [entry for entry in ours if entry.file not in taken]
@@ -294,8 +294,8 @@ def notes(groups: Sequence[Group]) -> list[str]:
             "Published values: ± is over several sets and networks (mostly 5 x 20), ours is over the classifiers of "
             "one set. Protocols differ between papers."
         )
-        methods = {_plain(row.method) for line in lines for row in line.published}
-        said += [text for text, about in published.COMPARABILITY if methods & {_plain(name) for name in about}]
+        methods = {plain_name(row.method) for line in lines for row in line.published}
+        said += [text for text, about in published.COMPARABILITY if methods & {plain_name(name) for name in about}]
     return said
 
 
@@ -382,7 +382,7 @@ def _overlap(a: Entry, b: Entry) -> bool:
     return a.interval[0] <= b.interval[1] and b.interval[0] <= a.interval[1]
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A method's name without case, hyphens and spaces; the full training set is "Whole" in papers."""
     plain = re.sub(r"[^a-z0-9+]", "", name.lower())
     return "whole" if plain == REAL else plain

@@ -78,6 +78,11 @@ class EADConfig(MatchingConfig):
     def rounds(self) -> int:
         return self.checkpoints
 
+    @property
+    def epochs_followed(self) -> int:
+        """Epochs that an expert must have."""
+        return max(self.checkpoints, self.max_epoch or 0)
+
 
 class EAD(Method):
     """Match the projections of real and synthetic gradients on a probe batch's, summed over an expert's checkpoints.

@@ -62,6 +62,11 @@ class MTTConfig(MatchingConfig):
     def rounds(self) -> int:
         return self.syn_steps
 
+    @property
+    def epochs_followed(self) -> int:
+        """Epochs that an expert must have."""
+        return self.max_start_epoch - 1 + self.expert_epochs
+
 
 class StudentStep(NamedTuple):
     """What the way back needs of a step of the student."""
@@ -93,11 +98,11 @@ class MTT(Method):
         self.origin = self.experts.origin
         super().__init__(config, data)
         self.gradients = Gradients(self.net, self.device, bf16=config.bf16, compile=self.compile)
-        needed = config.max_start_epoch - 1 + config.expert_epochs
         require(
-            needed <= self.experts.epochs,
+            config.epochs_followed <= self.experts.epochs,
             f"max_start_epoch {config.max_start_epoch} and expert_epochs {config.expert_epochs} need experts of "
-            f"{needed} epochs; those in {config.experts} have {self.experts.epochs}. Lower either, or record others.",
+            f"{config.epochs_followed} epochs; those in {config.experts} have {self.experts.epochs}. Lower either, or "
+            "record others.",
         )
         self.labels = torch.arange(data.num_classes, device=self.device).repeat_interleave(config.decoded_per_class)
         self.batch = min(config.batch_syn or len(self.labels), len(self.labels))

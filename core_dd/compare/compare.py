@@ -1,0 +1,189 @@
+"""Command: one file of methods, data and judges -> every set made, every score, and the tables people publish."""
+
+import contextlib
+import io
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from core_dd import cli, files
+from core_dd.commands import imported
+from core_dd.compare import local
+from core_dd.compare.executors import EXECUTORS, Means
+from core_dd.compare.forecast import forecast
+from core_dd.compare.grid import Plan, cells_of, check_data, plan_of
+from core_dd.compare.jobs import load, read_done, sources
+from core_dd.compare.options import CompareConfig
+from core_dd.compare.reading import Comparison, read_comparison
+from core_dd.compare.schedule import carry_out, failures
+from core_dd.compare.view import SCORES, Pace, View, status
+from core_dd.config import load_config
+from core_dd.errors import pick, require
+from core_dd.locks import own_folder
+from core_dd.notes import note
+from core_dd.settings import find
+from core_dd.yaml_files import read_yaml
+
+HOME = "compare"
+"""The folder of the packaged comparisons in configs/."""
+GIB_PER_WORKER = 2.0
+"""What a worker is expected to take where nothing is finished."""
+FILE, REPORT = "compare.yaml", "report"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read, check, do what is missing, write the tables."""
+    config = load_config(CompareConfig, with_flag(sys.argv[1:] if argv is None else argv), prog="gendd compare")
+    path = find(config.file, HOME)
+    out = Path(config.out or Path("runs", "compare", path.stem))
+    if config.status:
+        print(status(out))
+        return
+
+    # Whatever can be wrong is found before any work.
+    if not config.dry_run and config.workers != 0:
+        local.start_server()  # whose imports take as long as ours
+    comparison = read_comparison(path, dict(place.split("=", 1) for place in config.data))
+    make_executor = imported(pick(EXECUTORS, config.executor, "executor"))
+    paths = import_paths(path)
+    plan = planned(comparison, config, out)
+    check_folder(out, path.stem)
+    others = made_otherwise(plan)
+    if others:
+        note(
+            f"{others} finished jobs were made by other sources of gendd {version('gendd')} than the present ones, and "
+            "stay as they are. --code sources makes them anew."
+        )
+    if config.dry_run:
+        print(f"{listing(plan)}\n\n{forecast(plan)}")
+        return
+
+    with own_folder(out):
+        check_folder(out, path.stem)
+        settings = {"name": path.stem, **msgspec.json.decode(msgspec.json.encode(comparison))}
+        files.write_text(out / FILE, yaml.safe_dump(settings, sort_keys=False))
+        means = Means(
+            out=out,
+            workers=config.workers,
+            threads=config.threads,
+            memory_gib=config.memory_gib or expected_gib(plan),
+            device=config.device,
+            paths=paths,
+        )
+        with make_executor(means) as executor:
+            note(f"{out}: {len(plan.undone)} of {len(plan.orders)} jobs to do, {executor.said}")
+            view = View(plan, out, executor.capacity)
+            carry_out(plan, executor, view)
+            view.close()
+        write(plan, comparison.title or path.stem, out)
+    failed = failures(plan, view)
+    if failed:
+        note("\n".join([f"{len(view.failed)} failed, {len(view.blocked)} could not be done for that:", *failed]))
+        sys.exit(1)
+
+
+def planned(comparison: Comparison, config: CompareConfig, out: Path) -> Plan:
+    """What is to be done, once the data of the cells that are picked have been looked at.
+
+    Raises:
+        InputError: no cell is picked; data that cannot be loaded; a cell that cannot be.
+    """
+    cells = cells_of(comparison)
+    picked = [cell for cell in cells if cell.picked(config.only)]
+    require(
+        bool(picked), f"--only {' '.join(config.only)} picks none of {len(cells)} cells. One is called {cells[0].name}."
+    )
+    origins = {}
+    for choice in comparison.data_choices:
+        if any(cell.data == choice.name for cell in picked):
+            data = load(choice)
+            check_data([cell for cell in picked if cell.data == choice.name], data)
+            origins[choice.name] = data.origin
+    known = [cell for cell in cells if cell.data in origins]
+    return plan_of(known, {cell.name for cell in picked}, out, origins, config.code, config.device)
+
+
+def check_folder(out: Path, name: str) -> None:
+    """Refuse a folder that holds something else, or another comparison.
+
+    Raises:
+        InputError: if it does.
+    """
+    if not (out / FILE).exists():
+        require(not files.occupied(out), f"{out} exists and is no comparison's folder. Choose another --out.")
+        return
+    before = read_yaml(out / FILE).get("name")
+    require(
+        before == name, f"{out} holds the comparison '{before}', this one is '{name}'. Choose another --out for it."
+    )
+
+
+def import_paths(path: Path) -> tuple[str, ...]:
+    """Where a user's own functions are found beside what is installed: with the comparison's file, and here."""
+    paths = tuple(dict.fromkeys([str(path.resolve().parent), str(Path.cwd())]))
+    sys.path[:0] = [own for own in paths if own not in sys.path]
+    return paths
+
+
+def expected_gib(plan: Plan) -> float:
+    """What a worker is expected to take: the most that finished work did, where there is some."""
+    peak = Pace(order for order in plan.orders.values() if order.done).peak_mib
+    return GIB_PER_WORKER if peak is None else max(peak / 1024, 0.25)
+
+
+def made_otherwise(plan: Plan) -> int:
+    """How many finished jobs were made by other sources than these."""
+    return sum(order.done and read_done(order.folder)["sources"] != sources() for order in plan.orders.values())
+
+
+def listing(plan: Plan) -> str:
+    """The cells, and which are done, as text."""
+    undone = {order.key for order in plan.undone}
+    lines = []
+    for cell, key in plan.cells:
+        state = "done" if plan.orders[key].done else "to do" if key in undone else "not picked"
+        lines.append(f"{state:<10}  {cell.name}")
+    kinds = dict.fromkeys(order.kind for order in plan.orders.values())
+    for kind in kinds:
+        own = [order for order in plan.orders.values() if order.kind == kind]
+        lines.append(f"{kind}: {sum(order.done for order in own)} of {len(own)} done")
+    return "\n".join(lines)
+
+
+def write(plan: Plan, title: str, out: Path) -> None:
+    """Write the tables and the report of what is judged, and print the tables."""
+    from core_dd.compare.tables import latex, markdown, pivots_of, table_csv, text  # with torch: not for --status
+
+    found = pivots_of(plan)
+    if not found:
+        return
+    for name, content in (
+        ("table.md", markdown(title, found)),
+        ("table.tex", latex(title, found)),
+        ("table.csv", table_csv(found)),
+    ):
+        files.write_text(out / name, content)
+    keys = dict.fromkeys(key for _, key in plan.cells if plan.orders[key].done)
+    scores = [str(Path(plan.orders[key].folder) / SCORES) for key in keys]
+    report(scores, title, out / REPORT)
+    print(f"{text(found)}\n\n{out / REPORT / 'report.html'}\n{out / 'table.md'}, table.tex, table.csv")
+
+
+def report(scores: Sequence[str], title: str, place: Path) -> None:
+    """The report of scores, in place of an earlier one; what it prints is left out."""
+    make = imported("core_dd.report.report:main")
+    with files.atomic(place, replace=True) as temporary, contextlib.redirect_stdout(io.StringIO()):
+        make(["--scores", *scores, "--title", title, "--out", str(temporary)])
+
+
+def with_flag(argv: Sequence[str]) -> list[str]:
+    """The first argument, where it is no flag, is the file."""
+    return ["--file", *argv] if argv and not argv[0].startswith("-") else list(argv)
+
+
+if __name__ == "__main__":
+    cli.entry(main)

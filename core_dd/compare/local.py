@@ -1,0 +1,174 @@
+"""The executor on this machine: worker processes that do one order after the other, or none but this process."""
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.forkserver
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+from core_dd.compare.executors import Means
+from core_dd.compare.jobs import Order, Outcome, perform
+from core_dd.compare.producers import KINDS
+
+LOST = "its process ended abruptly: killed, or out of memory. Give fewer --workers, or look into its log."
+
+
+def start_server() -> None:
+    """Start the process that workers are forked from; it imports what they need once, and in the background."""
+    needed = sorted({"core_dd.compare.sets", *(target.partition(":")[0] for target in KINDS.values())})
+    multiprocessing.get_context("forkserver").set_forkserver_preload(needed)
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = before or "1"  # of what reads it when imported; torch is told in the workers
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+
+
+class LocalExecutor:
+    """Worker processes, each with its threads or its GPU; or, for `workers` 0, this process."""
+
+    def __init__(self, means: Means) -> None:
+        gpus = _gpus(means.device)
+        cores = _cores()
+        fitting = max(1, int(psutil.virtual_memory().available / (means.memory_gib * 2**30)))
+        workers = means.workers if means.workers is not None else len(gpus) or min(cores, fitting)
+        asked = os.environ.get("OMP_NUM_THREADS", "")
+        threads = means.threads or (
+            int(asked) if asked.isdecimal() and int(asked) else max(1, cores // max(workers, 1))
+        )
+        self.capacity = max(workers, 1)
+        self._own = workers == 0
+        if self._own:
+            self.said = "in this process"
+            return
+        self.said = f"{workers} worker{'s' * (workers > 1)} of {threads} thread{'s' * (threads > 1)}"
+        self.said += f" on {len(gpus)} GPU{'s' * (len(gpus) > 1)}" if gpus else ""
+        self._free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._workers = [
+            _Worker(threads, gpus[number % len(gpus)] if gpus else None, means.paths) for number in range(workers)
+        ]
+        for worker in self._workers:
+            self._free.put(worker)
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="worker")
+
+    def submit(self, order: Order) -> "Future[Outcome]":
+        """See `core_dd.compare.executors.Executor`."""
+        if self._own:
+            done: Future[Outcome] = Future()
+            done.set_result(perform(order))
+            return done
+        return self._threads.submit(self._do, order)
+
+    def _do(self, order: Order) -> Outcome:
+        """Have a worker that is free do an order."""
+        worker = self._free.get()
+        try:
+            return worker.do(order)
+        finally:
+            self._free.put(worker)
+
+    def __enter__(self) -> "LocalExecutor":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._own:
+            return
+        if kind is not None:
+            for worker in self._workers:
+                worker.kill()
+        self._threads.shutdown(cancel_futures=True)
+        for worker in self._workers:
+            worker.close()
+
+
+class _Worker:
+    """One process, made when there is something to do, and anew after it died."""
+
+    def __init__(self, threads: int, gpu: str | None, paths: Sequence[str]) -> None:
+        self._setting = (threads, gpu, tuple(paths))
+        self._pool: ProcessPoolExecutor | None = None
+        self._number: int | None = None
+
+    def do(self, order: Order) -> Outcome:
+        """Have the process do an order."""
+        try:
+            if self._pool is None:
+                context = multiprocessing.get_context("forkserver")
+                self._pool = ProcessPoolExecutor(1, context, initializer=_prepare, initargs=self._setting)
+                self._number = self._pool.submit(os.getpid).result()
+            return self._pool.submit(_perform_alone, order).result()
+        except RuntimeError:  # a BrokenExecutor; or it was ended in between
+            self._pool = self._number = None
+            return Outcome(order.key, LOST)
+
+    def kill(self) -> None:
+        """End the process at once; whatever it does goes on from its last checkpoint another time."""
+        if self._number is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._number, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Let the process end, which has nothing to do."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+
+def _prepare(threads: int, gpu: str | None, paths: Sequence[str]) -> None:
+    """What a worker does first: its threads, its GPU, where modules are; it ends when the comparison's process does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the comparison, which then ends its workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    sys.path[:0] = [path for path in paths if path not in sys.path]
+    import torch
+
+    torch.set_num_threads(threads)
+    parent = multiprocessing.parent_process().sentinel
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _perform_alone(order: Order) -> Outcome:
+    """Do an order in a worker: what is printed past Python goes to its log, too."""
+    place = Path(order.log)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    log = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for number in (1, 2):
+        os.dup2(log, number)
+    os.close(log)
+    return perform(order)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _gpus(device: str | None) -> list[str]:
+    """The GPUs to use, as CUDA_VISIBLE_DEVICES names them; none on the CPU."""
+    if device == "cpu":
+        return []
+    import torch
+
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    count = torch.cuda.device_count()
+    return named[:count] if named else [str(number) for number in range(count)]

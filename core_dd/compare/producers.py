@@ -1,0 +1,71 @@
+"""Where sets come from: kinds of producers by the key that names them in a comparison's file. No torch."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from core_dd.compare.jobs import Job
+from core_dd.compare.reading import DataChoice
+
+if TYPE_CHECKING:
+    from core_dd.data.images import ImageData
+    from core_dd.judge.protocols import Protocol
+
+KINDS: MappingProxyType[str, str] = MappingProxyType(
+    {
+        "method": "matching_dd.producers:method",
+        "coreset": "matching_dd.producers:coreset",
+        "pool": "gen_dd.producers:pool",
+        "set": "core_dd.compare.sets:existing",
+        "function": "core_dd.compare.sets:function",
+    }
+)
+"""Functions (Request) -> `Made`, by kind: a distillation, a choice of real images, a choice from a generated pool, a
+set that is there, a function of the user's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A set that is wanted.
+
+    Attributes:
+        producer: its name in the comparison.
+        options: what the comparison says of it, the kind's own key included.
+        data: what it stands for.
+        ipc: images per class.
+        seed: of all its draws.
+    """
+
+    producer: str
+    options: Mapping[str, Any]
+    data: DataChoice
+    ipc: int
+    seed: int
+
+    @property
+    def title(self) -> str:
+        """What people read."""
+        return f"{self.producer} {self.data.name} ipc{self.ipc} seed{self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """How a set is made, and what is known of it before.
+
+    Attributes:
+        job: fills a folder with `distilled.safetensors`.
+        factor, decode: every image holds factor x factor smaller ones, see `core_dd.sets.factor`.
+        takes: real training images of every class that it takes without replacement.
+        brings_lr: whether it carries a learning rate; None: not known.
+        seeded: whether another seed gives another set; else it is judged once.
+        check: raises InputError where the set cannot be made from the data it is given, or judged by the protocol.
+    """
+
+    job: Job
+    factor: int = 1
+    decode: str = "single"
+    takes: int = 0
+    brings_lr: bool | None = False
+    seeded: bool = True
+    check: "Callable[[ImageData, Protocol], None] | None" = None

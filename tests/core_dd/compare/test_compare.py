@@ -1,0 +1,286 @@
+"""The command end to end on 8x8 digits: what it makes, what it does not make again, kills, failures, dry runs."""
+
+import csv
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from commands import Process
+from comparisons import SMALL, TINY, accuracies, compare, files, write
+
+from core_dd.compare.view import status
+from core_dd.errors import InputError
+from core_dd.judge.scores import read_score
+from core_dd.sets.distilled import DistilledSet
+
+MINE = """\
+from matching_dd import coreset
+def make(data, ipc, seed, out, lift=0):
+    (out / "note").write_text("mine")
+    dset = coreset("random", data, ipc, seed)
+    dset.images += lift
+    return dset
+def wrong(data, ipc, seed, out):
+    return ipc
+def bad(data, ipc, seed, out):
+    raise ZeroDivisionError("no way")
+"""
+
+
+@pytest.fixture
+def own_module(monkeypatch):
+    """mine.py beside the comparison's file."""
+    Path("mine.py").write_text(MINE)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    yield
+    sys.modules.pop("mine", None)
+
+
+def test_compare__makes_judges_and_tabulates_every_cell_once(capsys):
+    assert compare(write(real=True)) == 0
+    out = capsys.readouterr().out
+    assert "digits, convnet1_w8, protocol quick_3_steps" in out and "whole training set" in out
+    assert len(files("sets/*/distilled.safetensors")) == 8 and len(files("scores/*/scores.json")) == 9
+    rows = list(csv.DictReader(Path("out/table.csv").read_text().splitlines()))
+    assert [(row["method"], row["ipc"], row["sets"], row["classifiers"]) for row in rows] == [
+        ("Random", "1", "2", "4"), ("Random", "2", "2", "4"), ("DM", "1", "2", "4"), ("DM", "2", "2", "4"),
+        ("real", "", "1", "2"),
+    ]  # fmt: skip
+    assert all(row["smoke"] == "True" and row["surely_best"] == "False" for row in rows)
+    assert "\\toprule" in Path("out/table.tex").read_text() and "| DM |" in Path("out/table.md").read_text()
+    assert "Random ipc 1, seed 0" in Path("out/report/report.html").read_text()
+
+    before = files("s*/*/*")
+    assert compare("small.yaml") == 0
+    assert files("s*/*/*") == before  # nothing is made or judged twice
+
+
+def test_compare__a_set_is_made_once_for_all_its_judges():
+    assert compare(write(networks=["convnet1_w8", "convnet1_w4"], ipc=1, seeds=1)) == 0
+    assert len(files("sets/*")) == 2 and len(files("scores/*")) == 4
+
+
+def test_compare__the_set_and_its_score_are_those_of_the_commands(digits):
+    from core_dd.judge.evaluate import evaluate
+    from matching_dd import distill
+
+    assert compare(write(ipc=2, seeds=[1], producers={"DM": SMALL["producers"]["DM"]})) == 0
+    [folder] = Path("out/sets").iterdir()
+    dset = distill("dm", digits, 2, seed=1, tracker="none", out="mine", **TINY)
+    assert DistilledSet.load(folder).digest() == dset.digest()
+    scores = evaluate(dset, digits, "quick", "convnet1_w8", runs=2, seed=1, steps=3)
+    [place] = Path("out/scores").iterdir()
+    assert read_score(place / "scores.json")["accuracies"] == scores.accuracies
+
+
+def test_compare__goes_on_with_what_is_added_to_the_file():
+    assert compare(write(seeds=1)) == 0
+    before = files("s*/*/*")
+    assert compare(write(seeds=2)) == 0
+    after = files("s*/*/*")
+    assert {path: when for path, when in after.items() if path in before} == before and len(after) > len(before)
+
+
+def test_compare__only_what_is_picked_and_the_table_shows_what_is_there(capsys):
+    assert compare(write(), "--only", "DM/*/ipc1") == 0
+    assert sorted(accuracies()) == ["digits-DM-ipc-1-seed-0-by-convnet1_w8-quick_3_steps",
+                                    "digits-DM-ipc-1-seed-1-by-convnet1_w8-quick_3_steps"]  # fmt: skip
+    assert compare("small.yaml", "--only", "Random/*/ipc1/seed0") == 0
+    out = capsys.readouterr().out
+    assert "…" in out.splitlines()[-3:][0] or "…" in out
+    with pytest.raises(InputError, match="--only DMM picks none of 8 cells. One is called Random/digits/ipc1/seed0/"):
+        compare("small.yaml", "--only", "DMM")
+
+
+def test_compare__dry_run_prints_the_cells_and_what_they_take_and_writes_nothing(capsys):
+    file = write(seeds=1)
+    assert compare(file, "--dry_run") == 0
+    first = capsys.readouterr().out
+    assert "to do       DM/digits/ipc2/seed0/convnet1_w8/quick_3_steps" in first and not Path("out").exists()
+    assert "measured on a few steps" in first and "in all" in first
+    assert compare(file, "--only", "ipc1") == 0
+    capsys.readouterr()
+    assert compare(write(seeds=2), "--dry_run") == 0
+    later = capsys.readouterr().out
+    assert "done        DM/digits/ipc1/seed0" in later and "1 finished like it" in later
+    assert "set: 2 of 8 done" in later
+
+
+def test_compare__a_failed_cell_keeps_its_log_and_stops_no_other(own_module, capsys):
+    producers = {"Bad": {"function": "mine:bad"}, "Wrong": {"function": "mine:wrong"}, "Random": {"coreset": "random"}}
+    assert compare(write(producers=producers, ipc=1, seeds=1)) == 1
+    said = capsys.readouterr().err
+    assert "2 failed, 2 could not be done for that" in said and "ZeroDivisionError: no way" in said
+    assert "mine:wrong returned a int, expected a DistilledSet" in said
+    [log] = Path("out/logs").glob("set-Bad*")
+    assert str(log) in said and "Traceback" in log.read_text()
+    assert list(accuracies()) == ["digits-Random-ipc-1-seed-0-by-convnet1_w8-quick_3_steps"]
+    assert "failed: Bad digits ipc1 seed0: ZeroDivisionError" in status(Path("out"))
+
+
+def test_compare__a_users_function_is_known_by_its_source(own_module, digits):
+    file = write(producers={"Mine": {"function": "mine:make", "lift": 3}}, ipc=1, seeds=1)
+    assert compare(file) == 0
+    [folder] = Path("out/sets").iterdir()
+    assert (folder / "note").read_text() == "mine" and DistilledSet.load(folder).meta["ipc"] == 1
+    assert compare(file) == 0
+    assert len(files("sets/*")) == 1
+
+
+def test_compare__a_changed_source_of_a_users_function_is_another_set(own_module):
+    file = write(producers={"Mine": {"function": "mine:make"}}, ipc=1, seeds=1)
+    assert compare(file) == 0
+    from core_dd.compare import sets
+
+    Path("mine.py").write_text(MINE + "# changed\n")
+    sys.modules.pop("mine")
+    sets.content.cache_clear()
+    assert compare(file) == 0
+    assert len(files("sets/*")) == 2 and len(files("scores/*")) == 2
+
+
+def test_compare__existing_sets_stand_for_their_cells(digits):
+    from matching_dd import coreset
+
+    for ipc in (1, 2):
+        coreset("random", digits, ipc).save(Path(f"there/{ipc}.safetensors"))
+    file = write(producers={"Theirs": {"set": "there/{ipc}.safetensors"}})
+    assert compare(file) == 0
+    assert len(files("scores/*")) == 2  # one seed: another gives no other set
+    wrong = write("wrong.yaml", producers={"Theirs": {"set": "there/1.safetensors"}})
+    with pytest.raises(InputError, match="Theirs/digits/ipc2/seed0/.*has 1 to 1 images per class"):
+        compare(wrong, "--out=other")
+
+
+def test_compare__experts_and_classifiers_are_made_once():
+    follow = {"experts": {"experts": 1, "epochs": 3, "batch_size": 256}, "network": "convnet1_w8", "iterations": 1}
+    mtt = {"method": "mtt", "syn_steps": 2, "max_start_epoch": 1, "expert_epochs": 2, **follow}
+    ead = {"method": "ead", "checkpoints": 1, **follow}
+    chosen = {"network": "convnet1_w8"}
+    producers = {"MTT": mtt, "EAD": ead, "Herding": {"coreset": "herding", **chosen}}
+    producers["K-Center"] = {"coreset": "k_center", **chosen}
+    assert compare(write(producers=producers, ipc=1)) == 0
+    assert len(files("experts/*")) == 1 and len(files("classifiers/*")) == 2  # of two seeds
+    assert len(files("sets/*/distilled.safetensors")) == 8 == len(files("scores/*"))
+
+
+def killed_once(ready, *flags: str) -> None:
+    words = ["-m", "core_dd.compare.compare", "small.yaml", "--out=out", "--device=cpu", "--threads=1", *flags]
+    Process(*words).kill_once(ready)
+
+
+LONG = {"DM": {**SMALL["producers"]["DM"], "iterations": 40, "checkpoint_every": 2}}
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_compare__killed_and_gone_on_with_it_equals_the_uninterrupted_one(workers, tmp_path, monkeypatch):
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    with monkeypatch.context() as there:
+        there.chdir(whole)
+        assert compare(write(producers=LONG, ipc=1)) == 0
+        expected = accuracies()
+    write(producers=LONG, ipc=1)
+    killed_once(lambda: list(Path("out").glob("sets/*/checkpoints/step-*")), f"--workers={workers}")
+    begun = [path.parent.parent.name for path in Path("out").glob("sets/*/checkpoints/step-*")]
+    assert begun and not files("scores/*/done.json")
+    assert compare("small.yaml") == 0
+    assert accuracies() == expected
+    resumed = [(Path("out/sets") / name / "log.txt").read_text() for name in set(begun)]
+    assert any("resumed at iteration" in log for log in resumed)
+
+
+@pytest.mark.slow
+def test_compare__a_worker_that_is_lost_fails_its_cell_alone(own_module):
+    Path("mine.py").write_text(
+        MINE + f"import os\ndef gone(data, ipc, seed, out):\n    os.kill(os.getpid(), {signal.SIGKILL:d})\n"
+    )
+    producers = {"Gone": {"function": "mine:gone"}, "Random": {"coreset": "random"}}
+    process = Process("-m", "core_dd.compare.compare", write(producers=producers, ipc=1, seeds=1), "--out=out",
+                      "--device=cpu", "--workers=1")  # fmt: skip
+    assert process.wait() == 1
+    assert "its process ended abruptly" in process.stderr and len(accuracies()) == 1
+
+
+def test_compare__in_a_folder_of_another_comparison_or_of_something_else():
+    write("other.yaml")
+    assert compare(write(ipc=1, seeds=1)) == 0
+    with pytest.raises(InputError, match="out holds the comparison 'small', this one is 'other'"):
+        compare("other.yaml")
+    Path("else").mkdir()
+    Path("else/x").touch()
+    with pytest.raises(InputError, match="else exists and is no comparison's folder"):
+        compare("small.yaml", "--out=else")
+
+
+def test_status__of_a_folder_alone(capsys):
+    with pytest.raises(InputError, match="no comparison has begun in out"):
+        compare(write(), "--status")
+    assert compare("small.yaml", "--only", "ipc1") == 0
+    capsys.readouterr()
+    assert compare("small.yaml", "--status") == 0
+    said = capsys.readouterr().out
+    assert "not running" in said and "score          4 of 8 done" in said and "best so far: " in said
+
+
+CANNOT = {
+    "no kind": ({"producers": {"DM": {"methd": "dm"}}}, "but not what it is; did you mean 'method'?"),
+    "two kinds": ({"producers": {"DM": {"method": "dm", "coreset": "random"}}}, "method and coreset at once"),
+    "method": ({"producers": {"DM": {"method": "dmm"}}}, "DM: unknown method 'dmm'; did you mean 'dm'?"),
+    "option": ({"producers": {"DM": {"method": "dm", "itertions": 3}}}, "did you mean 'iterations'?"),
+    "value": ({"producers": {"DM": {"method": "dm", "iterations": 0}}}, "iterations must be >= 1, got 0"),
+    "cell's own": ({"producers": {"DM": {"method": "dm", "ipc": 3}}}, "'ipc' is the comparison's to say"),
+    "config": ({"producers": {"DM": {"method": "dm", "config": "dn"}}}, "did you mean 'dm'?"),
+    "setting": ({"producers": {"DM": {"method": "dm", "config": "dm"}}}, "has no settings for --data digits --ipc 1"),
+    "coreset": ({"producers": {"R": {"coreset": "randm"}}}, "did you mean 'random'?"),
+    "coreset's option": ({"producers": {"R": {"coreset": "random", "nework": 1}}}, "did you mean 'network'?"),
+    "set": ({"producers": {"S": {"set": "nowhere"}}}, "S digits ipc1 seed0: no set at nowhere"),
+    "pool": ({"producers": {"S": {"pool": "nowhere"}}}, "S digits ipc1 seed0: no pool at nowhere"),
+    "selector": ({"producers": {"S": {"pool": ".", "selector": "hearding"}}}, "did you mean 'herding'?"),
+    "function": ({"producers": {"F": {"function": "nowhere:f"}}}, "no function nowhere:f"),
+    "function's form": ({"producers": {"F": {"function": "nowhere"}}}, "not written as MODULE:NAME"),
+    "function's options": (
+        {"producers": {"F": {"function": "mine:make", "lft": 3}}}, "mine:make cannot be called as it would be"
+    ),
+    "protocol": ({"protocols": "qick"}, "unknown protocol 'qick'; did you mean 'quick'?"),
+    "network": ({"networks": "convent1"}, "network convent1 on digits: "),
+    "nothing left": ({"skip": [{"data": "digits"}]}, "the grid is empty"),
+    "ipc": ({"ipc": 2000}, "Random/digits/ipc2000/seed0/convnet1_w8/quick_3_steps: it takes 2000 real training images"),
+    "factor": (
+        {"producers": {"M": {"method": "m3d", "factor": 5, "init": "noise"}}}, "factor 5 does not fit images of 8x8"
+    ),
+    "learned lr": (
+        {"protocols": "mtt"}, "Random/digits/1/0/convnet1_w8/mtt: protocol mtt trains at a learning rate learnt"
+    ),
+    "experts' epochs": (
+        {"producers": {"M": {"method": "mtt", "max_start_epoch": 9, "experts": {"epochs": 9}}}},
+        "follows 10 epochs of them, and 9 would be recorded",
+    ),
+    "experts' network": (
+        {"producers": {"M": {"method": "ead", "experts": {"network": "convnet2"}}}},
+        "their network would be convnet2, the method's is convnet3",
+    ),
+    "data": ({"data": "digts"}, "data digts: unknown dataset 'digts'; did you mean 'digits'?"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CANNOT)
+def test_compare__what_cannot_be_is_said_before_any_work(name, own_module):
+    changed, message = CANNOT[name]
+    with pytest.raises(InputError) as error:
+        compare(write(**changed))
+    assert message in str(error.value)
+    assert not Path("out").exists()
+
+
+def test_compare__an_unknown_executor_names_those_that_there_are():
+    with pytest.raises(InputError, match="unknown executor 'slurmm'.*local"):
+        compare(write(), "--executor=slurmm")
+
+
+def test_key__versions_by_sources_change_with_any_source(monkeypatch):
+    from core_dd.compare import jobs
+
+    assert jobs.code_version("version").startswith("gendd ") and len(jobs.code_version("version").split()) == 2
+    assert jobs.code_version("sources").split()[-1] == jobs.sources()

@@ -1,0 +1,96 @@
+"""The tables from scores that are there: what stands in them, what is bold, and that LaTeX takes them."""
+
+import csv
+import io
+
+import pytest
+
+from core_dd.compare.levels import two_levels
+from core_dd.compare.tables import COLUMNS, Entry, Pivot, latex, markdown, number, published_row, rows, table_csv, text
+from core_dd.compare.tables import _with_best as with_best
+
+
+def entry(*sets: list[float], smoke: bool = False, whole: bool = True, **more) -> Entry:
+    scores = {seed: {"accuracies": own, "mean": sum(own) / len(own), "smoke": smoke} for seed, own in enumerate(sets)}
+    return Entry(scores=scores, level=two_levels(sets), whole=whole, **more)
+
+
+GOOD = ([0.80, 0.82], [0.82, 0.84], [0.85, 0.87])
+BAD = ([0.70, 0.72], [0.705, 0.735], [0.72, 0.74])
+
+
+def pivot(**changed) -> Pivot:
+    entries = with_best({("A_1", 1): entry(*GOOD), ("B & C", 1): entry(*BAD), ("B & C", 10): entry([0.9])})
+    settings = {"data": "digits", "network": "convnet3", "protocol": "dm", "ipcs": [1, 10]}
+    settings |= {"methods": ["A_1", "B & C"], "entries": entries, "real": entry([0.97, 0.99])}
+    return Pivot(**(settings | changed))
+
+
+def test_number__tells_the_two_spreads_apart():
+    assert number(entry([0.5, 0.52], [0.60, 0.64], [0.70, 0.70])) == "61.0 ± 9.5 ± 1.8"
+    assert number(entry([0.5, 0.7])) == "60.0 ± - ± 14.1"
+    assert number(entry([0.5], [0.7], smoke=True, whole=False)) == "60.0 ± 14.1 ± -°…"
+    assert number(None) == "-"
+
+
+def test_rows__methods_by_ipc_the_reference_last_and_never_best():
+    assert rows(pivot()) == [
+        ["method", "ipc 1", "ipc 10"],
+        ["A_1", "* 83.3 ± 2.3 ± 1.4", "-"],
+        ["B & C", "72.0 ± 0.0 ± 1.7", "90.0 ± - ± -"],
+        ["whole training set", "98.0 ± - ± 1.4", "98.0 ± - ± 1.4"],
+    ]
+
+
+def test_best__never_among_shortened_scores():
+    entries = {("A", 1): entry(*GOOD, smoke=True), ("B", 1): entry(*BAD, smoke=True)}
+    assert not any(own.best for own in with_best(entries).values())
+
+
+def test_markdown__bold_and_escaped():
+    table = markdown("A_title*", [pivot()])
+    assert "| A_1 | **83.3 ± 2.3 ± 1.4** | - |" in table and "# A_title\\*" in table and "B \\& C" in table
+
+
+def test_latex__is_a_booktabs_table():
+    table = latex("title", [pivot()])
+    assert r"A\_1 & \textbf{83.3 $\pm$ 2.3 $\pm$ 1.4} & - \\" in table and r"B \& C & 72.0" in table
+    order = [r"\begin{tabular}{lrr}", r"\toprule", r"\midrule", r"\midrule", "whole training set", r"\bottomrule"]
+    places = [table.index(r"\begin{table}")]
+    for word in order:
+        places.append(table.index(word, places[-1] + 1))
+    assert (
+        table.count("{") == table.count("}")
+        and "±" not in table
+        and "%" not in table.replace(r"\%", "").split("\n", 2)[2]
+    )
+
+
+def test_text__has_the_legend():
+    said = " ".join(text([pivot()]).split())
+    assert "random-effects" in said and "paired t-test" in said
+
+
+def test_csv__all_numbers_beside_the_papers():
+    theirs = published_row("mnist", 10, "dm", "convnet3")
+    assert (theirs.percent, theirs.std) == (97.5, 0.1)
+    own = pivot(entries={("DM", 10): entry([0.973], [0.974], published=theirs)}, methods=["DM"], real=None)
+    [line] = csv.DictReader(io.StringIO(table_csv([own])))
+    assert tuple(line) == COLUMNS and line["published"] == "97.5"
+    assert float(line["mean"]) == pytest.approx(97.35) and float(line["difference_in_published_std"]) == pytest.approx(
+        -1.5
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "ipc", "method", "percent"),
+    [
+        ("cifar10", 10, "K-Center", 14.7),
+        ("cifar10", None, "real", 84.8),
+        ("mnist", 1, "k center", 89.3),
+        ("x", 1, "DM", None),
+    ],
+)
+def test_published_row__by_the_methods_name(data, ipc, method, percent):
+    found = published_row(data, ipc, method, "convnet3")
+    assert (found and found.percent) == percent
