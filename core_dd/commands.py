@@ -65,6 +65,14 @@ COMMANDS = MappingProxyType(
             "core_dd.report.options:ReportConfig",
             "turn many scores into report.md and report.html",
         ),
+        "convert": Command(
+            "core_dd.sets.convert:main",
+            "core_dd.sets.options:ConvertConfig",
+            "bring a set of other people's code into our file",
+        ),
+        "export": Command(
+            "core_dd.sets.export:main", "core_dd.sets.options:ExportConfig", "write a set in the layout of another code"
+        ),
         "info": Command(
             "core_dd.info:main", "core_dd.info:InfoConfig", "say what a distilled set, a run folder or a dataset is"
         ),

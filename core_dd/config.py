@@ -18,6 +18,7 @@ import msgspec
 from core_dd import processes
 from core_dd.errors import InputError, about, brief, likely, require
 from core_dd.notes import note
+from core_dd.options import mark
 from core_dd.settings import ConfigFile, find
 from core_dd.yaml_files import read_yaml
 
@@ -80,6 +81,11 @@ class Layer(NamedTuple):
 
     file: ConfigFile
     values: Mapping[str, Any]
+
+
+def with_first(argv: Sequence[str], name: str) -> list[str]:
+    """Arguments whose first, where it is no flag, is the value of the flag `name`."""
+    return [f"--{name}", *argv] if argv and not argv[0].startswith("-") else list(argv)
 
 
 def read_configs(argv: Sequence[str] | None, home: str) -> tuple[list[Layer], list[str]]:
@@ -300,7 +306,14 @@ def _flags(cls: type, argv: Sequence[str], defaults: Mapping[str, Any], prog: st
     import tyro
 
     hints = typing.get_type_hints(cls)
-    options = [(name, hints[name], dataclasses.field(default=default)) for name, default in defaults.items()]
+
+    def called(name: str, hint: Any) -> Any:
+        flag = mark(cls, name, "flag")
+        return typing.Annotated[hint, tyro.conf.arg(name=flag)] if flag else hint
+
+    options = [
+        (name, called(name, hints[name]), dataclasses.field(default=default)) for name, default in defaults.items()
+    ]
     parsed = tyro.cli(
         dataclasses.make_dataclass("Flags", options, kw_only=True),
         args=argv,

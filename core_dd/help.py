@@ -77,7 +77,8 @@ def _paragraphs(*texts: str) -> list[str]:
 def _option(cls: type, name: str, hint: Any, default: Any, meaning: str, width: int) -> list[str]:
     """The lines of one option."""
     choices = mark(cls, name, "choices") or {}
-    flag = f"--{name}, --no_{name}" if hint is bool else f"--{name} {'NAME' if choices else metavar(hint)}"
+    flag = mark(cls, name, "flag", name)
+    flag = f"--{flag}, --no_{flag}" if hint is bool else f"--{flag} {'NAME' if choices else metavar(hint)}"
     if default == "":
         flag += "  (required)"
     elif default is not None and default != ():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from core_dd import cli
-from core_dd.config import load_config
+from core_dd.config import load_config, with_first
 from core_dd.data.options import DataConfig
 from core_dd.errors import require
 from core_dd.run import CONFIG, checkpoints, read_stats
@@ -28,9 +28,7 @@ class InfoConfig(DataConfig):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Describe the one thing named on the command line."""
-    argv = sys.argv[1:] if argv is None else list(argv)
-    if argv and not argv[0].startswith("-"):
-        argv = ["--what", *argv]
+    argv = with_first(sys.argv[1:] if argv is None else argv, "what")
     require(bool(argv), "info of what? Give a set, a run folder or data: gendd info digits.")
     config = load_config(InfoConfig, argv, prog="gendd info")
     path = Path(config.what or config.data)

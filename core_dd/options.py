@@ -16,6 +16,7 @@ def option(
     others: bool | None = None,
     free_on_resume: bool | None = None,
     saved: bool | None = None,
+    flag: str | None = None,
 ) -> Any:
     """A field of a config with marks, which a field that overrides it keeps unless it has its own.
 
@@ -27,8 +28,10 @@ def option(
         free_on_resume: whether a resumed run may change it without becoming another run.
         saved: False where it says how the command was called, not what is computed, and so does not stand in a run's
             config.yaml.
+        flag: what its flag is called, where Python keeps that name for itself: from.
     """
     marks = {"group": group, "choices": choices, "others": others, "free_on_resume": free_on_resume, "saved": saved}
+    marks["flag"] = flag
     return field(default=default, metadata={key: value for key, value in marks.items() if value is not None})
 
 

@@ -13,13 +13,11 @@ from torch.nn import functional as F
 from core_dd.data.readers import load_tensors
 from core_dd.errors import InputError, require
 from core_dd.notes import note
+from core_dd.wrappers import unwrapped
 from gen_dd.uvit import UViT
 
 _OFFICIAL_HEADS = {512: 8, 768: 12, 1024: 16, 1152: 16}
 """Attention heads by width: the one thing the official files' shapes do not tell."""
-
-_WRAPPERS = frozenset({"_orig_mod", "module", "_fsdp_wrapped_module"})
-"""What compiling and data parallelism put into the names of a network's tensors."""
 
 _NESTS = (
     *("ema", "ema_model", "model_ema", "nnet_ema"),
@@ -88,15 +86,15 @@ def load_official(
 
 
 def _find_network(content: Any, nest: str = "") -> tuple[dict[str, Any] | None, str]:
-    """A U-ViT's state_dict in what a file holds, its names without `_WRAPPERS`, and in which of `_NESTS` it was found.
+    """A U-ViT's state_dict in what a file holds, its names `unwrapped`, and in which of `_NESTS` it was found.
 
     Returns:
         (None, "") where there is none.
     """
     if not isinstance(content, Mapping) or nest.count(".") > 3:
         return None, ""
-    state = {".".join(part for part in str(key).split(".") if part not in _WRAPPERS): content[key] for key in content}
-    if {"pos_embed", "patch_embed.proj.weight"} <= state.keys() and len(state) == len(content):
+    state = unwrapped(content)
+    if {"pos_embed", "patch_embed.proj.weight"} <= state.keys():
         state.pop("n_averaged", None)  # beside the weights that torch.optim.swa_utils averages
         return state, nest
     found = (_find_network(_inside(content, name), f"{nest}.{name}".lstrip(".")) for name in _NESTS)

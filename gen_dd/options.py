@@ -228,7 +228,11 @@ class TrainConfig(RunConfig, DataConfig):
         from core_dd.speed import pick_device
 
         stream = self.stream
-        if stream is None:
+        require(
+            not (stream and self.test_fraction),
+            "data are streamed with a test split of their own: leave out test_fraction.",
+        )
+        if stream is None and not self.test_fraction:
             stream = too_large(self.data, self.image_size, pick_device(self.device))
         if not stream:
             return self.load_data(self.seed, self.val_fraction)

@@ -197,7 +197,9 @@ def _guide_data(config: SampleConfig, card: dict[str, Any]) -> ImageData | None:
     spec = config.guide_data or trained.get("data") or card.get("data")
     require(spec is not None, "the model's card does not name its data. Pass --guide_data, e.g. digits.")
     options = {
-        name: trained[name] for name in ("image_size", "limit_per_class", "val_fraction", "seed") if name in trained
+        name: trained[name]
+        for name in ("image_size", "limit_per_class", "test_fraction", "val_fraction", "seed")
+        if name in trained
     }
     with about(f"--guide_data {spec}"):
         data = load_data(spec, **options)

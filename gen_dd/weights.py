@@ -12,6 +12,7 @@ from torch import Tensor
 from core_dd import files, records
 from core_dd.errors import InputError, require
 from core_dd.judge.chance import Learnt
+from core_dd.wrappers import unwrapped
 from gen_dd.card import GRID, model_card, write_pipeline
 from gen_dd.checkpoint import check_weights, infer_config
 from gen_dd.uvit import UViT
@@ -25,6 +26,7 @@ class _TrainedBy(TypedDict, total=False):
     data: str
     image_size: int | None
     limit_per_class: int | None
+    test_fraction: float
     val_fraction: float
     seed: int
     label_dropout: float
@@ -165,7 +167,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _read_weights(sources: list[Path]) -> dict[str, Tensor]:
-    """The tensors of several safetensors files together, memory-mapped.
+    """The tensors of several safetensors files together, memory-mapped, by the names of a network that is not wrapped.
 
     Raises:
         InputError: a file that is missing or damaged, or two that hold a tensor of one name.
@@ -180,7 +182,7 @@ def _read_weights(sources: list[Path]) -> dict[str, Tensor]:
         twice = state.keys() & own.keys()
         require(not twice, f"{file} holds {min(twice, default='')} again, which another file has. It is damaged.")
         state |= own
-    return state
+    return unwrapped(state)
 
 
 def _network_config(place: Path, config: Mapping[str, Any], state: Mapping[str, Tensor], hint: str) -> _NetworkConfig:

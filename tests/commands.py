@@ -104,7 +104,13 @@ def load(command: str, argv: list[str]) -> Any:
 
 HOMES = {"train": "gen", "distill": "matching", "experts": "experts", "evaluate": "eval"}
 """Where each command looks its configs up by name."""
-FIRST = {"compare": "--file", "info": "--what", "report": "--scores"}
+FIRST = {
+    "compare": "--file",
+    "convert": "--src",
+    "export": "--set",
+    "info": "--what",
+    "report": "--scores",
+}
 """Flags of what may be given first, without one."""
 
 

@@ -108,6 +108,16 @@ def tensors(images: torch.Tensor, labels: torch.Tensor) -> Callable[[Path], None
     return lambda folder: torch.save(content, folder / "x.pt")
 
 
+def saved(content, name: str = "x.pt") -> Callable[[Path], None]:
+    """A file of torch.save."""
+    return lambda folder: torch.save(content, folder / name)
+
+
+def arrays(folder: Path) -> None:
+    """x.npz: one split."""
+    np.savez(folder / "x.npz", images=IMAGES, labels=LABELS)
+
+
 def corrupt_gzip(folder: Path) -> None:
     path = folder / "train-labels-idx1-ubyte.gz"
     path.write_bytes(gzip.compress(b"not an idx file"))
@@ -785,6 +795,82 @@ CASES = {
         CORESET.replace("out.safetensors", "x" * 300) + "digits", "File name too long. Choose another folder"
     ),
     "output whose name is not UTF-8": Case(DISTILL.replace("out out", "out \udcff") + "--data digits", "in UTF-8"),
+    "convert nothing": Case("convert", "convert what? Give a file or folder"),
+    "convert to nowhere": Case("convert x.pt", "where to? Pass --out"),
+    "convert from an unknown layout": Case("convert x.pt --from dcc --out o", "unknown layout 'dcc'; did you mean"),
+    "convert from another layout": Case(
+        "convert x.pt --from dc --out o", "It looks like IDC's data.pt", saved([BYTES, torch.arange(2)])
+    ),
+    "convert what is missing": Case("convert nowhere.pt --out o", "no file at nowhere.pt"),
+    "convert onto a file": Case(
+        "convert x.pt --out o.safetensors", "o.safetensors exists", lambda f: (f / "o.safetensors").touch()
+    ),
+    "convert in use": Case(
+        "convert x.pt --factor 1 --out o.safetensors",
+        "o.safetensors is in use by",
+        in_use(saved([BYTES, torch.arange(2)]), "o.safetensors"),
+    ),
+    "convert without the real data": Case(
+        "convert x.pt --out o",
+        "normalised by mean_std: only with the real data can it be brought to pixels. Add --data NAME",
+        saved({"data": [[BYTES.float(), torch.arange(2)]]}),
+    ),
+    "convert of the wrong real data": Case(
+        "convert x.pt --out o --data digits",
+        "has images of shape (1, 6, 6), but digits has (1, 8, 8)",
+        saved({"data": [[torch.zeros(2, 1, 6, 6), torch.arange(2)]]}),
+    ),
+    "convert in an order that is no file": Case(
+        "convert x.pt --out o --class_order nowhere", "cannot read class_order nowhere", saved([BYTES, torch.arange(2)])
+    ),
+    "convert with a class named twice": Case(
+        "convert x.pt --out o --class_order names",
+        "names must name every class once",
+        lambda f: (saved([BYTES, torch.arange(2)])(f), (f / "names").write_text("a\na\n")),
+    ),
+    "convert with classes of other data": Case(
+        "convert x.pt --out o --factor 1 --data digits --class_order names",
+        "no class of the data is called a, b; 0, 1, 2, 3, 4, ... is missing",
+        lambda f: (saved([BYTES, torch.arange(2)])(f), (f / "names").write_text("a\nb\n")),
+    ),
+    "convert at no learning rate": Case("convert x.pt --out o --learned_lr 0", "learned_lr must be > 0, got 0.0"),
+    "convert of unknown labels": Case("convert x.pt --out o --soft_labels logit", "did you mean 'logits'?"),
+    "convert of ours, told what it says": Case(
+        "convert set.safetensors --out o --factor 2", "says itself how its images are stored", distilled()
+    ),
+    "convert of a hostile pickle": Case("convert x.pt --out o", "pickle that wants to run code", hostile),
+    "evaluate a file that does not say its map": Case(
+        EVALUATE + "images_best.pt",
+        "Add --normalised_by mean_std or cifar10_mean_std or zca or pixels",
+        lambda f: (saved(BYTES.float(), "images_best.pt")(f), saved(torch.arange(2), "labels_best.pt")(f)),
+    ),
+    "evaluate at a learned rate that is missing": Case(
+        EVALUATE.replace("quick", "mtt") + "images_best.pt --normalised_by mean_std",
+        "this set has None. Give a set that MTT distilled (add --learned_lr if its file lacks it)",
+        lambda f: (saved(torch.rand(10, 1, 8, 8), "images_best.pt")(f), saved(torch.arange(10), "labels_best.pt")(f)),
+    ),
+    "export nothing": Case("export", "export what? Give a set"),
+    "export to no layout": Case("export set.safetensors --out o", "to which layout? Pass --to with one of beard, "),
+    "export to nowhere": Case("export set.safetensors --to dc", "where to? Pass --out"),
+    "export to a layout that nobody reads": Case(
+        "export set.safetensors --to kip --out o", "unknown to 'kip'. Choose one of beard, challenge, "
+    ),
+    "export hard labels as logits": Case(
+        "export set.safetensors --to datm --data digits --out o", "Export it --to mtt", distilled()
+    ),
+    "export in a map that pixels have not": Case(
+        "export set.safetensors --to npz --normalised_by zca --out o.npz", "npz holds images in pixels", distilled()
+    ),
+    "data without a test split": Case(CORESET + "npz:x.npz", "x.npz has no test split. Say which part", arrays),
+    "test fraction of data that are split": Case(CORESET + "idx:set --test_fraction 0.5", "without a test split 'idx'"),
+    "test fraction of everything": Case(CORESET + "npz:x.npz --test_fraction 1", "test_fraction must be in [0, 1)"),
+    "train streaming of what is not split": Case(
+        TRAIN + "--stream True --data folder:set --test_fraction 0.5", "leave out test_fraction"
+    ),
+    "missing MHIST": Case(CORESET + "mhist:nowhere", "nowhere is not MHIST as it is unpacked"),
+    "table without columns": Case(
+        CORESET + "csv:t.csv", "expected one called file", lambda f: (f / "t.csv").write_text("a,b\n1,2\n")
+    ),
     "info of nothing": Case("info", "info of what? Give a set, a run folder or data"),
     "missing device": Case(
         EVALUATE + "set.safetensors --device cuda:99", "device 'cuda:99' is not usable", distilled()

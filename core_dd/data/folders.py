@@ -34,7 +34,10 @@ def list_folder(path: Path) -> tuple[dict[str, Members], tuple[str, ...]]:
     annotated = annotations.is_file() and (path / "val" / "images").is_dir()
     tests = ("val",) if annotated else TEST_SPLITS
     roots = [next((path / s for s in splits if (path / s).is_dir()), None) for splits in (TRAIN_SPLITS, tests)]
-    require(None not in roots, f"{path} has no train and test folders. {layout}")
+    require(
+        None not in roots,
+        f"{path} has no train and test folders. {layout} Or cut a test split: --test_fraction 0.2.",
+    )
     names = class_folders(roots[0])
     require(len(names) > 0, f"{roots[0]} has no class folders. {layout}")
     members = {"train": labelled(roots[0], names)}

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
 
-from core_dd.data import readers
+from core_dd.data import readers, sources
 from core_dd.errors import InputError, pick, require
 from core_dd.notes import printable
 from core_dd.rng import stream
@@ -151,35 +152,50 @@ FORMATS: MappingProxyType[str, Callable[[Path, int | None], readers.Raw]] = Mapp
         "tiny_imagenet": readers.tiny_imagenet,
         "pt": readers.pt,
         "hf": lambda path, image_size: readers.parquet(hub_folder(path), image_size),
+        "npz": sources.npz,
+        "csv": sources.table,
+        "mhist": sources.mhist,
     }
 )
 """Datasets by file format: the spec is `FORMAT:PATH`."""
 
 
 def load_data(
-    spec: str,
+    spec: Any,
     *,
     image_size: int | None = None,
     val_fraction: float = 0.0,
     limit_per_class: int | None = None,
     seed: int = 0,
+    test_fraction: float = 0.0,
+    name: str = "own",
 ) -> ImageData:
     """Load a dataset.
 
     Args:
-        spec: a name of `DATASETS`, or `FORMAT:PATH` with a format of `FORMATS`.
+        spec: a name of `DATASETS`, `FORMAT:PATH` with a format of `FORMATS`, or the data themselves: tensors, a pair of
+            torch datasets, or a `datasets.DatasetDict`, see `core_dd.data.sources.in_memory`.
         image_size: resize the short side to it and crop the centre.
         val_fraction: part of each class's training images cut off as the validation split, in [0, 1).
         limit_per_class: keep at most this many training images per class (after the validation split).
         seed: of the validation split and the limit.
+        test_fraction: part of each class's images cut off as the test split, where the data have none.
+        name: of data that are given themselves.
 
     Raises:
         InputError: unknown spec, missing or damaged files, an empty class, labels out of range, mixed sizes.
     """
     check_options(image_size, val_fraction, limit_per_class)
+    require(0 <= test_fraction < 1, f"test_fraction must be in [0, 1), got {test_fraction}.")
+    given, spec = (None, spec) if isinstance(spec, str) else (spec, name)
     kind, colon, place = spec.partition(":")
     with readers.reading(spec):
-        if colon:
+        if given is not None:
+            raw = sources.in_memory(given, image_size, test_fraction, name)
+        elif test_fraction:
+            reader = pick(sources.UNSPLIT, kind, "data format without a test split")
+            raw = reader(expanded(place), image_size, test_fraction)
+        elif colon:
             require(bool(place), f"'{spec}' names no path. Write {kind}:PATH.")
             raw = pick(FORMATS, kind, "data format")(expanded(place), image_size)
         else:

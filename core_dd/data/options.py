@@ -23,6 +23,9 @@ DATA_CHOICES = MappingProxyType(
         "folder:FOLDER": "image files, a folder per class under train and test (or val)",
         "tiny_imagenet:FOLDER": "Tiny-ImageNet as it is unpacked",
         "pt:FILE": "tinyimagenet.pt of the DC family's code",
+        "mhist:FOLDER": "MHIST as it is unpacked: annotations.csv and images",
+        "npz:FILE": "arrays train_images, train_labels, test_images, test_labels",
+        "csv:FILE": "a table with a line per image: file,label,split",
         "hf:REPO_OR_FOLDER": "the parquet files of a Hugging Face dataset; no code of it is run",
     }
 )
@@ -51,6 +54,9 @@ class DataConfig(Options):
     """The real data: a set by name, or files."""
     image_size: int | None = None
     """Resize the short side to this many pixels and crop the centre; default: as stored."""
+    test_fraction: float = 0.0
+    """Of data without a test split (folder:FOLDER of class folders, csv:FILE, npz:FILE): the part of each class that
+    becomes one, the same images whatever the seed."""
     limit_per_class: int | None = None
     """Use at most this many training images per class (a random choice fixed by the seed); for trials."""
 
@@ -63,6 +69,7 @@ class DataConfig(Options):
                 self.data,
                 image_size=self.image_size,
                 limit_per_class=self.limit_per_class,
+                test_fraction=self.test_fraction,
                 val_fraction=val_fraction,
                 seed=seed,
             )

@@ -10,6 +10,7 @@ import math
 import os
 import pickle
 import re
+import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -262,7 +263,7 @@ def load_tensors(path: Path) -> Any:
     require(Path(path).is_file(), f"no file at {path}.")
     try:
         with torch.serialization.safe_globals(NUMPY_TYPES):
-            return _as_tensors(torch.load(path, map_location="cpu", weights_only=True))
+            return as_tensors(torch.load(path, map_location="cpu", weights_only=True))
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it asks for {asked[1]}" if asked else "no tensors saved by torch.save"
@@ -275,15 +276,37 @@ def load_tensors(path: Path) -> Any:
         raise InputError(f"cannot read {path}: {reason}. It is truncated or no tensor file.") from None
 
 
-def _as_tensors(content: Any) -> Any:
+def as_tensors(content: Any) -> Any:
     """Arrays of numbers as tensors, also in plain containers; anything else as it is."""
     if isinstance(content, np.ndarray) and content.dtype.kind in "biuf":
         return torch.from_numpy(content.astype(content.dtype.newbyteorder("=")))
     if type(content) is dict:
-        return {key: _as_tensors(value) for key, value in content.items()}
+        return {key: as_tensors(value) for key, value in content.items()}
     if type(content) in (list, tuple):
-        return type(content)(map(_as_tensors, content))
+        return type(content)(map(as_tensors, content))
     return content
+
+
+def load_arrays(path: Path) -> dict[str, Any]:
+    """What an .npz holds, by name: numbers as tensors, text as lists of it or as one; nothing is unpickled.
+
+    Raises:
+        InputError: if the file is missing, damaged, larger than the memory, or holds objects of Python.
+    """
+    require(Path(path).is_file(), f"no file at {path}.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            check_memory(sum(member.file_size for member in archive.infolist()), f"reading {path}")
+        with np.load(path, allow_pickle=False) as content:
+            arrays = {name: np.asarray(content[name]) for name in content.files}
+    except InputError:
+        raise
+    except Exception as error:  # numpy and zip raise many kinds for a damaged file; each means the same to the user
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"cannot read {path}: {reason}. It is truncated, no .npz, or holds objects, which would be unpickled."
+        ) from None
+    return {name: array.tolist() if array.dtype.kind == "U" else as_tensors(array) for name, array in arrays.items()}
 
 
 def torchvision_set(name: str, image_size: int | None = None) -> Raw:

@@ -15,7 +15,7 @@ from core_dd import cli, files
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data.images import ImageData
 from core_dd.errors import Diverged, pick, require
-from core_dd.judge import fidelity, habits, training
+from core_dd.judge import fidelity, habits, permuted, training
 from core_dd.judge.chance import at_chance, below_chance, chance, mean_interval, warn_of
 from core_dd.judge.networks import build_network
 from core_dd.judge.options import REAL, EvaluateConfig
@@ -36,7 +36,8 @@ class Scores:
     protocol, network, runs, seed, smoke; `chance`, the accuracy of who does not look, and `at_chance`, whether these
     cannot be told from it (`core_dd.judge.chance`); `set` (name, path, method, ipc, images, hash, cost), `data` (name,
     fingerprint, training and test images); the protocol as it was resolved, the config, versions, device, seconds;
-    `curves` (training loss of each run at `curve_steps`) and, if asked for, `fidelity` and `best_of_test`.
+    `curves` (training loss of each run at `curve_steps`), `permuted` where the labels look so and, if asked for,
+    `fidelity` and `best_of_test`.
     """
 
     accuracies: list[float]
@@ -201,10 +202,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if out is not None:
         files.require_new(Path(out))
     data = config.load_data(config.seed)
-    if config.set == REAL:
-        dset = real_set(data, config.seed)
-    else:
-        dset = DistilledSet.load(config.set, data, config.normalised_by, config.factor)
+    dset = real_set(data, config.seed) if config.set == REAL else DistilledSet.load(config.set, data, **config.told())
     dset.check(data, where=config.set)
     warn_of(dset.meta, config.set)
     choosing = config.best_of_test and habits.habit(config.protocol).sets
@@ -236,11 +234,28 @@ def main(argv: Sequence[str] | None = None) -> None:
             smoke=scores.record["smoke"] or config.smoke,
             config=to_dict(config),
         )
+        found = look_for_permuted_labels(dset, data, scores, config)
+        if found is not None:
+            scores = scores.with_record(permuted=found.to_json())
         files.write_json(out, scores.to_json())
     judge = f"{scores.record['protocol']}, {config.network}"
     print(f"{config.name or config.set} on {data.name}, {judge}: {scores}\n{out}")
     if scores.record["at_chance"]:
         note(warning(config.name or config.set, scores))
+    if found is not None:
+        note(found.warning(config.set, data.class_names))
+
+
+def look_for_permuted_labels(
+    dset: DistilledSet, data: ImageData, scores: Scores, config: EvaluateConfig
+) -> permuted.Permuted | None:
+    """Where classifiers learnt nothing from a set: whether its labels look permuted. Scores of too short a training do
+    not ask, unless they are below chance."""
+    luck, tests = scores.record["chance"], len(data.test_labels)
+    below = below_chance(scores.accuracies, luck, tests)
+    if config.set == REAL or not (below or (scores.record["at_chance"] and not scores.record["smoke"])):
+        return None
+    return permuted.look(dset, data, config.network, config.seed, prepare_device(config.device))
 
 
 def warning(name: str, scores: Scores) -> str:

@@ -20,6 +20,7 @@ from core_dd.notes import note
 from core_dd.records import same_shape
 from core_dd.sets.distilled import hardened, read_tensors, write_tensors
 from core_dd.speed import autocast, prepare_device
+from core_dd.wrappers import unwrapped
 
 MOMENTS = ("moment1_distance", "moment2_distance", "moment3_distance")
 """The distances of the means, variances and third central moments, as scores and the papers' tables call them."""
@@ -114,6 +115,7 @@ def real_classifier(
         )
         require(not other, f"{cache} holds another classifier: {other}. Name another file, or remove this one.")
         net, params, buffers = training.initialise(network, data, [0], seed, device)
+        tensors = tensors if params.keys() <= tensors.keys() else unwrapped(tensors)
         with records.restoring(str(cache), "Name another file, or remove this one."):
             params, buffers = (
                 {name: same_shape(tensors[name], own, name).to(device) for name, own in state.items()}

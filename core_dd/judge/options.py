@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
-from core_dd.data.options import PIXELS, PREPROCESS_CHOICES, DataConfig
+from core_dd.data.options import DataConfig
 from core_dd.errors import at_least, require
 from core_dd.options import option
+from core_dd.sets.options import ForeignConfig
 
 REAL = "real"
 """The name of the full real training set where a set is asked for."""
@@ -39,19 +40,15 @@ NETWORK_CHOICES = MappingProxyType(
 
 
 @dataclass(kw_only=True)
-class EvaluateConfig(DataConfig):
+class EvaluateConfig(DataConfig, ForeignConfig):
     """Train classifiers on a set from scratch and score them on the real test images."""
 
     GROUP: ClassVar[str] = "judge"
     RENAMED: ClassVar[Mapping[str, str]] = MappingProxyType({"runs": "classifiers", "steps": "iterations"})
 
     set: str = REAL
-    """The distilled set (a file, a folder of shards, a run folder), or "real" for the full real training set."""
-    normalised_by: str | None = option(None, choices={**PREPROCESS_CHOICES, PIXELS: "not at all: the 0..1 scale"})
-    """For a file of other authors' code: what its images are normalised by; default: what that code always does, else
-    the command asks."""
-    factor: int | None = None
-    """For such a file: every image holds factor x factor smaller ones (IDC: 2); default: likewise."""
+    """The distilled set (a file, a folder of shards, a run folder, a file of other people's code), or "real" for the
+    full real training set."""
     name: str | None = None
     """What reports call the set; default: its method and ipc."""
     protocol: str = option("dm", choices=PROTOCOL_CHOICES)
@@ -92,7 +89,7 @@ class EvaluateConfig(DataConfig):
         from core_dd.judge.protocols import PROTOCOLS
 
         super().__post_init__()
-        at_least(self, 1, "factor", "classifiers", "epochs", "iterations")
+        at_least(self, 1, "classifiers", "epochs", "iterations")
         PROTOCOLS[self.protocol].shortened(self.epochs, self.iterations)
         if self.best_of_test:
             habits.habit(self.protocol)

@@ -113,7 +113,7 @@ class Protocol:
         require(
             learned_lr is not None and learned_lr > 0,
             f"protocol {self.name} trains at the learning rate learnt with the set, and this set has {learned_lr}. "
-            "Give a set that MTT distilled, or another protocol, such as dm.",
+            "Give a set that MTT distilled (add --learned_lr if its file lacks it), or another protocol, such as dm.",
         )
         return replace(self, lr=learned_lr)
 

@@ -5,9 +5,7 @@ class, already normalised with the challenge's constants; labels are implied by 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -16,54 +14,13 @@ from core_dd import cli, files, locks
 from core_dd.config import load_config
 from core_dd.data import readers
 from core_dd.data.images import ImageData
-from core_dd.data.preprocess import MeanStd
 from core_dd.errors import require
 from core_dd.judge.chance import warn_of
 from core_dd.judge.evaluate import Scores, evaluate
 from core_dd.judge.options import SubmitConfig
 from core_dd.judge.protocols import CHALLENGE
 from core_dd.sets.distilled import DistilledSet, new_meta
-
-
-@dataclass(frozen=True)
-class Target:
-    """One of the challenge's datasets: its file, number of classes, shape of images and normalisation."""
-
-    file: str
-    classes: int
-    shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-TARGETS = MappingProxyType(
-    {
-        "cifar100": Target("cifar100.pt", 100, (3, 32, 32), (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
-        "tiny_imagenet": Target("tinyimagenet.pt", 200, (3, 64, 64), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    }
-)
-"""The challenge's datasets, by the name of the data."""
-
-TRACK1_IPC = 10
-
-
-def to_tensor(dset: DistilledSet, target: Target, classes: int, track: int) -> Tensor:
-    """The challenge's tensor: float32 (K x ipc, C, H, W), class by class, normalised.
-
-    Raises:
-        InputError: soft labels, a class without images, or on track 1 other than 10 images per class.
-    """
-    require(dset.labels.ndim == 1, "the challenge takes no soft labels; give a set with hard labels.")
-    images, labels = dset.decoded()
-    counts = torch.bincount(labels, minlength=classes)
-    ipc = int(counts.min())
-    require(ipc >= 1, f"class {int(counts.argmin())} has no image in the set.")
-    require(
-        track == 2 or bool((counts == TRACK1_IPC).all()),
-        f"track 1 wants {TRACK1_IPC} images per class, the set has {ipc} to {int(counts.max())}. Select 10 first.",
-    )
-    order = torch.cat([torch.nonzero(labels == k).flatten()[:ipc] for k in range(classes)])
-    return normaliser(target).forward(images[order]).contiguous()
+from core_dd.sets.formats.challenge import TARGETS, Target, normaliser, to_tensor
 
 
 def from_tensor(path: Path, data: ImageData, target: Target) -> DistilledSet:
@@ -88,11 +45,6 @@ def from_tensor(path: Path, data: ImageData, target: Target) -> DistilledSet:
     dset = DistilledSet(normaliser(target).inverse(tensor), torch.arange(data.num_classes).repeat_interleave(ipc), meta)
     dset.check(data, where=str(path))
     return dset
-
-
-def normaliser(target: Target) -> MeanStd:
-    """The challenge's normalisation."""
-    return MeanStd({"mean": torch.tensor(target.mean), "std": torch.tensor(target.std)})
 
 
 def target_of(data: ImageData, spec: str) -> Target:

@@ -115,7 +115,9 @@ def _load_set(entry: Entry) -> DistilledSet:
     if record["set"].get("path") is None:
         config = record.get("config") or {}
         require(entry.method == REAL and "data" in config, "the score names no file.")
-        known = {key: config[key] for key in ("data", "image_size", "limit_per_class") if key in config}
+        known = {
+            key: config[key] for key in ("data", "image_size", "limit_per_class", "test_fraction") if key in config
+        }
         return real_set(DataConfig(**known).load_data(entry.record["seed"]), entry.record["seed"])
     path = Path(record["set"]["path"])
     return DistilledSet.load(path if path.exists() else entry.file.parent / path.name)

@@ -3,7 +3,9 @@
 One safetensors file, or a folder of safetensors shards with an `index.json`; the metadata is JSON in the header.
 """
 
+import base64
 import hashlib
+import html
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,30 +18,30 @@ from msgspec import Meta
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from core_dd import files, records
 from core_dd.data import readers
 from core_dd.data.images import ImageData
-from core_dd.data.preprocess import PREPROCESSES, Preprocess
+from core_dd.data.preprocess import Preprocess, fractions
 from core_dd.errors import InputError, require
 from core_dd.judge.chance import Learnt
-from core_dd.notes import note
-from core_dd.sets import foreign
+from core_dd.rng import stream
 from core_dd.sets.factor import check_factor, decode, sources
 from core_dd.sets.shards import INDEX, read_index
 
 SCHEMA = 1
 """Version of the file format."""
 
-_NESTED = "distilled.safetensors"
+NESTED = "distilled.safetensors"
 """The set in a run folder."""
-
-_SLACK = 0.5
-"""How far pixels of another code's file may stray from 0..1, as images that were learnt do."""
 
 _IMAGE_DTYPES = (torch.uint8, torch.float32, torch.float64)
 _LABEL_DTYPES = {1: (torch.int64, torch.int32), 2: (torch.float32, torch.float64)}
 """By the number of dimensions: hard and soft labels."""
+
+_SHOWN = 10
+"""Classes, and images of each, that a notebook shows."""
 
 _MOST_CLASSES = 10**6
 """Labels of a set that does not name its classes are below this: so many are counted."""
@@ -83,11 +85,14 @@ class _SetMeta(TypedDict, total=False):
     versions: dict[str, str] | None
 
 
-@dataclass
-class DistilledSet:
+@dataclass(repr=False)
+class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
     """A distilled (or sampled, or selected) image set.
 
-    Tensors in bf16 or fp16 become float32, and gradients are left behind, as soon as the set is made.
+    As a `torch.utils.data.Dataset` it has the stored images, N of them, each float32 (C, H, W) on the 0..1 scale, with
+    its label: int64 of no dimension, or float (K,). What classifiers train on, tiles cut and enlarged, come from
+    `loader` and `decoded`. Tensors in bf16 or fp16 become float32, and gradients are left behind, as soon as the set is
+    made.
 
     Attributes:
         images: (N, C, H, W), uint8, or float in pixel units on the 0..1 scale, not clamped.
@@ -107,6 +112,81 @@ class DistilledSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return fractions(self.images[index]), self.labels[index]
+
+    def loader(
+        self, batch_size: int = 256, *, shuffle: bool = True, seed: int = 0, normalised: bool = False, **options: Any
+    ) -> DataLoader:
+        """Batches of what classifiers train on: decoded images, float32 (B, C, H, W), and labels, (B,) or (B, K).
+
+        Args:
+            batch_size, options: for `torch.utils.data.DataLoader`.
+            shuffle: a new order each pass, which `seed` decides.
+            normalised: images in the space the set was distilled in instead of pixels on the 0..1 scale.
+
+        Raises:
+            InputError: if they shall be normalised and the set brings no map.
+        """
+        images, labels = self.decoded()
+        if normalised:
+            require(
+                self.preprocess is not None,
+                "the set brings no map: images in pixels suit any. Normalise by Preprocess.fit(data).forward(images).",
+            )
+            images = self.preprocess.forward(images)
+        content = TensorDataset(images, labels)
+        return DataLoader(content, batch_size, shuffle=shuffle, generator=stream(seed, "loader"), **options)
+
+    def to_folder(self, path: str | Path) -> Path:
+        """Write the decoded images as PNG files, `PATH/CLASS/00000.png`, rounded to 8 bits.
+
+        Raises:
+            InputError: if the path is taken or cannot be written.
+        """
+        from core_dd.sets.export import export
+
+        return export(self, path, "image_folder")
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool | None = None, token: str | None = None, api: Any = None
+    ) -> str:
+        """Make or renew a dataset repository on the Hugging Face Hub: parquet, card, picture, and our own file.
+
+        Args:
+            repo_id: NAMESPACE/NAME.
+            private: of a repository that is made; None: as the account has it.
+            token: of the account; None: the one that `hf auth login` left.
+            api: a `huggingface_hub.HfApi` to use instead of a new one.
+
+        Returns:
+            The repository's address.
+
+        Raises:
+            InputError: if the Hub refuses, or cannot be reached.
+        """
+        from core_dd.sets.export import upload
+
+        return upload(self, repo_id, private=private, token=token, api=api)
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.images.shape[1:]))
+        kind = f"soft labels over {self.labels.shape[1]}" if self.labels.ndim == 2 else "hard labels"
+        facts = [f"{len(self)} images {shape} {str(self.images.dtype).removeprefix('torch.')}", kind]
+        facts += [f"{name} {self.meta[name]}" for name in ("method", "data", "ipc", "lr") if self.meta.get(name)]
+        facts += [f"distilled in {self.meta['preprocess']['kind']}"] if self.meta.get("preprocess") else []
+        facts += [f"factor {self.factor}"] if self.factor > 1 else []
+        return f"DistilledSet({', '.join(facts)})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the first images of the first classes, and a line of facts."""
+        from core_dd.sets import pictures
+
+        classes = self.hard_labels.unique().tolist()[:_SHOWN]
+        image = pictures.png(pictures.grid(self.images, self.labels, _SHOWN, classes=classes))
+        source = f"data:image/png;base64,{base64.b64encode(image).decode()}"
+        return f'<figure><img src="{source}"><figcaption>{html.escape(repr(self))}</figcaption></figure>'
 
     @property
     def hard_labels(self) -> Tensor:
@@ -144,35 +224,31 @@ class DistilledSet:
         return path
 
     @classmethod
-    def load(
-        cls,
-        path: str | Path,
-        data: ImageData | None = None,
-        normalised_by: str | None = None,
-        factor: int | None = None,
-    ) -> "DistilledSet":
+    def load(cls, path: str | Path, data: ImageData | None = None, **told: Any) -> "DistilledSet":
         """Read a set from a safetensors file, a folder of shards, or a file of other authors' code.
 
         Args:
-            path: the file or folder; for others' layouts see `core_dd.sets.foreign`.
+            path: the file or folder; for others' layouts see `core_dd.sets.formats`.
             data: the real data, whose constants bring others' images back to pixels.
-            normalised_by, factor: what others' layouts leave open or to override it, see
-                `core_dd.sets.foreign.Foreign`.
+            told: what others' layouts leave open, or to override it: layout, normalised_by, factor, decode,
+                learned_lr, soft_labels, class_order; see `core_dd.sets.convert.read`.
 
         Raises:
             InputError: if the path is missing, truncated, corrupt, a pickle that would run code, or not sound; if
                 another code's layout leaves open what is not given.
         """
+        from core_dd.sets import convert  # which makes sets, and so reads this module first
+
         path = Path(path)
+        ours = (path / INDEX).is_file() or (path / NESTED).is_file()
         with readers.reading(path):
-            ours = (path / INDEX).is_file() or (path / _NESTED).is_file()
-            found = None if ours else foreign.find(path, data and data.class_names)
+            found = None if ours else convert.read(path, data, **told)
         require(
-            found is not None or (normalised_by is None and factor is None),
-            f"{path} says itself how its images are stored. Leave out normalised_by and factor.",
+            found is not None or not told,
+            f"{path} says itself how its images are stored. Leave out {' and '.join(told)}.",
         )
         if found is not None:
-            dset = cls._from_foreign(found, path, data, normalised_by or found.normalised_by, factor or found.factor)
+            dset = found
         elif path.is_dir():
             dset = cls._load_folder(path)
         else:
@@ -186,38 +262,11 @@ class DistilledSet:
             dset = cls(tensors["images"], tensors["labels"], meta, fitted)
         dset.check(where=str(path))
         dset._check_scale(str(path))
+        names = dset.meta.get("class_names")
+        if data is not None and names and dset.meta.get("fingerprint") is None:  # else its labels are those of the data
+            dset.labels = convert.in_order(dset.labels, names, data, path)
+            dset.meta["class_names"] = list(data.class_names)
         return dset
-
-    @classmethod
-    def _from_foreign(
-        cls, found: foreign.Foreign, path: Path, data: ImageData | None, kind: str | None, factor: int | None
-    ) -> "DistilledSet":
-        """The set in pixels, from another code's file."""
-        looks = f"{path} looks like {found.layout}, which does not say"
-        kinds = " or ".join((*PREPROCESSES, foreign.PIXELS))
-        require(kind is not None, f"{looks} by what its images are normalised. Add --normalised_by {kinds}.")
-        require(factor is not None, f"{looks} how many tiles an image holds. Add --factor 2 (1: none).")
-        meta = {"schema": SCHEMA, "method": path.stem, "factor": factor}
-        dset = cls(found.images, found.labels, meta)
-        dset._check_tensors(str(path))
-        if kind == foreign.PIXELS:
-            low, high = dset.images.min(), dset.images.max()
-            require(
-                dset.images.dtype == torch.uint8 or (low >= -_SLACK and high <= 1 + _SLACK),
-                f"{path} looks like {found.layout}, and has values from {low:.3g} to {high:.3g} where pixels are on "
-                f"the 0..1 scale. Divide by 255, or say by what they are normalised: --normalised_by {kinds}.",
-            )
-            return dset
-        require(
-            data is not None,
-            f"{path} looks like {found.layout}, normalised by {kind}: only with the real data can it be brought to "
-            "pixels. Score it by gendd evaluate --set.",
-        )
-        dset._check_against(data, str(path))
-        fitted = Preprocess.fit(data, kind)
-        note(f"{path} looks like {found.layout}; its images are taken as normalised by {kind} of {data.name}.")
-        described, tensors = fitted.to_meta()
-        return cls(fitted.inverse(dset.images.float()), dset.labels, meta | {"preprocess": described}, tensors)
 
     def _check_scale(self, where: str) -> None:
         """Refuse floats on the 0..255 scale: pixels stay near 0..1, and what strays from there does so both ways."""
@@ -232,8 +281,8 @@ class DistilledSet:
     @classmethod
     def _load_folder(cls, folder: Path) -> "DistilledSet":
         if not (folder / INDEX).is_file():
-            nested = folder / _NESTED
-            require(nested.is_file(), f"{folder} holds no distilled set: neither {INDEX} nor {_NESTED}.")
+            nested = folder / NESTED
+            require(nested.is_file(), f"{folder} holds no distilled set: neither {INDEX} nor {NESTED}.")
             return cls.load(nested)
         listing = read_index(folder)
         require(bool(listing["shards"]), f"{folder} holds no finished shard. Sample into it first.")
@@ -254,16 +303,16 @@ class DistilledSet:
         require(
             meta.get("schema", 0) <= SCHEMA, f"{where} was written by a newer version: schema {meta.get('schema')}."
         )
-        self._check_tensors(where)
+        self.check_tensors(where)
         check_factor(self.factor, *self.images.shape[-2:], self.decode_kind)
         if self.preprocess is not None:
             self.preprocess.check(tuple(self.images.shape[1:]), where)
         if data is not None:
-            self._check_against(data, where)
+            self.check_against(data, where)
             self._check_scale(where)
         self._check_labels(meta.get("class_names") if data is None else data.class_names, where)
 
-    def _check_tensors(self, where: str) -> None:
+    def check_tensors(self, where: str) -> None:
         """Refuse images and labels that are no plain tensors of the right type and shape, or not finite."""
         images, labels = self.images, self.labels
         for name, tensor in (("images", images), ("labels", labels)):
@@ -304,7 +353,7 @@ class DistilledSet:
             f"{where} has labels from {low} to {high}, expected 0 to {classes - 1} ({classes} classes).",
         )
 
-    def _check_against(self, data: ImageData, where: str) -> None:
+    def check_against(self, data: ImageData, where: str) -> None:
         made_from = self.meta.get("fingerprint")
         require(
             made_from in (None, data.fingerprint),
@@ -319,7 +368,7 @@ class DistilledSet:
     def decoded(self) -> tuple[Tensor, Tensor]:
         """The images a classifier trains on: float (M, C, H, W) on the 0..1 scale, and their labels; M is N for factor
         1, see `core_dd.sets.factor`."""
-        images = self.images.float().div(255) if self.images.dtype == torch.uint8 else self.images.float()
+        images = fractions(self.images).float()
         if self.factor == 1:
             return images, self.labels
         kind = self.factor, self.decode_kind

@@ -81,10 +81,26 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+def image_bytes(image: Tensor) -> bytes:
+    """The PNG file of one image (C, H, W), C 1 or 3: uint8, or float on the 0..1 scale, clamped and rounded to 8 bits.
+
+    Raises:
+        InputError: for another number of channels.
+    """
+    require(image.shape[0] in (1, 3), f"a picture needs 1 or 3 channels, got {image.shape[0]}.")
+    pixels = _eight_bits(image)
+    return png(Image.fromarray((pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)).numpy()))
+
+
+def _eight_bits(image: Tensor) -> Tensor:
+    """An image as uint8, on the CPU."""
+    image = image.detach().cpu()
+    if image.dtype == torch.uint8:
+        return image.contiguous()
+    return image.float().nan_to_num(0.0).clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
 def _rgba(image: Tensor, scale: int) -> Tensor:
     """One image (C, H, W) as opaque uint8 (H * scale, W * scale, 4)."""
-    image = image.detach().cpu()
-    if image.dtype != torch.uint8:
-        image = image.float().nan_to_num(0.0).clamp(0, 1).mul(255).round().to(torch.uint8)
-    image = image.expand(3, -1, -1).repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)
+    image = _eight_bits(image).expand(3, -1, -1).repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)
     return torch.cat([image, torch.full_like(image[:1], 255)]).permute(1, 2, 0)

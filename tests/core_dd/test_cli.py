@@ -129,7 +129,8 @@ def test_help__is_grouped_and_tells_every_option(command, capsys):
     text = capsys.readouterr().out
     assert "default: None" not in text and "gendd.yaml" in text
     for own in dataclasses.fields(cls):
-        found = re.search(rf"^  --{own.name}\b.*\n      \S", text, flags=re.MULTILINE)
+        flag = mark(cls, own.name, "flag", own.name)
+        found = re.search(rf"^  --{flag}\b.*\n      \S", text, flags=re.MULTILINE)
         assert found, f"{own.name} has no meaning"
         assert all(f"\n        {choice}" in text for choice in mark(cls, own.name, "choices") or ())
 

@@ -12,7 +12,9 @@ from core_dd.judge import options as judge
 from core_dd.judge.networks import build_network
 from core_dd.judge.protocols import PROTOCOLS
 from core_dd.options import RunConfig, mark, option
+from core_dd.sets import options as sets
 from core_dd.sets.factor import DECODES
+from core_dd.sets.formats import FORMATS, SOFT
 from gen_dd import guidance, recipe, solvers, uvit
 from gen_dd import options as gen
 from gen_dd.select import SELECTORS
@@ -24,6 +26,9 @@ from matching_dd.methods import datadam, dc, ead, m3d
 AGREE = [
     (PREPROCESS_CHOICES, preprocess.PREPROCESSES),
     (judge.PROTOCOL_CHOICES, PROTOCOLS),
+    (sets.LAYOUT_CHOICES, FORMATS),
+    (sets.WRITTEN_CHOICES, {name: own for name, own in FORMATS.items() if own.write is not None}),
+    (sets.SOFT_CHOICES, SOFT),
     (gen.PRESET_CHOICES, uvit.PRESETS),
     (gen.OPTIMIZER_CHOICES, recipe.OPTIMIZERS),
     (gen.TIME_CHOICES, recipe.TIMES),

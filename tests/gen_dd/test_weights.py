@@ -102,6 +102,14 @@ def test_load_model__refuses(folder, change, message):
     assert "model" in str(refused.value) and len(str(refused.value)) < 800
 
 
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
+def test_load_model__saved_from_a_compiled_or_parallel_network(folder, prefix):
+    own = load_file(folder / WEIGHTS)
+    save_file({prefix + name: tensor for name, tensor in own.items()}, folder / WEIGHTS)
+    state = load_model(folder)[0].state_dict()
+    assert state.keys() == own.keys() and all(torch.equal(state[name], tensor) for name, tensor in own.items())
+
+
 def test_load_model__the_weights_used_are_the_weights_hashed(folder):
     """A pickle beside a variant is not looked at: it may not even be one."""
     own, digest = load_file(folder / WEIGHTS), load_model(folder)[1]["weights"]

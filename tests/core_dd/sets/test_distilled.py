@@ -311,3 +311,52 @@ def test_check__another_shape(dset, digits):
     dset.images = dset.images.repeat(1, 3, 1, 1)
     with pytest.raises(InputError, match=r"images of shape \(3, 8, 8\), but digits has \(1, 8, 8\)"):
         dset.check(digits)
+
+
+def test_dataset__of_the_stored_images(dset):
+    from torch.utils.data import DataLoader, Dataset
+
+    assert isinstance(dset, Dataset) and len(list(dset)) == len(dset) == 20
+    image, label = dset[3]
+    assert image.dtype == torch.float32 and torch.equal(image, dset.images[3].float() / 255) and label == 1
+    images, labels = next(iter(DataLoader(dset, 5)))
+    assert images.shape == (5, 1, 8, 8) and labels.tolist() == [0, 0, 1, 1, 2]
+    with pytest.raises(IndexError):
+        dset[20]
+
+
+def test_loader__of_what_classifiers_train_on(dset, digits):
+    dset.meta["factor"] = 2
+    batches = list(dset.loader(32, seed=1))
+    assert [len(labels) for _, labels in batches] == [32, 32, 16]
+    images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    decoded, own = dset.decoded()
+    assert labels.bincount().equal(own.bincount()) and images.sum() == pytest.approx(float(decoded.sum()), rel=1e-4)
+    again = [labels for _, labels in dset.loader(32, seed=1)]
+    assert all(torch.equal(a, b) for a, (_, b) in zip(again, batches, strict=True))
+    assert not torch.equal(next(iter(dset.loader(32, seed=2)))[1], again[0])
+    with pytest.raises(InputError, match="the set brings no map"):
+        dset.loader(normalised=True)
+    dset.meta["preprocess"], dset.tensors = Preprocess.fit(digits).to_meta()
+    images, _ = next(iter(dset.loader(80, shuffle=False, normalised=True)))
+    assert torch.allclose(images, Preprocess.fit(digits).forward(decoded))
+
+
+def test_to_folder__a_picture_of_each_decoded_image(dset, digits, tmp_path):
+    place = dset.to_folder(tmp_path / "out")
+    assert sorted(folder.name for folder in place.iterdir()) == list("0123456789")
+    again = DistilledSet.load(place, digits)
+    assert torch.equal(again.images, dset.images) and torch.equal(again.labels, dset.labels)
+    dset.meta["class_names"] = ["a/b", *"123456789"]  # which no file system takes: numbers
+    assert (dset.to_folder(tmp_path / "named") / "0" / "00000.png").is_file()
+    with pytest.raises(InputError, match="exists. Choose another"):
+        dset.to_folder(tmp_path / "out")
+
+
+def test_repr__a_line_and_a_picture(dset):
+    assert repr(dset) == "DistilledSet(20 images 1x8x8 uint8, hard labels, method random, data digits, ipc 2)"
+    dset.meta |= {"factor": 2, "lr": 0.02, "method": "<x>", "preprocess": {"kind": "zca"}}
+    dset.labels = torch.eye(10)[dset.labels]
+    assert "soft labels over 10" in repr(dset) and "lr 0.02, distilled in zca, factor 2" in repr(dset)
+    shown = dset._repr_html_()
+    assert 'src="data:image/png;base64,iVBOR' in shown and "method &lt;x&gt;" in shown

@@ -1,0 +1,126 @@
+"""Command: one of our sets -> the file or folder that another code reads."""
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from core_dd import cli, files
+from core_dd.config import load_config, with_first
+from core_dd.data.images import ImageData
+from core_dd.data.preprocess import Preprocess
+from core_dd.errors import InputError, pick, require
+from core_dd.notes import note
+from core_dd.sets.distilled import DistilledSet
+from core_dd.sets.formats import FORMATS
+from core_dd.sets.formats.base import PARTS, Outgoing
+from core_dd.sets.options import ExportConfig
+
+
+def export(
+    dset: DistilledSet,
+    place: str | Path,
+    to: str,
+    data: ImageData | None = None,
+    normalised_by: str | None = None,
+) -> Path:
+    """Write a set in another code's layout, whole or not at all; what the layout has no place for is said on stderr.
+
+    Args:
+        dset: the set.
+        place: the file or folder to write, which must not be there yet.
+        to: a key of `core_dd.sets.formats.FORMATS` whose layout is written.
+        data: the real data, whose constants normalise images where the set brings no map, and whose classes are named.
+        normalised_by: for layouts of normalised images a key of `core_dd.data.preprocess.PREPROCESSES`; None: the map
+            the set was distilled in, else the one that the layout's code takes for the data.
+
+    Returns:
+        The place.
+
+    Raises:
+        InputError: a set that is not sound or that the layout cannot hold, a map that is not known, or a place that is
+            taken or cannot be written.
+    """
+    place = Path(place)
+    files.require_new(place)
+    dset.check(data, where="the set")
+    written = {name: own for name, own in FORMATS.items() if own.write is not None}
+    layout = pick(written, to, "layout to write")
+    out = Outgoing(dset, _map(dset, to, data, normalised_by), _names(dset, data))
+    for part, lost in PARTS.items():
+        said = None if part in layout.keeps or _kept(part, layout.normalised is not None) else lost(dset)
+        if said:
+            note(f"{to} has no place for {said}.")
+    if out.preprocess is not None:
+        note(f"{place}: images are normalised by {out.preprocess.kind}; tell that to who reads them.")
+    with files.atomic(place) as temporary:
+        layout.write(out, temporary)
+    return place
+
+
+def _kept(part: str, normalised: bool) -> bool:
+    """Whether images in the space of a map keep a part by themselves: its name must be told, the values are whole."""
+    return normalised and part in ("map", "floats")
+
+
+def _map(dset: DistilledSet, to: str, data: ImageData | None, normalised_by: str | None) -> Preprocess | None:
+    """The map of the layout's images, or None where they are pixels.
+
+    Raises:
+        InputError: if neither the set nor the data tell it, or one is asked for that the layout does not have.
+    """
+    default = FORMATS[to].normalised
+    if default is None:
+        require(normalised_by is None, f"{to} holds images in pixels. Leave out --normalised_by.")
+        return None
+    own = dset.preprocess
+    if own is not None and normalised_by in (None, own.kind):
+        return own
+    require(
+        data is not None,
+        f"{to} holds normalised images, and the set brings no {normalised_by or 'map'}. Add --data NAME, whose "
+        "training images have the constants.",
+    )
+    return Preprocess.fit(data, normalised_by or default(data.name))
+
+
+def _names(dset: DistilledSet, data: ImageData | None) -> tuple[str, ...]:
+    """A name for every class: those of the data, of the set, else numbers."""
+    if data is not None:
+        return tuple(data.class_names)
+    highest = dset.labels.shape[1] if dset.labels.ndim == 2 else int(dset.labels.max()) + 1
+    return tuple(dset.meta.get("class_names") or map(str, range(highest)))
+
+
+def upload(dset: DistilledSet, repo_id: str, *, private: bool | None, token: str | None, api: Any) -> str:
+    """See `DistilledSet.push_to_hub`."""
+    import huggingface_hub
+
+    api = api or huggingface_hub.HfApi(token=token)
+    with tempfile.TemporaryDirectory() as place:
+        folder = export(dset, Path(place) / "set", "huggingface")
+        try:
+            made = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+            title = f"{dset.meta.get('method') or 'A set'}, {len(dset)} images"
+            api.upload_folder(repo_id=repo_id, repo_type="dataset", folder_path=str(folder), commit_message=title)
+        except Exception as error:  # the hub raises many kinds; each means the same to the user
+            reason = (str(error).splitlines() or [""])[0]
+            raise InputError(
+                f"cannot push to {repo_id}: {type(error).__name__}: {reason}. Log in (hf auth login), or see "
+                "whether the name is NAMESPACE/NAME and the network is there."
+            ) from None
+    return str(made)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read, write."""
+    config = load_config(ExportConfig, with_first(sys.argv[1:] if argv is None else argv, "set"), prog="gendd export")
+    files.require_new(Path(config.out))
+    data = config.load_data(seed=0) if config.data else None
+    dset = DistilledSet.load(config.set, data)
+    print(export(dset, config.out, config.to, data, config.normalised_by))
+
+
+if __name__ == "__main__":
+    cli.entry(main)
