@@ -204,7 +204,9 @@ def load_data(
         _check_images(raw, spec)
         fingerprint = _fingerprint(raw)
     sizes = (len(raw.class_names), len(raw.train_labels), len(raw.test_labels))
-    data = _image_data(raw, recognised(fingerprint, spec, sizes, image_size), fingerprint)
+    data = _image_data(
+        raw, recognised(fingerprint, spec if given is None else f"own:{name}", sizes, image_size), fingerprint
+    )
     data = _split_validation(data, val_fraction, seed)
     return _limit(data, limit_per_class, seed)
 

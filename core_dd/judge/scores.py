@@ -38,11 +38,19 @@ class ScoredData(TypedDict, total=False):
 
 
 class ScoredWith(TypedDict, total=False):
-    """Of the command's config, what the real training images are loaded by."""
+    """Of the command's config, what the real training images, and a set of another code, are loaded by."""
 
     data: str
     image_size: int | None
     limit_per_class: int | None
+    test_fraction: float
+    layout: str | None
+    normalised_by: str | None
+    factor: int | None
+    decode: str | None
+    learned_lr: float | None
+    soft_labels: str | None
+    class_order: str | None
 
 
 class Chosen(TypedDict):

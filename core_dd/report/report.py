@@ -3,7 +3,9 @@
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from core_dd import cli, files
 from core_dd.config import load_config, to_yaml
@@ -19,7 +21,8 @@ from core_dd.report.ranking import CHANCE, Entry, Group, cells, find_scores, gro
 from core_dd.report.tables import text_table
 from core_dd.run import STATS, claimed, read_stats, require_unoccupied
 from core_dd.sets import pictures
-from core_dd.sets.distilled import DistilledSet, hardened
+from core_dd.sets.distilled import DistilledSet, hardened, is_ours
+from core_dd.sets.options import ForeignConfig
 
 _ROWS = 20
 """Classes a picture shows at most, evenly spread over all."""
@@ -111,16 +114,22 @@ def _load_set(entry: Entry) -> DistilledSet:
     Raises:
         InputError: if it is not there any more.
     """
-    record = entry.record
+    record, config = entry.record, entry.record.get("config") or {}
+    data = DataConfig(**_known(DataConfig, config))
     if record["set"].get("path") is None:
-        config = record.get("config") or {}
         require(entry.method == REAL and "data" in config, "the score names no file.")
-        known = {
-            key: config[key] for key in ("data", "image_size", "limit_per_class", "test_fraction") if key in config
-        }
-        return real_set(DataConfig(**known).load_data(entry.record["seed"]), entry.record["seed"])
+        return real_set(data.load_data(record["seed"]), record["seed"])
     path = Path(record["set"]["path"])
-    return DistilledSet.load(path if path.exists() else entry.file.parent / path.name)
+    path = path if path.exists() else entry.file.parent / path.name
+    if is_ours(path) or "data" not in config:
+        return DistilledSet.load(path)
+    told = ForeignConfig(**_known(ForeignConfig, config)).told()
+    return DistilledSet.load(path, data.load_data(record["seed"]), **told)
+
+
+def _known(cls: type, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a recorded config, what a config class that it derived from has."""
+    return {own.name: config[own.name] for own in fields(cls) if config.get(own.name) is not None}
 
 
 def _score_panel(group: Group, colours: Mapping[str, int]) -> list[Panel]:

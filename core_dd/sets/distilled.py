@@ -240,9 +240,8 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
         from core_dd.sets import convert  # which makes sets, and so reads this module first
 
         path = Path(path)
-        ours = (path / INDEX).is_file() or (path / NESTED).is_file()
         with readers.reading(path):
-            found = None if ours else convert.read(path, data, **told)
+            found = None if is_ours(path) else convert.read(path, data, **told)
         require(
             found is not None or not told,
             f"{path} says itself how its images are stored. Leave out {' and '.join(told)}.",
@@ -381,6 +380,11 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
             total.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
             total.update(tensor.contiguous().cpu().numpy().tobytes())
         return total.hexdigest()
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a place is of our own format: a safetensors file by its name, or a folder with one or with an index."""
+    return path.suffix == ".safetensors" or (path / INDEX).is_file() or (path / NESTED).is_file()
 
 
 def _read_shard(path: Path, count: int) -> dict[str, Tensor]:

@@ -62,6 +62,7 @@ def test_tensors__of_any_shape_and_scale(few, expected):
         assert same(load_data({"train": (images, b), "test": (tests, d.tolist())}), expected)
     named = load_data(few_as_dict(few) | {"class_names": [f"n{k}" for k in range(10)]}, name="mine", image_size=4)
     assert (named.name, named.class_names[3], named.shape) == ("mine", "n3", (1, 4, 4))
+    assert load_data(few_as_dict(few), name="cifar10").name == "own:cifar10"  # whose constants these are not
     assert load_data(few_as_dict(few), limit_per_class=2, val_fraction=0.2).val_images.shape[0] == 10
 
 

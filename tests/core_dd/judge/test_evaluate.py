@@ -75,6 +75,7 @@ def test_evaluate__flags_a_set_whose_labels_are_wrong(small, digits, tmp_path, c
     counts = digits.test_labels.bincount()
     assert record["chance"] == pytest.approx(float(counts.max() / counts.sum()))
     assert record["at_chance"] and "[not told from chance]" in shown.out and "WARNING" in shown.err
+    assert "permuted" not in record and "PERMUTED" not in shown.err  # no renaming of classes would mend them
     main(["--set", str(small.save(tmp_path / "right" / "distilled.safetensors")), *TINY[:4], "--classifiers", "2"])
     shown, record = capsys.readouterr(), json.loads((tmp_path / "right" / "scores.json").read_text())
     assert record["at_chance"] is False and "chance" not in shown.out + shown.err

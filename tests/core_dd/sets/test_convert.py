@@ -51,6 +51,8 @@ def test_round_trip__the_score_to_the_digit_with_zca_soft_labels_and_learned_lr(
 def test_evaluate__a_foreign_folder_directly(digits, datm, tmp_path):
     options = "--protocol mtt --network convnet1_w8 --classifiers 2 --seed 3 --iterations 6 --device cpu"
     assert gendd(f"evaluate --data digits {options} --set {datm} --normalised_by zca --out a.json") == 0
+    assert gendd("report a.json --out report") == 0
+    assert "20 images of 8 x 8 pixels" in (tmp_path / "report/report.html").read_text()  # its picture, not an excuse
     expected = score(DistilledSet.load(datm, digits, normalised_by="zca"), digits)
     assert json.loads((tmp_path / "a.json").read_text())["accuracies"] == expected.accuracies
 
