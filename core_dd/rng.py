@@ -4,7 +4,9 @@ A step of a run asks for `stream(seed, "augment", step)`, so its draws depend ne
 the number of processes, and a resumed run needs no saved generator state to repeat an uninterrupted one.
 """
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 
 import torch
 
@@ -23,3 +25,22 @@ def stream(seed: int, *names: str | int, device: str | torch.device = "cpu") -> 
     key = "/".join(f"{type(part).__name__}:{part}" for part in (int(seed), *names))
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
     return torch.Generator(device=device).manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+@contextlib.contextmanager
+def drawn_by(generator: torch.Generator | None, device: str | torch.device = "cpu") -> Iterator[None]:
+    """Let `generator` decide what code draws that takes no generator: dropout, the constructors of other libraries.
+
+    During the block torch's own generators, those of the CPU and of `device`, are seeded by one draw from it; after the
+    block they are as they were. None leaves everything alone.
+    """
+    if generator is None:
+        yield
+        return
+    seed, device = int(torch.randint(2**62, (), generator=generator)), torch.device(device)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield

@@ -13,7 +13,6 @@ from torch import Tensor
 from core_dd.data.images import ImageData
 from core_dd.judge import fidelity, training
 from core_dd.judge.chance import by_luck
-from core_dd.judge.networks import build_network
 from core_dd.rng import stream
 
 LEARNT = "learnt.json"
@@ -39,11 +38,11 @@ class Judge:
         device: where to compute.
 
     Raises:
-        InputError: if the network cannot take the images.
+        InputError: if the network cannot take the images, or has no features.
     """
 
     def __init__(self, data: ImageData, network: str, seed: int, device: torch.device) -> None:
-        build_network(network, data.shape, data.num_classes)
+        fidelity.check_features(network, data)
         self.data, self.network, self.seed, self.device = data, network, seed, device
 
     @cached_property

@@ -184,6 +184,7 @@ def select(
     )
     views = [{}] * len(members)
     if rule is not random:
+        fidelity.check_features(network, data)
         classifier = fidelity.real_classifier(data, network, seed, prepare_device(device), cache=cache)
         views = classifier_views(pool, data, classifier)
     chosen = [

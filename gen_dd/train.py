@@ -15,7 +15,7 @@ from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data.images import ImageData
 from core_dd.data.streaming import StreamedData
 from core_dd.errors import about
-from core_dd.judge.networks import build_network
+from core_dd.judge import fidelity
 from core_dd.progress import Progress
 from core_dd.run import Run, SilentRun, find_folder
 from core_dd.speed import peak_mib
@@ -138,7 +138,7 @@ def _check_network(config: TrainConfig, data: ImageData | StreamedData) -> None:
     """Refuse, before any work, a classifier that cannot take the images."""
     if config.check_images:
         with about(f"--eval_network {config.eval_network}, to check what is learnt (--check_images 0: no check)"):
-            build_network(config.eval_network, data.shape, data.num_classes)
+            fidelity.check_features(config.eval_network, data)
 
 
 def _check_learnt(trainer: Trainer, validator: Validator | None, run: Run, step: int) -> None:

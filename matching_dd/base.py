@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from core_dd.data.images import ImageData
 from core_dd.data.preprocess import Preprocess
 from core_dd.errors import require
 from core_dd.judge.augment import DSAugment, IDCAugment, strategy_for
-from core_dd.judge.networks import build_network, interact, reset
+from core_dd.judge.networks import build_network, interact, require_shown, reset
 from core_dd.records import fitting
 from core_dd.rng import stream
 from core_dd.speed import MATCHING, autocast, can_compile, compiled, forward_flops, pick_device
@@ -50,8 +51,8 @@ class Method:
     Config: ClassVar[type[MatchingConfig]] = MatchingConfig
     graph_copies: ClassVar[int] = 1
     """How often autograd keeps what `graph_bytes` counts: twice where it differentiates a gradient."""
-    sees_layers: ClassVar[bool] = False
-    """Whether `measure` looks at a network's layers, as ConvNets show them by `activations`."""
+    sees: ClassVar[str | None] = "features"
+    """What `measure` looks at: a network's features, its activations, or None: nothing but its logits."""
     origin: Mapping[str, str] = MappingProxyType({})
     """What it is made from beside the data, which a resumed run must find again; see `core_dd.run.Run.open`."""
 
@@ -68,11 +69,9 @@ class Method:
         self.augment = None if strategy == "none" else AUGMENT_MODES[config.augment_mode](strategy)
         self.optimizer = self.image_optimizer()
         self.net = build_network(config.network, data.shape, data.num_classes).requires_grad_(False)
-        self.net.to(self.device).train()
-        require(
-            hasattr(self.net, "activations") or not self.sees_layers,
-            f"{config.method} needs a ConvNet, whose layers it can see: not {config.network}.",
-        )
+        without_dropout(self.net.to(self.device).train())
+        if self.sees is not None:
+            require_shown(self.net, self.sees, config.network, config.method)
         self.compile = config.compile and self.pays_to_compile()
         self.features = Features(self.device, self.measure, bf16=config.bf16, compile=self.compile)
         each, classes = graph_bytes(self.net, data.shape, self.measure), data.num_classes
@@ -101,7 +100,7 @@ class Method:
 
     def measure(self, net: nn.Module, images: Tensor) -> Tensor:
         """What `features` computes of each image, (N, D), of augmented images (N, C, H, W); compiled."""
-        return net.features(images)
+        return net(images) if self.sees is None else net.features(images)
 
     def draw(self, step: int, classes: range) -> tuple[Tensor, Tensor]:
         """Real (len(classes), B, C, H, W) and synthetic (len(classes), M, C, H, W) images, augmented alike."""
@@ -227,6 +226,14 @@ class Features:
             return self._compute(net, images)
 
 
+def without_dropout(net: nn.Module) -> nn.Module:
+    """Switch off a network's dropout, for good: what is matched depends on its weights and on the images alone."""
+    for module in net.modules():
+        if isinstance(module, _DropoutNd):
+            module.p = 0.0
+    return net
+
+
 def graph_bytes(net: nn.Module, shape: tuple[int, int, int], measure: Callable[[nn.Module, Tensor], Tensor]) -> int:
     """Bytes that autograd keeps for the backward of `measure`, of one image (C, H, W), in fp32 and uncompiled."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
@@ -238,10 +245,10 @@ def graph_bytes(net: nn.Module, shape: tuple[int, int, int], measure: Callable[[
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    image = torch.zeros(1, *shape, device=next(net.parameters()).device, requires_grad=True)
+    images = torch.zeros(2, *shape, device=next(net.parameters()).device, requires_grad=True)  # batch norm wants two
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        measured = measure(net, image)
-    return sum(kept.values()) + measured.nbytes
+        measured = measure(net, images)
+    return (sum(kept.values()) + measured.nbytes) // 2
 
 
 def images_at_once(config: MatchingConfig, each: int, device: torch.device) -> int:

@@ -33,6 +33,7 @@ def by_features(chooser: Callable[[Tensor, int, int], Tensor]) -> Callable[..., 
 
     def chosen(data: ImageData, ipc: int, seed: int, **classifier: Any) -> Tensor:
         members = members_of(data, ipc)
+        fidelity.check_features(classifier.get("network", "convnet3"), data)
         trained = fidelity.real_classifier(data, seed=seed, **classifier)
         net, picked = trained.network(0), []
         for k, own in enumerate(members):

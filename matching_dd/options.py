@@ -96,7 +96,8 @@ class MatchingConfig(RunConfig, DataConfig):
     batch_real: int = 256
     """Real images per class and iteration; classes that have fewer are sampled with replacement."""
     network: str = option("convnet3", choices=NETWORK_CHOICES, others=True)
-    """Network whose features are matched."""
+    """Network that real and synthetic data are compared by. DataDAM and CAFE look at its layers, which mlp and timm's
+    models do not show."""
     init: str = option("real", choices=INIT_CHOICES)
     """What the set starts from."""
     factor: int = 1

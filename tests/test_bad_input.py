@@ -574,6 +574,24 @@ CASES = {
     "scores exist": Case(
         EVALUATE + "set.safetensors", "out.json exists", lambda f: (distilled()(f), (f / "out.json").touch())
     ),
+    "network too deep for its images": Case(
+        EVALUATE + "set.safetensors --network mlp,vgg11", "images of 8x8 are too small for VGG11", distilled()
+    ),
+    "network of no package": Case(
+        EVALUATE + "set.safetensors --network no_such_package:net",
+        "cannot find network no_such_package:net",
+        distilled(),
+    ),
+    "network unknown to timm": Case(
+        EVALUATE + "set.safetensors --network timm:resnt18", "timm has no model 'resnt18'; did you mean", distilled()
+    ),
+    "networks with nothing between commas": Case(
+        EVALUATE + "set.safetensors --network mlp,,lenet", "has an empty name between its commas", distilled()
+    ),
+    "network without layers": Case(
+        "distill --method datadam --data digits --network mlp --ipc 1 --out out",
+        "datadam needs a network that shows its activations: mlp has no activations",
+    ),
     "runs zero": Case(EVALUATE + "set.safetensors --classifiers 0", "classifiers must be >= 1, got 0", distilled()),
     "best of test where the authors report their last": Case(
         EVALUATE.replace("quick", "dm --best_of_test") + "set.safetensors", "leave out best_of_test", distilled()

@@ -15,9 +15,9 @@ from core_dd import cli, files
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data.images import ImageData
 from core_dd.errors import Diverged, pick, require
-from core_dd.judge import fidelity, habits, permuted, training
+from core_dd.judge import across, fidelity, habits, permuted, training
 from core_dd.judge.chance import at_chance, below_chance, chance, mean_interval, warn_of
-from core_dd.judge.networks import build_network
+from core_dd.judge.networks import NetworkLike, build_network, name_of
 from core_dd.judge.options import REAL, EvaluateConfig
 from core_dd.judge.protocols import PROTOCOLS, Plan, Protocol
 from core_dd.notes import note
@@ -33,11 +33,11 @@ class Scores:
     """What a set is worth.
 
     `accuracies` are fractions of the real test set, one per classifier; `record` is everything else in scores.json:
-    protocol, network, runs, seed, smoke; `chance`, the accuracy of who does not look, and `at_chance`, whether these
-    cannot be told from it (`core_dd.judge.chance`); `set` (name, path, method, ipc, images, hash, cost), `data` (name,
-    fingerprint, training and test images); the protocol as it was resolved, the config, versions, device, seconds;
-    `curves` (training loss of each run at `curve_steps`), `permuted` where the labels look so and, if asked for,
-    `fidelity` and `best_of_test`.
+    protocol, network and its number of parameters, runs, seed, smoke; `chance`, the accuracy of who does not look, and
+    `at_chance`, whether these cannot be told from it (`core_dd.judge.chance`); `set` (name, path, method, ipc, images,
+    hash, cost), `data` (name, fingerprint, training and test images); the protocol as it was resolved, the config,
+    versions, device, seconds; `curves` (training loss of each run at `curve_steps`), `permuted` where the labels look
+    so and, if asked for, `fidelity` and `best_of_test`.
     """
 
     accuracies: list[float]
@@ -83,7 +83,7 @@ def evaluate(
     dset: DistilledSet,
     data: ImageData,
     protocol: str = "dm",
-    network: str = "convnet3",
+    network: NetworkLike = "convnet3",
     runs: int | None = 5,
     seed: int = 0,
     device: str | torch.device | None = None,
@@ -101,7 +101,8 @@ def evaluate(
         dset: the set; its own preprocessing is used where it has one, else mean and std of `data`.
         data: the real data it stands for.
         protocol: a key of `PROTOCOLS`.
-        network: a name `build_network` takes.
+        network: one, as `build_network` takes it: a name, a function of (in_shape, num_classes), or an `nn.Module`, of
+            which copies are trained, from new weights.
         runs: classifiers; None: as many as the protocol says.
         seed: of the classifiers' initial weights, batches and augmentation.
         device: where; None: CUDA where there is one.
@@ -122,6 +123,8 @@ def evaluate(
     numbers = range(resolved.runs if runs is None else runs)
     require(len(numbers) >= 1, f"runs must be >= 1, got {runs}.")
     habit = habits.habit(protocol) if with_best_of_test else habits.Habit()
+    if with_fidelity:
+        fidelity.check_features(network, data)
     tests: list[list[float]] = []
     classifiers = training.train(
         *pixels_and_labels(dset),
@@ -140,7 +143,8 @@ def evaluate(
     luck = chance(data.test_labels)
     record = {
         "protocol": resolved.name,
-        "network": network,
+        "network": name_of(network),
+        "parameters": classifiers.parameters,
         "runs": len(numbers),
         "seed": seed,
         "smoke": resolved.smoke,
@@ -198,8 +202,8 @@ def identities(dset: DistilledSet, data: ImageData) -> dict[str, dict[str, Any]]
 def main(argv: Sequence[str] | None = None) -> None:
     """Check, score, write."""
     config = load_config(EvaluateConfig, argv, prog="gendd evaluate", home="eval")
-    out = config.out or (None if config.set == REAL else beside(Path(config.set)))
-    if out is not None:
+    out, several = config.out or (None if config.set == REAL else beside(Path(config.set))), len(config.networks) > 1
+    if out is not None and not several:
         files.require_new(Path(out))
     data = config.load_data(config.seed)
     dset = real_set(data, config.seed) if config.set == REAL else DistilledSet.load(config.set, data, **config.told())
@@ -207,12 +211,48 @@ def main(argv: Sequence[str] | None = None) -> None:
     warn_of(dset.meta, config.set)
     choosing = config.best_of_test and habits.habit(config.protocol).sets
     earlier = habits.earlier_sets(Path(config.set), dset) if choosing else []
-    build_network(config.network, data.shape, data.num_classes)
+    for network in config.networks:
+        build_network(network, data.shape, data.num_classes)
+    name = f"{data.name}-{REAL}"
     if config.dry_run:
-        place = out or find_folder(None, f"{data.name}-{REAL}", resume=False) / SCORES
-        print(f"{to_yaml(config)}# {forecast(dset, data, config)}, to {place}")
-        return
+        place = out or find_folder(None, name, resume=False) / SCORES
+        said = [f"# {forecast(dset, data, own)}, to {place}" for own, place in each(config, Path(place))]
+        print(to_yaml(config) + "\n".join(said))
+    elif several:
+        with contextlib.nullcontext(out) if out else claimed_file(None, name, SCORES) as out:
+            score_all(config, dset, data, earlier, Path(out))
+    else:
+        score(config, dset, data, earlier, out)
 
+
+def each(config: EvaluateConfig, out: Path) -> list[tuple[EvaluateConfig, Path]]:
+    """The config of every network alone, and the file of its score."""
+    if len(config.networks) == 1:
+        return [(config, out)]
+    return [(replace(config, network=network), across.place_of(out, network)) for network in config.networks]
+
+
+def score_all(
+    config: EvaluateConfig, dset: DistilledSet, data: ImageData, earlier: Sequence[DistilledSet], out: Path
+) -> None:
+    """Score by every network whose score is not there yet, and print all of them as a table."""
+    found = [(own, place, across.finished(place, own, dset, data)) for own, place in each(config, out)]
+    records = []
+    for own, place, record in found:
+        if record is not None:
+            print(f"{place} is there already")
+        records.append(record or score(own, dset, data, earlier, place))
+    print(f"\n{config.name or config.set} on {data.name}, {records[0]['protocol']}\n{across.table(records)}")
+
+
+def score(
+    config: EvaluateConfig,
+    dset: DistilledSet,
+    data: ImageData,
+    earlier: Sequence[DistilledSet],
+    out: str | Path | None,
+) -> dict[str, Any]:
+    """Score by one network, write the record to `out` (None: into the next folder of the data) and return it."""
     with claimed_file(out, f"{data.name}-{REAL}", SCORES) as out:
         scores = evaluate(
             dset,
@@ -244,6 +284,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         note(warning(config.name or config.set, scores))
     if found is not None:
         note(found.warning(config.set, data.class_names))
+    return scores.to_json()
 
 
 def look_for_permuted_labels(

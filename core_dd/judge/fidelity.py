@@ -12,9 +12,11 @@ from core_dd import records
 from core_dd.data.cache import kept
 from core_dd.data.images import ImageData
 from core_dd.data.preprocess import Preprocess
+from core_dd.data.streaming import StreamedData
 from core_dd.errors import require
 from core_dd.judge import training
 from core_dd.judge.moments import moment_distance
+from core_dd.judge.networks import NetworkLike, build_network, name_of, require_shown
 from core_dd.judge.protocols import QUICK, Protocol
 from core_dd.notes import note
 from core_dd.records import same_shape
@@ -88,7 +90,7 @@ def moments(features: Tensor) -> tuple[Tensor, Tensor]:
 
 def real_classifier(
     data: ImageData,
-    network: str = "convnet3",
+    network: NetworkLike = "convnet3",
     seed: int = 0,
     device: torch.device | None = None,
     protocol: Protocol = QUICK,
@@ -140,9 +142,20 @@ def real_classifier(
     return classifier
 
 
+def check_features(network: NetworkLike, data: ImageData | StreamedData) -> None:
+    """Refuse, before any work, a network that cannot take the images of `data`, or shows no features to measure in.
+
+    Raises:
+        InputError: for such a network.
+    """
+    require_shown(build_network(network, data.shape, data.num_classes), "features", network, "a distance of features")
+
+
 def kept_classifier(data: ImageData, network: str, seed: int, device: torch.device) -> training.Classifiers:
-    """`real_classifier`, kept in the cache folder."""
+    """`real_classifier`, kept in the cache folder; not for networks of other code, which may change under one name."""
     options = {"network": network, "seed": seed, "device": device}
+    if ":" in network:
+        return real_classifier(data, **options)
     return kept(
         f"classifier-{data.fingerprint}-{data.training_digest}-{network}-seed{seed}.safetensors",
         make=lambda: real_classifier(data, **options),
@@ -151,9 +164,9 @@ def kept_classifier(data: ImageData, network: str, seed: int, device: torch.devi
     )
 
 
-def classifier_identity(network: str, seed: int, protocol: Protocol = QUICK) -> dict[str, Any]:
+def classifier_identity(network: NetworkLike, seed: int, protocol: Protocol = QUICK) -> dict[str, Any]:
     """What tells a classifier of the same data from another."""
-    return {"network": network, "protocol": asdict(protocol), "seed": seed}
+    return {"network": name_of(network), "protocol": asdict(protocol), "seed": seed}
 
 
 def write_classifier(

@@ -16,7 +16,7 @@ REAL = "real"
 PROTOCOL_CHOICES = MappingProxyType(
     {
         "dm": "DSA and DM (Zhao & Bilen 2021, 2023): 1001 passes with DSA",
-        "dc": "DC (Zhao et al. 2021): 301 passes; MNIST and BatchNorm networks: 1001 with DC's augmentation",
+        "dc": "DC (Zhao et al. 2021): 301 passes; MNIST and BatchNorm ConvNets: 1001 with DC's augmentation",
         "challenge": "the ECCV 2024 challenge: as dm, 3 classifiers",
         "idm": "IDM (Zhao et al. 2023): as dm",
         "mtt": "MTT (Cazenavette et al. 2022): as dm, at the learning rate learnt with the set",
@@ -33,10 +33,22 @@ PROTOCOL_CHOICES = MappingProxyType(
 NETWORK_CHOICES = MappingProxyType(
     {
         "convnet3": "the literature's ConvNet of 3 blocks, width 128; convnet1 to convnet6 likewise",
-        "convnet3_bn": "with another norm; suffixes change one thing each: _bn, _w256 (width), _maxpool, ...",
+        "convnet3_bn": "with another norm; suffixes change one thing each: _bn, _in, _w256 (width), _maxpool, ...",
+        "alexnet": "AlexNet of DC, DSA and DM",
+        "vgg11": "VGG-11 of DC, DSA and DM, instance norm",
+        "resnet10": "ResNet-10 of IDC, batch norm",
+        "resnet18": "ResNet-18 of DC, DSA and DM, instance norm",
+        "resnet18_ap": "the same with average pooling in place of strides",
+        "resnetap10": "ResNetAP-10 of IDC, average pooling in place of strides, instance norm",
+        "densenet121": "DenseNet-121 of IDC, with 12 channels a layer; densenet121_w32: of its paper",
+        "vit_tiny": "the vision transformer of DataDAM, patches of 4",
+        "lenet": "LeNet of DC, DSA and DM",
+        "mlp": "two hidden layers of 128",
+        "timm:NAME": "any model of timm, untrained, adapted to images of up to 64 pixels",
+        "package.module:function": "your own, called with (in_shape, num_classes)",
     }
 )
-"""Networks, of which there are more by suffixes (`core_dd.judge.networks.NETWORKS`)."""
+"""Networks (`core_dd.judge.networks.build_network`), of which there are more by suffixes."""
 
 
 @dataclass(kw_only=True)
@@ -54,7 +66,8 @@ class EvaluateConfig(DataConfig, ForeignConfig):
     protocol: str = option("dm", choices=PROTOCOL_CHOICES)
     """How to train, as published or, for trials, as we do."""
     network: str = option("convnet3", choices=NETWORK_CHOICES, others=True)
-    """What to train."""
+    """What to train. Several, joined by commas, give a cross-architecture table and a file each, such as
+    scores-vgg11.json; those that are there already, of the same settings, are not trained again."""
     classifiers: int | None = None
     """How many; default: as many as the protocol says (5; challenge 3)."""
     epochs: int | None = None
@@ -80,7 +93,8 @@ class EvaluateConfig(DataConfig, ForeignConfig):
     device: str | None = option(None, group="run")
     """cpu, cuda, cuda:1, ...; default: cuda where there is one."""
     out: str | None = option(None, group="run")
-    """The file to write; default: scores.json beside the set, for "real" in the next folder under runs/DATA-real/."""
+    """The file to write, and of several networks the beginning of their names; default: scores.json beside the set,
+    for "real" in the next folder under runs/DATA-real/."""
     dry_run: bool = option(False, group="run")
     """Check everything, print the resolved config and how long the training is, stop."""
 
@@ -90,9 +104,17 @@ class EvaluateConfig(DataConfig, ForeignConfig):
 
         super().__post_init__()
         at_least(self, 1, "classifiers", "epochs", "iterations")
+        require(all(self.networks), f"network '{self.network}' has an empty name between its commas.")
+        twice = [name for name in self.networks if self.networks.count(name) > 1]
+        require(not twice, f"network {self.network} names {' and '.join(dict.fromkeys(twice))} twice.")
         PROTOCOLS[self.protocol].shortened(self.epochs, self.iterations)
         if self.best_of_test:
             habits.habit(self.protocol)
+
+    @property
+    def networks(self) -> list[str]:
+        """The names in `network`."""
+        return [name.strip() for name in self.network.split(",")]
 
 
 @dataclass(kw_only=True)

@@ -67,8 +67,8 @@ class Protocol:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     augment: str = "dsa"
-    """dsa; dc: that of DC, which augments MNIST and BatchNorm networks only; idc: that of IDC, without cutout, and
-    idc_cutout, with it; none."""
+    """dsa; dc: that of DC, which augments MNIST and ConvNets with batch normalisation only; idc: that of IDC, without
+    cutout, and idc_cutout, with it; none."""
     cutmix: float = 0.0
     """Probability that a batch is mixed by CutMix, with Beta(1, 1)."""
     runs: int = 5
@@ -80,7 +80,7 @@ class Protocol:
         """What training images go through, or None."""
         if self.augment in DSA_KINDS:
             return DSA_KINDS[self.augment](strategy_for(data))
-        if "bn" in network.split("_"):
+        if network.startswith("convnet") and "bn" in network.split("_"):
             return DCAugment("crop_noise")
         return DCAugment("crop_scale_rotate") if data.name == "mnist" else None
 

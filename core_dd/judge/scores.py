@@ -69,6 +69,7 @@ class Score(TypedDict, total=False):
     ci95: list[float] | None
     protocol: Required[Name]
     network: Required[Name]
+    parameters: Count
     runs: Count
     seed: int | None
     smoke: Required[bool]

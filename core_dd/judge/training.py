@@ -1,11 +1,13 @@
 """Train R classifiers at once on one set; the test images are read once, at the end.
 
 The classifiers' weights are stacked, (R, ...). On CUDA one vmapped step trains all of them; on the CPU, where that
-measured half as fast, the same step trains one after the other. Both are compiled where it pays, in bf16 with fp32
-master weights where that does. Batches and augmentation of run r come from streams keyed by (seed, r, step), so a
+measured half as fast, the same step trains one after the other, and so do networks with dropout, each of which draws on
+its own, and those of other code that vmap cannot take. Both are compiled where it pays, in bf16 with fp32 master
+weights where that does. Batches, augmentation and dropout of run r come from streams keyed by (seed, r, step), so a
 classifier is the same whether trained alone or among others.
 """
 
+import contextlib
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,11 +20,12 @@ from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from core_dd import progress
 from core_dd.data.images import ImageData
 from core_dd.data.preprocess import Preprocess
-from core_dd.errors import Diverged
+from core_dd.errors import Diverged, brief, require
 from core_dd.judge.augment import cutmix
-from core_dd.judge.networks import build_network, interact
+from core_dd.judge.networks import Foreign, NetworkLike, build_network, interact, name_of
 from core_dd.judge.protocols import Plan, Protocol
-from core_dd.rng import stream
+from core_dd.notes import note
+from core_dd.rng import drawn_by, stream
 from core_dd.speed import CLASSIFIERS, autocast, bf16_pays, can_compile, compiled, forward_flops
 
 State = dict[str, Tensor]
@@ -58,10 +61,18 @@ class Classifiers:
     def __len__(self) -> int:
         return len(next(iter(self.params.values())))
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers a classifier learns."""
+        return sum(tensor[0].numel() for tensor in self.params.values())
+
     def network(self, r: int) -> nn.Module:
         """Classifier `r` as a module of its own, in evaluation mode."""
         net = copy.deepcopy(self.net).eval()
-        net.load_state_dict(one(self.params, r) | one(self.buffers, r))
+        own = dict(net.named_parameters()) | dict(net.named_buffers())
+        with torch.no_grad():
+            for name, tensor in (one(self.params, r) | one(self.buffers, r)).items():
+                own[name].copy_(tensor)
         return net
 
     @torch.inference_mode()
@@ -88,12 +99,13 @@ class Training:
         images: pixels, uint8 or float on the 0..1 scale, (N, C, H, W).
         labels: int64 (N,), or float (N, K) soft.
         data: the real data: shape, classes, whether flips are allowed, and what the preprocessing is fitted on.
-        protocol, network: how to train what.
+        protocol, network: how to train what; a network as `build_network` takes it.
         runs: the runs' numbers; they key the random streams.
         seed: of every stream.
         device: where the set, the classifiers and the work are.
         preprocess: the map to training space; None fits mean and std on `data`.
-        stacked: one vmapped step for all classifiers, or one after the other; None: stacked on CUDA.
+        stacked: one vmapped step for all classifiers, where the network allows it, or one after the other; None:
+            stacked on CUDA.
         bf16: autocast to bf16 where it pays; master weights stay fp32.
 
     Raises:
@@ -107,7 +119,7 @@ class Training:
         data: ImageData,
         *,
         protocol: Protocol,
-        network: str,
+        network: NetworkLike,
         runs: Sequence[int],
         seed: int,
         device: torch.device,
@@ -121,13 +133,15 @@ class Training:
         self.images, self.labels, self.device = images.to(device), labels.to(device), device
         self.protocol, self.runs, self.seed, self.bf16 = protocol, list(runs), seed, bf16
         self.preprocess = (preprocess or Preprocess.fit(data)).to(device)
-        self.augmentation = protocol.augmentation(data, network)
+        self.augmentation = protocol.augmentation(data, name_of(network))
         self.plan = protocol.plan(len(images), augmented=self.augmentation is not None)
         self.net, self.params, self.buffers = initialise(network, data, self.runs, seed, device)
+        self._draws = draws(self.net, data.shape)
+        stacked = device.type == "cuda" if stacked is None else stacked
         self._gradients = gradients_of(
             self.net,
             device,
-            stacked=device.type == "cuda" if stacked is None else stacked,
+            stacked=stacked and not self._draws and stacks(self.net, self.params, self.buffers, data.shape),
             bf16=bf16,
             fast=pays_to_compile(self.net, self.plan, len(self.runs), data.shape, device),
         )
@@ -150,7 +164,8 @@ class Training:
             x, y = cutmix(x, y, self.protocol.cutmix, generators)
 
         # One step of all.
-        grads, loss = self._gradients(self.params, self.buffers, x, y)
+        dropout = [stream(self.seed, "dropout", r, step) for r in self.runs] if self._draws else None
+        grads, loss = self._gradients(self.params, self.buffers, x, y, dropout)
         for name, parameter in self.params.items():
             parameter.grad = grads[name]
         self.optimizer.step()
@@ -184,7 +199,7 @@ def train(
     training = Training(images, labels, data, **options)
     steps, curve_steps, curve = training.plan.steps, [], []
     stops = {round(part * steps) for part in pauses}
-    title = f"{len(training.runs)} x {options['network']}"
+    title = f"{len(training.runs)} x {name_of(options['network'])}"
     for step in progress.steps(title, steps, leave=False):
         loss = training.step(step)
         if step % max(1, steps // CURVE_POINTS) == 0 or step == steps - 1:
@@ -201,18 +216,57 @@ def train(
 
 
 def initialise(
-    network: str, data: ImageData, runs: Sequence[int], seed: int, device: torch.device
+    network: NetworkLike, data: ImageData, runs: Sequence[int], seed: int, device: torch.device
 ) -> tuple[nn.Module, State, State]:
-    """A network to call with others' weights, and the runs' stacked parameters and buffers."""
+    """A network to call with others' weights, and the runs' stacked parameters and buffers; parameters that are frozen
+    are among the buffers."""
     nets = [build_network(network, data.shape, data.num_classes, stream(seed, "network", r)).to(device) for r in runs]
     params, buffers = stack_module_state(nets)
-    return nets[0], {name: tensor.detach() for name, tensor in params.items()}, buffers
+    frozen = {name for name, parameter in nets[0].named_parameters() if not parameter.requires_grad}
+    params = {name: tensor.detach() for name, tensor in params.items()}
+    buffers = buffers | {name: params.pop(name) for name in frozen}
+    require(bool(params), f"network {name_of(network)} has no weights to train.")
+    return nets[0], params, buffers
+
+
+@torch.no_grad()
+def draws(net: nn.Module, shape: tuple[int, int, int]) -> bool:
+    """Whether a forward pass in training draws random numbers, as dropout does: tried on two images (C, H, W)."""
+    device = next(net.parameters()).device
+    buffers = {name: tensor.clone() for name, tensor in net.named_buffers()}  # which batch normalisation changes
+
+    def states() -> Tensor:
+        return torch.cat(
+            [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+        )
+
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        before = states()
+        functional_call(net, buffers, torch.zeros(2, *shape, device=device))
+        return not torch.equal(states(), before)
+
+
+def stacks(net: nn.Module, params: State, buffers: State, shape: tuple[int, int, int]) -> bool:
+    """Whether vmap can take a network: the project's own, or other code that a trial shows to; else that is said."""
+    if not isinstance(net, Foreign):
+        return True
+    runs, device = len(next(iter(params.values()))), next(iter(params.values())).device
+    x, y = torch.zeros(runs, 2, *shape, device=device), torch.zeros(runs, 2, dtype=torch.long, device=device)
+    copies = {name: tensor.clone() for name, tensor in buffers.items()}
+    try:
+        gradients_of(net, device, stacked=True, bf16=False, fast=False)(params, copies, x, y)
+    except (RuntimeError, TypeError, ValueError) as error:  # what vmap and unbatched in-place changes raise
+        note(f"note: classifiers train one after the other: vmap cannot take them ({brief(str(error))}).")
+        return False
+    return True
 
 
 def gradients_of(
     net: nn.Module, device: torch.device, *, stacked: bool, bf16: bool = True, fast: bool = True
-) -> Callable[[State, State, Tensor, Tensor], tuple[State, Tensor]]:
+) -> Callable[..., tuple[State, Tensor]]:
     """A function of (params, buffers, x (R, B, C, H, W), y (R, B)) that gives every run's (gradients, loss (R,)).
+
+    One that is not stacked takes generators as well, one per run, that govern what its network draws (dropout).
 
     Args:
         net: the architecture.
@@ -230,17 +284,21 @@ def gradients_of(
 
     if stacked:
         step = vmap(grad_and_value(loss), randomness="error")
-        return compiled(step, device, dynamic=False) if fast else step
+        step = compiled(step, device, dynamic=False) if fast else step
+        return lambda params, buffers, x, y, generators=None: step(params, buffers, x, y)
     fast = fast and can_compile(kind)
     loss_of_one = compiled(loss, device, dynamic=False) if fast else loss
     layout = torch.channels_last if fast else torch.contiguous_format  # each is the faster one there
 
-    def one_by_one(params: State, buffers: State, x: Tensor, y: Tensor) -> tuple[State, Tensor]:
+    def one_by_one(
+        params: State, buffers: State, x: Tensor, y: Tensor, generators: Sequence[torch.Generator] | None = None
+    ) -> tuple[State, Tensor]:
         grads, losses = [], []
         for r in range(len(x)):
             own = {name: tensor.detach().requires_grad_() for name, tensor in one(params, r).items()}
-            value = loss_of_one(own, one(buffers, r), x[r].contiguous(memory_format=layout), y[r])
-            grads.append(torch.autograd.grad(value, list(own.values())))
+            with drawn_by(generators[r] if generators else None, device):
+                value = loss_of_one(own, one(buffers, r), x[r].contiguous(memory_format=layout), y[r])
+            grads.append(torch.autograd.grad(value, list(own.values()), materialize_grads=True))
             losses.append(value.detach())
         return dict(zip(params, map(torch.stack, zip(*grads, strict=True)), strict=True)), torch.stack(losses)
 
@@ -261,5 +319,7 @@ def draw_batches(plan: Plan, images: int, runs: Sequence[int], seed: int, step: 
 
 def pays_to_compile(net: nn.Module, plan: Plan, runs: int, shape: tuple[int, int, int], device: torch.device) -> bool:
     """Whether so many trainings of a network on images (C, H, W) are long enough to earn back the compilation."""
-    flops = 3 * plan.batch * forward_flops(net, torch.zeros(2, *shape))
+    flops = 0.0
+    with contextlib.suppress(RuntimeError) if isinstance(net, Foreign) else contextlib.nullcontext():
+        flops = 3 * plan.batch * forward_flops(net, torch.zeros(2, *shape))  # on "meta", which other code may not know
     return CLASSIFIERS.pays(CLASSIFIERS.seconds(flops, plan.steps * runs, device), device)

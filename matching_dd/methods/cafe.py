@@ -80,12 +80,12 @@ class CAFE(Method):
     """
 
     Config = CAFEConfig
-    sees_layers = True
+    sees = "activations"
 
     def __init__(self, config: CAFEConfig, data: ImageData) -> None:
         super().__init__(config, data)
         with torch.no_grad():
-            layers, features = self.net.activations(torch.zeros(1, *data.shape, device=self.device))
+            layers, features = self.net.activations(torch.zeros(2, *data.shape, device=self.device))
         self.widths = [*(layer[0].numel() for layer in layers), features.shape[1]]
         self.weights = [config.early_weight] * (len(layers) - 1) + [config.late_weight] * 2
         self.logits = Features(self.device, lambda net, images: net(images), bf16=config.bf16, compile=self.compile)

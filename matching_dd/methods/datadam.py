@@ -49,7 +49,7 @@ class DataDAMConfig(MatchingConfig):
     attention: str = option("mse", choices=ATTENTION_CHOICES)
     """How mean maps are compared."""
     layers: str = "auto"
-    """Whose maps: numbers of the network's blocks, from 1, joined by _; auto: all but the last."""
+    """Whose maps: numbers of the layers that the network shows, from 1, joined by _; auto: all but the last."""
     mmd_weight: float = 0.01
     """Weight of the squared distance of mean features, lambda in the paper."""
     scale: float = 100.0
@@ -69,18 +69,20 @@ class DataDAM(Method):
     """
 
     Config = DataDAMConfig
-    sees_layers = True
+    sees = "activations"
 
     def __init__(self, config: DataDAMConfig, data: ImageData) -> None:
         super().__init__(config, data)
         with torch.no_grad():
-            maps, features = self.net.activations(torch.zeros(1, *data.shape, device=self.device))
+            maps, features = self.net.activations(torch.zeros(2, *data.shape, device=self.device))
         self.widths = [*(maps[i][0, 0].numel() for i in self.layers), features.shape[1]]
 
     @cached_property
     def layers(self) -> list[int]:
-        """The indices of the layers whose maps are matched."""
-        return chosen_layers(self.config.layers, len(self.net.blocks))
+        """The indices, from 0, of the layers whose maps are matched, of those that the network shows."""
+        with torch.no_grad():
+            shown, _ = self.net.activations(torch.zeros(2, *self.data.shape, device=self.device))
+        return chosen_layers(self.config.layers, len(shown))
 
     def measure(self, net: nn.Module, images: Tensor) -> Tensor:
         """Of each image its attention maps, one layer after the other, then its features: (N, sum of `widths`)."""
@@ -107,16 +109,16 @@ class DataDAM(Method):
         return loss / real.shape[2] ** 0.5 if self.config.attention == "mae" else loss
 
 
-def chosen_layers(names: str, blocks: int) -> list[int]:
-    """The indices, from 0, of the layers that `DataDAMConfig.layers` names, of so many blocks.
+def chosen_layers(names: str, shown: int) -> list[int]:
+    """The indices, from 0, of the layers that `DataDAMConfig.layers` names, of so many that the network shows.
 
     Raises:
         InputError: if there are none, or no such.
     """
     if names == "auto":
-        require(blocks > 1, "layers auto is all but the last, and this network has one block. Set layers to 1.")
-        return list(range(blocks - 1))
+        require(shown > 1, "layers auto is all but the last, and this network shows one. Set layers to 1.")
+        return list(range(shown - 1))
     chosen = [int(name) - 1 if name.isdecimal() else -1 for name in names.split("_")]
-    if not all(0 <= i < blocks for i in chosen):
-        raise InputError(f"layers '{names}' must be numbers from 1 to {blocks} joined by _, or auto.")
+    if not all(0 <= i < shown for i in chosen):
+        raise InputError(f"layers '{names}' must be numbers from 1 to {shown} joined by _, or auto.")
     return chosen

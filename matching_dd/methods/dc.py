@@ -98,6 +98,7 @@ class DC(Method):
 
     Config = DCConfig
     graph_copies = 2
+    sees = None
 
     def __init__(self, config: DCConfig, data: ImageData) -> None:
         super().__init__(config, data)

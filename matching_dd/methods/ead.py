@@ -93,6 +93,7 @@ class EAD(Method):
 
     Config = EADConfig
     graph_copies = 2
+    sees = None
 
     def __init__(self, config: EADConfig, data: ImageData) -> None:
         self.experts = Experts(config.experts, data, config.network, config.preprocess, config.data)  # before whitening

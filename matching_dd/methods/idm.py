@@ -13,7 +13,7 @@ from core_dd.judge.networks import build_network
 from core_dd.records import fitting
 from core_dd.rng import stream
 from core_dd.speed import autocast, compiled
-from matching_dd.base import MatchingConfig, Method
+from matching_dd.base import MatchingConfig, Method, without_dropout
 from matching_dd.losses import mean_discrepancy
 
 STARTERS = 3
@@ -110,7 +110,7 @@ class IDM(Method):
         """An untrained network, its weights drawn from the stream of these names."""
         generator = stream(self.config.seed, "network", *names)
         net = build_network(self.config.network, self.data.shape, self.data.num_classes, generator)
-        return Trainee(net.to(self.device), self.config.lr_net)
+        return Trainee(without_dropout(net.to(self.device)), self.config.lr_net)
 
     def measure(self, net: nn.Module, images: Tensor) -> Tensor:
         """Of each image its features, then its logits."""

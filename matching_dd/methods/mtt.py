@@ -92,6 +92,7 @@ class MTT(Method):
     """
 
     Config = MTTConfig
+    sees = None
 
     def __init__(self, config: MTTConfig, data: ImageData) -> None:
         self.experts = Experts(config.experts, data, config.network, config.preprocess, config.data)  # before whitening

@@ -9,7 +9,7 @@ from core_dd.data import images, preprocess
 from core_dd.data.options import DATA_CHOICES, PREPROCESS_CHOICES
 from core_dd.errors import InputError
 from core_dd.judge import options as judge
-from core_dd.judge.networks import build_network
+from core_dd.judge.networks import NETWORKS, build_network
 from core_dd.judge.protocols import PROTOCOLS
 from core_dd.options import RunConfig, mark, option
 from core_dd.sets import options as sets
@@ -59,7 +59,9 @@ def test_choices__are_the_registry(choices, registry):
 def test_choices__of_data_and_networks_are_examples_that_work():
     named = {name.partition(":")[0] for name in DATA_CHOICES}
     assert named == {*images.DATASETS, *images.FORMATS}
-    for name in judge.NETWORK_CHOICES:
+    networks = {name for name in judge.NETWORK_CHOICES if ":" not in name}  # timm:NAME, package.module:function
+    assert networks >= {name for name in NETWORKS if not name.startswith("convnet")}
+    for name in networks:
         build_network(name, (3, 32, 32), 10)
 
 

@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from plain import plain_layers
 from torch import Tensor
 
+from core_dd.data.images import load_data
+from core_dd.errors import InputError
 from core_dd.judge.augment import DSAugment
 from core_dd.judge.networks import reset
 from core_dd.rng import stream
@@ -104,6 +106,39 @@ def test_loss__of_batch_norm_takes_all_classes_together(digits, generator):
     labels = torch.arange(10).repeat_interleave(4)
     expected = expected + 0.01 * torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
     torch.testing.assert_close(cafe.loss(net, real, syn), expected, rtol=1e-4, atol=1e-4)
+
+
+SHOWING = [
+    ("alexnet", 8), ("vgg11", 32), ("resnet10_w8", 8), ("resnet18_w4", 16), ("resnet18_ap_w4", 16),
+    ("resnetap10_w8", 16), ("densenet121_w4", 8), ("vit_tiny_w16", 8), ("lenet", 16),
+]  # fmt: skip
+"""Networks that show their layers, each with a size that it takes."""
+
+
+@pytest.mark.parametrize(("network", "size"), SHOWING, ids=[name for name, _ in SHOWING])
+def test_loss__of_every_network_that_shows_its_layers(network, size, generator):
+    """Class means of all layers, a tenth of it but of the last, and of the features, twice; the discrimination."""
+    data = load_data("digits", image_size=size)
+    cafe = CAFE(CAFEConfig(**SMALL | {"network": network, "batch_real": 2}), data)
+    net = cafe.draw_network(0)
+    real = torch.randn(10, 2, *data.shape, generator=generator)
+    syn = torch.randn(10, 1, *data.shape, generator=generator, requires_grad=True)
+    loss = cafe.loss(net, real, syn)
+    seen = [net.activations(x.flatten(0, 1)) for x in (real, syn)]
+    pairs = [*zip(seen[0][0], seen[1][0], strict=True), (seen[0][1], seen[1][1])]
+    weights = [0.1] * (len(pairs) - 2) + [1.0, 2.0]
+    means = [(r.unflatten(0, (10, 2)).mean(1), s) for r, s in pairs]
+    expected = sum(weight * (r - s).square().sum() for weight, (r, s) in zip(weights, means, strict=True))
+    logits = seen[0][1] @ seen[1][1].T
+    expected = expected + 0.01 * F.cross_entropy(logits, torch.arange(10).repeat_interleave(2), reduction="sum")
+    torch.testing.assert_close(loss, expected, rtol=1e-3, atol=1e-3)
+    (gradient,) = torch.autograd.grad(loss, syn)
+    assert gradient.isfinite().all() and gradient.flatten(1).norm(dim=1).min() > 1e-6
+
+
+def test_config__refuses_a_network_that_shows_no_layers(digits):
+    with pytest.raises(InputError, match="cafe needs a network that shows its activations: mlp has no activations"):
+        CAFE(CAFEConfig(**SMALL | {"network": "mlp"}), digits)
 
 
 @pytest.mark.parametrize(

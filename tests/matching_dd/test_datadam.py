@@ -6,6 +6,7 @@ from plain import plain_layers
 from torch import Tensor
 
 from core_dd.config import load_config
+from core_dd.data.images import load_data
 from core_dd.errors import InputError
 from matching_dd.methods.datadam import DataDAM, DataDAMConfig, chosen_layers
 
@@ -90,6 +91,38 @@ def test_loss__of_batch_norm_takes_all_classes_together(digits, generator):
     attention = (maps[0] - maps[1]).square().sum()
     expected = 100 * (attention + 0.01 * (means[0] - means[1]).square().sum())
     torch.testing.assert_close(datadam.loss(net, real, syn), expected, rtol=1e-4, atol=1e-4)
+
+
+SHOWING = [
+    ("alexnet", 8), ("vgg11", 32), ("resnet10_w8", 8), ("resnet18_w4", 16), ("resnet18_ap_w4", 16),
+    ("resnetap10_w8", 16), ("densenet121_w4", 8), ("vit_tiny_w16", 8), ("lenet", 16),
+]  # fmt: skip
+"""Networks that show their layers, each with a size that it takes."""
+
+
+@pytest.mark.parametrize(("network", "size"), SHOWING, ids=[name for name, _ in SHOWING])
+def test_loss__of_every_network_that_shows_its_layers(network, size, generator):
+    """Maps of all layers but the last, the l2-normed sum over channels of activation^4; and features."""
+    data = load_data("digits", image_size=size)
+    datadam = DataDAM(DataDAMConfig(network=network, ipc=1, batch_real=2, **PLAIN), data)
+    net = datadam.draw_network(0)
+    real = torch.randn(10, 2, *data.shape, generator=generator)
+    syn = torch.randn(10, 1, *data.shape, generator=generator, requires_grad=True)
+    loss = datadam.loss(net, real, syn)
+    seen = [net.activations(x.flatten(0, 1)) for x in (real, syn)]
+    expected = 0.01 * (seen[0][1].unflatten(0, (10, 2)).mean(1) - seen[1][1]).square().sum()
+    for real_layer, syn_layer in list(zip(*(layers for layers, _ in seen), strict=True))[:-1]:
+        maps = [torch.nn.functional.normalize((x**4).sum(1).flatten(1)) for x in (real_layer, syn_layer)]
+        expected = expected + (maps[0].unflatten(0, (10, 2)).mean(1) - maps[1]).square().sum()
+    torch.testing.assert_close(loss, 100 * expected, rtol=1e-3, atol=1e-4)
+    (gradient,) = torch.autograd.grad(loss, syn)
+    assert gradient.isfinite().all() and gradient.flatten(1).norm(dim=1).min() > 1e-6
+
+
+@pytest.mark.parametrize("network", ["mlp", "timm:resnet10t"])
+def test_config__refuses_a_network_that_shows_no_layers(network, digits):
+    with pytest.raises(InputError, match=f"datadam needs a network that shows its activations: {network} has no"):
+        DataDAM(DataDAMConfig(network=network, **PLAIN), digits)
 
 
 def test_layers__auto_leaves_out_the_last():

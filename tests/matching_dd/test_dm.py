@@ -6,6 +6,7 @@ from plain import plain_features
 from torch import Tensor
 from torch._dynamo.utils import counters
 
+from core_dd.errors import InputError
 from core_dd.judge.augment import DSAugment
 from core_dd.judge.networks import build_network, reset
 from core_dd.rng import stream
@@ -198,3 +199,28 @@ def test_features__are_fp32_whatever_the_autocast(digits, generator):
     features = Features(CPU, compile=False)
     net = DM(DMConfig(network="convnet1_w8", **PLAIN), digits).draw_network(0)
     assert features.fixed(net, torch.randn(1, 2, *digits.shape, generator=generator)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("network", ["vit_tiny_w16", "timm:resnet10t", "mlp"])
+def test_step__repeats_for_a_seed_with_every_network(digits, network):
+    """Dropout is off, networks of other code are drawn by the seed, and torch's own generator is left alone."""
+    images = []
+    for seed in (0, 0, 1):
+        dm = DM(DMConfig(network=network, ipc=1, batch_real=4, seed=seed, **PLAIN), digits)
+        start, before = dm.synthetic.images.detach().clone(), torch.get_rng_state()
+        for step in range(2):
+            dm.step(step)
+        assert torch.equal(torch.get_rng_state(), before)
+        images.append(dm.synthetic.images.detach() - start)
+    assert torch.equal(images[0], images[1]) and not torch.equal(images[0], images[2])
+    assert images[0].abs().max() > 0
+
+
+def test_config__needs_features(digits):
+    def bare(in_shape, num_classes):
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, num_classes))
+
+    config = DMConfig(ipc=1, **PLAIN)
+    config.network = bare  # what a name could stand for
+    with pytest.raises(InputError, match="dm needs a network that shows its features"):
+        DM(config, digits)

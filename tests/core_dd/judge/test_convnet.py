@@ -156,8 +156,8 @@ def test_forward__refuses_wrong_channels():
         build_network("convnet3", CIFAR10, 10)(torch.zeros(2, 1, 32, 32))
 
 
-def test_networks__every_name_builds():
-    for name in NETWORKS:
+def test_networks__every_depth_builds():
+    for name in (name for name in NETWORKS if name.startswith("convnet")):
         assert build_network(name, (3, 64, 64), 3)(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
 
 

@@ -15,6 +15,8 @@ from core_dd import DistilledSet, Scores, evaluate
 from core_dd.errors import InputError
 from core_dd.judge import fidelity
 from core_dd.judge.evaluate import main, real_set
+from core_dd.judge.protocols import QUICK
+from core_dd.judge.training import train
 from core_dd.sets.distilled import new_meta
 
 TINY = ["--network", "convnet1_w16", "--protocol", "quick", "--iterations", "5", "--classifiers", "2"]
@@ -235,3 +237,95 @@ def test_core_dd__exports_its_names_and_imports_quickly():
     assert sys.modules["core_dd.sets.distilled"].__spec__.name == "core_dd.sets.distilled"
     check = "import sys, core_dd; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", check], check=True)
+
+
+ACROSS = ["--network", "convnet1_w8,mlp", *TINY[2:]]
+
+
+def test_command__several_networks_give_a_file_each_and_a_table(small_file, capsys):
+    main(["--set", str(small_file), "--name", "three", *ACROSS])
+    shown, folder = capsys.readouterr().out, small_file.parent
+    scores = {name: json.loads((folder / f"scores-{name}.json").read_text()) for name in ("convnet1_w8", "mlp")}
+    assert not (folder / "scores.json").exists()
+    for name, record in scores.items():
+        assert record["network"] == record["config"]["network"] == name and len(record["accuracies"]) == 2
+    assert scores["mlp"]["parameters"] == 64 * 128 + 128 + 128 * 128 + 128 + 1290
+    title, head, *rows = shown[shown.index("\n\nthree on digits") + 2 :].splitlines()
+    assert title == "three on digits, quick_5_steps" and head.split()[:2] == ["network", "parameters"]
+    assert [row.split()[:3] for row in rows] == [
+        [name, f"{record['parameters']:,}", f"{100 * record['mean']:.2f}"] for name, record in scores.items()
+    ]
+    alone = evaluate(DistilledSet.load(small_file), core_dd.load_data("digits"), "quick", "mlp", runs=2, steps=5)
+    assert alone.accuracies == scores["mlp"]["accuracies"], "each as if it were the only one"
+
+
+def test_command__several_networks_resume(small_file, capsys):
+    argv = ["--set", str(small_file), *ACROSS]
+    main(argv)
+    done, missing = (small_file.with_name(f"scores-{name}.json") for name in ("convnet1_w8", "mlp"))
+    kept, again = done.read_bytes(), json.loads(missing.read_text())["accuracies"]
+    missing.unlink()
+    capsys.readouterr()
+    main(argv)
+    assert done.read_bytes() == kept and json.loads(missing.read_text())["accuracies"] == again
+    assert f"{done} is there already" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"scores-convnet1_w8.json holds a score of other settings \(seed 0\)"):
+        main([*argv, "--seed", "1"])
+    other = DistilledSet.load(small_file)
+    other = replace(other, images=255 - other.images)
+    small_file.unlink()
+    other.save(small_file)
+    with pytest.raises(InputError, match="another set"):
+        main(argv)
+
+
+def test_command__several_networks_on_the_real_data_share_a_folder(capsys):
+    main(["--set", "real", *ACROSS[:-3], "2", "--classifiers", "1", "--limit_per_class", "3"])
+    assert sorted(path.name for path in Path("runs/digits-real/00000").iterdir()) == [
+        "scores-convnet1_w8.json",
+        "scores-mlp.json",
+    ]
+
+
+def test_command__several_networks_are_all_checked_before_any_is_trained(small_file):
+    for network, message in (("mlp,convnt1", "did you mean 'convnet1'"), ("mlp,,", "empty name"), ("mlp,mlp", "twice")):
+        with pytest.raises(InputError, match=message):
+            main(["--set", str(small_file), "--network", network])
+    assert sorted(path.name for path in small_file.parent.iterdir()) == [small_file.name]
+
+
+def test_command__dry_run_of_several_networks_says_how_long_each_is(small_file, capsys):
+    main(["--set", str(small_file), *ACROSS, "--dry_run"])
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("#")]
+    assert len(said) == 2 and said[1].endswith("scores-mlp.json")
+
+
+LEARNERS = [
+    ("resnet10_w16", 8, 12), ("resnet18_w16", 16, 12), ("resnet18_ap_w16", 16, 12), ("resnetap10_w16", 16, 12),
+    ("vit_tiny_w64", 8, 12), ("lenet", 16, 60), ("mlp", 8, 12),
+]  # fmt: skip
+"""Networks that are quick enough, a size that they take, and steps after which they have learnt something."""
+
+
+def some(data, per_class):
+    """So many real images of each digit as a set."""
+    index = torch.cat([members[:per_class] for members in data.class_indices()])
+    meta = new_meta(data, method="random", ipc=per_class, seed=0)
+    return DistilledSet(data.train_images[index], data.train_labels[index], meta)
+
+
+@pytest.mark.parametrize(("network", "size", "steps"), LEARNERS, ids=[row[0] for row in LEARNERS])
+def test_evaluate__every_network_learns_digits(network, size, steps):
+    data = core_dd.load_data("digits", image_size=size)
+    scores = evaluate(some(data, 4), data, "quick", network, runs=1, steps=steps)
+    assert not scores.record["at_chance"] and scores.mean > 0.2
+
+
+@pytest.mark.parametrize(("network", "size"), [("alexnet", 8), ("vgg11", 32), ("densenet121", 8)])
+def test_train__a_large_network_fits_its_batch_better_with_every_step(network, size):
+    """A digit of each class, the whole set in every batch, small steps: the loss can but fall."""
+    data = core_dd.load_data("digits", image_size=size)
+    dset, protocol = some(data, 1), replace(QUICK, steps=4, lr=0.002, augment="none")
+    options = {"network": network, "runs": [0], "seed": 0, "device": torch.device("cpu")}
+    (losses,) = train(dset.images, dset.labels, data, protocol=protocol, **options).curve_loss
+    assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0] - 1e-4
