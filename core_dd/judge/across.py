@@ -22,6 +22,11 @@ def place_of(out: Path, network: str) -> Path:
     return out.with_name(f"{out.stem}-{re.sub(r'[^A-Za-z0-9_.-]', '-', network)}{out.suffix}")
 
 
+def files_in(folder: Path) -> list[Path]:
+    """The scores in a folder, searched to the bottom: scores.json, and those of several networks."""
+    return sorted([*folder.rglob("scores.json"), *folder.rglob("scores-*.json")])
+
+
 def finished(place: Path, config: EvaluateConfig, dset: DistilledSet, data: ImageData) -> dict[str, Any] | None:
     """The score that is there already, by the same settings; None where there is none.
 

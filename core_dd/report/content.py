@@ -30,6 +30,7 @@ from core_dd.report.ranking import (
     Entry,
     Group,
     accuracy,
+    across_networks,
     beside_accuracy,
     beside_published,
     cells,
@@ -67,7 +68,8 @@ def report_of(title: str, groups: Sequence[Group], pictures: Sequence[Picture], 
     """
     entries = [entry for group in groups for entry in group.entries]
     colours = colours_of(entries)
-    parts = {f"group-{i}": (_name(group, groups), _group(group, colours)) for i, group in enumerate(groups)}
+    parts = {"across": ("Across networks", _across(groups))}
+    parts |= {f"group-{i}": (_name(group, groups), _group(group, colours)) for i, group in enumerate(groups)}
     parts |= {"sets": ("The sets", [Pictures(pictures=tuple(pictures))] if pictures else [])}
     parts |= {"curves": ("Training curves", [_curves(panels)] if panels else [])}
     parts |= {"notes": ("Comparability", [Notes(points=tuple(notes(groups)))] if groups else [])}
@@ -101,6 +103,14 @@ def summary(groups: Sequence[Group]) -> tuple[Words, ...]:
 def _of_curves(panels: Sequence[Panel]) -> tuple[Words, ...]:
     folders = _count(len({panel.title for panel in panels}), "folder")
     return line(f"The curves of {folders}; no score is given, so nothing is ranked.")
+
+
+def _across(groups: Sequence[Group]) -> list[Block]:
+    """Every set that several networks judged: its accuracies, percent, side by side."""
+    blocks: list[Block] = []
+    for title, rows in across_networks(groups).items():
+        blocks += [Heading(text=title), _table(f"Accuracy % by network, {title}", rows, {0})]
+    return blocks
 
 
 def _name(group: Group, groups: Sequence[Group]) -> str:

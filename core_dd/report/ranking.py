@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core_dd.errors import require
+from core_dd.judge import across
 from core_dd.judge.chance import at_chance, mean_interval
 from core_dd.judge.evaluate import REAL
 from core_dd.judge.fidelity import MOMENTS
@@ -102,7 +103,8 @@ class Beside:
 
 
 def find_scores(places: Sequence[str | Path]) -> list[Path]:
-    """The scores.json files meant by files, folders (searched to the bottom) and glob patterns, in order, each once.
+    """The scores.json files (of several networks: scores-NETWORK.json) meant by files, folders (searched to the bottom)
+    and glob patterns, in order, each once.
 
     Raises:
         InputError: if a place holds none.
@@ -111,7 +113,7 @@ def find_scores(places: Sequence[str | Path]) -> list[Path]:
     for place in places:
         path = Path(place)
         if path.is_dir():
-            hits = sorted(path.rglob("scores.json"))
+            hits = across.files_in(path)
         elif path.is_file():
             hits = [path]
         else:
@@ -179,6 +181,29 @@ def grouped(entries: Sequence[Entry]) -> list[Group]:
             )
         )
     return groups
+
+
+def across_networks(groups: Sequence[Group]) -> dict[str, list[list[str]]]:
+    """Sets that several networks judged, side by side: by data and protocol, a row of headings, then one per set with a
+    column per network; empty where each set has one network."""
+    tables = {}
+    for place in dict.fromkeys((group.data, group.fingerprint, group.protocol) for group in groups):
+        mine = [group for group in groups if (group.data, group.fingerprint, group.protocol) == place]
+        by_set: dict[str, list[Entry]] = {}
+        for entry in (entry for group in mine for entry in group.entries):
+            by_set.setdefault(entry.digest, []).append(entry)
+        if all(len({entry.network for entry in own}) == 1 for own in by_set.values()):
+            continue
+        rows = [["set", "ipc", *(group.network for group in mine)]]
+        for first, *others in by_set.values():
+            said = ["; ".join(_marked(e) for e in (first, *others) if e.network == g.network) or "-" for g in mine]
+            rows.append([first.label, "-" if first.ipc is None else str(first.ipc), *said])
+        tables[f"{place[0]}, protocol {place[2]}"] = rows
+    return tables
+
+
+def _marked(entry: Entry) -> str:
+    return accuracy(entry) + (" (smoke)" if entry.smoke else "")
 
 
 def beside_published(group: Group) -> list[Beside]:

@@ -11,13 +11,14 @@ from core_dd import cli, files
 from core_dd.config import load_config, to_yaml
 from core_dd.data.options import DataConfig
 from core_dd.errors import InputError, require
-from core_dd.judge.evaluate import REAL, SCORES, real_set
+from core_dd.judge import across
+from core_dd.judge.evaluate import REAL, real_set
 from core_dd.notes import printable
 from core_dd.report.charts import Line
 from core_dd.report.content import Panel, colours_of, report_of
 from core_dd.report.document import Document, Picture, html, markdown
 from core_dd.report.options import ReportConfig
-from core_dd.report.ranking import CHANCE, Entry, Group, cells, find_scores, grouped, read_entry
+from core_dd.report.ranking import CHANCE, Entry, Group, across_networks, cells, find_scores, grouped, read_entry
 from core_dd.report.tables import text_table
 from core_dd.run import STATS, claimed, read_stats, require_unoccupied
 from core_dd.sets import pictures
@@ -52,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Printed last: a reader that has gone away keeps nothing from being written.
     for group in groups:
         print(f"\n{group.title}\n{text_table(cells(group, brief=True))}")
+    for title, rows in across_networks(groups).items():
+        print(f"\n{title}, accuracy % across networks\n{text_table(rows)}")
     if groups:
         print("\n≈: the 95 % interval overlaps that of the set above. What compares with what is said in the report.")
     if any(entry.at_chance for entry in entries):
@@ -73,7 +76,7 @@ def _write(out: str | None, document: Document, drawn: Sequence[Picture]) -> Pat
 
 def _has_only_curves(place: Path) -> bool:
     """Whether it is a folder without a score, but with what a run has measured."""
-    return place.is_dir() and not any(place.rglob(SCORES)) and any(place.rglob(STATS))
+    return place.is_dir() and not across.files_in(place) and any(place.rglob(STATS))
 
 
 def _with_flag(argv: Sequence[str]) -> list[str]:

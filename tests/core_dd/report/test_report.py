@@ -17,6 +17,7 @@ from core_dd.report.document import plain
 from core_dd.report.ranking import (
     CHANCE,
     accuracy,
+    across_networks,
     beside_accuracy,
     beside_published,
     cells,
@@ -84,6 +85,26 @@ def test_cells__show_best_of_test_in_a_column_of_its_own_and_never_rank_by_it(tm
     assert any("nothing is ranked by it" in note for note in notes(groups))
     (without,) = grouped(entries(high))
     assert "best_of_test" not in cells(without)[0] and not any("ranked by it" in note for note in notes([without]))
+
+
+def test_across_networks__puts_a_sets_networks_side_by_side(tmp_path, capsys):
+    places = []
+    for name, method, accuracies in (("a", "dm", (0.5, 0.7)), ("b", "m3d", (0.6, None))):
+        for network, value in zip(("convnet3", "timm:resnet18"), accuracies, strict=True):
+            if value is not None:
+                options = {"network": network, "smoke": network != "convnet3"}
+                path = score(tmp_path / network / name, [value], method=method, **options)
+                places.append(path.rename(path.with_name(f"scores-{network.replace(':', '-')}.json")))
+    groups = grouped(entries(*places))
+    heads, *rows = across_networks(groups)["digits, protocol quick"]
+    assert heads == ["set", "ipc", "convnet3", "timm:resnet18"]
+    assert rows == [["m3d ipc 10", "10", "60.0", "-"], ["dm ipc 10", "10", "50.0", "70.0 (smoke)"]]
+    assert across_networks(grouped(entries(places[0], places[2]))) == {}
+    assert find_scores([tmp_path]) == sorted(places), "files of several networks are found, too"
+    main([str(tmp_path), "--out", "out"])
+    assert "digits, protocol quick, accuracy % across networks" in capsys.readouterr().out
+    page, text = Path("out/report.html").read_text(), Path("out/report.md").read_text()
+    assert "Across networks" in page and "| dm ipc 10 | 10 | 50.0 | 70.0 (smoke) |" in text
 
 
 MOMENTS = {"moment1_distance": 1.5, "moment2_distance": 2.25, "moment3_distance": 0.5}
