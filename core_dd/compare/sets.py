@@ -25,15 +25,18 @@ from core_dd.speed import pick_device
 SET, CLASSIFIER = "distilled.safetensors", "classifier.safetensors"
 """What jobs write into their folders, beside scores."""
 
+TOLD = ("layout", "normalised_by", "factor", "decode", "learned_lr", "soft_labels", "class_order")
+"""What other codes' layouts may leave open, see `core_dd.sets.convert.read`."""
+
 
 def existing(request: Request) -> Made:
-    """A set that is there, ours or in another code's layout: {set: PATH, normalised_by: ..., factor: ...}.
+    """A set that is there, ours or in another code's layout: {set: PATH, and what the layout leaves open}.
 
     `{data}`, `{ipc}` and `{seed}` in the path stand for the cell's.
     """
     options = dict(request.options)
     place = Path(str(options.pop("set")).format(data=request.data.name, ipc=request.ipc, seed=request.seed))
-    allowed(options, ("normalised_by", "factor"), request)
+    allowed(options, TOLD, request)
     require(place.exists(), f"{request.title}: no set at {place}.")
     job = Job(
         kind="set",
@@ -52,15 +55,13 @@ def existing(request: Request) -> Made:
     return Made(job=job, brings_lr=None, seeded="{seed}" in str(request.options["set"]), check=check)
 
 
-def read(
-    data: ImageData, place: str, ipc: int, normalised_by: str | None = None, factor: int | None = None
-) -> DistilledSet:
-    """A set that is there.
+def read(data: ImageData, place: str, ipc: int, **told: Any) -> DistilledSet:
+    """A set that is there; `told` is what its layout leaves open, see `DistilledSet.load`.
 
     Raises:
         InputError: if it cannot be read, or has not `ipc` images of every class.
     """
-    dset = DistilledSet.load(place, data, normalised_by, factor)
+    dset = DistilledSet.load(place, data, **told)
     counts = dset.hard_labels.bincount(minlength=data.num_classes).tolist()
     require(
         set(counts) == {ipc},
