@@ -169,7 +169,7 @@ def test_experts__of_a_subset_are_for_that_subset(digits):
         ({"epochs": 0}, "epochs must be >= 1, got 0"),
         ({"at_once": 0}, "at_once must be >= 1, got 0"),
         ({"lr": 0.0}, "lr must be > 0, got 0"),
-        ({"augment": "dsaa"}, "augment must be dsa or none, got 'dsaa'"),
+        ({"augment": "dsaa"}, "unknown augment 'dsaa'; did you mean 'dsa'"),
     ],
 )
 def test_config__refuses(options, message):
