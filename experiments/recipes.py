@@ -129,7 +129,7 @@ def learn(folder: Path, steps: int, options: dict[str, Any], seed: int, checkpoi
         "out": str(folder),
         "resume": folder.exists(),
     }
-    train(TrainConfig(**common, **options, steps=steps, seed=seed))
+    train(TrainConfig(**common, **options, iterations=steps, seed=seed))
 
 
 def measure(

@@ -112,9 +112,9 @@ class Finding:
         """The likely cause, and the way out."""
         passes = self.step * train["batch_size"] / images
         few = f"{self.step} steps of {train['batch_size']} images ({passes:.1f} passes over the data)"
-        if train.get("max_seconds") and self.step < train["steps"]:
-            few += f", ended by max_seconds {train['max_seconds']:g} before the {train['steps']} steps asked for,"
-        longer = "Train longer (--resume with more --steps"
+        if train.get("max_seconds") and self.step < train["iterations"]:
+            few += f", ended by max_seconds {train['max_seconds']:g} before the {train['iterations']} steps asked for,"
+        longer = "Train longer (--resume with more --iterations"
         longer += " and --max_seconds)" if train.get("max_seconds") else ")"
         if self.initial_share >= _LARGE_SHARE:
             return (

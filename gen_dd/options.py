@@ -1,12 +1,13 @@
 """The options of the commands of this track. No torch."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 from core_dd.data.options import DataConfig
-from core_dd.errors import about, require
+from core_dd.errors import about, above, at_least, require
 from core_dd.judge.options import NETWORK_CHOICES
 from core_dd.options import Options, RunConfig, option
 
@@ -92,6 +93,7 @@ class TrainConfig(RunConfig, DataConfig):
     """
 
     GROUP: ClassVar[str] = "model and training"
+    RENAMED: ClassVar[Mapping[str, str]] = MappingProxyType({"steps": "iterations"})
 
     preset: str = option("tiny", choices=PRESET_CHOICES)
     """Size of the network. Image size and channels come from the data."""
@@ -104,7 +106,7 @@ class TrainConfig(RunConfig, DataConfig):
     num_heads: int | None = None
     """Attention heads of the network in the file of init_from, which does not tell them. Default: those of the official
     network of that width, for another width one for every 64 channels; the number taken is said."""
-    steps: int = option(10000, free_on_resume=True)
+    iterations: int = option(10000, free_on_resume=True)
     """Optimiser steps."""
     max_seconds: float | None = option(None, free_on_resume=True)
     """Stop after this many seconds of training steps, over all calls of the run, if they come first; imports,
@@ -202,20 +204,13 @@ class TrainConfig(RunConfig, DataConfig):
             f"device {self.device}: each process of a training takes the next GPU that it sees. "
             f"Set CUDA_VISIBLE_DEVICES={index} and pass --device {kind}.",
         )
-        for name in ("steps", "batch_size", "accumulate"):
-            require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}.")
-        require(self.lr > 0, f"lr must be > 0, got {self.lr}.")
+        at_least(self, 1, "iterations", "batch_size", "accumulate", "eval_steps")
         for name in ("label_dropout", "ema_decay"):
             require(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1), got {getattr(self, name)}.")
         require(0 <= self.anneal <= 1, f"anneal must be in [0, 1], got {self.anneal}.")
-        for name in ("max_seconds", "chunk_seconds", "grad_clip"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"{name} must be > 0, got {value}.")
-        for name in ("grid_every", "eval_every", "eval_ipc", "warmup", "check_images"):
-            require(getattr(self, name) >= 0, f"{name} must be >= 0, got {getattr(self, name)}.")
-        require(self.workers is None or self.workers >= 0, f"workers must be >= 0, got {self.workers}.")
-        require(self.eval_images >= 2, f"eval_images must be >= 2, got {self.eval_images}.")
-        require(self.eval_steps >= 1, f"eval_steps must be >= 1, got {self.eval_steps}.")
+        above(self, 0, "lr", "max_seconds", "chunk_seconds", "grad_clip")
+        at_least(self, 0, "grid_every", "eval_every", "eval_ipc", "warmup", "check_images", "workers")
+        at_least(self, 2, "eval_images")
         require(0 <= self.val_fraction < 1, f"val_fraction must be in [0, 1), got {self.val_fraction}.")
         require(
             self.eval_ipc == 0 or self.val_fraction > 0,

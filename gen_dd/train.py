@@ -48,21 +48,21 @@ def train(config: TrainConfig) -> None:
     if folder is not None:
         said = trainer.load(folder)
         run.say(f"resumed at step {start} from {folder}{said}")
-    run.say(f"{trainer.summary()}; {config.steps - start} steps to go")
+    run.say(f"{trainer.summary()}; {config.iterations - start} steps to go")
     for line in validator.notes if validator else ():
         run.say(line)
     done, stop = start, True
-    progress = Progress("train", config.steps, start)
+    progress = Progress("train", config.iterations, start)
     trainer.compile(start)
     began, earlier, losses = time.perf_counter(), trainer.seconds, []
 
-    for step in range(start, start if _over(earlier, config.max_seconds) else config.steps):
+    for step in range(start, start if _over(earlier, config.max_seconds) else config.iterations):
         # One step, the same whatever the number of processes; stop in time, on all of them together.
         losses.append(trainer.step(step))
         done = step + 1
         seconds = trainer.clock(time.perf_counter() - began)
         trainer.seconds = earlier + seconds
-        stop = done == config.steps or _over(trainer.seconds, config.max_seconds)
+        stop = done == config.iterations or _over(trainer.seconds, config.max_seconds)
         pause = _over(seconds, config.chunk_seconds)
         progress.update(ends_in=_time_left(config, trainer.seconds, seconds))
 
@@ -88,8 +88,8 @@ def train(config: TrainConfig) -> None:
     progress.close()
     trainer.wait()
     finish(run)
-    if _over(trainer.seconds, config.max_seconds) and done < config.steps:
-        run.say(f"max_seconds {config.max_seconds:g} ended the training at step {done} of {config.steps}")
+    if _over(trainer.seconds, config.max_seconds) and done < config.iterations:
+        run.say(f"max_seconds {config.max_seconds:g} ended the training at step {done} of {config.iterations}")
     if stop and config.check_images:
         _check_learnt(trainer, validator, run, done)
     run.close()
@@ -192,11 +192,11 @@ def dry_run(config: TrainConfig) -> None:
         seconds.append(time.perf_counter() - started)
         started = time.perf_counter()
     each = statistics.median(seconds[1:])
-    total = datetime.timedelta(seconds=round(seconds[0] + each * config.steps))
+    total = datetime.timedelta(seconds=round(seconds[0] + each * config.iterations))
     print(to_yaml(config), end="")
     print(f"# {trainer.summary()}")
     print(f"# memory: {peak_mib(trainer.device) / 1024:.2f} GiB at its peak")
-    print(f"# time: {seconds[0]:.1f} s to start, then {each:.3g} s per step: {total} for {config.steps}")
+    print(f"# time: {seconds[0]:.1f} s to start, then {each:.3g} s per step: {total} for {config.iterations}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

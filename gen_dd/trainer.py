@@ -152,7 +152,7 @@ class Trainer:
 
     def _uncompiled(self, done: int) -> float:
         """About how many seconds of uncompiled steps are to come; see `TrainConfig.compile`."""
-        steps, limit = self.config.steps, self.config.max_seconds
+        steps, limit = self.config.iterations, self.config.max_seconds
         if limit is None:
             return UVIT_TRAINING.seconds(self._flops, steps, self.device)
         return min(UVIT_TRAINING.seconds(self._flops, steps - done, self.device), limit - self.seconds)
@@ -183,7 +183,7 @@ class Trainer:
         """The learning rate of a step, which may depend on the time used up: see `recipe.rate`."""
         config, limit = self.config, self.config.max_seconds
         elapsed = self.seconds / limit if limit else 0.0
-        return config.lr * rate(step, config.steps, warmup=config.warmup, anneal=config.anneal, elapsed=elapsed)
+        return config.lr * rate(step, config.iterations, warmup=config.warmup, anneal=config.anneal, elapsed=elapsed)
 
     def _parts(self, batch: Batch) -> Iterator[tuple[Batch, bool]]:
         """The passes that this process's rows of a global batch are dealt out to, and whether each is the last."""

@@ -172,8 +172,8 @@ def verdict(out: Path) -> int:
     """The demo's exit status: 1 where its generated pool is not worth what it should be, which is said."""
     mean = read_score(out / "pool" / "scores.json")["mean"]
     card = records.read(out / "train" / "model" / CARD, Card)
-    ended = f"The generator was trained for {card['step']} of {card['train']['steps']} steps"
-    if card["step"] < card["train"]["steps"]:
+    ended = f"The generator was trained for {card['step']} of {card['train']['iterations']} steps"
+    if card["step"] < card["train"]["iterations"]:
         ended += f": the clock (max_seconds {card['train']['max_seconds']:g}) ended it"
         print(f"{ended}.")
     if mean >= GOOD:

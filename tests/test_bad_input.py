@@ -284,7 +284,7 @@ MTT, EAD = (DISTILL.replace("dm", f"{method} --network convnet1") for method in 
 EXPERTS = "experts --data digits --out out --tracker none --device cpu "
 EVALUATE = "evaluate --data digits --protocol quick --out out.json --set "
 
-TRAIN = "train --data digits --device cpu --steps 2 --tracker none --out out "
+TRAIN = "train --data digits --device cpu --iterations 2 --tracker none --out out "
 SAMPLE = "sample --device cpu --model run --out out "
 SUBMIT = "submit --data idx:set --set set.safetensors --out out "
 SELECT = "select --data digits --pool set.safetensors --out out.safetensors "
@@ -603,7 +603,7 @@ CASES = {
         EVALUATE + "set.safetensors", "unknown decode 'mulit'; did you mean 'multi'?", distilled(foreign_decode)
     ),
     "report without scores": Case("report nowhere/scores.json --out out", "nowhere/scores.json"),
-    "train steps zero": Case(TRAIN + "--steps 0", "steps must be >= 1, got 0"),
+    "train steps zero": Case(TRAIN + "--iterations 0", "iterations must be >= 1, got 0"),
     "train batch zero": Case(TRAIN + "--batch_size 0", "batch_size must be >= 1, got 0"),
     "train unknown preset": Case(TRAIN + "--preset tny", "unknown preset 'tny'; did you mean 'tiny'?"),
     "train patch that does not tile": Case(TRAIN + "--patch_size 3", "image_size 8 is not a multiple of patch_size 3"),
@@ -914,14 +914,14 @@ def test_bad_input(case, tmp_path, capsys):
 def test_full_disk__the_previous_checkpoint_survives(tmp_path, capsys):
     command = "train --data digits --device cpu --tracker none --batch_size 8 --checkpoint_every 1 --out out"
     command += " --grid_every 0 --check_images 0"
-    assert cli.main([*command.split(), "--steps", "1"]) == 0
+    assert cli.main([*command.split(), "--iterations", "1"]) == 0
     before = {
         path.name: path.read_bytes()
         for path in (tmp_path / "out" / "checkpoints" / "last").rglob("*")
         if path.is_file()
     }
     with small_disk():
-        assert cli.main([*command.split(), "--steps", "2", "--resume"]) == 2
+        assert cli.main([*command.split(), "--iterations", "2", "--resume"]) == 2
     text = capsys.readouterr().err
     assert "error: cannot write out/checkpoints/step-000002" in text and "Traceback" not in text
     after = {

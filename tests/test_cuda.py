@@ -90,8 +90,8 @@ def trained(tmp_path_factory, digits):
     out = tmp_path_factory.mktemp("cuda") / "run"
     options = {"data": "digits", "tracker": "none", "batch_size": 64, "warmup": 10, "lr": 1e-3, "grid_every": 0}
     options |= {"out": str(out), "checkpoint_every": 40, "log_every": 10, "ema_decay": 0.9, "optimizer": "muon"}
-    train(TrainConfig(steps=80, **options))
-    train(TrainConfig(steps=120, resume=True, **options))
+    train(TrainConfig(iterations=80, **options))
+    train(TrainConfig(iterations=120, resume=True, **options))
     return out
 
 

@@ -88,7 +88,7 @@ def finished(folder: Path, accuracy: float, step: int) -> Path:
     score = numbers | {"protocol": "quick", "network": "convnet3", "set": scored, "data": data}
     for place, content in (
         ("pool/scores.json", score),
-        ("train/model/gendd.json", {"step": step, "train": {"steps": 1200, "max_seconds": 200.0}}),
+        ("train/model/gendd.json", {"step": step, "train": {"iterations": 1200, "max_seconds": 200.0}}),
     ):
         (folder / place).parent.mkdir(parents=True)
         files.write_json(folder / place, content)

@@ -17,7 +17,7 @@ from gen_dd.uvit import UViT
 
 RECIPE = """\
 preset: tiny
-steps: 20
+iterations: 20
 batch_size: 16
 compile: false
 checkpoint_every: 10
@@ -59,7 +59,7 @@ def test_headline__trains_samples_judges_and_keeps(headline, tmp_path):
     headline()
     assert (work / "chunk-1").exists() and not (work / "pool").exists() and not out.exists()
     config = read_yaml(work / "train" / "config.yaml")
-    assert config["val_fraction"] == config["eval_every"] == config["eval_ipc"] == 0 and config["steps"] == 20
+    assert config["val_fraction"] == config["eval_every"] == config["eval_ipc"] == 0 and config["iterations"] == 20
 
     run(SampleConfig(model=str(work / "train"), out=str(work / "pool"), num_per_class=10, steps=STEPS))
     assert (work / "pool" / "grid.png").exists() and (work / "pool" / "index.json").exists()

@@ -1,10 +1,11 @@
 """What options say of themselves; that their choices are those there are."""
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import pytest
 
+from core_dd.commands import COMMANDS, imported
 from core_dd.data import images, preprocess
 from core_dd.data.options import DATA_CHOICES, PREPROCESS_CHOICES
 from core_dd.errors import InputError
@@ -63,6 +64,13 @@ def test_choices__of_data_and_networks_are_examples_that_work():
     assert networks >= {name for name in NETWORKS if not name.startswith("convnet")}
     for name in networks:
         build_network(name, (3, 32, 32), 10)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_renamed__options_that_had_other_names_exist_and_the_old_ones_do_not(command):
+    cls = imported(COMMANDS[command].options)
+    names = {own.name for own in fields(cls)}
+    assert names.issuperset(cls.RENAMED.values()) and names.isdisjoint(cls.RENAMED)
 
 
 @dataclass(kw_only=True)

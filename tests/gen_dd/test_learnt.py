@@ -20,8 +20,9 @@ from gen_dd.train import train
 from gen_dd.weights import load_model
 
 SHORT = {
-    "steps": 10, "batch_size": 16, "warmup": 2, "lr": 1e-3, "log_every": 5, "checkpoint_every": 100, "grid_every": 0,
-    "tracker": "none", "device": "cpu", "compile": False, "eval_network": "convnet1_w16", "check_images": 100,
+    "iterations": 10, "batch_size": 16, "warmup": 2, "lr": 1e-3, "log_every": 5, "checkpoint_every": 100,
+    "grid_every": 0, "tracker": "none", "device": "cpu", "compile": False, "eval_network": "convnet1_w16",
+    "check_images": 100,
 }  # fmt: skip
 
 
@@ -46,7 +47,7 @@ def test_train__says_that_a_short_training_is_at_chance_and_why(lost):
     for text in ((lost / "log.txt").read_text(), (lost / "model" / "README.md").read_text()):
         assert "WARNING: this model is no better than chance" in text
         assert "99.9 % of the average of weights" in text and "10 steps of 16 images (0.1 passes" in text
-        assert "--ema_warmup" in text and "--resume with more --steps" in text
+        assert "--ema_warmup" in text and "--resume with more --iterations" in text
     assert load_model(lost)[1]["learnt"] == found
 
 
@@ -62,9 +63,9 @@ def test_sample_and_select__say_it_of_what_such_a_model_drew(lost, tmp_path, cap
 
 def test_train__too_few_steps_are_the_cause_where_the_average_warms_up(digit_files, tmp_path):
     """With streamed images and a validation split, from another model's weights, ended by the clock."""
-    train(TrainConfig(**SHORT | {"steps": 1, "check_images": 0}, out=str(tmp_path / "first")))
+    train(TrainConfig(**SHORT | {"iterations": 1, "check_images": 0}, out=str(tmp_path / "first")))
     options = SHORT | {"data": f"folder:{digit_files}", "stream": True, "workers": 0, "val_fraction": 0.2}
-    options |= {"steps": 500, "max_seconds": 1e-3, "init_from": str(tmp_path / "first")}
+    options |= {"iterations": 500, "max_seconds": 1e-3, "init_from": str(tmp_path / "first")}
     train(TrainConfig(**options, out=str(tmp_path / "run")))
     found = json.loads((tmp_path / "run" / LEARNT).read_text())
     assert found["at_chance"] and found["step"] == 1 and found["initial_share"] == pytest.approx(2 / 11)

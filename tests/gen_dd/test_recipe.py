@@ -15,7 +15,7 @@ from gen_dd.uvit import UViT
 
 FAST = {
     "optimizer": "muon", "anneal": 0.5, "time_sampling": "logit_normal", "weighting": "min_snr",
-    "steps": 8, "batch_size": 8, "warmup": 2,
+    "iterations": 8, "batch_size": 8, "warmup": 2,
     "lr": 3e-3, "ema_decay": 0.9, "log_every": 1, "checkpoint_every": 4, "grid_every": 0, "tracker": "none",
     "check_images": 0, "device": "cpu", "limit_per_class": 8, "bf16": False, "compile": False,
 }  # fmt: skip
@@ -171,14 +171,14 @@ def test_train__in_chunks_equals_the_uninterrupted_run(tmp_path):
 
 def test_lr__is_that_of_the_time_used_up(digits):
     trainer = Trainer.start(
-        TrainConfig(**FAST | {"steps": 10**6, "max_seconds": 2.0, "anneal": 1.0, "warmup": 0}), digits
+        TrainConfig(**FAST | {"iterations": 10**6, "max_seconds": 2.0, "anneal": 1.0, "warmup": 0}), digits
     )
     trainer.seconds = 0.5
     assert trainer.lr(0) == pytest.approx(trainer.config.lr * 0.75)
 
 
 def test_train__anneals_by_the_clock_and_counts_it_over_calls(tmp_path):
-    options = FAST | {"steps": 10**6, "max_seconds": 1.5, "anneal": 1.0, "warmup": 0, "out": str(tmp_path / "run")}
+    options = FAST | {"iterations": 10**6, "max_seconds": 1.5, "anneal": 1.0, "warmup": 0, "out": str(tmp_path / "run")}
     options |= {"checkpoint_every": 10**6}
     train(TrainConfig(**options, chunk_seconds=0.5))
     middle, used = read_stats(tmp_path / "run" / "stats.jsonl"), state(tmp_path / "run")["seconds"]
@@ -196,7 +196,7 @@ def test_train__anneals_by_the_clock_and_counts_it_over_calls(tmp_path):
 @pytest.mark.slow
 def test_muon__split_by_fsdp_equals_one_process(tmp_path):
     """Also when one process goes on from what two have saved."""
-    options = FAST | {"steps": 3, "log_every": 1}
+    options = FAST | {"iterations": 3, "log_every": 1}
     words = [
         f"--{'' if value else 'no_'}{name}" if isinstance(value, bool) else f"--{name}={value}"
         for name, value in (options | {"out": tmp_path / "run"}).items()
@@ -210,8 +210,8 @@ def test_muon__split_by_fsdp_equals_one_process(tmp_path):
     done = run(*launch, ROOT / "scripts" / "train_uvit.py", *words)
     assert done.returncode == 0, done.stderr
     assert "weights split by FSDP" in (tmp_path / "run" / "log.txt").read_text()
-    train(TrainConfig(**options | {"steps": 5, "out": str(tmp_path / "run")}, resume=True))
-    train(TrainConfig(**options | {"steps": 3, "out": str(tmp_path / "one")}))
-    train(TrainConfig(**options | {"steps": 5, "out": str(tmp_path / "one")}, resume=True))
+    train(TrainConfig(**options | {"iterations": 5, "out": str(tmp_path / "run")}, resume=True))
+    train(TrainConfig(**options | {"iterations": 3, "out": str(tmp_path / "one")}))
+    train(TrainConfig(**options | {"iterations": 5, "out": str(tmp_path / "one")}, resume=True))
     losses = [[line["loss"] for line in read_stats(tmp_path / name / "stats.jsonl")] for name in ("run", "one")]
     assert len(losses[0]) == 5 and losses[0] == pytest.approx(losses[1], rel=1e-4)

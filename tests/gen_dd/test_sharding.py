@@ -15,7 +15,7 @@ from gen_dd.weights import load_model
 
 CONFIG = ROOT / "configs" / "accelerate" / "fsdp_two_cpus.yaml"
 OPTIONS = {
-    "steps": 4, "batch_size": 8, "accumulate": 2, "warmup": 2, "lr": 1e-3, "grad_clip": 0.5, "ema_decay": 0.9,
+    "iterations": 4, "batch_size": 8, "accumulate": 2, "warmup": 2, "lr": 1e-3, "grad_clip": 0.5, "ema_decay": 0.9,
     "log_every": 1, "checkpoint_every": 2, "grid_every": 4, "tracker": "none",
     "check_images": 0, "device": "cpu", "limit_per_class": 8,
     "bf16": False, "compile": False,
@@ -67,9 +67,9 @@ def test_fsdp__equals_one_process(split, tmp_path):
 
 
 def test_fsdp__one_process_goes_on_from_it(split, tmp_path):
-    alone(tmp_path / "one", steps=6)
+    alone(tmp_path / "one", iterations=6)
     shutil.copytree(split, tmp_path / "run", symlinks=True)
-    alone(tmp_path / "run", steps=6, resume=True)
+    alone(tmp_path / "run", iterations=6, resume=True)
     assert "; 2 process(es) before, 1 now" in (tmp_path / "run" / "log.txt").read_text()
     losses = [[line["loss"] for line in read_stats(tmp_path / name / "stats.jsonl")] for name in ("run", "one")]
     assert len(losses[0]) == 6 and losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -21,7 +21,7 @@ from gen_dd.weights import load_model
 SCRIPT = ROOT / "scripts" / "train_uvit.py"
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 QUICK = {
-    "steps": 12, "batch_size": 8, "warmup": 2, "lr": 1e-3, "ema_decay": 0.9, "log_every": 1, "checkpoint_every": 4,
+    "iterations": 12, "batch_size": 8, "warmup": 2, "lr": 1e-3, "ema_decay": 0.9, "log_every": 1, "checkpoint_every": 4,
     "grid_every": 0, "check_images": 0, "tracker": "none", "device": "cpu", "limit_per_class": 8,
     "bf16": False, "compile": False,
 }  # fmt: skip
@@ -63,7 +63,11 @@ def test_train__writes_a_model_the_sampler_reads(whole):
 
 
 def test_train__lowers_the_loss(tmp_path):
-    train(TrainConfig(**QUICK | {"steps": 60, "batch_size": 32, "out": str(tmp_path / "run"), "checkpoint_every": 60}))
+    train(
+        TrainConfig(
+            **QUICK | {"iterations": 60, "batch_size": 32, "out": str(tmp_path / "run"), "checkpoint_every": 60}
+        )
+    )
     losses = [line["loss"] for line in read_stats(tmp_path / "run" / "stats.jsonl")]
     assert sum(losses[-10:]) < 0.75 * sum(losses[:10])
 
@@ -95,7 +99,7 @@ def test_train__two_processes_equal_one(whole, tmp_path):
 
 def test_train__resumes_with_another_number_of_processes(whole, tmp_path):
     """From one process to two, to the same result as `whole` but for rounding; the log says so."""
-    train(TrainConfig(**QUICK | {"steps": 4}, out=str(tmp_path / "run")))
+    train(TrainConfig(**QUICK | {"iterations": 4}, out=str(tmp_path / "run")))
     done = run(*TWO, SCRIPT, *flags(out=tmp_path / "run", resume=True))
     assert done.returncode == 0, done.stderr
     log = (tmp_path / "run" / "log.txt").read_text()
@@ -141,7 +145,7 @@ def test_resume__refuses_another_state(whole, tmp_path, change, why):
     torch.save(content, run / "checkpoints" / "last" / "state.pt")
     message = rf"step-000012.*{why}.*Remove this checkpoint to resume"
     with pytest.raises(InputError, match=message):
-        train(TrainConfig(**QUICK | {"out": str(run), "steps": 13, "resume": True}))
+        train(TrainConfig(**QUICK | {"out": str(run), "iterations": 13, "resume": True}))
 
 
 def other_pixels(folder):
@@ -159,12 +163,12 @@ def fewer_classes(folder):
 def test_resume__refuses_other_data_at_the_same_place(digit_files, tmp_path, change, stream):
     options = QUICK | {"data": f"folder:{digit_files}", "limit_per_class": 4, "stream": stream, "workers": 0}
     options |= {"out": str(tmp_path / "run")}
-    train(TrainConfig(**options | {"steps": 1}))
-    train(TrainConfig(**options | {"steps": 2, "resume": True}))
+    train(TrainConfig(**options | {"iterations": 1}))
+    train(TrainConfig(**options | {"iterations": 2, "resume": True}))
     change(digit_files)
     message = r"step-000002 was trained on digit_files \(fingerprint \w+\), but the data are now digit_files \(finger"
     with pytest.raises(InputError, match=message):
-        train(TrainConfig(**options | {"steps": 3, "resume": True}))
+        train(TrainConfig(**options | {"iterations": 3, "resume": True}))
 
 
 @pytest.mark.parametrize(("limits", "waits"), [({}, 0), ({"max_seconds": 9.0}, 1), ({"chunk_seconds": 9.0}, 1)])
@@ -211,7 +215,7 @@ def test_trainer__goes_on_uncompiled_where_compiling_fails(digits, monkeypatch, 
     assert losses[0] == pytest.approx(losses[1], rel=1e-6) and "running uncompiled" in capsys.readouterr().err
 
 
-LONG, SHORT = {"steps": 10**7}, {"steps": 10}
+LONG, SHORT = {"iterations": 10**7}, {"iterations": 10}
 
 
 @pytest.mark.parametrize(
@@ -254,7 +258,13 @@ def test_train__time_limits_count_steps_alone(tmp_path, monkeypatch):
 
     for name, seconds in {"step": 1, "compile": 3600, "picture": 3600, "save": 3600}.items():
         monkeypatch.setattr(Trainer, name, slow(getattr(Trainer, name), seconds))
-    options = {"steps": 100, "max_seconds": 6.0, "checkpoint_every": 2, "grid_every": 3, "out": str(tmp_path / "run")}
+    options = {
+        "iterations": 100,
+        "max_seconds": 6.0,
+        "checkpoint_every": 2,
+        "grid_every": 3,
+        "out": str(tmp_path / "run"),
+    }
     train(TrainConfig(**QUICK | options | {"chunk_seconds": 4.0}))
     assert checkpoints(tmp_path / "run")[-1][0] == 4
     train(TrainConfig(**QUICK | options | {"resume": True}))
@@ -300,7 +310,7 @@ def test_train__streamed_equals_in_memory(digit_files, tmp_path):
         "eval_steps": 2, "inception_weights": "none", "hflip": True,
     }  # fmt: skip
     train(TrainConfig(**options | {"out": str(tmp_path / "whole"), "stream": False}))
-    train(TrainConfig(**options | {"out": str(tmp_path / "run"), "stream": True, "workers": 2, "steps": 7}))
+    train(TrainConfig(**options | {"out": str(tmp_path / "run"), "stream": True, "workers": 2, "iterations": 7}))
     again = {"out": str(tmp_path / "run"), "stream": True, "workers": 0, "resume": True}
     train(TrainConfig(**options | again))
     log = (tmp_path / "run" / "log.txt").read_text()
@@ -362,11 +372,19 @@ def test_init_from__other_channels(whole, digits):
 
 def test_train__stops_on_a_diverged_loss(tmp_path):
     with pytest.raises(InputError, match=r"loss is (nan|inf) at step \d+\. The last good .*step-00000[12]"):
-        train(TrainConfig(**QUICK | {"steps": 2000, "lr": 1e30, "checkpoint_every": 1, "out": str(tmp_path / "run")}))
+        train(
+            TrainConfig(**QUICK | {"iterations": 2000, "lr": 1e30, "checkpoint_every": 1, "out": str(tmp_path / "run")})
+        )
 
 
 def test_train__names_the_step_whose_loss_diverged_between_two_lines_of_the_log(tmp_path):
-    options = QUICK | {"steps": 100, "lr": 1e30, "checkpoint_every": 10, "log_every": 100, "out": str(tmp_path / "run")}
+    options = QUICK | {
+        "iterations": 100,
+        "lr": 1e30,
+        "checkpoint_every": 10,
+        "log_every": 100,
+        "out": str(tmp_path / "run"),
+    }
     with pytest.raises(InputError, match=r"loss is (nan|inf) at step [2-9]\. The last good checkpoint is none yet"):
         train(TrainConfig(**options))
     assert not list((tmp_path / "run" / "checkpoints").glob("*"))
@@ -392,7 +410,7 @@ def test_train__two_processes_say_a_mistake_once(tmp_path):
 def test_train__max_seconds_stops_with_a_model(tmp_path):
     train(
         TrainConfig(
-            **QUICK | {"steps": 10**6, "max_seconds": 1.0, "out": str(tmp_path / "run"), "checkpoint_every": 10**6}
+            **QUICK | {"iterations": 10**6, "max_seconds": 1.0, "out": str(tmp_path / "run"), "checkpoint_every": 10**6}
         )
     )
     _, card = load_model(tmp_path / "run")

@@ -15,7 +15,7 @@ from gen_dd.weights import load_model
 
 NETWORK = "convnet2_w16"
 QUICK = {
-    "steps": 8, "batch_size": 8, "warmup": 2, "lr": 1e-3, "ema_decay": 0.5, "log_every": 3, "checkpoint_every": 4,
+    "iterations": 8, "batch_size": 8, "warmup": 2, "lr": 1e-3, "ema_decay": 0.5, "log_every": 3, "checkpoint_every": 4,
     "grid_every": 0, "tracker": "none",
     "check_images": 0, "device": "cpu", "limit_per_class": 8, "bf16": False, "compile": False,
     "eval_every": 4, "eval_images": 30, "eval_steps": 2, "inception_weights": "none",
@@ -176,7 +176,7 @@ def test_train__evaluation_changes_no_step(evaluated, tmp_path):
 
 def test_train__evaluates_with_another_solver_from_a_resume_on(evaluated, tmp_path):
     options = QUICK | {"out": str(tmp_path / "run"), "val_fraction": 0.25, "eval_ipc": 4}
-    train(TrainConfig(**options | {"steps": 4}))
+    train(TrainConfig(**options | {"iterations": 4}))
     train(TrainConfig(**options, resume=True, eval_solver="dpm_fast"))
     ours, theirs = (read_stats(folder / "stats.jsonl") for folder in (tmp_path / "run", evaluated))
     assert ours[1] == pytest.approx(theirs[1], rel=1e-5) and ours[-1]["loss"] == theirs[-1]["loss"]
@@ -187,7 +187,7 @@ def test_train__evaluates_with_another_solver_from_a_resume_on(evaluated, tmp_pa
 
 def test_train__resumed_evaluations_equal_the_uninterrupted_ones(evaluated, tmp_path):
     options = QUICK | {"out": str(tmp_path / "run"), "val_fraction": 0.25, "eval_ipc": 4}
-    train(TrainConfig(**options | {"steps": 4}))
+    train(TrainConfig(**options | {"iterations": 4}))
     train(TrainConfig(**options, resume=True))
     ours, theirs = (read_stats(folder / "stats.jsonl")[-1] for folder in (tmp_path / "run", evaluated))
     assert ours == pytest.approx(theirs, rel=1e-5)
