@@ -181,7 +181,7 @@ def test_train__evaluates_with_another_solver_from_a_resume_on(evaluated, tmp_pa
     ours, theirs = (read_stats(folder / "stats.jsonl") for folder in (tmp_path / "run", evaluated))
     assert ours[1] == pytest.approx(theirs[1], rel=1e-5) and ours[-1]["loss"] == theirs[-1]["loss"]
     assert ours[-1]["classifier_frechet"] != pytest.approx(theirs[-1]["classifier_frechet"], rel=1e-3)
-    with pytest.raises(InputError, match="unknown solver 'dpm-fast'; did you mean 'dpm_fast'"):
+    with pytest.raises(InputError, match="unknown eval_solver 'dpm-fast'; did you mean 'dpm_fast'"):
         TrainConfig(eval_solver="dpm-fast")
 
 
