@@ -210,7 +210,7 @@ def test_distill__lowers_its_loss_and_beats_random_selection(digits, method):
         ({"lr_net": 0.0}, "lr_net must be > 0, got 0"),
         ({"momentum_net": 1.0}, r"momentum_net must be in \[0, 1\), got 1"),
         ({"decay_net": -1.0}, "decay_net must be >= 0, got -1"),
-        ({"distance": "dcc"}, "unknown gradient distance 'dcc'; did you mean 'dc'"),
+        ({"distance": "dcc"}, "unknown distance 'dcc'; did you mean 'dc'"),
     ],
 )
 def test_distill__refuses(digits, options, message):

@@ -180,7 +180,7 @@ def test_distill__writes_soft_labels_that_train(digits, experts):
         ({"max_epoch": 0}, "max_epoch must be >= 1, got 0"),
         ({"lr_label": 0.0}, "lr_label must be > 0, got 0"),
         ({"batch_probe": 30}, "batch_probe must be from 1 to batch_real 25, got 30"),
-        ({"coefficient": "won"}, "unknown effect coefficient 'won'; did you mean 'one'"),
+        ({"coefficient": "won"}, "unknown coefficient 'won'; did you mean 'one'"),
         ({"per_class": True}, "leave out per_class"),
         ({"experts": "nowhere"}, "no experts at nowhere"),
         ({"network": "convnet2_w8"}, "network convnet1_w8, but the distillation has convnet2_w8"),
