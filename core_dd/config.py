@@ -1,6 +1,7 @@
 """One config per command: a typed dataclass, filled by its defaults, then YAML files, then command-line flags.
 
-The only file that knows tyro (flags) and OmegaConf (YAML with types checked), each imported where there are any.
+The only file that knows tyro (flags) and OmegaConf (YAML with types checked). These and YAML are imported where there
+are any flags or files, so that --help need not wait for them.
 """
 
 import dataclasses
@@ -13,14 +14,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import msgspec
-
 from core_dd import processes
 from core_dd.errors import InputError, about, brief, likely, require
 from core_dd.notes import note
 from core_dd.options import mark
 from core_dd.settings import ConfigFile, find
-from core_dd.yaml_files import read_yaml
 
 C = TypeVar("C")
 
@@ -97,6 +95,8 @@ def read_configs(argv: Sequence[str] | None, home: str) -> tuple[list[Layer], li
     named, rest = _split_arguments(sys.argv[1:] if argv is None else argv)
     files: list[tuple[ConfigFile, str | None]] = []
     if os.path.lexists(PROJECT):
+        from core_dd.yaml_files import read_yaml
+
         files.append((ConfigFile(Path(PROJECT), read_yaml(PROJECT)), None))
     for name in named:
         name, _, data = (name, "", "") if os.path.isfile(name) or ":" not in name else name.rpartition(":")
@@ -162,6 +162,8 @@ def read_config(path: Path) -> ConfigFile:
     Raises:
         InputError: as `read_yaml` and `ConfigFile.of` do.
     """
+    from core_dd.yaml_files import read_yaml
+
     return ConfigFile.of(path, read_yaml(path))
 
 
@@ -171,6 +173,8 @@ def from_values(cls: type[C], values: Mapping[str, Any], where: str) -> C:
     Raises:
         InputError: an unknown key, with its likely spelling; a value of another type; failed checks.
     """
+    import msgspec
+
     values, names = renamed(cls, values), [own.name for own in dataclasses.fields(cls)]
     _check_keys(values, names, f"{where}:", f"{cls.__name__} takes {', '.join(sorted(names))}.")
     hints = typing.get_type_hints(cls)
