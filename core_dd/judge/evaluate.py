@@ -15,7 +15,7 @@ from core_dd import cli, files
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data.images import ImageData
 from core_dd.errors import Diverged, pick, require
-from core_dd.judge import across, fidelity, habits, permuted, training
+from core_dd.judge import across, costs, fidelity, habits, permuted, training
 from core_dd.judge.chance import at_chance, below_chance, chance, mean_interval, warn_of
 from core_dd.judge.networks import NetworkLike, build_network, name_of
 from core_dd.judge.options import REAL, EvaluateConfig
@@ -35,9 +35,10 @@ class Scores:
     `accuracies` are fractions of the real test set, one per classifier; `record` is everything else in scores.json:
     protocol, network and its number of parameters, runs, seed, smoke; `chance`, the accuracy of who does not look, and
     `at_chance`, whether these cannot be told from it (`core_dd.judge.chance`); `set` (name, path, method, ipc, images,
-    hash, cost), `data` (name, fingerprint, training and test images); the protocol as it was resolved, the config,
-    versions, device, seconds; `curves` (training loss of each run at `curve_steps`), `permuted` where the labels look
-    so and, if asked for, `fidelity` and `best_of_test`.
+    hash, labels: hard or soft, factor, bytes, cost), `data` (name, fingerprint, training and test images); `answers` by
+    class (`core_dd.judge.answers`) and `training_cost` (`core_dd.judge.costs`); the protocol as it was resolved, the
+    config, versions, device, seconds; `curves` (training loss of each run at `curve_steps`), `permuted` where the
+    labels look so and, if asked for, `fidelity` and `best_of_test`.
     """
 
     accuracies: list[float]
@@ -126,8 +127,10 @@ def evaluate(
     if with_fidelity:
         fidelity.check_features(network, data)
     tests: list[list[float]] = []
+    images, labels = pixels_and_labels(dset)
     classifiers = training.train(
-        *pixels_and_labels(dset),
+        images,
+        labels,
         data,
         protocol=resolved,
         network=network,
@@ -139,7 +142,8 @@ def evaluate(
         pauses=habit.tests,
         at_pause=lambda unfinished: tests.append(unfinished.accuracies(data.test_images, data.test_labels)),
     )
-    accuracies = classifiers.accuracies(data.test_images, data.test_labels)
+    answers = classifiers.answers(data.test_images, data.test_labels)
+    accuracies = answers.accuracies
     luck = chance(data.test_labels)
     record = {
         "protocol": resolved.name,
@@ -152,6 +156,8 @@ def evaluate(
         "at_chance": at_chance(accuracies, luck, len(data.test_labels)),
         **identities(dset, data),
         "resolved_protocol": to_dict(resolved),
+        "answers": answers.to_record(),
+        "training_cost": costs.training_cost(classifiers, data),
         "std_kind": "sample",
         "versions": versions(),
         "device": str(device),
@@ -161,7 +167,7 @@ def evaluate(
     }
     if with_fidelity:
         classifier = fidelity.real_classifier(data, network, seed, device, bf16=bf16)
-        record["fidelity"] = fidelity.distances(*pixels_and_labels(dset), data, classifier)
+        record["fidelity"] = fidelity.distances(images, labels, data, classifier)
     if with_best_of_test:
         options = (protocol, network, len(numbers), seed, device)
         others = tested(earlier, data, *options, epochs=epochs, steps=steps, bf16=bf16)
@@ -188,6 +194,9 @@ def identities(dset: DistilledSet, data: ImageData) -> dict[str, dict[str, Any]]
             "ipc": dset.meta.get("ipc"),
             "images": len(dset),
             "hash": dset.digest(),
+            "labels": "soft" if dset.labels.is_floating_point() else "hard",
+            "factor": dset.factor,
+            "bytes": costs.bytes_of(dset),
             "cost": dset.meta.get("cost"),
         },
         "data": {

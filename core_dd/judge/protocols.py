@@ -154,6 +154,11 @@ class Plan:
         rise = min(1.0, (step + 1) / self.warmup)
         return self.lr * rise * (1 + math.cos(math.pi * step / self.steps)) / 2
 
+    def images_seen(self, images: int) -> int:
+        """How many of a set of `images` images a classifier trains on, each counted as often as it is."""
+        passes, rest = divmod(self.steps, self.per_pass)
+        return passes * min(images, self.per_pass * self.batch) + min(images, rest * self.batch)
+
     def new_optimizer_at(self, step: int) -> bool:
         """Whether a step begins without momentum."""
         return step == 0 or (self.restarts and step in self.drops)

@@ -3,7 +3,7 @@
 import math
 import statistics
 from pathlib import Path
-from typing import Annotated, Required, TypedDict
+from typing import Annotated, Literal, Required, TypedDict
 
 from msgspec import Meta
 
@@ -27,6 +27,9 @@ class ScoredSet(TypedDict, total=False):
     images: Required[Count]
     hash: Required[Name]
     cost: dict[str, Amount] | None
+    labels: Literal["hard", "soft"]
+    factor: Count
+    bytes: Count
 
 
 class ScoredData(TypedDict, total=False):
@@ -60,6 +63,30 @@ class Chosen(TypedDict):
     std: Fraction
 
 
+class AnswersGiven(TypedDict):
+    """What classifiers answered, beyond how often they were right (`core_dd.judge.answers`)."""
+
+    per_class: Annotated[list[Fraction | None], Meta(min_length=1)]
+    balanced_accuracy: Fraction
+    ece: Fraction
+    confusion: list[list[Annotated[int, Meta(ge=0, le=2**53)]]] | None
+
+
+class TrainingCost(TypedDict):
+    """What training a classifier took (`core_dd.judge.costs`)."""
+
+    images_seen: Annotated[int, Meta(ge=0, le=2**53)]
+    training_flops: Annotated[float, Meta(ge=0, le=1e30)] | None
+    peak_mib: Amount
+
+
+class Trained(TypedDict, total=False):
+    """Of the protocol as it was resolved, what is shown."""
+
+    lr: Amount
+    batch_size: Count
+
+
 class Score(TypedDict, total=False):
     """One scores.json; more may stand there."""
 
@@ -77,6 +104,9 @@ class Score(TypedDict, total=False):
     set: Required[ScoredSet]
     data: Required[ScoredData]
     chance: Annotated[float, Meta(gt=0, le=1)] | None
+    answers: AnswersGiven
+    training_cost: TrainingCost
+    resolved_protocol: Trained
     fidelity: dict[Name, records.Number] | None
     best_of_test: Chosen | None
     curve_steps: list[Amount] | None
@@ -90,8 +120,9 @@ def read_score(path: Path) -> Score:
 
     Raises:
         InputError: if the file is no score, or says what cannot be true together: accuracies that are no fractions,
-            another number, mean or deviation of them than there are, fewer images than ipc, a best_of_test below the
-            mean, curves of another number or length than there are accuracies and steps.
+            another number, mean or deviation of them than there are, answers that do not give the mean, fewer images
+            than ipc, a best_of_test below the mean, curves of another number or length than there are accuracies and
+            steps.
     """
     hint = "It is no score written by 'gendd evaluate', whose accuracies are fractions from 0 to 1. Evaluate again."
     score = records.read(path, Score, hint)
@@ -109,6 +140,8 @@ def read_score(path: Path) -> Score:
         score.get("chance") is None or "test_images" in score["data"],
         f"{path} says what chance scores, but not on how many test_images. {hint}",
     )
+    if "answers" in score:
+        _check_answers(score["answers"], count, mean, f"{path} says", hint)
     ipc, images = score["set"]["ipc"] or 1, score["set"]["images"]
     require(ipc <= images, f"{path} says ipc {ipc}, but {images} images. {hint}")
     best = (score.get("best_of_test") or {}).get("mean", 1)
@@ -122,3 +155,26 @@ def read_score(path: Path) -> Score:
             f"{len(steps)}. {hint}",
         )
     return score
+
+
+def _check_answers(answers: AnswersGiven, classifiers: int, mean: float, says: str, hint: str) -> None:
+    """Refuse counts by class that do not give the accuracies beside them."""
+    per_class, matrix = answers["per_class"], answers["confusion"]
+    known = [value for value in per_class if value is not None]
+    balanced = statistics.fmean(known) if known else math.nan
+    require(
+        math.isclose(answers["balanced_accuracy"], balanced, abs_tol=1e-6),
+        f"{says} balanced_accuracy {answers['balanced_accuracy']:.4f}, which is not the mean of its per_class. {hint}",
+    )
+    if matrix is None:
+        return
+    size, total = len(per_class), sum(map(sum, matrix))
+    require(
+        [len(row) for row in matrix] == [size] * size and total > 0 and total % classifiers == 0,
+        f"{says} a confusion matrix that is not {size} x {size} counts of {classifiers} classifiers. {hint}",
+    )
+    right = sum(matrix[k][k] for k in range(size)) / total
+    require(
+        math.isclose(right, mean, abs_tol=1e-6),
+        f"{says} mean {100 * mean:.4f} %, but its confusion matrix has {100 * right:.4f} % right. {hint}",
+    )

@@ -9,8 +9,8 @@ classifier is the same whether trained alone or among others.
 
 import contextlib
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from core_dd import progress
 from core_dd.data.images import ImageData
 from core_dd.data.preprocess import Preprocess
 from core_dd.errors import Diverged, brief, require
+from core_dd.judge.answers import Answers
 from core_dd.judge.augment import cutmix
 from core_dd.judge.networks import Foreign, NetworkLike, build_network, interact, name_of
 from core_dd.judge.protocols import Plan, Protocol
@@ -48,6 +49,7 @@ class Classifiers:
         preprocess: the map from pixels to the space they were trained in.
         curve_steps, curve_loss: the steps logged, and each run's training loss there, (R, steps).
         bf16: whether they judge in bf16 where it pays.
+        images_seen: how many images each has trained on, counted as often as it did; 0 where that is not known.
     """
 
     net: nn.Module
@@ -57,6 +59,7 @@ class Classifiers:
     curve_steps: list[int]
     curve_loss: list[list[float]]
     bf16: bool = True
+    images_seen: int = 0
 
     def __len__(self) -> int:
         return len(next(iter(self.params.values())))
@@ -75,21 +78,31 @@ class Classifiers:
                 own[name].copy_(tensor)
         return net
 
-    @torch.inference_mode()
     def accuracies(self, images: Tensor, labels: Tensor) -> list[float]:
-        """The fraction of images each classifier gets right.
+        """The fraction of images each classifier gets right; arguments as for `answers`."""
+        return self.answers(images, labels).accuracies
+
+    @torch.inference_mode()
+    def answers(self, images: Tensor, labels: Tensor) -> Answers:
+        """What each classifier answers.
 
         Args:
-            images: pixels, uint8 or float on the 0..1 scale, (N, C, H, W), on any device.
+            images: pixels, uint8 or float on the 0..1 scale, (N, C, H, W), N >= 1, on any device.
             labels: int64 (N,).
         """
+        parts = zip(self.logits(images), labels.split(TEST_CHUNK), strict=True)
+        return Answers.of((logits, target.to(logits.device)) for logits, target in parts)
+
+    @torch.inference_mode()
+    def logits(self, images: Tensor) -> Iterator[Tensor]:
+        """The classifiers' outputs, float32 (R, B, K), on B images at a time, on their device."""
         device = next(iter(self.params.values())).device
-        nets, right = [self.network(r) for r in range(len(self))], torch.zeros(len(self), device=device)
-        for chunk, target in zip(images.split(TEST_CHUNK), labels.split(TEST_CHUNK), strict=True):
-            x, target = self.preprocess.forward(chunk.to(device)), target.to(device)
+        nets = [self.network(r) for r in range(len(self))]
+        for chunk in images.split(TEST_CHUNK):
+            x = self.preprocess.forward(chunk.to(device))
             with autocast(device, self.bf16):
-                right += torch.stack([(net(x).argmax(1) == target).sum() for net in nets])
-        return (right / len(labels)).tolist()
+                logits = torch.stack([net(x) for net in nets]).float()
+            yield logits
 
 
 class Training:
@@ -212,7 +225,8 @@ def train(
             curve.append(loss)
         if step + 1 in stops:
             at_pause(training.classifiers())
-    return training.classifiers(curve_steps, torch.stack(curve, 1).tolist())
+    classifiers = training.classifiers(curve_steps, torch.stack(curve, 1).tolist())
+    return replace(classifiers, images_seen=training.plan.images_seen(len(training.images)))
 
 
 def initialise(

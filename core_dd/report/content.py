@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import yaml
 
 from core_dd.report import charts
+from core_dd.report.beyond import NOTE, beyond, confusions
 from core_dd.report.charts import COLOURS, Bar, Line
 from core_dd.report.document import (
     Block,
@@ -72,7 +73,7 @@ def report_of(title: str, groups: Sequence[Group], pictures: Sequence[Picture], 
     parts |= {f"group-{i}": (_name(group, groups), _group(group, colours)) for i, group in enumerate(groups)}
     parts |= {"sets": ("The sets", [Pictures(pictures=tuple(pictures))] if pictures else [])}
     parts |= {"curves": ("Training curves", [_curves(panels)] if panels else [])}
-    parts |= {"notes": ("Comparability", [Notes(points=tuple(notes(groups)))] if groups else [])}
+    parts |= {"notes": ("Comparability", [Notes(points=(*notes(groups), *_columns(groups)))] if groups else [])}
     parts |= {"provenance": ("Provenance", [_provenance(entries, colours)] if groups else [])}
     sections = (
         Section(place=place, heading=heading, blocks=tuple(blocks))
@@ -113,6 +114,11 @@ def _across(groups: Sequence[Group]) -> list[Block]:
     return blocks
 
 
+def _columns(groups: Sequence[Group]) -> list[str]:
+    """What headings of tables mean, where those are there."""
+    return [NOTE] if any(beyond(group) for group in groups) else []
+
+
 def _name(group: Group, groups: Sequence[Group]) -> str:
     """The data's name; with protocol and network where several groups share the data."""
     return group.data if sum(other.data == group.data for other in groups) == 1 else group.title
@@ -134,12 +140,16 @@ def _group(group: Group, colours: Mapping[str, int]) -> list[Block]:
             drawing=charts.strips(drawn, "Accuracy of every classifier"),
         ),
     )
-    about = f"Protocol {group.protocol}, network {group.network}, data fingerprint {group.fingerprint}."
+    trained = {entry.optimiser for entry in group.entries} - {None}
+    about = f"Protocol {group.protocol}, network {group.network}, {group.labels} labels"
+    about += f", {trained.pop()}" if len(trained) == 1 else ""
+    about += f", data fingerprint {group.fingerprint}."
     every = _table("Every classifier", [("set", "accuracy % of each classifier"), *runs], left={0, 1})
     return [
         Paragraph(text=about),
         _ranking(group, colours),
         Figures(figures=figures, table=every, wide=True),
+        *_beyond(group),
         *_published(group, colours),
         *_moments(group),
     ]
@@ -201,6 +211,17 @@ def _moments(group: Group) -> list[Block]:
         return []
     heading = Heading(text="Moment distances beside M3D's")
     return [heading, _table(f"Moment distances on {group.data}", rows, left={0, 2, len(rows[0]) - 1})]
+
+
+def _beyond(group: Group) -> list[Block]:
+    """What stands beside the accuracy, or nothing where no score says anything of it."""
+    rows, mistakes = beyond(group), confusions(group.entries)
+    if not rows:
+        return []
+    blocks = [Heading(text="Beside the accuracy"), _table(f"By class, calibration and cost on {group.data}", rows, {0})]
+    if mistakes:
+        blocks += [Heading(text="What is taken for what"), _table("The most frequent mistakes", mistakes, {0, 1})]
+    return blocks
 
 
 def _curves(panels: Sequence[Panel]) -> Figures:

@@ -2,7 +2,7 @@
 
 import glob
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,14 @@ class Entry:
     made_in: float | None
     """Seconds that making the set took, as its file says."""
     smoke: bool
+    labels: str
+    """hard, or soft where the set brings them; hard where the score does not say."""
+    factor: int | None
+    """Every image holds factor x factor smaller ones; None where the score does not say."""
+    optimiser: str | None
+    """What the classifiers were trained by; None where the score does not say."""
+    images_seen: int | None
+    """By one classifier, each as often as it was; None where the score does not say."""
     distances: dict[str, float]
     """Fidelity of the set under the names in the score, e.g. classifier_frechet."""
     record: dict[str, Any]
@@ -65,19 +73,21 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Scores that may be ranked together: same data, protocol and network."""
+    """Scores that may be ranked together: same data, protocol, network and label regime."""
 
     data: str
     fingerprint: str
     protocol: str
     network: str
+    labels: str
     entries: tuple[Entry, ...]
     """Ranked ones first, best first; then smoke scores."""
 
     @property
     def title(self) -> str:
         """What the group measured."""
-        return f"{self.data}, protocol {self.protocol}, network {self.network}"
+        soft = ", soft labels" if self.labels == "soft" else ""
+        return f"{self.data}, protocol {self.protocol}, network {self.network}{soft}"
 
     @property
     def chosen_by_test(self) -> bool:
@@ -153,6 +163,10 @@ def read_entry(path: Path) -> Entry:
         seconds=record["seconds"],
         made_in=(dset.get("cost") or {}).get("seconds"),
         smoke=record["smoke"],
+        labels=dset.get("labels", "hard"),
+        factor=dset.get("factor"),
+        optimiser=_optimiser(record.get("resolved_protocol") or {}),
+        images_seen=record.get("training_cost", {}).get("images_seen"),
         distances=record.get("fidelity") or {},
         best_of_test=chosen and (100 * chosen["mean"], 100 * chosen["std"]),
         record=record,
@@ -160,23 +174,25 @@ def read_entry(path: Path) -> Entry:
 
 
 def grouped(entries: Sequence[Entry]) -> list[Group]:
-    """Rank scores within groups of the same data, protocol and network; smoke scores come last, without a rank."""
-    keys = dict.fromkeys((entry.data, entry.fingerprint, entry.protocol, entry.network) for entry in entries)
+    """Rank scores within groups of the same data, protocol, network and label regime; smoke scores come last, without a
+    rank."""
+    keys = dict.fromkeys(map(_comparable, entries))
     groups = []
     for key in keys:
-        mine = [entry for entry in entries if (entry.data, entry.fingerprint, entry.protocol, entry.network) == key]
+        mine = [entry for entry in entries if _comparable(entry) == key]
         mine = sorted(_told_apart(mine), key=lambda entry: -entry.mean)
         ranked = [entry for entry in mine if not entry.smoke]
         ranked = [
             replace(entry, rank=i + 1, close=i > 0 and _overlap(entry, ranked[i - 1])) for i, entry in enumerate(ranked)
         ]
-        data, fingerprint, protocol, network = key
+        data, fingerprint, protocol, network, labels = key
         groups.append(
             Group(
                 data=data,
                 fingerprint=fingerprint,
                 protocol=protocol,
                 network=network,
+                labels=labels,
                 entries=(*ranked, *(entry for entry in mine if entry.smoke)),
             )
         )
@@ -187,8 +203,8 @@ def across_networks(groups: Sequence[Group]) -> dict[str, list[list[str]]]:
     """Sets that several networks judged, side by side: by data and protocol, a row of headings, then one per set with a
     column per network; empty where each set has one network."""
     tables = {}
-    for place in dict.fromkeys((group.data, group.fingerprint, group.protocol) for group in groups):
-        mine = [group for group in groups if (group.data, group.fingerprint, group.protocol) == place]
+    for place in dict.fromkeys((group.data, group.fingerprint, group.protocol, group.labels) for group in groups):
+        mine = [g for g in groups if (g.data, g.fingerprint, g.protocol, g.labels) == place]
         by_set: dict[str, list[Entry]] = {}
         for entry in (entry for group in mine for entry in group.entries):
             by_set.setdefault(entry.digest, []).append(entry)
@@ -198,12 +214,24 @@ def across_networks(groups: Sequence[Group]) -> dict[str, list[list[str]]]:
         for first, *others in by_set.values():
             said = ["; ".join(_marked(e) for e in (first, *others) if e.network == g.network) or "-" for g in mine]
             rows.append([first.label, "-" if first.ipc is None else str(first.ipc), *said])
-        tables[f"{place[0]}, protocol {place[2]}"] = rows
+        tables[f"{place[0]}, protocol {place[2]}{', soft labels' if place[3] == 'soft' else ''}"] = rows
     return tables
 
 
 def _marked(entry: Entry) -> str:
     return accuracy(entry) + (" (smoke)" if entry.smoke else "")
+
+
+def _comparable(entry: Entry) -> tuple[str, ...]:
+    """What scores that are ranked together share."""
+    return entry.data, entry.fingerprint, entry.protocol, entry.network, entry.labels
+
+
+def _optimiser(protocol: Mapping[str, Any]) -> str | None:
+    """How classifiers of a protocol are trained, in words."""
+    if "lr" not in protocol:
+        return None
+    return f"SGD {protocol['lr']:g}" + (f", batch {protocol['batch_size']}" if "batch_size" in protocol else "")
 
 
 def beside_published(group: Group) -> list[Beside]:
@@ -285,7 +313,10 @@ def notes(groups: Sequence[Group]) -> list[str]:
     if any(entry.smoke for entry in entries):
         said.append("Smoke scores, whose protocol or set was cut short, are shown but never ranked.")
     if len(groups) > 1:
-        said.append("Scores on different data, protocols or networks stand in separate tables and do not compare.")
+        said.append(
+            "Scores on different data, protocols, networks or label regimes stand in separate tables and do not "
+            "compare."
+        )
     if len({entry.images for entry in entries}) > 1:
         said.append("Sets of different size are ranked together; compare methods at equal images per class (ipc).")
     if len({len(entry.accuracies) for entry in entries}) > 1:
@@ -353,8 +384,9 @@ def cells(group: Group, brief: bool = False) -> list[list[str]]:
     moment distances."""
     names = [name for name in group.distances if not (brief and name in MOMENTS)]
     chosen = ["best_of_test"] if group.chosen_by_test else []
-    rows = [[*_HEADINGS, *chosen, *names]]
-    for entry in group.entries:
+    apart = _apart(group.entries)
+    rows = [[*_HEADINGS, *apart, *chosen, *names]]
+    for i, entry in enumerate(group.entries):
         rows.append(
             [
                 _rank(entry),
@@ -366,11 +398,26 @@ def cells(group: Group, brief: bool = False) -> list[list[str]]:
                 str(len(entry.accuracies)),
                 "-" if entry.made_in is None else f"{entry.made_in:.1f}",
                 f"{entry.seconds:.1f}",
+                *(column[i] for column in apart.values()),
                 *([_best_of_test(entry)] if chosen else []),
                 *(_short(entry.distances[name]) if name in entry.distances else "-" for name in names),
             ]
         )
     return rows
+
+
+def _apart(entries: Sequence[Entry]) -> dict[str, list[str]]:
+    """By heading, what scores of one ranking differ in where it should be alike; what no two differ in is left out."""
+    columns = {
+        "factor": [_known(entry.factor) for entry in entries],
+        "optimiser": [_known(entry.optimiser) for entry in entries],
+        "images seen": [_known(entry.images_seen) for entry in entries],
+    }
+    return {heading: column for heading, column in columns.items() if len(set(column) - {"-"}) > 1}
+
+
+def _known(value: int | str | None) -> str:
+    return "-" if value is None else str(value)
 
 
 def _rank(entry: Entry) -> str:

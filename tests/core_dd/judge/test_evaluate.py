@@ -15,7 +15,9 @@ from core_dd import DistilledSet, Scores, evaluate
 from core_dd.errors import InputError
 from core_dd.judge import fidelity
 from core_dd.judge.evaluate import main, real_set
+from core_dd.judge.networks import build_network
 from core_dd.judge.protocols import QUICK
+from core_dd.judge.scores import read_score
 from core_dd.judge.training import train
 from core_dd.sets.distilled import new_meta
 
@@ -89,6 +91,7 @@ def test_evaluate__record_says_what_was_done(small, digits):
     assert record["accuracies"] == scores.accuracies and len(scores.accuracies) == 2
     assert record["set"] | {"cost": None} == {
         "name": None, "path": None, "method": "random", "ipc": 3, "images": 30, "hash": small.digest(), "cost": None,
+        "labels": "hard", "factor": 1, "bytes": 30 * 64 + 30 * 8,
     }  # fmt: skip
     assert record["data"]["fingerprint"] == digits.fingerprint
     assert record["data"]["test_images"] == len(digits.test_labels)
@@ -97,6 +100,53 @@ def test_evaluate__record_says_what_was_done(small, digits):
     assert record["smoke"] and record["resolved_protocol"]["epochs"] == 3
     assert record["curve_steps"] == [0, 1, 2, 3] and [len(run) for run in record["curves"]["loss"]] == [4, 4]
     assert record["seconds"] > 0 and record["versions"]["torch"] in torch.__version__
+
+
+def test_evaluate__record_says_what_classifiers_answered_and_what_they_took(small, digits, tmp_path):
+    scores = evaluate(small, digits, "quick", "convnet1_w16", runs=2, steps=30)
+    answers, cost = scores.record["answers"], scores.record["training_cost"]
+    matrix = torch.tensor(answers["confusion"])
+    assert matrix.sum(1).tolist() == (2 * digits.test_labels.bincount()).tolist()
+    assert matrix.trace() / matrix.sum() == pytest.approx(scores.mean)
+    assert 0 < answers["ece"] < 1 and 0.3 < answers["balanced_accuracy"] < 1
+    assert cost["images_seen"] == 30 * 30  # the set is one batch
+    net = build_network("convnet1_w16", digits.shape, 10)  # grey images are padded to 12 pixels
+    flops = 2 * 16 * 9 * 12**2 + 2 * net.classifier.weight.numel()
+    assert cost["training_flops"] == pytest.approx(3 * flops * 900) and cost["peak_mib"] > 1
+    assert read_score(write(tmp_path / "s.json", scores.to_json()))["answers"] == answers
+
+
+def test_evaluate__soft_labels_and_tiles_are_said(small, digits):
+    soft = torch.nn.functional.one_hot(small.labels, 10).float()
+    dset = replace(small, labels=soft, meta=small.meta | {"factor": 2})
+    record = evaluate(dset, digits, "quick", "convnet1_w8", runs=1, steps=1).record
+    assert (record["set"]["labels"], record["set"]["factor"]) == ("soft", 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"balanced_accuracy": 0.9}, "balanced_accuracy 0.9000, which is not the mean of its per_class"),
+        ({"confusion": [[1, 1], [0, 2]]}, "but its confusion matrix has 75.0000 % right"),
+        ({"confusion": [[1, 1]]}, "a confusion matrix that is not 2 x 2 counts"),
+        ({"confusion": [[1, -1], [0, 2]]}, r"at answers.confusion\[0\]\[1\]: expected int >= 0"),
+        ({"ece": 2}, "at answers.ece: expected float <= 1"),
+        ({"per_class": []}, "at answers.per_class: expected array of length >= 1"),
+    ],
+)
+def test_read_score__refuses_answers_that_do_not_add_up(tmp_path, change, message):
+    right = {"per_class": [0.5, 0.5], "balanced_accuracy": 0.5, "ece": 0.1, "confusion": [[1, 1], [1, 1]]}
+    known = {"accuracies": [0.5], "mean": 0.5, "std": 0.0, "protocol": "dm", "network": "convnet3", "smoke": False}
+    known |= {"seconds": 1.0, "set": {"method": "dm", "ipc": 1, "images": 2, "hash": "h"}}
+    known |= {"data": {"name": "digits", "fingerprint": "f"}}
+    assert read_score(write(tmp_path / "right.json", known | {"answers": right}))["answers"] == right
+    with pytest.raises(InputError, match=message):
+        read_score(write(tmp_path / "wrong.json", known | {"answers": right | change}))
+
+
+def write(path, record):
+    path.write_text(json.dumps(record))
+    return path
 
 
 def test_evaluate__runs_default_to_the_protocols(small, digits):

@@ -8,6 +8,7 @@ import pytest
 from core_dd.errors import InputError
 from core_dd.judge.augment import DCAugment, DSAugment, IDCAugment
 from core_dd.judge.protocols import CHALLENGE, DATADAM_CODE, DATADAM_PAPER, DC, DM, IDC, MTT, PROTOCOLS, QUICK
+from core_dd.judge.training import draw_batches
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,14 @@ def test_plan__counts_passes_as_published(protocol, augmented, passes, before_th
     assert plan.lr_at(drop - 1) == 0.01
     assert plan.lr_at(drop) == pytest.approx(0.001)
     assert [step for step in range(plan.steps) if plan.new_optimizer_at(step)] == [0, drop]
+
+
+@pytest.mark.parametrize(("images", "protocol"), [(10, DM), (300, DM), (300, QUICK), (100, QUICK)])
+@pytest.mark.parametrize("steps", [None, 7])
+def test_images_seen__equals_the_batches_drawn(images, protocol, steps):
+    plan = protocol.shortened(steps=steps).plan(images, augmented=True)
+    drawn = sum(draw_batches(plan, images, [0], 0, step).shape[1] for step in range(plan.steps))
+    assert plan.images_seen(images) == drawn
 
 
 @pytest.mark.parametrize("name", ["dm", "dc", "challenge", "idm"])

@@ -12,6 +12,7 @@ import torch
 
 from core_dd import cli
 from core_dd.errors import InputError
+from core_dd.report.beyond import beyond, confusions
 from core_dd.report.content import summary
 from core_dd.report.document import plain
 from core_dd.report.ranking import (
@@ -139,6 +140,71 @@ def test_main__shows_moments_in_the_report_and_spares_the_terminal(tmp_path, cap
         assert all(text.count(moment) >= 3 for moment in MOMENTS)  # ranking, beside the paper's, note
         assert "2.25" in text and "7.37" in text
     Page((tmp_path / "out" / "report.html").read_text())  # every tag is closed
+
+
+SAID = {
+    "answers": {"per_class": [1.0, 0.0], "balanced_accuracy": 0.5, "ece": 0.125, "confusion": [[2, 0], [2, 0]]},
+    "training_cost": {"images_seen": 4000, "training_flops": 2.5e12, "peak_mib": 1234.5},
+}
+
+
+def placed(folder, **more):
+    """What was scored, with what newer scores say of it."""
+    known = {"path": "none.safetensors", "method": "dm", "ipc": 10, "images": 100, "hash": folder.name}
+    return {"set": known | {"labels": "hard", "factor": 1, "bytes": 2048} | more}
+
+
+def test_grouped__label_regimes_never_rank_together(tmp_path):
+    """A score that does not say was of hard labels."""
+    soft, hard, old = tmp_path / "soft", tmp_path / "hard", tmp_path / "old"
+    groups = grouped(
+        entries(
+            score(soft, [0.9], **placed(soft, labels="soft")),
+            score(hard, [0.5], **placed(hard)),
+            score(old, [0.4]),
+        )
+    )
+    assert [[entry.file.parent for entry in group.entries] for group in groups] == [[soft], [hard, old]]
+    assert [group.title.endswith("soft labels") for group in groups] == [True, False]
+    assert any("label regimes" in note for note in notes(groups))
+
+
+def test_cells__show_factor_optimiser_and_images_seen_where_they_differ(tmp_path):
+    one, two, old = tmp_path / "one", tmp_path / "two", tmp_path / "old"
+    rates = [{"resolved_protocol": {"lr": lr, "batch_size": 256}} for lr in (0.01, 0.02)]
+    first = score(one, [0.9], **placed(one), **SAID_SEEN, **rates[0])
+    second = score(two, [0.8], **placed(two, factor=2), **SAID_SEEN, **rates[1])
+    (group,) = grouped(entries(first, second, score(old, [0.7])))
+    heads, *rows = cells(group)
+    assert "images seen" not in heads
+    columns = heads.index("factor"), heads.index("optimiser")
+    assert [[row[i] for i in columns] for row in rows] == [
+        ["1", "SGD 0.01, batch 256"], ["2", "SGD 0.02, batch 256"], ["-", "-"],
+    ]  # fmt: skip
+    (alike,) = grouped(entries(first, score(tmp_path / "older", [0.7])))
+    assert not {"factor", "optimiser", "images seen"} & set(cells(alike)[0])
+
+
+SAID_SEEN = {"training_cost": SAID["training_cost"]}
+
+
+def test_beyond__stands_beside_the_accuracy(tmp_path, capsys):
+    new, old = tmp_path / "in" / "new", tmp_path / "in" / "old"
+    score(new, [0.5], **placed(new), **SAID)
+    score(old, [0.4])
+    (group,) = grouped(entries(*find_scores([tmp_path / "in"])))
+    heads, row = beyond(group)
+    assert dict(zip(heads, row, strict=True)) == {
+        "set": "dm ipc 10 (seed 0) (new)", "balanced %": "50.0", "worst class %": "0.0 (class 1)", "ECE %": "12.5",
+        "parameters": "-", "images seen": "4,000", "training FLOPs": "2.5e+12", "peak MiB": "1,234", "set KiB": "2",
+    }  # fmt: skip
+    assert confusions(group.entries)[1:] == [["dm ipc 10 (seed 0) (new)", "1 as 0: 100.0 %"]]
+    assert beyond(grouped(entries(old / "scores.json"))[0]) == []
+    main([str(tmp_path / "in"), "--out", str(tmp_path / "out")])
+    for name in ("report.md", "report.html"):
+        text = (tmp_path / "out" / name).read_text()
+        assert "2.5e+12" in text and "1 as 0: 100.0 %" in text and "expected calibration error" in text
+    Page((tmp_path / "out" / "report.html").read_text())
 
 
 def test_grouped__smoke_is_shown_last_and_never_ranked(tmp_path):

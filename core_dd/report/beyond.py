@@ -1,0 +1,84 @@
+"""What stands beside the accuracy: how classifiers fare by class, how sure they are, and what it all took."""
+
+from collections.abc import Callable, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from core_dd.report.ranking import Entry, Group
+
+_UNKNOWN = "-"
+"""Where a score does not say."""
+
+_COLUMNS: MappingProxyType[str, Callable[[dict[str, Any]], str | None]] = MappingProxyType(
+    {
+        "balanced %": lambda record: _percent(record, "balanced_accuracy"),
+        "worst class %": lambda record: _worst(record),
+        "ECE %": lambda record: _percent(record, "ece"),
+        "parameters": lambda record: _count(record.get("parameters")),
+        "images seen": lambda record: _count(record.get("training_cost", {}).get("images_seen")),
+        "training FLOPs": lambda record: _short(record.get("training_cost", {}).get("training_flops")),
+        "peak MiB": lambda record: _count(record.get("training_cost", {}).get("peak_mib")),
+        "set KiB": lambda record: _count(record["set"]["bytes"] / 1024) if "bytes" in record["set"] else None,
+    }
+)
+"""Headings, and what stands below them for the record of a score; None where it does not say."""
+
+NOTE = (
+    "balanced is the mean accuracy over classes; ECE the expected calibration error in 15 bins of confidence; images "
+    "seen and training FLOPs are of one classifier (operations of matrix products and convolutions, a backward pass "
+    "taken as two forward ones); peak MiB is of the whole process; set KiB are the set's tensors as stored."
+)
+"""What the headings mean."""
+
+
+def beyond(group: Group) -> list[list[str]]:
+    """A row of headings, then one per entry that says anything of it; empty where none does."""
+    rows = [[entry.label, *_texts(entry)] for entry in group.entries]
+    rows = [row for row in rows if set(row[1:]) != {_UNKNOWN}]
+    return [["set", *_COLUMNS], *rows] if rows else []
+
+
+def confusions(entries: Sequence[Entry], most: int = 3) -> list[list[str]]:
+    """The mistakes made most often: a row of headings, then one per entry whose score has a confusion matrix.
+
+    Args:
+        entries: the scores.
+        most: how many mistakes of each.
+    """
+    rows = []
+    for entry in entries:
+        matrix = entry.record.get("answers", {}).get("confusion")
+        if matrix is None:
+            continue
+        wrong = [
+            (count / sum(row), k, j)
+            for k, row in enumerate(matrix)
+            for j, count in enumerate(row)
+            if j != k and count > 0
+        ]
+        said = [f"{k} as {j}: {100 * share:.1f} %" for share, k, j in sorted(wrong, reverse=True)[:most]]
+        rows.append([entry.label, "; ".join(said) or "none"])
+    return [["set", "of a class's test images, by number of class"], *rows] if rows else []
+
+
+def _texts(entry: Entry) -> list[str]:
+    return [text(entry.record) or _UNKNOWN for text in _COLUMNS.values()]
+
+
+def _percent(record: dict[str, Any], name: str) -> str | None:
+    answers = record.get("answers")
+    return None if answers is None else f"{100 * answers[name]:.1f}"
+
+
+def _worst(record: dict[str, Any]) -> str | None:
+    """The class that classifiers know least, by its number."""
+    known = [(value, k) for k, value in enumerate(record.get("answers", {}).get("per_class", ())) if value is not None]
+    return f"{100 * min(known)[0]:.1f} (class {min(known)[1]})" if known else None
+
+
+def _count(value: float | None) -> str | None:
+    return None if value is None else f"{value:,.0f}"
+
+
+def _short(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3g}"
