@@ -99,7 +99,7 @@ def _rows(path: Path) -> tuple[list[tuple[Path, str, str]], tuple[str, ...]]:
 
 
 def _file(folder: Path, name: str, where: str) -> Path:
-    """The file that a table names, which must lie below its folder."""
+    """The file that a table names, beside it or in `images/` there, or wherever it says."""
     places = [folder / name, folder / "images" / name]
     found = next((place for place in places if place.is_file()), None)
     require(found is not None, f"{where}: no file at {places[0]} or {places[1]}.")

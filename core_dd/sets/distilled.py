@@ -180,9 +180,11 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
         return f"DistilledSet({', '.join(facts)})"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the first images of the first classes, and a line of facts."""
+        """What a notebook shows: the first images of the first classes, if they make a picture, and a line of facts."""
         from core_dd.sets import pictures
 
+        if self.images.shape[1] not in (1, 3):
+            return html.escape(repr(self))
         classes = self.hard_labels.unique().tolist()[:_SHOWN]
         image = pictures.png(pictures.grid(self.images, self.labels, _SHOWN, classes=classes))
         source = f"data:image/png;base64,{base64.b64encode(image).decode()}"

@@ -112,14 +112,6 @@ class Outgoing:
         pixels, labels = self.dset.decoded()
         return self.mapped(pixels), labels
 
-    @cached_property
-    def by_class(self) -> tuple[Tensor, Tensor]:
-        """`decoded`, class after class."""
-        images, labels = self.decoded
-        hard = labels if labels.ndim == 1 else labels.argmax(1)
-        order = hard.argsort(stable=True)
-        return images[order], labels[order]
-
     def mapped(self, pixels: Tensor) -> Tensor:
         """Pixels in the layout's space, float32."""
         if self.preprocess is not None:

@@ -360,3 +360,5 @@ def test_repr__a_line_and_a_picture(dset):
     assert "soft labels over 10" in repr(dset) and "lr 0.02, distilled in zca, factor 2" in repr(dset)
     shown = dset._repr_html_()
     assert 'src="data:image/png;base64,iVBOR' in shown and "method &lt;x&gt;" in shown
+    dset.images = torch.zeros(20, 2, 8, 8)
+    assert dset._repr_html_().startswith("DistilledSet(20 images 2x8x8")  # no colours, no picture
