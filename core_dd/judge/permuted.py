@@ -17,8 +17,11 @@ from core_dd.sets.distilled import DistilledSet, hardened
 DRAWS = 200
 """How often the best renaming of answers that know nothing of the labels is looked at: it must be beaten every time."""
 
-AGREE = 0.5
-"""The share of images on which a classifier must agree with renamed labels."""
+AGREE = 0.7
+"""How often a classifier must agree with renamed labels, as a part of how often it agrees with those of real images."""
+
+REAL_IMAGES = 1000
+"""Of so many of them."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +71,18 @@ def best_renaming(predicted: Tensor, labels: Tensor, classes: int) -> tuple[floa
     return float(confusion[rows, columns].sum()) / len(labels), tuple(columns.tolist())
 
 
-def permuted(predicted: Tensor, labels: Tensor, classes: int, seed: int = 0) -> Permuted | None:
+def permuted(predicted: Tensor, labels: Tensor, classes: int, on_real: float = 1.0, seed: int = 0) -> Permuted | None:
     """Whether labels look permuted beside a classifier's answers; None if not.
 
-    They do if the answers agree with them as they are no more often than luck, with the best renaming on at least half
-    of the images, and more often than the best renaming of answers drawn without regard to the labels from the
-    same shares of classes, in each of `DRAWS` draws: few images can always be renamed to agree by luck.
+    They do if the answers agree with them as they are no more often than luck, and with the best renaming about as
+    often (`AGREE`) as with the labels of real images, and more often than the best renaming of answers that are drawn
+    without regard to the labels from the same shares of classes, in each of `DRAWS` draws: few images can always be
+    renamed to agree by luck.
 
     Args:
         predicted, labels: int64 (N,).
         classes: K.
+        on_real: the share of real images that the classifier gets right.
         seed: of the draws.
     """
     predicted, labels = predicted.cpu(), labels.cpu()
@@ -86,7 +91,7 @@ def permuted(predicted: Tensor, labels: Tensor, classes: int, seed: int = 0) -> 
     if not by_luck(right, count, max(1 / classes, float(shares[labels].mean()))):
         return None
     best, to = best_renaming(predicted, labels, classes)
-    if best < AGREE:
+    if best < AGREE * on_real:
         return None
     generator = stream(seed, "permuted")
     for _ in range(DRAWS):
@@ -109,7 +114,9 @@ def look(dset: DistilledSet, data: ImageData, network: str, seed: int, device: t
     """
     classifier = fidelity.kept_classifier(data, network, seed, device)
     images, labels = dset.decoded()
-    return permuted(answers(classifier, images), hardened(labels), data.num_classes, seed)
+    some = torch.linspace(0, len(data.train_labels) - 1, min(REAL_IMAGES, len(data.train_labels))).long()
+    on_real = classifier.accuracies(data.train_images[some], data.train_labels[some])[0]
+    return permuted(answers(classifier, images), hardened(labels), data.num_classes, on_real, seed)
 
 
 @torch.inference_mode()

@@ -33,12 +33,21 @@ def test_permuted__finds_the_renaming(generator, ipc):
     assert "0 shows 1" in found.warning("x", list("0123456789"))
 
 
+def test_permuted__by_a_classifier_that_knows_little(generator):
+    """On CIFAR-10 a small classifier gets half of the real images right, and so many of a permuted set of them."""
+    labels = torch.arange(10).repeat_interleave(10)
+    predicted = answers(labels, SHIFTED, 0.45, generator)
+    assert permuted(predicted, labels, 10) is None
+    assert list(permuted(predicted, labels, 10, on_real=0.5).to) == SHIFTED
+
+
 @pytest.mark.parametrize("ipc", [1, 2, 10, 50])
 def test_permuted__not_of_right_labels_nor_of_noise(generator, ipc):
     labels = torch.arange(10).repeat_interleave(ipc)
     for right in (0.0, 0.3, 0.6, 1.0):
         for _ in range(5):
-            assert permuted(answers(labels, range(10), right, generator), labels, 10) is None
+            predicted = answers(labels, range(10), right, generator)
+            assert permuted(predicted, labels, 10) is None and permuted(predicted, labels, 10, on_real=0.5) is None
     collapsed = torch.full_like(labels, 3)
     assert permuted(collapsed, labels, 10) is None
 
