@@ -2,8 +2,9 @@
 
 import contextlib
 import difflib
+import operator
 from collections.abc import Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -27,6 +28,19 @@ def at_least(config: object, bound: float, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         require(value is None or value >= bound, f"{name} must be >= {bound}, got {value}.")
+
+
+def whole(name: str, value: Any, bound: int | None = None) -> None:
+    """Raise `InputError` unless a value, called `name` in the message, is a whole number, and >= bound if there is one.
+
+    Whole are integers of any kind (Python's, numpy's), not floats that happen to be: 2.0 is none.
+    """
+    limit = "" if bound is None else f" >= {bound}"
+    try:
+        value = operator.index(value)
+    except TypeError:
+        raise InputError(f"{name} must be a whole number{limit}, got {value!r}.") from None
+    require(bound is None or value >= bound, f"{name} must be{limit}, got {value}.")
 
 
 def above(config: object, bound: float, *names: str) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import torch
 
+from core_dd.errors import whole
+
 
 def stream(seed: int, *names: str | int, device: str | torch.device = "cpu") -> torch.Generator:
     """A generator for one purpose.
@@ -21,7 +23,11 @@ def stream(seed: int, *names: str | int, device: str | torch.device = "cpu") -> 
 
     Returns:
         A `torch.Generator` whose state is a 63-bit BLAKE2 hash of the seed and the names.
+
+    Raises:
+        InputError: a seed that is no whole number.
     """
+    whole("seed", seed)
     key = "/".join(f"{type(part).__name__}:{part}" for part in (int(seed), *names))
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
     return torch.Generator(device=device).manual_seed(int.from_bytes(digest, "little") >> 1)

@@ -27,6 +27,7 @@ from core_dd import DistilledSet, ImageData, cli, files
 from core_dd.config import load_config, to_dict
 from core_dd.data.options import DataConfig
 from core_dd.errors import above, at_least, pick, require
+from core_dd.judge.choose import CHOOSERS
 from core_dd.judge.evaluate import Scores, evaluate
 from core_dd.judge.fidelity import classifier_frechet, real_classifier
 from core_dd.judge.protocols import PROTOCOLS
@@ -40,7 +41,7 @@ from core_dd.sets.distilled import new_meta
 from core_dd.speed import prepare_device
 from gen_dd.guidance import make_guide
 from gen_dd.sample import sample
-from gen_dd.select import SELECTORS, select
+from gen_dd.select import select
 from gen_dd.weights import load_model
 from matching_dd import METHODS, coreset
 from matching_dd.distill import run as distil
@@ -171,7 +172,7 @@ def selectors(config: AblateConfig, data: ImageData) -> dict[str, Make]:
         cache = config.work_folder / f"classifier-{seed}.safetensors"
         return select(pool, data, config.ipc, selector, seed, config.network, config.device, cache)
 
-    return {name: partial(choose, selector=name) for name in SELECTORS} | {
+    return {name: partial(choose, selector=name) for name in CHOOSERS} | {
         "the whole pool": lambda seed: pool,
         "random real": lambda seed: coreset("random", data, config.ipc, seed),
     }

@@ -1,15 +1,12 @@
 """The global batch of any training step: images, noise, times and labels, from the run's seed and the step's number."""
 
 import functools
-import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from core_dd.data.images import ImageData
-from core_dd.data.streaming import StreamedData
+from core_dd.data.real import RealData
 from core_dd.rng import stream
 from gen_dd.diffusion import drop_labels
 
@@ -41,7 +38,7 @@ class Batches:
 
     def __init__(
         self,
-        data: ImageData | StreamedData,
+        data: RealData,
         size: int,
         *,
         null_class: int,
@@ -51,30 +48,29 @@ class Batches:
         device: torch.device,
         rows: Tensor | None = None,
     ) -> None:
-        streamed, rows = isinstance(data, StreamedData), torch.arange(size) if rows is None else rows
+        rows = torch.arange(size) if rows is None else rows
         self.labels, self.rows = data.train_labels.to(device), rows.to(device)
         self.size, self.null_class, self.flip, self.dropout = size, null_class, flip, dropout
         self.seed, self.device = seed, device
-        self.home = torch.device("cpu") if streamed else device  # where images are chosen: no step waits for a copy
+        self.pixels = data.pixels(self.members, device)
+        self.home = self.pixels.home
         self.chosen = rows.to(self.home)
         self.order = functools.lru_cache(maxsize=2)(self._order)  # two: streaming looks into the next epoch
-        self.pixels = _Streamed(data, self.members, device) if streamed else _Resident(data, device)
 
     def __call__(self, step: int) -> Batch:
         """The rows of the global batch of one step."""
-        members, rows = self.members(step), self.rows
         generator = stream(self.seed, "batch", step, device=self.device)
-        uniform = torch.rand(3, self.size, generator=generator, device=self.device)[:, rows]
-        images = self.pixels(step, members).float().div_(127.5).sub_(1)
+        uniform = torch.rand(3, self.size, generator=generator, device=self.device)[:, self.rows]
+        images = self.pixels(step).float().div_(127.5).sub_(1)
         if self.flip:
             images = torch.where(uniform[0].view(-1, 1, 1, 1) < 0.5, images.flip(3), images)
-        noise = torch.randn(self.size, *images.shape[1:], generator=generator, device=self.device)[rows]
-        labels = self.labels[members.to(self.device)]
+        noise = torch.randn(self.size, *images.shape[1:], generator=generator, device=self.device)[self.rows]
+        labels = self.labels[self.members(step).to(self.device)]
         return Batch(images, noise, uniform[1], drop_labels(labels, self.null_class, uniform[2], self.dropout))
 
     def members(self, step: int) -> Tensor:
-        """Which training images the rows are, where those are at home: from a slice of the epoch's permutation, or from
-        draws with replacement where the set is below one batch."""
+        """Which training images the rows are, at `home`: from a slice of the epoch's permutation, or from draws with
+        replacement where the set is below one batch."""
         count = len(self.labels)
         if count < self.size:
             drawn = torch.randint(count, (self.size,), generator=stream(self.seed, "members", step)).to(self.home)
@@ -84,36 +80,3 @@ class Batches:
 
     def _order(self, epoch: int) -> Tensor:
         return torch.randperm(len(self.labels), generator=stream(self.seed, "epoch", epoch)).to(self.home)
-
-
-class _Resident:
-    """Training images in the device's memory, uint8 (N, C, H, W)."""
-
-    def __init__(self, data: ImageData, device: torch.device) -> None:
-        self.images = data.train_images.to(device)
-
-    def __call__(self, step: int, members: Tensor) -> Tensor:
-        """The images of a step."""
-        return self.images[members]
-
-
-class _Streamed:
-    """Training images decoded by workers, in the order of the steps; another order starts the workers anew.
-
-    Args:
-        data: where they come from.
-        members: the images of any step, as positions among the training images.
-        device: where they are wanted.
-    """
-
-    def __init__(self, data: StreamedData, members: Callable[[int], Tensor], device: torch.device) -> None:
-        self.data, self.members, self.device = data, members, device
-        self._next, self._images = None, None
-
-    def __call__(self, step: int, members: Tensor) -> Tensor:
-        """The images of a step."""
-        if step != self._next:
-            ahead = (self.data.train_index[self.members(s)] for s in itertools.count(step))
-            self._images = self.data.decode(ahead, pin=self.device.type == "cuda")
-        self._next = step + 1
-        return next(self._images).to(self.device, non_blocking=True)

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from core_dd.data.options import DataConfig
 from core_dd.errors import about, above, at_least, require
-from core_dd.judge.options import NETWORK_CHOICES
+from core_dd.judge.options import CHOOSER_CHOICES, NETWORK_CHOICES
 from core_dd.options import Options, RunConfig, option
 
 if TYPE_CHECKING:
-    from core_dd.data.images import ImageData
-    from core_dd.data.streaming import StreamedData
+    from core_dd.data.real import RealData
     from gen_dd.guidance import Guide
 
 PRESET_CHOICES = MappingProxyType(
@@ -66,21 +65,6 @@ GUIDE_CHOICES = MappingProxyType(
 
 CHECKS = "what is learnt"
 """The heading of what looks at a model while it learns, and afterwards."""
-
-SELECTOR_CHOICES = MappingProxyType(
-    {
-        "random": "uniformly; the others look through a classifier trained on the real training images",
-        "herding": "the running mean of the features follows the class mean (Welling 2009)",
-        "k_center": "farthest first: every image has a chosen one near it in feature space",
-        "medoids": "nearest to the centres of k-means in feature space",
-        "correct": "uniformly, of those the classifier gets right",
-        "most_confident": "of those it gets right, those it is surest of (CaO2, for few per class)",
-        "least_confident": "of those it gets right, those it is least sure of (CaO2, for many)",
-        "difficulty": "difficulties spread like the real images' (after DiffGuideSamp, ICCVW 2025)",
-        "moments": "of many random groups that whose mean, std and skew are nearest the real ones' (D3HR, ICML 2025)",
-    }
-)
-"""How images of a pool are chosen (`gen_dd.select.SELECTORS`)."""
 
 
 @dataclass(kw_only=True)
@@ -217,7 +201,7 @@ class TrainConfig(RunConfig, DataConfig):
             "eval_ipc wants a validation split. Pass --val_fraction 0.1, or leave it out.",
         )
 
-    def training_data(self) -> "ImageData | StreamedData":
+    def training_data(self) -> "RealData":
         """The data this config names, in memory or streamed."""
         from core_dd.data.streaming import load_stream, too_large
         from core_dd.speed import pick_device
@@ -355,7 +339,7 @@ class SelectConfig(DataConfig):
 
     pool: str = ""
     """What to choose from: a folder of gendd sample, or a distilled-set file."""
-    selector: str = option("herding", choices=SELECTOR_CHOICES)
+    selector: str = option("herding", choices=CHOOSER_CHOICES)
     """How they are chosen."""
     ipc: int = 10
     """Images per class."""

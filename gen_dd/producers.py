@@ -7,10 +7,11 @@ from core_dd.compare.producers import Made, Request
 from core_dd.compare.sets import CLASSIFIER, allowed, classifier_job, content, keep
 from core_dd.data.images import ImageData
 from core_dd.errors import pick, require
+from core_dd.judge.choose import CHOOSERS
 from core_dd.judge.protocols import QUICK, Protocol
 from core_dd.sets.distilled import DistilledSet
 from core_dd.speed import pick_device
-from gen_dd.select import SELECTORS, select
+from gen_dd.select import select
 
 
 def pool(request: Request) -> Made:
@@ -24,7 +25,7 @@ def pool(request: Request) -> Made:
     place = Path(str(options.pop("pool")).format(data=request.data.name, seed=request.seed))
     allowed(options, ("selector", "network"), request)
     selector, network = options.get("selector", "herding"), options.get("network", "convnet3")
-    pick(SELECTORS, selector, "selector")
+    pick(CHOOSERS, selector, "selector")
     require(place.exists(), f"{request.title}: no pool at {place}.")
     asks = {} if selector == "random" else {"network": network}
     job = Job(

@@ -12,8 +12,7 @@ from accelerate.utils import broadcast_object_list
 
 from core_dd import cli, files
 from core_dd.config import load_config, to_dict, to_yaml
-from core_dd.data.images import ImageData
-from core_dd.data.streaming import StreamedData
+from core_dd.data.real import RealData
 from core_dd.errors import about
 from core_dd.judge import fidelity
 from core_dd.progress import Progress
@@ -111,17 +110,17 @@ def _due(done: int, every: int, stop: bool) -> bool:
     return every > 0 and (done % every == 0 or stop)
 
 
-def open_run(config: TrainConfig, data: ImageData | StreamedData) -> Run:
+def open_run(config: TrainConfig, data: RealData) -> Run:
     """The run folder, new or continued."""
     return Run.open(config, _run_name(config, data))
 
 
-def _run_name(config: TrainConfig, data: ImageData | StreamedData) -> str:
+def _run_name(config: TrainConfig, data: RealData) -> str:
     """What the run folder is called where none is given."""
     return f"{data.name}-uvit-{config.preset}"
 
 
-def _open_validator(config: TrainConfig, data: ImageData | StreamedData, device: torch.device) -> Validator:
+def _open_validator(config: TrainConfig, data: RealData, device: torch.device) -> Validator:
     """What scores the samples of a run; see `TrainConfig`."""
     return Validator.open(
         data,
@@ -134,7 +133,7 @@ def _open_validator(config: TrainConfig, data: ImageData | StreamedData, device:
     )
 
 
-def _check_network(config: TrainConfig, data: ImageData | StreamedData) -> None:
+def _check_network(config: TrainConfig, data: RealData) -> None:
     """Refuse, before any work, a classifier that cannot take the images."""
     if config.check_images:
         with about(f"--eval_network {config.eval_network}, to check what is learnt (--check_images 0: no check)"):
@@ -158,7 +157,7 @@ def _make_judge(trainer: Trainer, validator: Validator | None) -> Judge:
     if validator is not None:
         return validator.judge
     config, data = trainer.config, trainer.data
-    real = data.sample(config.seed, _CHECK_SAMPLE) if isinstance(data, StreamedData) else data
+    real = data.sample(config.seed, _CHECK_SAMPLE)
     return Judge(real, config.eval_network, config.seed, trainer.device)
 
 

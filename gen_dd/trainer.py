@@ -20,8 +20,7 @@ from torch import Tensor
 from core_dd import processes, records
 from core_dd.config import to_dict
 from core_dd.data import readers
-from core_dd.data.images import ImageData
-from core_dd.data.streaming import StreamedData
+from core_dd.data.real import RealData
 from core_dd.errors import require
 from core_dd.notes import note
 from core_dd.rng import stream
@@ -73,9 +72,7 @@ class Trainer:
         InputError: if the batch cannot be dealt out to processes and passes.
     """
 
-    def __init__(
-        self, config: TrainConfig, data: ImageData | StreamedData, model: UViT, accelerator: Accelerator
-    ) -> None:
+    def __init__(self, config: TrainConfig, data: RealData, model: UViT, accelerator: Accelerator) -> None:
         self.config, self.data, self.accelerator = config, data, accelerator
         self.device, self.processes = accelerator.device, accelerator.num_processes
         self.rank, self.first = accelerator.process_index, accelerator.is_main_process
@@ -114,7 +111,7 @@ class Trainer:
         )
 
     @classmethod
-    def start(cls, config: TrainConfig, data: ImageData | StreamedData) -> "Trainer":
+    def start(cls, config: TrainConfig, data: RealData) -> "Trainer":
         """Join the processes that a launcher started, and make the network: a training's first act.
 
         Raises:
@@ -133,7 +130,7 @@ class Trainer:
             f"U-ViT with {count / 1e6:.2f}M parameters on {self.processes} x {self.device.type}, "
             f"{self.accelerator.mixed_precision.replace('no', 'fp32')}, {self.share} images per process and pass"
             + (", weights split by FSDP" if self.accelerator.is_fsdp2 else "")
-            + (f", {len(self.data.train_labels)} images {self.data.how}" if isinstance(self.data, StreamedData) else "")
+            + f", {len(self.data.train_labels)} images {self.data.how}"
         )
 
     def compile(self, done: int = 0) -> None:
@@ -323,7 +320,7 @@ class Trainer:
         return float(self.accelerator.reduce(torch.tensor(seconds, device=self.device), "mean"))
 
 
-def make_model(config: TrainConfig, data: ImageData | StreamedData) -> UViT:
+def make_model(config: TrainConfig, data: RealData) -> UViT:
     """The fresh network a config asks for, its weights drawn from the run's seed.
 
     Raises:
@@ -343,7 +340,7 @@ def make_model(config: TrainConfig, data: ImageData | StreamedData) -> UViT:
     return model
 
 
-def _initialised_from(place: Path, data: ImageData | StreamedData, seed: int, num_heads: int | None = None) -> UViT:
+def _initialised_from(place: Path, data: RealData, seed: int, num_heads: int | None = None) -> UViT:
     """The network whose weights are at `place`, fitted to the labels and size of `data`; says what was kept on stderr.
 
     Raises:

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from core_dd import records
 from core_dd.data import readers
 from core_dd.data.cache import kept_tensors
-from core_dd.data.images import ImageData
-from core_dd.data.streaming import StreamedData
+from core_dd.data.real import RealData
 from core_dd.errors import InputError, require
 from core_dd.judge import fidelity, training
 from core_dd.judge.protocols import QUICK
@@ -67,7 +66,7 @@ class Validator:
     @classmethod
     def open(
         cls,
-        data: ImageData | StreamedData,
+        data: RealData,
         *,
         images: int,
         ipc: int,
@@ -89,7 +88,7 @@ class Validator:
         Raises:
             InputError: if the named weights cannot be read, or the network cannot take the images.
         """
-        real = data.sample(seed) if isinstance(data, StreamedData) else data
+        real = data.sample(seed)
         judge = Judge(real, network, seed, device)  # refuses what does not fit before any work
         inception, reason = _load_inception(inception_weights, device)
         notes = [f"FID is not measured because {reason}; classifier_frechet takes its place."] if reason else []

@@ -208,7 +208,8 @@ class Features:
             return self._compute(net, images.flatten(0, 1)).unflatten(0, images.shape[:2])
 
     def fixed(self, net: nn.Module, images: Tensor) -> Tensor:
-        """The same without gradient, computed piece by piece unless the samples interact."""
+        """Features (K, N, D), float32, of images (K, N, C, H, W) without gradient, computed piece by piece unless the
+        samples of a batch interact."""
         return torch.cat(list(self.pieces(net, images.flatten(0, 1)))).unflatten(0, images.shape[:2])
 
     def pieces(self, net: nn.Module, images: Tensor) -> Iterator[Tensor]:

@@ -1,76 +1,35 @@
 """Command: choose ipc real training images of every class, the baselines of every matching method."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from core_dd import cli, files
 from core_dd.config import load_config, to_dict
 from core_dd.data.images import ImageData, load_data
-from core_dd.errors import pick
-from core_dd.judge import fidelity
+from core_dd.judge.choose import choose
 from core_dd.judge.protocols import PROTOCOLS
-from core_dd.rng import stream
 from core_dd.run import claimed_file
-from core_dd.sets import subset
 from core_dd.sets.distilled import DistilledSet, new_meta
 from core_dd.speed import prepare_device
 from matching_dd.options import CoresetConfig
-from matching_dd.real import choose, members_of
-
-
-def random(data: ImageData, ipc: int, seed: int, **_: Any) -> Tensor:
-    """Uniformly, without replacement."""
-    return choose(data, ipc, seed)
-
-
-def by_features(chooser: Callable[[Tensor, int, int], Tensor]) -> Callable[..., Tensor]:
-    """A coreset from a choice among one class's features (N, D): (features, ipc, seed) -> (ipc,)."""
-
-    def chosen(data: ImageData, ipc: int, seed: int, **classifier: Any) -> Tensor:
-        members = members_of(data, ipc)
-        fidelity.check_features(classifier.get("network", "convnet3"), data)
-        trained = fidelity.real_classifier(data, seed=seed, **classifier)
-        net, picked = trained.network(0), []
-        for k, own in enumerate(members):
-            features = fidelity.features(net, data.train_images[own], trained.preprocess).cpu()
-            picked.append(own[chooser(features, ipc, stream(seed, "coreset", k).initial_seed())])
-        return torch.stack(picked)
-
-    return chosen
-
-
-CORESETS: MappingProxyType[str, Callable[..., Tensor]] = MappingProxyType(
-    {
-        "random": random,
-        "herding": by_features(lambda features, ipc, _: subset.herding(features, ipc)),
-        "k_center": by_features(lambda features, ipc, _: subset.k_center(features, ipc)),
-        "medoids": by_features(subset.medoids),
-    }
-)
-"""Coresets by name: (data, ipc, seed, **options of `fidelity.real_classifier`) -> training images, int64 (K, ipc)."""
 
 
 def coreset(name: str, data: str | ImageData, ipc: int, seed: int = 0, **classifier: Any) -> DistilledSet:
     """Real images as a distilled set: uint8, class by class, hard labels.
 
     Args:
-        name: a key of `CORESETS`.
+        name: a key of `core_dd.judge.choose.CHOOSERS`.
         data: the real data, or its spec.
         ipc: images per class.
         seed: of the choice, and of the classifier.
-        classifier: other options of `core_dd.judge.fidelity.real_classifier`, whose features the others than
-            random use.
+        classifier: other options of `core_dd.judge.fidelity.real_classifier`, which every chooser but random asks.
 
     Raises:
         InputError: an unknown name, `ipc` < 1, or a class that is empty or has fewer than `ipc` images.
     """
     data = load_data(data, seed=seed) if isinstance(data, str) else data
-    chosen = pick(CORESETS, name, "coreset")(data, ipc, seed, **classifier).flatten()
+    chosen = choose(name, data, ipc, seed, **classifier).flatten()
     meta = new_meta(data, method=name, ipc=ipc, seed=seed)
     return DistilledSet(data.train_images[chosen], data.train_labels[chosen], meta)
 

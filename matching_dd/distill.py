@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import torch
 
@@ -39,12 +39,15 @@ def distill(method: str, data: str | ImageData, ipc: int, **config: Any) -> Dist
         soft ones (N, K) that a method learns.
 
     Raises:
-        InputError: an unknown method or option, data or options that do not fit, or a run folder that exists.
+        InputError: an unknown method or option, one of another type, data or options that do not fit, or a run folder
+            that exists.
     """
     cls = pick(METHODS, method, "method").Config
     known = {field.name: field for field in fields(cls) if field.name != "dry_run"}
-    for name in config:
+    kinds = get_type_hints(cls)
+    for name, value in {"ipc": ipc, **config}.items():
         pick(known, name, f"option of {method}")
+        records.checked(value, kinds[name], name, f"Give {method} a value of that type.")
     spec = data if isinstance(data, str) else data.name
     return run(cls(method=method, data=spec, ipc=ipc, **config), None if isinstance(data, str) else data)
 

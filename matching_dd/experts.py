@@ -33,7 +33,7 @@ INDEX, TRAJECTORY = "index.json", "trajectory.safetensors"
 
 
 class Recorded(TypedDict):
-    """Of the index of recorded experts, what is used; the data they are of stand beside it."""
+    """What is used of the index of recorded experts; of which data they are stands beside it."""
 
     network: str
     preprocess: str
@@ -229,7 +229,7 @@ def write_group(
 
 
 def resolved(config: ExpertsConfig, device: torch.device) -> ExpertsConfig:
-    """With the default of at_once filled in."""
+    """The config with a number for `at_once`: its own, else 10 on a GPU and 1 on a CPU."""
     return replace(config, at_once=config.at_once or (10 if device.type == "cuda" else 1))
 
 

@@ -46,7 +46,7 @@ class Gradients:
         }
 
     def at(self, params: State, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-        """Those at other weights, in their order; differentiable in everything.
+        """The gradients at given weights, in the order of the parameters; differentiable in everything.
 
         Args:
             params: the parameters by name.
@@ -56,7 +56,7 @@ class Gradients:
         return tuple(self._compute["one"](params, dict(self.net.named_buffers()), images, labels).values())
 
     def __call__(self, images: Tensor, labels: Tensor) -> list[Tensor]:
-        """Those of each group of images; differentiable in the images.
+        """The gradients of each group of images, at the network's own weights; differentiable in the images.
 
         Args:
             images: (G, N, C, H, W), training space.
@@ -74,8 +74,19 @@ class Gradients:
 
     @torch.no_grad()
     def in_parts(self, images: Tensor, labels: Tensor, most: int | None = None) -> list[Tensor]:
-        """The same as constants, one group in memory at a time and at most so many of its images; not for batch
-        normalisation in training mode, unless in one part."""
+        """The gradients of each group at the network's own weights, as constants.
+
+        One group is in memory at a time, and at most `most` of its images; not for batch normalisation in training
+        mode, unless in one part.
+
+        Args:
+            images: (G, N, C, H, W), training space.
+            labels: int64 (G, N), or probabilities (G, N, K).
+            most: images of a group that are in memory at once; None: all.
+
+        Returns:
+            By parameter, (G, *its shape), fp32.
+        """
         each = []
         for x, y in zip(images, labels, strict=True):
             count = 1 if most is None else -(-len(x) // most)

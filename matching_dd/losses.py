@@ -17,7 +17,8 @@ from core_dd.judge.moments import central_moment
 
 
 def mean_discrepancy(real: Tensor, syn: Tensor) -> Tensor:
-    """Squared distance of class means (Zhao & Bilen 2023, eq. 4; the linear MMD of DataDAM).
+    """Squared distance of class means ([Zhao & Bilen, WACV 2023](https://arxiv.org/abs/2110.04181), eq. 4; the linear
+    MMD of DataDAM).
 
     Args:
         real: features of real images, (K, B, D).
@@ -35,8 +36,9 @@ def mean_discrepancy(real: Tensor, syn: Tensor) -> Tensor:
 
 
 def moment_discrepancy(real: Tensor, syn: Tensor, order: int) -> Tensor:
-    """Squared distance of the `order`-th moments of each class: the regularisers of Zhang et al. (M3D, AAAI 2024),
-    table 1, "DM + 2nd & 3rd reg", to be weighted and added to `mean_discrepancy`.
+    """Squared distance of the `order`-th moments of each class: the regularisers of [Zhang et al., M3D, AAAI
+    2024](https://arxiv.org/abs/2312.15927), table 1, "DM + 2nd & 3rd reg", to be weighted and added to
+    `mean_discrepancy`.
 
     The paper gives neither their formula nor their weights; these are central moments, not standardised. Of a single
     synthetic image per class the moments above the first are 0, without gradient.
@@ -58,8 +60,8 @@ def moment_discrepancy(real: Tensor, syn: Tensor, order: int) -> Tensor:
 
 
 def kernel_mmd(real: Tensor, syn: Tensor, kernel: str = "gaussian") -> Tensor:
-    """Squared maximum mean discrepancy of each class, the biased V-statistic with the diagonal (Zhang et al., M3D,
-    AAAI 2024): mean k(r, r') + mean k(s, s') - 2 mean k(r, s).
+    """Squared maximum mean discrepancy of each class, the biased V-statistic with the diagonal ([Zhang et al., M3D,
+    AAAI 2024](https://arxiv.org/abs/2312.15927)): mean k(r, r') + mean k(s, s') - 2 mean k(r, s).
 
     Memory beyond the features: a centred copy of them, and K (B^2 + BM + M^2) numbers a few times.
 
@@ -171,7 +173,8 @@ MAP_DISTANCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyTy
 
 
 def attention_map(features: Tensor, p: float = 4.0, norm: str = "l2") -> Tensor:
-    """Spatial attention of each sample: the sum over channels of |F|^p, normalised (Sajedi et al., DataDAM, ICCV 2023).
+    """Spatial attention of each sample: the sum over channels of |F|^p, normalised ([Sajedi et al., DataDAM, ICCV
+    2023](https://arxiv.org/abs/2310.00093)).
 
     The paper's power is 4; the authors' code runs with 1.
 
@@ -214,8 +217,8 @@ def in_lengths(real: Tensor, syn: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def attention_loss(real: Tensor, syn: Tensor, kind: str = "mse") -> Tensor:
-    """Distance of each class's mean attention maps in one layer (Sajedi et al., DataDAM, ICCV 2023, L_SAM before its
-    sums over layers and classes).
+    """Distance of each class's mean attention maps in one layer ([Sajedi et al., DataDAM, ICCV
+    2023](https://arxiv.org/abs/2310.00093), L_SAM before its sums over layers and classes).
 
     "cosine" is one minus the cosine; the authors' code takes its arc cosine, whose gradient is infinite at equality.
 
@@ -255,12 +258,14 @@ def gradient_distance(real: Sequence[Tensor], syn: Sequence[Tensor], kind: str =
 
 
 def conv_gradients(gradients: Sequence[Tensor]) -> list[Tensor]:
-    """Those that IDC compares (Kim et al., ICML 2022): of convolutions, not of linear layers, biases and norms."""
+    """The gradients that IDC compares ([Kim et al., ICML 2022](https://arxiv.org/abs/2205.14959)): those of
+    convolutions, not of linear layers, biases and norms."""
     return [g for g in gradients if g.ndim > 3]
 
 
 def row_cosine_distance(real: Sequence[Tensor], syn: Sequence[Tensor]) -> Tensor:
-    """Sum over output units of one minus the cosine of their weights' gradients (Zhao et al., DC, ICLR 2021).
+    """Sum over output units of one minus the cosine of their weights' gradients ([Zhao et al., DC, ICLR
+    2021](https://arxiv.org/abs/2006.05929)).
 
     Parameters are seen as (rows, the rest); those of one dimension (biases, affine norms) contribute 0. The 1e-6 that
     guards the division is the authors': a row of zeros counts 1, and equal gradients g count 1e-6 / (|g|^2 + 1e-6).
@@ -294,8 +299,8 @@ GRADIENT_DISTANCES: Mapping[str, Callable[[Sequence[Tensor], Sequence[Tensor]], 
 
 
 def trajectory_loss(student: Sequence[Tensor], start: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
-    """Squared distance of the student's end to the expert's, over the expert's own way (Cazenavette et al., MTT, CVPR
-    2022).
+    """Squared distance of the student's end to the expert's, over the expert's own way ([Cazenavette et al., MTT, CVPR
+    2022](https://arxiv.org/abs/2203.11932)).
 
     Args:
         student: parameters after N steps on synthetic data, from `start`.
@@ -369,7 +374,8 @@ EFFECT_COEFFICIENTS: Mapping[str, Callable[[tuple[int, int], tuple[int, int]], f
 
 
 def layer_discrepancy(real: Sequence[Tensor], syn: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Weighted squared distances of class means in several layers (Wang et al., CAFE, CVPR 2022, feature alignment).
+    """Weighted squared distances of class means in several layers ([Wang et al., CAFE, CVPR
+    2022](https://arxiv.org/abs/2203.01531), feature alignment).
 
     Args:
         real: outputs of each layer for real images, (K, B, ...).
@@ -391,8 +397,8 @@ def layer_discrepancy(real: Sequence[Tensor], syn: Sequence[Tensor], weights: Se
 
 
 def discrimination_loss(real: Tensor, syn: Tensor) -> Tensor:
-    """Cross-entropy of real images classified by the synthetic class means (Wang et al., CAFE, CVPR 2022): logits are
-    the inner products of a real image's features with each mean.
+    """Cross-entropy of real images classified by the synthetic class means ([Wang et al., CAFE, CVPR
+    2022](https://arxiv.org/abs/2203.01531)): logits are the inner products of a real image's features with each mean.
 
     Args:
         real: features of real images, (K, B, D).

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from core_dd.data.options import PREPROCESS_CHOICES, DataConfig
 from core_dd.errors import above, at_least, require
-from core_dd.judge.options import NETWORK_CHOICES, PROTOCOL_CHOICES
+from core_dd.judge.options import CHOOSER_CHOICES, NETWORK_CHOICES, PROTOCOL_CHOICES
 from core_dd.options import RunConfig, option
 
 if TYPE_CHECKING:
@@ -62,16 +62,6 @@ AUGMENT_MODE_CHOICES = MappingProxyType(
     }
 )
 """Which operations are applied (`matching_dd.base.AUGMENT_MODES`)."""
-
-CORESET_CHOICES = MappingProxyType(
-    {
-        "random": "uniformly; the others look through a classifier trained on the training images",
-        "herding": "the running mean of the features follows the class mean (Welling 2009)",
-        "k_center": "farthest first: every image has a chosen one near it in feature space",
-        "medoids": "nearest to the centres of k-means in feature space",
-    }
-)
-"""How real images are chosen (`matching_dd.coresets.CORESETS`)."""
 
 
 @dataclass(kw_only=True)
@@ -234,7 +224,7 @@ class CoresetConfig(DataConfig):
     GROUP: ClassVar[str] = "choice"
     RENAMED: ClassVar[Mapping[str, str]] = MappingProxyType({"name": "selector"})
 
-    selector: str = option("random", choices=CORESET_CHOICES)
+    selector: str = option("random", choices=CHOOSER_CHOICES)
     """How they are chosen."""
     ipc: int = 10
     """Images per class."""

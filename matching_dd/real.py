@@ -5,7 +5,6 @@ from torch import Tensor
 
 from core_dd.data.images import ImageData
 from core_dd.data.preprocess import Preprocess
-from core_dd.errors import require
 from core_dd.rng import stream
 
 
@@ -44,35 +43,3 @@ class RealImages:
         if len(members) < self.batch:
             return members[torch.randint(len(members), (self.batch,), generator=generator)]
         return members[torch.randperm(len(members), generator=generator)[: self.batch]]
-
-
-def choose(data: ImageData, ipc: int, seed: int) -> Tensor:
-    """Indices of `ipc` random training images of every class, without replacement: int64 (K, ipc).
-
-    Raises:
-        InputError: if a class is empty or has fewer than `ipc` images.
-    """
-    shuffled = (
-        members[torch.randperm(len(members), generator=stream(seed, "choose", k))]
-        for k, members in enumerate(members_of(data, ipc))
-    )
-    return torch.stack([members[:ipc] for members in shuffled])
-
-
-def members_of(data: ImageData, ipc: int) -> list[Tensor]:
-    """The training images of every class, of which `ipc` are to be chosen.
-
-    Raises:
-        InputError: if a class is empty or has fewer than `ipc` images.
-    """
-    require(ipc >= 1, f"ipc must be >= 1, got {ipc}. Set 'ipc: 10' in the YAML or pass --ipc 10.")
-    classes = data.class_indices()
-    for k, members in enumerate(classes):
-        require(
-            len(members) >= ipc,
-            f"class {k} ('{data.class_names[k]}') of {data.name} has {len(members)} training images, "
-            f"ipc is {ipc}. Choose an ipc of at most {len(members)}."
-            if len(members)
-            else f"class {k} ('{data.class_names[k]}') of {data.name} has no training image. Add some or drop it.",
-        )
-    return classes

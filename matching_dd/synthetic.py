@@ -11,12 +11,12 @@ from torch import Tensor
 from core_dd.data.images import ImageData
 from core_dd.data.preprocess import Preprocess, fractions
 from core_dd.errors import pick, require
+from core_dd.judge.choose import choose, members_of
 from core_dd.records import same_shape
 from core_dd.rng import stream
 from core_dd.sets import subset
 from core_dd.sets.distilled import DistilledSet
 from core_dd.sets.factor import check_factor, decode, sources
-from matching_dd.real import choose, members_of
 
 SPACES = MappingProxyType({"training": False, "pixels": True})
 """Where images may be learnt, by name, and whether that is the 0..1 scale of pixels."""
@@ -131,34 +131,39 @@ def initial_images(init: str, data: ImageData, ipc: int, preprocess: Preprocess,
     return pick(INITS, init, "init")(data, ipc, preprocess, seed, factor)
 
 
-def real_images(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int) -> Tensor:
+def _real_images(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int) -> Tensor:
     """Random real images of each class, none twice."""
-    return preprocess.forward(data.train_images[choose(data, ipc, seed)])
+    return preprocess.forward(data.train_images[_at_random(data, ipc, seed)])
 
 
-def noise(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int) -> Tensor:
+def _noise(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int) -> Tensor:
     """Standard normal noise in training space."""
     return torch.randn(data.num_classes, ipc, *data.shape, generator=stream(seed, "noise"))
 
 
-def noise_pixels(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int) -> Tensor:
+def _noise_pixels(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int) -> Tensor:
     """Grey noise as IDC has it: pixels of mean 1/2 and deviation 1/4, brought to 0..1."""
     drawn = torch.randn(data.num_classes, ipc, *data.shape, generator=stream(seed, "noise"))
     return preprocess.forward((drawn / 4 + 0.5).clamp(0, 1))
 
 
-def k_center(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int) -> Tensor:
+def _k_center(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int) -> Tensor:
     """Real images of each class that cover it: the one nearest the mean, then the farthest ones, in training space."""
     real = [preprocess.forward(data.train_images[members]) for members in members_of(data, ipc)]
     return torch.stack([own[subset.k_center(own.flatten(1), ipc)] for own in real])
 
 
-def first(data: ImageData, count: int, seed: int) -> Tensor:
-    """Indices of the first training images of every class, int64 (K, count): `choose` without a draw."""
+def _at_random(data: ImageData, count: int, seed: int) -> Tensor:
+    """Indices of random training images of every class, none twice, int64 (K, count): those of coreset random."""
+    return choose("random", data, count, seed)
+
+
+def _first(data: ImageData, count: int, seed: int) -> Tensor:
+    """Indices of the first training images of every class, int64 (K, count)."""
     return torch.stack([members[:count] for members in members_of(data, count)])
 
 
-def mix(mode: str, choice: Callable[[ImageData, int, int], Tensor] = choose) -> Callable[..., Tensor]:
+def _mix(mode: str, choice: Callable[[ImageData, int, int], Tensor] = _at_random) -> Callable[..., Tensor]:
     """Real images, none twice, shrunk by interpolation `mode`, as the tiles that `core_dd.sets.factor` cuts."""
 
     def tiles(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int) -> Tensor:
@@ -179,13 +184,13 @@ def mix(mode: str, choice: Callable[[ImageData, int, int], Tensor] = choose) -> 
 
 INITS: MappingProxyType[str, Callable[[ImageData, int, Preprocess, int, int], Tensor]] = MappingProxyType(
     {
-        "real": real_images,
-        "noise": noise,
-        "noise_pixels": noise_pixels,
-        "k_center": k_center,
-        "mix": mix("nearest"),  # M3D
-        "mix_first": mix("nearest", first),  # IDC
-        "mix_bilinear": mix("bilinear"),  # IDM
+        "real": _real_images,
+        "noise": _noise,
+        "noise_pixels": _noise_pixels,
+        "k_center": _k_center,
+        "mix": _mix("nearest"),  # M3D
+        "mix_first": _mix("nearest", _first),  # IDC
+        "mix_bilinear": _mix("bilinear"),  # IDM
     }
 )
 """How a set starts, by name: (data, ipc, preprocess, seed, factor) -> images."""

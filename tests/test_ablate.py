@@ -55,7 +55,7 @@ def test_selectors__all_on_one_pool(ablate, model, tmp_path, capsys):
     ]
     ablate.main([*argv, f"--out={tmp_path / 'out'}"])
     printed, kept = rows(capsys.readouterr().out), read_study(tmp_path / "out", "random")
-    assert list(printed) == [*ablate.SELECTORS, "the whole pool", "random real"]
+    assert list(printed) == [*ablate.CHOOSERS, "the whole pool", "random real"]
     assert kept.keys() == printed.keys() and next(iter(kept)) == "random"
     for name, scores in kept.items():
         assert f"| {accuracy(scores)} | {gain(scores, kept['random'])} |" in printed[name]

@@ -362,13 +362,14 @@ CASES = {
     "unknown dataset": Case(CORESET + "digts", "unknown dataset 'digts'; did you mean 'digits'?"),
     "unknown data format": Case(CORESET + "ids:set", "unknown data format 'ids'; did you mean 'idx'?"),
     "ipc above the smallest class": Case(
-        "coreset --data digits --ipc 141 --out out.safetensors", "has 140 training images, ipc is 141"
+        "coreset --data digits --ipc 141 --out out.safetensors",
+        "digits has 140 training images of class 8 ('8'), ipc is 141",
     ),
     "ipc too large for k_center": Case(
-        CORESET + "digits --selector k_center --ipc 141", "has 140 training images, ipc is 141"
+        CORESET + "digits --selector k_center --ipc 141", "has 140 training images of class 8"
     ),
     "ipc too large for herding": Case(
-        CORESET + "digits --selector herding --ipc 141", "has 140 training images, ipc is 141"
+        CORESET + "digits --selector herding --ipc 141", "has 140 training images of class 8"
     ),
     "ipc zero": Case("coreset --ipc 0 --out out.safetensors", "ipc must be >= 1, got 0"),
     "coreset exists": Case(CORESET + "digits", "out.safetensors exists", lambda f: (f / "out.safetensors").touch()),

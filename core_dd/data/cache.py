@@ -22,7 +22,7 @@ from core_dd.data.folders import check_regular
 from core_dd.errors import InputError
 from core_dd.notes import note
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 def cache_folder() -> Path:
@@ -37,7 +37,7 @@ def cache_folder() -> Path:
         raise InputError("this user has no home folder to keep files in. Set GENDD_CACHE to a folder.") from None
 
 
-def kept(name: str, make: Callable[[], T], read: Callable[[Path], T], write: Callable[[Path, T], None]) -> T:
+def kept(name: str, make: Callable[[], _T], read: Callable[[Path], _T], write: Callable[[Path, _T], None]) -> _T:
     """What `read` finds in the cache's file `name`; the first time, what `make` makes and `write` writes there.
 
     Of several processes that ask at once, one makes it and the others wait.

@@ -14,19 +14,19 @@ from PIL import Image, ImageOps
 
 from core_dd.errors import InputError, require
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What is read, whatever a file's name ends in; Pillow opens others, one of them by starting a program."""
 
 VERSION = 3
 """Of what decoding gives: part of the key of whatever is kept, raised when the same file gives other pixels."""
 
-MAX_PIXELS = Image.MAX_IMAGE_PIXELS
+_MAX_PIXELS = Image.MAX_IMAGE_PIXELS
 """The most that one image may have, as it is stored or resized."""
 
-WHITE = 255
-ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 0x0112, 258, 262, 339
+_WHITE = 255
+ORIENTATION, _BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 0x0112, 258, 262, 339
 WHITE_IS_ZERO = 0
-UNSIGNED = {1, 4}
+_UNSIGNED = {1, 4}
 """Of a TIFF: unsigned integers, or nothing said."""
 
 
@@ -48,11 +48,11 @@ def decode_image(place: str, content: bytes, image_size: int | None) -> np.ndarr
             pixels = _pixels(content)
         return pixels if image_size is None else np.asarray(fit(Image.fromarray(pixels), image_size))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        reason = f"it claims more than {MAX_PIXELS / 1e6:.0f} million pixels. Store it smaller."
+        reason = f"it claims more than {_MAX_PIXELS / 1e6:.0f} million pixels. Store it smaller."
     except InputError as error:
         reason = str(error)
     except Image.UnidentifiedImageError:
-        reason = f"it is truncated or corrupt, or none of {', '.join(FORMATS)}."
+        reason = f"it is truncated or corrupt, or none of {', '.join(_FORMATS)}."
     except Exception as error:  # Pillow raises many kinds for a damaged file; each means the same to the user
         reason = f"{str(error) or type(error).__name__}. The image is truncated or corrupt."
     raise InputError(f"cannot decode {place}: {reason}")
@@ -63,7 +63,7 @@ def is_image(content: bytes) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            Image.open(io.BytesIO(content), formats=FORMATS).close()
+            Image.open(io.BytesIO(content), formats=_FORMATS).close()
     except Exception:  # as in `decode_image`
         return False
     return True
@@ -71,7 +71,7 @@ def is_image(content: bytes) -> bool:
 
 def _pixels(content: bytes) -> np.ndarray:
     """The image upright, uint8 (H, W) or (H, W, 3)."""
-    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
         frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a photo and its previews
         require(frames == 1, f"it holds {frames} frames or pages. Store each as an image of its own.")
         image.load()  # which turns a TIFF upright
@@ -91,7 +91,7 @@ def _eight_bits(image: Image.Image, content: bytes) -> np.ndarray:
         image.mode != "F",
         "its pixels are floating-point numbers of no stated range. Store it with 8 or 16 bits a channel.",
     )
-    signed = image.format == "TIFF" and not UNSIGNED.issuperset(image.tag_v2.get(SAMPLE_FORMAT, ()))
+    signed = image.format == "TIFF" and not _UNSIGNED.issuperset(image.tag_v2.get(SAMPLE_FORMAT, ()))
     require(not signed, "its pixels are signed numbers. Store it with 8 or 16 unsigned bits.")
     if image.mode.startswith("I"):
         return _grey(image)
@@ -99,7 +99,7 @@ def _eight_bits(image: Image.Image, content: bytes) -> np.ndarray:
         return _deep(image, content)
     grey = image.mode in ("1", "L", "LA", "La")
     if image.format == "PNG" and grey and "transparency" in image.info:  # a value of as few bits as the file's pixels
-        image.info["transparency"] *= WHITE // (2 ** _bits(image, content) - 1)
+        image.info["transparency"] *= _WHITE // (2 ** _bits(image, content) - 1)
     if image.has_transparency_data:
         pixels = _opaque(np.asarray(image.convert("LA" if grey else "RGBA")))
     else:
@@ -113,7 +113,7 @@ def _bits(image: Image.Image, content: bytes) -> int:
     """The bits of each channel, where Pillow would cut more than 8 to 8."""
     if image.format == "PNG":
         return content[24]  # the ninth byte of IHDR, always the first chunk
-    return max(image.tag_v2.get(BITS_PER_SAMPLE, (8,))) if image.format == "TIFF" else 8
+    return max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,))) if image.format == "TIFF" else 8
 
 
 def _grey(image: Image.Image) -> np.ndarray:
@@ -124,7 +124,7 @@ def _grey(image: Image.Image) -> np.ndarray:
         "its pixels are of 32 bits, or of 16 with transparency. Store it with 8 or 16 unsigned bits.",
     )
     tiff = image.tag_v2 if image.format == "TIFF" else {}
-    peak = 2 ** max(tiff.get(BITS_PER_SAMPLE, (16,))) - 1
+    peak = 2 ** max(tiff.get(_BITS_PER_SAMPLE, (16,))) - 1
     values = np.asarray(image).astype(np.uint32)
     return _rounded(peak - values if tiff.get(PHOTOMETRIC) == WHITE_IS_ZERO else values, peak)
 
@@ -146,15 +146,15 @@ def _deep(image: Image.Image, content: bytes) -> np.ndarray:
 
 def _rounded(values: np.ndarray, peak: int) -> np.ndarray:
     """Integers on the 0..peak scale as uint8 on 0..255, to the nearest."""
-    return ((values * WHITE + peak // 2) // peak).astype(np.uint8)
+    return ((values * _WHITE + peak // 2) // peak).astype(np.uint8)
 
 
 def _opaque(pixels: np.ndarray) -> np.ndarray:
     """Pixels (H, W, 2 or 4) whose last channel is opacity, before white: (H, W) or (H, W, 3)."""
     colour, opacity = pixels[..., :-1], pixels[..., -1:]
-    if opacity.min() < WHITE:
+    if opacity.min() < _WHITE:
         alpha = opacity.astype(np.uint32)
-        colour = ((colour * alpha + WHITE * (WHITE - alpha) + WHITE // 2) // WHITE).astype(np.uint8)
+        colour = ((colour * alpha + _WHITE * (_WHITE - alpha) + _WHITE // 2) // _WHITE).astype(np.uint8)
     return colour[..., 0] if colour.shape[2] == 1 else np.ascontiguousarray(colour)
 
 
@@ -169,7 +169,8 @@ def fit(image: Image.Image, size: int | None) -> Image.Image:
     scale = size / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
     require(
-        width * height <= MAX_PIXELS, f"with a short side of {size} it would be {width}x{height} pixels. Crop it first."
+        width * height <= _MAX_PIXELS,
+        f"with a short side of {size} it would be {width}x{height} pixels. Crop it first.",
     )
     left, top = (width - size) // 2, (height - size) // 2
     return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from core_dd.errors import InputError, require
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
+_IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
 TRAIN_SPLITS, TEST_SPLITS = ("train", "training"), ("test", "t10k", "val", "valid", "validation")
 
 Members = list[tuple[Path, int]]
@@ -43,7 +43,7 @@ def list_folder(path: Path) -> tuple[dict[str, Members], tuple[str, ...]]:
     members = {"train": labelled(roots[0], names)}
     members["test"] = _annotated(annotations, names) if annotated else labelled(roots[1], names)
     for split, root in zip(("train", "test"), roots, strict=True):
-        require(bool(members[split]), f"{root} has no images ({', '.join(sorted(IMAGE_SUFFIXES))}). {layout}")
+        require(bool(members[split]), f"{root} has no images ({', '.join(sorted(_IMAGE_SUFFIXES))}). {layout}")
     return members, names
 
 
@@ -86,7 +86,7 @@ def labelled(root: Path, names: Sequence[str]) -> Members:
     """
     extra = [name for name in class_folders(root) if name not in names]
     require(not extra, f"{root} has class folders that the training images lack: {', '.join(extra[:5])}.")
-    return [(file, label) for label, name in enumerate(names) for file in files_under(root / name, IMAGE_SUFFIXES)]
+    return [(file, label) for label, name in enumerate(names) for file in files_under(root / name, _IMAGE_SUFFIXES)]
 
 
 def files_under(folder: Path, suffixes: Collection[str]) -> list[Path]:
@@ -143,7 +143,7 @@ def read_file(path: Path) -> bytes:
 def _annotated(annotations: Path, names: Sequence[str]) -> Members:
     """Every image of a `val_annotations.txt`: lines of a file's name, its class, and more that is not read."""
     number, members, folder = {name: label for label, name in enumerate(names)}, [], annotations.parent / "images"
-    present = {path.name: path for path in files_under(folder, IMAGE_SUFFIXES)}
+    present = {path.name: path for path in files_under(folder, _IMAGE_SUFFIXES)}
     for i, line in enumerate(annotations.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines(), 1):
         file, _, rest = line.partition("\t")
         name, where = rest.partition("\t")[0], f"line {i} of {annotations}"
@@ -161,11 +161,11 @@ def listing_key(members: Mapping[str, Members], names: Sequence[str]) -> str:
     key = hashlib.blake2b(repr(names).encode("ascii", "backslashreplace"), digest_size=16)
     for split, pairs in members.items():
         for file, label in pairs:
-            key.update(f"\n{split} {label} ".encode() + state(file))
+            key.update(f"\n{split} {label} ".encode() + _state(file))
     return key.hexdigest()
 
 
-def state(file: Path) -> bytes:
+def _state(file: Path) -> bytes:
     """What changes when the content of a file does, or that of the file it links to."""
     status = file.stat()
     numbers = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

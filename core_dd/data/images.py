@@ -1,6 +1,7 @@
 """Real data: `load_data("cifar10")` and friends give an `ImageData`, whatever the file format behind it."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,49 +11,53 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from core_dd.data import readers, sources
-from core_dd.errors import InputError, pick, require
-from core_dd.notes import printable
+from core_dd.data import encoded, readers, sources
+from core_dd.data.real import SAMPLE_IMAGES, Pixels, RealData
+from core_dd.errors import InputError, pick, require, whole
+from core_dd.notes import note, printable
 from core_dd.rng import stream
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageData:
+class ImageData(RealData):
     """A labelled image dataset, in memory or memory-mapped.
 
     Images are uint8 (N, C, H, W), labels int64 (N,) in 0..K-1. The validation split is cut from the training images
     (empty unless asked for); every selection uses it, and the test images are read once, for the final score.
+
+    Attributes:
+        train_images, val_images, test_images: uint8 (N, C, H, W).
+        train_labels, val_labels, test_labels: int64 (N,).
+        name, class_names, mean, std, fingerprint, hflip: see `core_dd.data.real.RealData`.
     """
 
-    name: str
-    train_images: torch.Tensor
-    train_labels: torch.Tensor
-    val_images: torch.Tensor
-    val_labels: torch.Tensor
-    test_images: torch.Tensor
-    test_labels: torch.Tensor
-    class_names: tuple[str, ...]
-    mean: torch.Tensor
-    """Per-channel mean of the training pixels on the 0..1 scale, (C,): the published constant for known sets."""
-    std: torch.Tensor
-    """Per-channel standard deviation, (C,)."""
-    fingerprint: str
-    """A hash of the images and labels, whatever their order and file format."""
-    hflip: bool
-    """Whether a mirror image keeps its label (not for digits)."""
-
-    @property
-    def num_classes(self) -> int:
-        """K."""
-        return len(self.class_names)
+    train_images: Tensor
+    val_images: Tensor
+    test_images: Tensor
+    test_labels: Tensor
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        return tuple(self.train_images.shape[1:])
+        """Channels, height and width of every image, (C, H, W)."""
+        _, channels, height, width = self.train_images.shape
+        return channels, height, width
 
-    def class_indices(self) -> list[torch.Tensor]:
+    @property
+    def how(self) -> str:
+        """How the images are held, for people: in memory."""
+        return "in memory"
+
+    def sample(self, seed: int, most: int = SAMPLE_IMAGES) -> "ImageData":
+        """These data themselves: whatever wants statistics of real images in memory takes all that are there."""
+        return self
+
+    def pixels(self, members: Callable[[int], Tensor], device: torch.device) -> Pixels:
+        """The images of a training's steps, taken on `device`, where they all live as bytes."""
+        return _Resident(self.train_images.to(device), members)
+
+    def class_indices(self) -> list[Tensor]:
         """For each class, the indices of its training images, in order."""
         return [torch.nonzero(self.train_labels == k).flatten() for k in range(self.num_classes)]
 
@@ -94,6 +99,16 @@ class ImageData:
         )
 
 
+class _Resident:
+    """Training images in the device's memory, uint8 (N, C, H, W)."""
+
+    def __init__(self, images: Tensor, members: Callable[[int], Tensor]) -> None:
+        self.images, self.members, self.home = images, members, images.device
+
+    def __call__(self, step: int) -> Tensor:
+        return self.images[self.members(step)]
+
+
 @dataclass(frozen=True)
 class Known:
     """What the literature fixes for a dataset: normalisation, whether flips keep labels, class names."""
@@ -107,7 +122,7 @@ class Known:
     """Classes, training images, test images."""
 
 
-FASHION_CLASSES = (
+_FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 
@@ -115,7 +130,7 @@ KNOWN = MappingProxyType(
     {
         "mnist": Known((0.1307,), (0.3081,), hflip=False, fingerprint="ea358c2091367acc", sizes=(10, 60000, 10000)),
         "fashion_mnist": Known(
-            (0.2861,), (0.3530,), fingerprint="9065d9606b2c9416", class_names=FASHION_CLASSES, sizes=(10, 60000, 10000)
+            (0.2861,), (0.3530,), fingerprint="9065d9606b2c9416", class_names=_FASHION_CLASSES, sizes=(10, 60000, 10000)
         ),
         "cifar10": Known(
             (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), fingerprint="970cdcf2f1ab9fa6", sizes=(10, 50000, 10000)
@@ -147,11 +162,11 @@ DATASETS: MappingProxyType[str, Callable[[int | None], readers.Raw]] = MappingPr
 FORMATS: MappingProxyType[str, Callable[[Path, int | None], readers.Raw]] = MappingProxyType(
     {
         "idx": readers.idx,
-        "parquet": readers.parquet,
-        "folder": readers.folder,
-        "tiny_imagenet": readers.tiny_imagenet,
+        "parquet": lambda path, image_size: readers.decoded(encoded.parquet(path), image_size),
+        "folder": lambda path, image_size: readers.decoded(encoded.folder(path), image_size),
+        "tiny_imagenet": lambda path, image_size: readers.decoded(encoded.tiny_imagenet(path), image_size),
         "pt": readers.pt,
-        "hf": lambda path, image_size: readers.parquet(hub_folder(path), image_size),
+        "hf": lambda path, image_size: readers.decoded(encoded.hf(path), image_size),
         "npz": sources.npz,
         "csv": sources.table,
         "mhist": sources.mhist,
@@ -204,23 +219,23 @@ def load_data(
         _check_images(raw, spec)
         fingerprint = _fingerprint(raw)
     sizes = (len(raw.class_names), len(raw.train_labels), len(raw.test_labels))
-    data = _image_data(
-        raw, recognised(fingerprint, spec if given is None else f"own:{name}", sizes, image_size), fingerprint
-    )
+    known_as = spec if given is None else f"own:{name}"
+    data = _image_data(raw, recognised(fingerprint, known_as, sizes, image_size), fingerprint, spec)
     data = _split_validation(data, val_fraction, seed)
     return _limit(data, limit_per_class, seed)
 
 
-MAX_SIDE = 4096
+_MAX_SIDE = 4096
 """The largest `image_size`."""
 
 
 def check_options(image_size: int | None, val_fraction: float, limit_per_class: int | None) -> None:
     """Refuse options out of their range, see `load_data`."""
-    require(image_size is None or image_size > 0, f"image_size must be >= 1, got {image_size}.")
-    require(image_size is None or image_size <= MAX_SIDE, f"image_size must be <= {MAX_SIDE}, got {image_size}.")
+    for name, number in (("image_size", image_size), ("limit_per_class", limit_per_class)):
+        if number is not None:
+            whole(name, number, 1)
+    require(image_size is None or image_size <= _MAX_SIDE, f"image_size must be <= {_MAX_SIDE}, got {image_size}.")
     require(0 <= val_fraction < 1, f"val_fraction must be in [0, 1), got {val_fraction}.")
-    require(limit_per_class is None or limit_per_class > 0, f"limit_per_class must be >= 1, got {limit_per_class}.")
 
 
 def expanded(place: str) -> Path:
@@ -258,7 +273,7 @@ def known(name: str, channels: int) -> Known | None:
     return facts if facts is not None and len(facts.mean) == channels else None
 
 
-def _image_data(raw: readers.Raw, name: str, fingerprint: str) -> ImageData:
+def _image_data(raw: readers.Raw, name: str, fingerprint: str, spec: str) -> ImageData:
     facts = known(name, raw.train_images.shape[1])
     if facts is None:
         pixels = raw.train_images.transpose(0, 1).flatten(1).float().div_(255)
@@ -271,7 +286,7 @@ def _image_data(raw: readers.Raw, name: str, fingerprint: str) -> ImageData:
         val_labels=raw.train_labels[:0],
         test_images=raw.test_images,
         test_labels=raw.test_labels,
-        class_names=facts.class_names or tuple(map(printable, raw.class_names)),
+        class_names=facts.class_names or told_apart(raw.class_names, spec),
         mean=torch.tensor(facts.mean),
         std=torch.tensor(facts.std).clamp_min(1e-6),
         fingerprint=fingerprint,
@@ -279,7 +294,22 @@ def _image_data(raw: readers.Raw, name: str, fingerprint: str) -> ImageData:
     )
 
 
-def check(train_labels: torch.Tensor, test_labels: torch.Tensor, class_names: Sequence[str], spec: str) -> None:
+def told_apart(names: Sequence[str], spec: str) -> tuple[str, ...]:
+    """Class names, printable, no two alike: those that several classes bear get the class's number, "crane (517)".
+
+    ImageNet has two classes called crane. Which names were changed is said on stderr.
+    """
+    shown = [printable(name) for name in names]
+    alike = {name for name, count in Counter(shown).items() if count > 1}
+    if alike:
+        note(
+            f"note: several classes of {spec} are called {', '.join(sorted(alike)[:5])}; they are told apart by their "
+            f"numbers, e.g. '{(first := min(alike))} ({shown.index(first)})'."
+        )
+    return tuple(f"{name} ({k})" if name in alike else name for k, name in enumerate(shown))
+
+
+def check(train_labels: Tensor, test_labels: Tensor, class_names: Sequence[str], spec: str) -> None:
     """Refuse labels that no later step could use.
 
     Raises:
@@ -322,7 +352,7 @@ def _fingerprint(raw: readers.Raw) -> str:
     return combined([_digests(images, labels) for images, labels in splits])
 
 
-def _digests(images: torch.Tensor, labels: torch.Tensor) -> tuple[tuple[int, ...], list[bytes]]:
+def _digests(images: Tensor, labels: Tensor) -> tuple[tuple[int, ...], list[bytes]]:
     """What a fingerprint knows of one split: the images' shape and the digest of each."""
     rows = images.reshape(len(images), -1).numpy()
     return tuple(images.shape[1:]), [digest(row, label) for row, label in zip(rows, labels.tolist(), strict=True)]
@@ -356,7 +386,7 @@ def _split_validation(data: ImageData, fraction: float, seed: int) -> ImageData:
     )
 
 
-def held_out(labels: torch.Tensor, class_names: Sequence[str], fraction: float, seed: int) -> torch.Tensor:
+def held_out(labels: Tensor, class_names: Sequence[str], fraction: float, seed: int) -> Tensor:
     """Which training images make the validation split: bool (N,), at least one of each class when fraction > 0.
 
     Raises:
@@ -382,7 +412,7 @@ def _limit(data: ImageData, limit: int | None, seed: int) -> ImageData:
     return replace(data, train_images=data.train_images[index], train_labels=data.train_labels[index])
 
 
-def limited(labels: torch.Tensor, classes: int, limit: int, seed: int) -> torch.Tensor:
+def limited(labels: Tensor, classes: int, limit: int, seed: int) -> Tensor:
     """Which training images are kept when each class keeps at most `limit`: int64 indices, ascending."""
     kept = []
     for k in range(classes):
@@ -399,18 +429,3 @@ def _resize_raw(raw: readers.Raw, image_size: int | None) -> readers.Raw:
         for images in (raw.train_images, raw.test_images)
     )
     return replace(raw, train_images=train, test_images=test)
-
-
-def hub_folder(repo: Path) -> Path:
-    """A local folder as it is, else the parquet files of a Hugging Face dataset repository (no code is fetched)."""
-    if repo.exists():
-        return repo
-    import huggingface_hub
-
-    try:
-        place = huggingface_hub.snapshot_download(str(repo), repo_type="dataset", allow_patterns=["*.parquet"])
-    except Exception as error:  # the hub raises many kinds; each means the same to the user
-        raise InputError(
-            f"neither a folder nor a Hugging Face dataset: {repo} ({type(error).__name__}: {error})."
-        ) from None
-    return Path(place)

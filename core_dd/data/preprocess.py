@@ -68,7 +68,7 @@ class Preprocess:
         return {"kind": self.kind}, {name: tensor.cpu() for name, tensor in self.tensors.items()}
 
     def to(self, device: torch.device | str) -> "Preprocess":
-        """The same map with its tensors on `device`."""
+        """This map with its tensors on `device`."""
         return type(self)({name: tensor.to(device) for name, tensor in self.tensors.items()})
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -101,7 +101,8 @@ class MeanStd(Preprocess):
 
 
 class CIFAR10MeanStd(MeanStd):
-    """The same with the constants of CIFAR-10, whatever the data: those of MTT's and IDC's code for CIFAR-100, too."""
+    """Subtract CIFAR-10's channel means and divide by its deviations, whatever the data: so do the codes of MTT and IDC
+    on CIFAR-100."""
 
     kind = "cifar10_mean_std"
 

@@ -1,11 +1,10 @@
-"""File formats of real data: each reader turns one place on disk into a `Raw` set of uint8 images.
+"""Real data read whole: each reader turns one place on disk into a `Raw` set of uint8 images.
 
 A reader checks what it reads and says what it looked for; nothing here unpickles untrusted bytes or runs remote code.
 """
 
 import contextlib
 import gzip
-import hashlib
 import math
 import os
 import pickle
@@ -22,10 +21,10 @@ import psutil
 import torch
 from PIL import Image, __version__
 
-from core_dd.data import decoding, tables
+from core_dd.data import decoding
 from core_dd.data.cache import cache_folder, kept_tensors
 from core_dd.data.decoding import decode_image, fit
-from core_dd.data.folders import check_tiny_imagenet, list_folder, listing_key, read_file
+from core_dd.data.encoded import Cell, Source, numbered
 from core_dd.errors import InputError, require
 from core_dd.progress import Progress
 
@@ -61,7 +60,7 @@ def idx(folder: Path, image_size: int | None = None) -> Raw:
     arrays = {}
     for split in ("train", "t10k"):
         for kind, dims in (("images", 3), ("labels", 1)):
-            arrays[split, kind] = read_idx(_find_idx(folder, f"{split}-{kind}-idx{dims}-ubyte"), dims)
+            arrays[split, kind] = _read_idx(_find_idx(folder, f"{split}-{kind}-idx{dims}-ubyte"), dims)
     images = {s: torch.from_numpy(resized(arrays[s, "images"][..., None], image_size)) for s in ("train", "t10k")}
     labels = {s: torch.from_numpy(arrays[s, "labels"].astype(np.int64)) for s in ("train", "t10k")}
     return Raw(images["train"], labels["train"], images["t10k"], labels["t10k"], numbered(labels["train"], folder))
@@ -77,12 +76,12 @@ def _find_idx(folder: Path, stem: str) -> Path:
     return found
 
 
-IDX_TYPES = {8: "unsigned bytes", 9: "signed bytes", 11: "16-bit integers", 12: "32-bit integers", 13: "floats"} | {
+_IDX_TYPES = {8: "unsigned bytes", 9: "signed bytes", 11: "16-bit integers", 12: "32-bit integers", 13: "floats"} | {
     14: "doubles"
 }
 
 
-def read_idx(path: Path, dims: int) -> np.ndarray:
+def _read_idx(path: Path, dims: int) -> np.ndarray:
     """One IDX file of unsigned bytes (magic 0, 0, 8, dims; big-endian sizes; data), plain or gzip.
 
     Raises:
@@ -94,12 +93,12 @@ def read_idx(path: Path, dims: int) -> np.ndarray:
             require(
                 magic == bytes([0, 0, 8, dims]),
                 f"{path} is no IDX file of {dims}-d unsigned bytes: it starts with {magic.hex() or 'nothing'}"
-                + (f", {magic[3]}-d {IDX_TYPES[magic[2]]}" if len(magic) == 4 and magic[2] in IDX_TYPES else "")
+                + (f", {magic[3]}-d {_IDX_TYPES[magic[2]]}" if len(magic) == 4 and magic[2] in _IDX_TYPES else "")
                 + ". Fetch it again, or write it so.",
             )
             shape = tuple(map(int, np.frombuffer(stream.read(4 * dims), ">u4")))
             expected = math.prod(shape)
-            check_memory(expected, f"{path}: what its header promises")
+            _check_memory(expected, f"{path}: what its header promises")
             content = stream.read(expected + 1)
     except (OSError, EOFError, zlib.error, ValueError) as error:
         if isinstance(error, InputError):
@@ -121,23 +120,7 @@ def _plain_stream(path: Path) -> Iterator[BinaryIO]:
         yield gzip.GzipFile(fileobj=file) if packed else file
 
 
-def numbered(labels: torch.Tensor, where: object) -> tuple[str, ...]:
-    """The names of classes that have none: "0" to the highest label.
-
-    Raises:
-        InputError: if there is no label, or more classes than images, which then are no labels.
-    """
-    require(len(labels) > 0, f"{where} has no training images.")
-    low, high = int(labels.min()), int(labels.max())
-    require(
-        low >= 0 and high < len(labels),
-        f"{where} has training labels from {low} to {high}, expected 0 to K-1, with images of each of the K classes; "
-        f"it has {len(labels)} images.",
-    )
-    return tuple(map(str, range(high + 1)))
-
-
-def check_memory(count: int, what: str) -> None:
+def _check_memory(count: int, what: str) -> None:
     """Refuse to make more bytes than the machine has.
 
     Raises:
@@ -151,61 +134,22 @@ def check_memory(count: int, what: str) -> None:
     )
 
 
-def parquet(path: Path, image_size: int | None = None) -> Raw:
-    """Hugging Face parquet shards: `train-*.parquet` and `test-*.parquet` (or validation) under a folder, any depth.
-
-    The image column holds encoded bytes (`{bytes, path}` structs or plain binary); for which it is see
-    `core_dd.data.tables.find_columns`. Class names come from the Hugging Face schema when it is there.
-    """
-    splits = dict(zip(("train", "test"), tables.list_parquet(path), strict=True))
-    image, label = tables.find_columns(splits["train"][0])
-    (train_labels, names), (test_labels, other) = (tables.read_labels(members, label) for members in splits.values())
-    tables.check_same_names(names, other, f"the test split of {path}")
-
-    key = hashlib.blake2b(digest_size=16)
-    for split, members in splits.items():
-        for shard in members:
-            content = read_file(shard)
-            key.update(f"{split} {len(content)} ".encode() + content)
+def decoded(source: Source, image_size: int | None = None) -> Raw:
+    """All images of a source; decoded the first time, then kept in the cache folder and memory-mapped."""
 
     def decode() -> dict[str, torch.Tensor]:
-        counts = {"train": len(train_labels), "test": len(test_labels)}
         return {
-            split: decode_images(tables.cells(members, image), image_size, f"{split} images of {path}", counts[split])
-            for split, members in splits.items()
+            split: decode_images(cells, image_size, f"{split} images of {source.path}", len(cells))
+            for split, cells in source.cells.items()
         }
 
-    images = kept_tensors(decoded_as(f"{key.hexdigest()} {image}", image_size), ("train", "test"), decode)
-    names = names or other or numbered(train_labels, path)
-    return Raw(images["train"], train_labels, images["test"], test_labels, names)
+    images, labels = kept_tensors(decoded_as(source.key, image_size), ("train", "test"), decode), source.labels
+    return Raw(images["train"], labels["train"], images["test"], labels["test"], source.class_names)
 
 
 def decoded_as(source: str, image_size: int | None) -> str:
     """What decoded images are kept under: the source, and all else that decides their pixels."""
     return f"images {source} {image_size} {decoding.VERSION} {__version__}"
-
-
-def folder(path: Path, image_size: int | None = None) -> Raw:
-    """An image folder; see `core_dd.data.folders.list_folder`."""
-    members, names = list_folder(path)
-
-    def decode() -> dict[str, torch.Tensor]:
-        return {
-            split: decode_images(
-                ((str(file), read_file(file)) for file, _ in pairs), image_size, f"{split} images of {path}", len(pairs)
-            )
-            for split, pairs in members.items()
-        }
-
-    images = kept_tensors(decoded_as(listing_key(members, names), image_size), ("train", "test"), decode)
-    labels = {split: torch.tensor([label for _, label in pairs]) for split, pairs in members.items()}
-    return Raw(images["train"], labels["train"], images["test"], labels["test"], names)
-
-
-def tiny_imagenet(path: Path, image_size: int | None = None) -> Raw:
-    """Tiny-ImageNet as it is unpacked, classes in the order of their names (wnids)."""
-    check_tiny_imagenet(path)
-    return folder(path, image_size)
 
 
 def pt(path: Path, image_size: int | None = None) -> Raw:
@@ -242,7 +186,7 @@ def pt(path: Path, image_size: int | None = None) -> Raw:
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
-NUMPY_TYPES = [
+_NUMPY_TYPES = [
     np.dtype,
     *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"},
     np.ndarray,
@@ -262,7 +206,7 @@ def load_tensors(path: Path) -> Any:
     """
     require(Path(path).is_file(), f"no file at {path}.")
     try:
-        with torch.serialization.safe_globals(NUMPY_TYPES):
+        with torch.serialization.safe_globals(_NUMPY_TYPES):
             return as_tensors(torch.load(path, map_location="cpu", weights_only=True))
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL (\S+)", str(error))
@@ -296,7 +240,7 @@ def load_arrays(path: Path) -> dict[str, Any]:
     require(Path(path).is_file(), f"no file at {path}.")
     try:
         with zipfile.ZipFile(path) as archive:
-            check_memory(sum(member.file_size for member in archive.infolist()), f"reading {path}")
+            _check_memory(sum(member.file_size for member in archive.infolist()), f"reading {path}")
         with np.load(path, allow_pickle=False) as content:
             arrays = {name: np.asarray(content[name]) for name in content.files}
     except InputError:
@@ -349,7 +293,7 @@ def torchvision_set(name: str, image_size: int | None = None) -> Raw:
     return Raw(*arrays, class_names=tuple(map(str, names)))
 
 
-def decode_images(encoded: Iterable[tuple[str, bytes]], image_size: int | None, what: str, total: int) -> torch.Tensor:
+def decode_images(encoded: Iterable[Cell], image_size: int | None, what: str, total: int) -> torch.Tensor:
     """Decode images to uint8 (N, C, H, W); grey stays one channel unless any image has colour.
 
     Args:
@@ -368,7 +312,7 @@ def decode_images(encoded: Iterable[tuple[str, bytes]], image_size: int | None, 
             picture = decode_image(place, content, image_size)
             if first is None:
                 first = (place, *picture.shape[:2])
-                check_memory(total * picture.size, f"decoding the {total} {what}")
+                _check_memory(total * picture.size, f"decoding the {total} {what}")
             same_size(first, (place, *picture.shape[:2]))
             images.append(picture)
             progress.update()
@@ -406,7 +350,7 @@ def resized(images: np.ndarray, size: int | None) -> np.ndarray:
         InputError: if they have no pixels, or would not fit in memory.
     """
     require(0 not in images.shape[1:], f"the images are of height {images.shape[1]} and width {images.shape[2]}.")
-    check_memory(len(images) * images.shape[3] * (size**2 if size else math.prod(images.shape[1:3])), "decoding them")
+    _check_memory(len(images) * images.shape[3] * (size**2 if size else math.prod(images.shape[1:3])), "decoding them")
     if size is not None and images.shape[1:3] != (size, size):
         mode = "L" if images.shape[3] == 1 else "RGB"
         squeezed = images[..., 0] if mode == "L" else images

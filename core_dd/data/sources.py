@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from core_dd.data import readers
-from core_dd.data.cache import kept_tensors
 from core_dd.data.decoding import fit
-from core_dd.data.folders import TEST_SPLITS, TRAIN_SPLITS, Members, class_folders, in_order, labelled, listing_key
-from core_dd.data.readers import Raw, decoded_as
+from core_dd.data.encoded import numbered, of_files
+from core_dd.data.folders import TEST_SPLITS, TRAIN_SPLITS, Members, class_folders, in_order, labelled, read_file
+from core_dd.data.readers import Raw
 from core_dd.errors import InputError, require
 from core_dd.rng import stream
 
@@ -137,21 +137,7 @@ def _decoded(path: Path, members: Mapping[str, Members], names: tuple[str, ...],
     """The images of listed files, decoded once and kept."""
     for split, pairs in members.items():
         require(bool(pairs), f"{path} has no {split} images.")
-
-    def decode() -> dict[str, Tensor]:
-        return {
-            split: readers.decode_images(
-                ((str(file), readers.read_file(file)) for file, _ in pairs),
-                image_size,
-                f"{split} images of {path}",
-                len(pairs),
-            )
-            for split, pairs in members.items()
-        }
-
-    images = kept_tensors(decoded_as(listing_key(members, names), image_size), ("train", "test"), decode)
-    labels = {split: torch.tensor([label for _, label in pairs]) for split, pairs in members.items()}
-    return Raw(images["train"], labels["train"], images["test"], labels["test"], names)
+    return readers.decoded(of_files(path, members, names), image_size)
 
 
 # Arrays and objects in memory.
@@ -200,11 +186,11 @@ def in_memory(
         names = names or own or other
     else:
         train, labels, own = _of_split(source, image_size, f"the images of {where}")
-        names = names or own or readers.numbered(labels, where)
+        names = names or own or numbered(labels, where)
         pairs = list(enumerate(labels.tolist()))
         kept, held = ([i for i, _ in part] for part in cut(pairs, tuple(map(str, names)), test_fraction, where))
         train, labels, test, test_labels = train[kept], labels[kept], train[held], labels[held]
-    names = names or readers.numbered(labels, where)
+    names = names or numbered(labels, where)
     return Raw(train, labels, test, test_labels, tuple(map(str, names)))
 
 
@@ -281,7 +267,7 @@ def _of_hugging_face(dataset: Any, image_size: int | None, what: str) -> Split:
 
 def _bytes(cell: Mapping[str, Any]) -> bytes:
     """The file of a cell of an undecoded Image column."""
-    return cell["bytes"] if cell.get("bytes") is not None else readers.read_file(Path(cell["path"]))
+    return cell["bytes"] if cell.get("bytes") is not None else read_file(Path(cell["path"]))
 
 
 def _picture(image: Any, what: str) -> np.ndarray:

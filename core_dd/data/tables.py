@@ -12,7 +12,7 @@ from core_dd.data.decoding import is_image
 from core_dd.data.folders import TEST_SPLITS, TRAIN_SPLITS, files_under
 from core_dd.errors import InputError, require
 
-IMAGE_NAMES, LABEL_NAMES = ("image", "img"), ("label", "fine_label", "labels")
+_IMAGE_NAMES, _LABEL_NAMES = ("image", "img"), ("label", "fine_label", "labels")
 """What decides between columns that could all be the one wanted."""
 
 
@@ -71,29 +71,29 @@ def opened(shard: Path) -> Iterator[Any]:
         ) from None
 
 
-class Feature(TypedDict, total=False):
+class _Feature(TypedDict, total=False):
     """Of one column in a parquet file's metadata of Hugging Face, what is used."""
 
     _type: str
     names: list[str] | None
 
 
-class Info(TypedDict, total=False):
+class _Info(TypedDict, total=False):
     """Of a parquet file's metadata of Hugging Face, what is used."""
 
     features: dict[str, Any]
 
 
-class HuggingFace(TypedDict, total=False):
+class _HuggingFace(TypedDict, total=False):
     """A parquet file's metadata of Hugging Face."""
 
-    info: Info
+    info: _Info
 
 
-HINT = "Write the file anew, with its metadata or without."
+_HINT = "Write the file anew, with its metadata or without."
 
 
-def features(schema: Any, shard: Path) -> dict[str, Any]:
+def _features(schema: Any, shard: Path) -> dict[str, Any]:
     """What the metadata of Hugging Face say of each column.
 
     Raises:
@@ -101,14 +101,14 @@ def features(schema: Any, shard: Path) -> dict[str, Any]:
     """
     content = (schema.metadata or {}).get(b"huggingface", b"{}")
     where = f"the metadata 'huggingface' of {shard}"
-    return records.parse(content, HuggingFace, where, HINT).get("info", {}).get("features", {})
+    return records.parse(content, _HuggingFace, where, _HINT).get("info", {}).get("features", {})
 
 
 def find_columns(shard: Path) -> tuple[str, str]:
     """The names of the image and the label column.
 
     What the metadata declare as Image and ClassLabel counts first; then images are columns of bytes that begin like
-    one, labels are integers. Of several, a name of `IMAGE_NAMES` or `LABEL_NAMES` decides.
+    one, labels are integers. Of several, a name of `_IMAGE_NAMES` or `_LABEL_NAMES` decides.
 
     Raises:
         InputError: if there is none of either kind, or no telling which.
@@ -118,7 +118,9 @@ def find_columns(shard: Path) -> tuple[str, str]:
     with opened(shard) as file:
         schema = file.schema_arrow
         declared = {
-            name: feature.get("_type") for name, feature in features(schema, shard).items() if isinstance(feature, dict)
+            name: feature.get("_type")
+            for name, feature in _features(schema, shard).items()
+            if isinstance(feature, dict)
         }
         holders = [field.name for field in schema if _holds_bytes(field.type)]
         images = [name for name in holders if declared.get(name) == "Image"]
@@ -126,9 +128,9 @@ def find_columns(shard: Path) -> tuple[str, str]:
             images = holders if len(holders) == 1 else [name for name in holders if _begins_like_image(file, name)]
         integers = [field.name for field in schema if kinds.is_integer(field.type)]
         labels = [name for name in integers if declared.get(name) == "ClassLabel"] or integers
-    image, label = (_the_one(columns, known) for columns, known in ((images, IMAGE_NAMES), (labels, LABEL_NAMES)))
+    image, label = (_the_one(columns, known) for columns, known in ((images, _IMAGE_NAMES), (labels, _LABEL_NAMES)))
     for column, kind, columns, known in (
-        (image, "encoded images", images, IMAGE_NAMES), (label, "integer labels", labels, LABEL_NAMES),
+        (image, "encoded images", images, _IMAGE_NAMES), (label, "integer labels", labels, _LABEL_NAMES),
     ):  # fmt: skip
         found = f"{len(columns)} could be that: {', '.join(columns)}" if columns else "none is that"
         require(
@@ -158,32 +160,41 @@ def _holds_bytes(kind: Any) -> bool:
 def _begins_like_image(file: Any, column: str) -> bool:
     """Whether the first cell of a column that is not empty holds an image."""
     for batch in file.iter_batches(16, columns=[column]):
-        for cell in batch.column(0).to_pylist():
-            content = content_of(cell)
+        for value in batch.column(0).to_pylist():
+            content = _content_of(value)
             if content:
                 return is_image(content)
     return False
 
 
-def content_of(cell: Any) -> bytes | None:
-    """The bytes of a cell of an image column."""
-    return cell["bytes"] if isinstance(cell, dict) else cell
+def _content_of(value: Any) -> Any:
+    """The bytes of a value of an image column, where there are any."""
+    return value["bytes"] if isinstance(value, dict) else value
+
+
+def cell(value: Any, row: int, shard: Path, column: str) -> tuple[str, bytes]:
+    """(place, encoded image) of a value of an image column: the bytes, or Hugging Face's {bytes, path}.
+
+    Raises:
+        InputError: if it has no bytes.
+    """
+    content, place = _content_of(value), f"row {row} of {shard}"
+    require(isinstance(content, bytes), f"{place}: column '{column}' holds no image bytes.")
+    return place, content
 
 
 def cells(shards: Sequence[Path], column: str) -> Iterator[tuple[str, bytes]]:
-    """(place, encoded image) pairs, row by row.
+    """The `cell` of every row of some shards, in order.
 
     Raises:
         InputError: for a shard that cannot be read or lacks the column, or a row without bytes.
     """
     for shard in shards:
         with opened(shard) as file:
-            check_column(file, shard, column)
+            _check_column(file, shard, column)
             batches = (batch.column(0).to_pylist() for batch in file.iter_batches(1024, columns=[column]))
-            for row, cell in enumerate(cell for batch in batches for cell in batch):
-                content, place = content_of(cell), f"row {row} of {shard}"
-                require(isinstance(content, bytes), f"{place}: column '{column}' holds no image bytes.")
-                yield place, content
+            for row, value in enumerate(value for batch in batches for value in batch):
+                yield cell(value, row, shard, column)
 
 
 def read_labels(shards: Sequence[Path], column: str) -> tuple[torch.Tensor, tuple[str, ...] | None]:
@@ -198,10 +209,10 @@ def read_labels(shards: Sequence[Path], column: str) -> tuple[torch.Tensor, tupl
     parts, names = [], None
     for shard in shards:
         with opened(shard) as file:
-            check_column(file, shard, column)
+            _check_column(file, shard, column)
             values = file.read(columns=[column]).column(0).combine_chunks()
-            feature = features(file.schema_arrow, shard).get(column) or {}
-            own = records.checked(feature, Feature, f"what {shard} says of column '{column}'", HINT).get("names")
+            feature = _features(file.schema_arrow, shard).get(column) or {}
+            own = records.checked(feature, _Feature, f"what {shard} says of column '{column}'", _HINT).get("names")
         require(
             values.null_count == 0,
             f"{shard}: {values.null_count} cells of column '{column}' are empty. Fill or drop them.",
@@ -228,7 +239,7 @@ def check_same_names(names: Sequence[str] | None, other: Sequence[str] | None, w
     )
 
 
-def check_column(file: Any, shard: Path, column: str) -> None:
+def _check_column(file: Any, shard: Path, column: str) -> None:
     """Refuse a file that lacks the column of the others."""
     require(
         column in file.schema_arrow.names,
@@ -236,10 +247,12 @@ def check_column(file: Any, shard: Path, column: str) -> None:
     )
 
 
-def count_rows(shards: Sequence[Path]) -> int:
-    """The rows of some shards."""
-    total = 0
-    for shard in shards:
-        with opened(shard) as file:
-            total += file.metadata.num_rows
-    return total
+def count_rows(shard: Path, column: str) -> int:
+    """The rows of a shard, which must have a column.
+
+    Raises:
+        InputError: if it cannot be read or lacks the column.
+    """
+    with opened(shard) as file:
+        _check_column(file, shard, column)
+        return file.metadata.num_rows

@@ -1,4 +1,5 @@
-"""Training augmentations: DSA (Zhao & Bilen, ICML 2021) and the older one of DC (Zhao et al., ICLR 2021).
+"""Training augmentations: DSA ([Zhao & Bilen, ICML 2021](https://arxiv.org/abs/2102.08259)) and the older one of DC
+([Zhao et al., ICLR 2021](https://arxiv.org/abs/2006.05929)).
 
 Images come in groups, x (G, B, C, H, W): a group is a class when sets are matched, a classifier's batch when several
 classifiers train at once. They are in training space, where the fill value 0 is the mean image. Every draw comes from
@@ -112,7 +113,8 @@ class DSAugment:
 
 @dataclass(frozen=True)
 class IDCAugment(DSAugment):
-    """IDC's variant (Kim et al., ICML 2022): of the strategy flip and color always, one of the others, cutout last."""
+    """IDC's variant ([Kim et al., ICML 2022](https://arxiv.org/abs/2205.14959)): of the strategy flip and color always,
+    one of the others, cutout last."""
 
     def _chosen(self, generator: torch.Generator) -> list[str]:
         first, middle, last = (
@@ -222,7 +224,8 @@ def _integer(u: Tensor, count: int) -> Tensor:
 
 
 def cutmix(x: Tensor, y: Tensor, probability: float, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
-    """CutMix (Yun et al., ICCV 2019) with Beta(1, 1), as IDC does: one box per group, from another image of the group.
+    """CutMix ([Yun et al., ICCV 2019](https://arxiv.org/abs/1905.04899)) with Beta(1, 1), as IDC does: one box per
+    group, from another image of the group.
 
     Args:
         x: (G, B, C, H, W). y: soft labels (G, B, K), mixed by the box's area within the image.

@@ -14,7 +14,7 @@ from torch import Tensor
 from core_dd import cli, files
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data.images import ImageData
-from core_dd.errors import Diverged, pick, require
+from core_dd.errors import Diverged, pick, whole
 from core_dd.judge import across, costs, fidelity, habits, permuted, training
 from core_dd.judge.chance import at_chance, below_chance, chance, mean_interval, warn_of
 from core_dd.judge.networks import NetworkLike, build_network, name_of
@@ -118,11 +118,13 @@ def evaluate(
             images.
     """
     start, device = time.perf_counter(), prepare_device(None if device is None else str(device))
+    whole("seed", seed)
+    if runs is not None:
+        whole("runs", runs, 1)
     for own in (dset, *earlier):
         own.check(data)
     resolved = pick(PROTOCOLS, protocol, "protocol").fitted_to(dset.meta.get("lr")).shortened(epochs, steps)
     numbers = range(resolved.runs if runs is None else runs)
-    require(len(numbers) >= 1, f"runs must be >= 1, got {runs}.")
     habit = habits.habit(protocol) if with_best_of_test else habits.Habit()
     if with_fidelity:
         fidelity.check_features(network, data)

@@ -12,7 +12,7 @@ from core_dd import records
 from core_dd.data.cache import kept
 from core_dd.data.images import ImageData
 from core_dd.data.preprocess import Preprocess
-from core_dd.data.streaming import StreamedData
+from core_dd.data.real import RealData
 from core_dd.errors import require
 from core_dd.judge import training
 from core_dd.judge.moments import moment_distance
@@ -29,7 +29,8 @@ MOMENTS = ("moment1_distance", "moment2_distance", "moment3_distance")
 
 
 def frechet_distance(mu1: Tensor, cov1: Tensor, mu2: Tensor, cov2: Tensor) -> float:
-    """Squared Wasserstein-2 distance of two Gaussians (Dowson & Landau 1982; Heusel et al. 2017, eq. 6).
+    """Squared Wasserstein-2 distance of two Gaussians (Dowson & Landau 1982; [Heusel et al., NeurIPS
+    2017](https://arxiv.org/abs/1706.08500), eq. 6).
 
     `|mu1 - mu2|^2 + tr(cov1 + cov2 - 2 (cov1 cov2)^(1/2))`, in float64. The trace of the root is the sum of the roots
     of the eigenvalues of `cov1 cov2`, which are those of the symmetric `cov1^(1/2) cov2 cov1^(1/2)`; covariances of
@@ -138,11 +139,11 @@ def real_classifier(
         bf16=bf16,
     )
     if cache is not None:
-        write_classifier(cache, classifier, data, identity)
+        _write_classifier(cache, classifier, data, identity)
     return classifier
 
 
-def check_features(network: NetworkLike, data: ImageData | StreamedData) -> None:
+def check_features(network: NetworkLike, data: RealData) -> None:
     """Refuse, before any work, a network that cannot take the images of `data`, or shows no features to measure in.
 
     Raises:
@@ -152,7 +153,8 @@ def check_features(network: NetworkLike, data: ImageData | StreamedData) -> None
 
 
 def kept_classifier(data: ImageData, network: str, seed: int, device: torch.device) -> training.Classifiers:
-    """`real_classifier`, kept in the cache folder; not for networks of other code, which may change under one name."""
+    """A classifier trained on all real training images by protocol `quick`: the first time, then read from the cache
+    folder; networks of other code, which may change under one name, are trained each time."""
     options = {"network": network, "seed": seed, "device": device}
     if ":" in network:
         return real_classifier(data, **options)
@@ -160,7 +162,7 @@ def kept_classifier(data: ImageData, network: str, seed: int, device: torch.devi
         f"classifier-{data.fingerprint}-{data.training_digest}-{network}-seed{seed}.safetensors",
         make=lambda: real_classifier(data, **options),
         read=lambda place: real_classifier(data, **options, cache=place),
-        write=lambda place, made: write_classifier(place, made, data, classifier_identity(network, seed)),
+        write=lambda place, made: _write_classifier(place, made, data, classifier_identity(network, seed)),
     )
 
 
@@ -169,7 +171,7 @@ def classifier_identity(network: NetworkLike, seed: int, protocol: Protocol = QU
     return {"network": name_of(network), "protocol": asdict(protocol), "seed": seed}
 
 
-def write_classifier(
+def _write_classifier(
     place: Path, classifier: training.Classifiers, data: ImageData, identity: Mapping[str, Any]
 ) -> None:
     """Write a file that `real_classifier` reads."""
@@ -195,8 +197,8 @@ def classifier_frechet(images: Tensor, data: ImageData, classifier: training.Cla
 
 
 def moment_distances(features: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor) -> dict[str, float]:
-    """How far the moments of a set's features are from the real ones', class by class (Zhang et al., M3D, AAAI 2024,
-    table 1).
+    """How far the moments of a set's features are from the real ones', class by class ([Zhang et al., M3D, AAAI
+    2024](https://arxiv.org/abs/2312.15927), table 1).
 
     For the orders 1, 2 and 3 the mean over classes of `core_dd.judge.moments.moment_distance`. A single image of a
     class has no spread: at one image per class, orders 2 and 3 are the size of the real moments, whatever the set.
@@ -268,3 +270,12 @@ def features(net: nn.Module, images: Tensor, preprocess: Preprocess, bf16: bool 
     with autocast(device, bf16):
         parts = [net.features(preprocess.forward(x.to(device))) for x in images.split(training.TEST_CHUNK)]
     return torch.cat(parts).float()
+
+
+@torch.inference_mode()
+def probabilities(net: nn.Module, images: Tensor, preprocess: Preprocess) -> Tensor:
+    """The probability of each class, float32 (N, K), of pixels (N, C, H, W), on the network's device; never in bf16,
+    whose steps are wide where a classifier is sure."""
+    device = next(net.parameters()).device
+    logits = [net(preprocess.forward(x.to(device))) for x in images.split(training.TEST_CHUNK)]
+    return torch.cat(logits).softmax(1)

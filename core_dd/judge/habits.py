@@ -15,7 +15,7 @@ from core_dd.sets.distilled import DistilledSet
 
 @dataclass(frozen=True)
 class Habit:
-    """What the best is chosen of."""
+    """Among which tests on the test set the authors of a protocol take the best."""
 
     tests: tuple[float, ...] = ()
     """Parts of a classifier's training after which it is tested, too."""
@@ -23,16 +23,16 @@ class Habit:
     """Whether the set is tested several times along its distillation."""
 
 
-QUARTERS, SETS = Habit(tests=(0.25, 0.5, 0.75)), Habit(sets=True)
+_QUARTERS, _SETS = Habit(tests=(0.25, 0.5, 0.75)), Habit(sets=True)
 
 HABITS: MappingProxyType[str, Habit] = MappingProxyType(
     {
-        "idc": QUARTERS,
-        "idc_mnist": QUARTERS,
-        "idc_svhn_ipc1": QUARTERS,
-        "idm": SETS,
-        "mtt": SETS,
-        "datadam_code": SETS,
+        "idc": _QUARTERS,
+        "idc_mnist": _QUARTERS,
+        "idc_svhn_ipc1": _QUARTERS,
+        "idm": _SETS,
+        "mtt": _SETS,
+        "datadam_code": _SETS,
     }
 )
 """By protocol; the authors of the others report their last test."""

@@ -31,7 +31,8 @@ def central_moment(features: Tensor, order: int) -> Tensor:
 
 
 def moment_distance(real: Tensor, syn: Tensor, order: int) -> Tensor:
-    """Distance of the `order`-th moments of each class (a metric; Zhang et al., M3D, AAAI 2024, table 1).
+    """Distance of the `order`-th moments of each class (a metric; [Zhang et al., M3D, AAAI
+    2024](https://arxiv.org/abs/2312.15927), table 1).
 
     The paper names its columns mean, variance and skewness without a formula; here they are `central_moment`s of order
     1, 2 and 3, and the distance is the Euclidean norm over feature dimensions.

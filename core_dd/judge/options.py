@@ -51,6 +51,22 @@ NETWORK_CHOICES = MappingProxyType(
 """Networks (`core_dd.judge.networks.build_network`), of which there are more by suffixes."""
 
 
+CHOOSER_CHOICES = MappingProxyType(
+    {
+        "random": "uniformly; the others look through a classifier trained on the real training images",
+        "herding": "the running mean of the features follows the class mean (Welling 2009)",
+        "k_center": "farthest first: every image has a chosen one near it in feature space",
+        "medoids": "nearest to the centres of k-means in feature space",
+        "correct": "uniformly, of those the classifier gets right",
+        "most_confident": "of those it gets right, those it is surest of (CaO2, for few per class)",
+        "least_confident": "of those it gets right, those it is least sure of (CaO2, for many)",
+        "difficulty": "difficulties spread like the real images' (after DiffGuideSamp, ICCVW 2025)",
+        "moments": "of many random groups that whose mean, std and skew are nearest the real ones' (D3HR, ICML 2025)",
+    }
+)
+"""How images are chosen, of a pool or of the real ones (`core_dd.judge.choose.CHOOSERS`)."""
+
+
 @dataclass(kw_only=True)
 class EvaluateConfig(DataConfig, ForeignConfig):
     """Train classifiers on a set from scratch and score them on the real test images."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from core_dd.data.images import ImageData
-from core_dd.errors import require
+from core_dd.errors import require, whole
 from core_dd.judge.augment import DCAugment, DSAugment, IDCAugment, strategy_for
 
 DSA_KINDS = MappingProxyType(
@@ -90,13 +90,14 @@ class Protocol:
         Steps given to a protocol that counts passes cut its schedule to that length. None leaves it as it is.
 
         Raises:
-            InputError: both at once, or values below 1.
+            InputError: both at once, or what is no whole number >= 1.
         """
         if epochs is None and steps is None:
             return self
         require(epochs is None or steps is None, "give epochs or a number of iterations, not both.")
-        require(epochs is None or epochs >= 1, f"epochs must be >= 1, got {epochs}.")
-        require(steps is None or steps >= 1, f"steps must be >= 1, got {steps}.")
+        for name, number in (("epochs", epochs), ("steps", steps)):
+            if number is not None:
+                whole(name, number, 1)
         require(epochs is None or self.epochs is not None, f"protocol {self.name} counts iterations; give those.")
         if epochs is not None:
             return replace(self, name=f"{self.name}_{epochs}_epochs", epochs=epochs, augmented_epochs=None, smoke=True)

@@ -10,37 +10,37 @@ from msgspec import Meta
 from core_dd import records
 from core_dd.errors import require
 
-Fraction = Annotated[float, Meta(ge=0, le=1)]
-Count = Annotated[int, Meta(ge=1, le=2**53)]
-Amount = Annotated[float, Meta(ge=0, le=1e12)]
-Name = Annotated[str, Meta(max_length=5000)]
+_Fraction = Annotated[float, Meta(ge=0, le=1)]
+_Count = Annotated[int, Meta(ge=1, le=2**53)]
+_Amount = Annotated[float, Meta(ge=0, le=1e12)]
+_Name = Annotated[str, Meta(max_length=5000)]
 """A path and what stands before it, at most."""
 
 
-class ScoredSet(TypedDict, total=False):
+class _ScoredSet(TypedDict, total=False):
     """What was scored."""
 
-    name: Name | None
-    path: Name | None
-    method: Required[Name | None]
-    ipc: Required[Count | None]
-    images: Required[Count]
-    hash: Required[Name]
-    cost: dict[str, Amount] | None
+    name: _Name | None
+    path: _Name | None
+    method: Required[_Name | None]
+    ipc: Required[_Count | None]
+    images: Required[_Count]
+    hash: Required[_Name]
+    cost: dict[str, _Amount] | None
     labels: Literal["hard", "soft"]
-    factor: Count
-    bytes: Count
+    factor: _Count
+    bytes: _Count
 
 
-class ScoredData(TypedDict, total=False):
+class _ScoredData(TypedDict, total=False):
     """What it was scored on."""
 
-    name: Required[Name]
-    fingerprint: Required[Name]
-    test_images: Count
+    name: Required[_Name]
+    fingerprint: Required[_Name]
+    test_images: _Count
 
 
-class ScoredWith(TypedDict, total=False):
+class _ScoredWith(TypedDict, total=False):
     """Of the command's config, what the real training images, and a set of another code, are loaded by."""
 
     data: str
@@ -56,63 +56,63 @@ class ScoredWith(TypedDict, total=False):
     class_order: str | None
 
 
-class Chosen(TypedDict):
+class _Chosen(TypedDict):
     """Of best_of_test, what is shown."""
 
-    mean: Fraction
-    std: Fraction
+    mean: _Fraction
+    std: _Fraction
 
 
-class AnswersGiven(TypedDict):
+class _AnswersGiven(TypedDict):
     """What classifiers answered, beyond how often they were right (`core_dd.judge.answers`)."""
 
-    per_class: Annotated[list[Fraction | None], Meta(min_length=1)]
-    balanced_accuracy: Fraction
-    ece: Fraction
+    per_class: Annotated[list[_Fraction | None], Meta(min_length=1)]
+    balanced_accuracy: _Fraction
+    ece: _Fraction
     confusion: list[list[Annotated[int, Meta(ge=0, le=2**53)]]] | None
 
 
-class TrainingCost(TypedDict):
+class _TrainingCost(TypedDict):
     """What training a classifier took (`core_dd.judge.costs`)."""
 
     images_seen: Annotated[int, Meta(ge=0, le=2**53)]
     training_flops: Annotated[float, Meta(ge=0, le=1e30)] | None
-    peak_mib: Amount
+    peak_mib: _Amount
 
 
-class Trained(TypedDict, total=False):
+class _Trained(TypedDict, total=False):
     """Of the protocol as it was resolved, what is shown."""
 
-    lr: Amount
-    batch_size: Count
+    lr: _Amount
+    batch_size: _Count
 
 
 class Score(TypedDict, total=False):
     """One scores.json; more may stand there."""
 
-    accuracies: Required[Annotated[list[Fraction], Meta(min_length=1)]]
-    mean: Required[Fraction]
-    std: Required[Amount]
+    accuracies: Required[Annotated[list[_Fraction], Meta(min_length=1)]]
+    mean: Required[_Fraction]
+    std: Required[_Amount]
     ci95: list[float] | None
-    protocol: Required[Name]
-    network: Required[Name]
-    parameters: Count
-    runs: Count
+    protocol: Required[_Name]
+    network: Required[_Name]
+    parameters: _Count
+    runs: _Count
     seed: int | None
     smoke: Required[bool]
-    seconds: Required[Amount]
-    set: Required[ScoredSet]
-    data: Required[ScoredData]
+    seconds: Required[_Amount]
+    set: Required[_ScoredSet]
+    data: Required[_ScoredData]
     chance: Annotated[float, Meta(gt=0, le=1)] | None
-    answers: AnswersGiven
-    training_cost: TrainingCost
-    resolved_protocol: Trained
-    fidelity: dict[Name, records.Number] | None
-    best_of_test: Chosen | None
-    curve_steps: list[Amount] | None
+    answers: _AnswersGiven
+    training_cost: _TrainingCost
+    resolved_protocol: _Trained
+    fidelity: dict[_Name, records.Number] | None
+    best_of_test: _Chosen | None
+    curve_steps: list[_Amount] | None
     curves: dict[str, list[list[records.Number]]] | None
-    config: ScoredWith | None
-    versions: dict[Name, Name] | None
+    config: _ScoredWith | None
+    versions: dict[_Name, _Name] | None
 
 
 def read_score(path: Path) -> Score:
@@ -157,7 +157,7 @@ def read_score(path: Path) -> Score:
     return score
 
 
-def _check_answers(answers: AnswersGiven, classifiers: int, mean: float, says: str, hint: str) -> None:
+def _check_answers(answers: _AnswersGiven, classifiers: int, mean: float, says: str, hint: str) -> None:
     """Refuse counts by class that do not give the accuracies beside them."""
     per_class, matrix = answers["per_class"], answers["confusion"]
     known = [value for value in per_class if value is not None]

@@ -42,7 +42,8 @@ def from_tensor(path: Path, data: ImageData, target: Target) -> DistilledSet:
     )
     ipc = count // data.num_classes
     meta = new_meta(data, method="submission", ipc=ipc, seed=0)
-    dset = DistilledSet(normaliser(target).inverse(tensor), torch.arange(data.num_classes).repeat_interleave(ipc), meta)
+    labels = torch.arange(data.num_classes).repeat_interleave(ipc)
+    dset = DistilledSet(normaliser(target).inverse(tensor), labels, meta)
     dset.check(data, where=str(path))
     return dset
 
@@ -93,7 +94,7 @@ def submit(config: SubmitConfig) -> tuple[Path, Scores]:
     return path, scores
 
 
-def class_order(names: Sequence[str]) -> str:
+def _class_order(names: Sequence[str]) -> str:
     """Which classes the submission's blocks are, in a few words."""
     return f"its classes are in the order {', '.join(names[:3])}, ..., {names[-1]} (all in its scores.json)"
 
@@ -113,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     path, scores = submit(config)
     judge = judged_by(config, scores.record["set"]["images"])
     print(f"{path} is ready: read back, checked, and scored by {judge}: {scores}")
-    print(class_order(scores.record["data"]["class_names"]))
+    print(_class_order(scores.record["data"]["class_names"]))
 
 
 if __name__ == "__main__":

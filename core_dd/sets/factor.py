@@ -1,4 +1,5 @@
-"""Factor-and-upsample (Kim et al., IDC, ICML 2022): a stored image holds l x l smaller ones, seen enlarged."""
+"""Factor-and-upsample ([Kim et al., IDC, ICML 2022](https://arxiv.org/abs/2205.14959)): a stored image holds l x l
+smaller ones, seen enlarged."""
 
 from collections.abc import Callable
 from types import MappingProxyType
@@ -17,12 +18,12 @@ Part = tuple[int, int, int]
 
 
 def single(count: int, factor: int, most: int | None) -> list[Part]:
-    """Every image by the factor."""
+    """The parts that decode `single` takes: every image, cut by the factor."""
     return [(factor, 0, count)]
 
 
 def multi(count: int, factor: int, most: int | None) -> list[Part]:
-    """Every image by each factor from 1 up to the given one."""
+    """The parts that decode `multi` takes: every image, cut by each factor from 1 up to the given one."""
     return [(smaller, 0, count) for smaller in range(1, factor + 1)]
 
 

@@ -7,7 +7,8 @@ from core_dd.errors import require
 
 
 def herding(features: Tensor, n: int) -> Tensor:
-    """Greedy picks whose running mean follows the class mean (Welling 2009; iCaRL's exemplars).
+    """Greedy picks whose running mean follows the class mean ([Welling, ICML
+    2009](https://doi.org/10.1145/1553374.1553517); the exemplars of [iCaRL](https://arxiv.org/abs/1611.07725)).
 
     Step k picks the unused i that minimises || (k + 1) mu - sum_selected - f_i ||, k from 0.
 
@@ -36,7 +37,8 @@ def herding(features: Tensor, n: int) -> Tensor:
 
 
 def k_center(features: Tensor, n: int) -> Tensor:
-    """Greedy farthest-first k-center (Gonzalez 1985); the first centre is the point nearest the mean.
+    """Greedy farthest-first k-center ([Gonzalez, 1985](https://doi.org/10.1016/0304-3975(85)90224-5)); the first centre
+    is the point nearest the mean.
 
     Args:
         features: (N, D).

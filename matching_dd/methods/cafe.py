@@ -1,4 +1,5 @@
-"""CAFE: learning to condense dataset by aligning features (Wang et al., CVPR 2022)."""
+"""CAFE: learning to condense dataset by aligning features ([Wang et al., CVPR
+2022](https://arxiv.org/abs/2203.01531))."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,10 +16,10 @@ from matching_dd.base import Features, MatchingConfig, Method
 from matching_dd.losses import discrimination_loss, layer_discrepancy, mean_discrepancy
 from matching_dd.real import RealImages
 
-WATCHED = 10
+_WATCHED = 10
 """How many accuracies a watcher looks back at."""
 
-HALVED_AT = (1200, 1600, 1800)
+_HALVED_AT = (1200, 1600, 1800)
 """Iterations from which lr_img is halved, of the published 2000."""
 
 
@@ -64,7 +65,7 @@ class CAFEConfig(MatchingConfig):
         super().__post_init__()
         at_least(self, 0, "early_weight", "late_weight", "discrimination")
         above(self, 0, "steady", "moved", "lr_net")
-        at_least(self, WATCHED, "max_steps", "max_epochs")
+        at_least(self, _WATCHED, "max_steps", "max_epochs")
         at_least(self, 1, "batch_watched", "batch_train")
 
     @property
@@ -103,7 +104,8 @@ class CAFE(Method):
         return self.misfit(*self.of_real(net, real), self.features(net, syn))
 
     def of_real(self, net: nn.Module, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Of real images (K, B, C, H, W): class means of all that is measured (K, 1, D), and features (K, B, d)."""
+        """What real images (K, B, C, H, W) are to be met in: the class means of all that is measured (K, 1, D), and the
+        features (K, B, d)."""
         if interact(net):
             own = self.features.fixed(net, real)
             return own.mean(1, keepdim=True), own[..., -self.widths[-1] :]
@@ -151,19 +153,19 @@ class CAFE(Method):
     def step(self, step: int) -> Tensor:
         """All image steps of one network; returns their mean loss."""
         config, net, accuracies, losses = self.config, self.draw_network(step), [], []
-        halvings = sum(step >= milestone for milestone in HALVED_AT)
+        halvings = sum(step >= milestone for milestone in _HALVED_AT)
         self.optimizer.param_groups[0]["lr"] = config.lr_img * 0.5**halvings
         for moment in range(step * config.max_steps, (step + 1) * config.max_steps):
             self.begin()
             losses.append(self.match(net, moment))
             accuracies.append(self.accuracy(net, moment * (config.max_epochs + 1)))
-            if len(accuracies) >= WATCHED and span(accuracies) < config.steady:
+            if len(accuracies) >= _WATCHED and span(accuracies) < config.steady:
                 break
             self.train(net, moment)
         return torch.stack(losses).mean()
 
     def accuracy(self, net: nn.Module, key: int) -> float:
-        """Of the network on random real images, not augmented."""
+        """The share, 0..1, of random real images, not augmented, that the network classifies right."""
         classes = range(self.data.num_classes)
         predicted = self.logits.fixed(net, self.watched.draw(key, classes)).argmax(2).cpu()
         return (predicted == torch.arange(len(classes))[:, None]).float().mean().item()
@@ -185,11 +187,11 @@ class CAFE(Method):
                 F.cross_entropy(net(own), labels[batch.to(self.device)]).backward()
                 optimizer.step()
             accuracies.append(self.accuracy(net, epoch))
-            if len(accuracies) >= WATCHED and span(accuracies) > config.moved:
+            if len(accuracies) >= _WATCHED and span(accuracies) > config.moved:
                 break
         net.requires_grad_(False)
 
 
 def span(accuracies: list[float]) -> float:
-    """Between the lowest and the highest of the last that a watcher looks at."""
-    return max(accuracies[-WATCHED:]) - min(accuracies[-WATCHED:])
+    """The difference between the highest and the lowest of the last accuracies, as many as a watcher looks at."""
+    return max(accuracies[-_WATCHED:]) - min(accuracies[-_WATCHED:])

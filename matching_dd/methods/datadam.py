@@ -1,4 +1,5 @@
-"""DataDAM: efficient dataset distillation with attention matching (Sajedi et al., ICCV 2023)."""
+"""DataDAM: efficient dataset distillation with attention matching ([Sajedi et al., ICCV
+2023](https://arxiv.org/abs/2310.00093))."""
 
 from dataclasses import dataclass
 from functools import cached_property

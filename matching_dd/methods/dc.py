@@ -1,4 +1,5 @@
-"""DC: dataset condensation with gradient matching (Zhao, Mopuri & Bilen, ICLR 2021)."""
+"""DC: dataset condensation with gradient matching ([Zhao, Mopuri & Bilen, ICLR
+2021](https://arxiv.org/abs/2006.05929))."""
 
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -22,7 +23,7 @@ LOOPS: MappingProxyType[int, tuple[int, int]] = MappingProxyType(
 )
 """Published outer and inner loops by images per class."""
 
-NORM_BATCH = 16
+_NORM_BATCH = 16
 """Real images per class that batch normalisation takes its statistics from."""
 
 DISTANCE_CHOICES = MappingProxyType(
@@ -171,7 +172,7 @@ class DC(Method):
             return
         classes = range(self.data.num_classes)
         net.train()
-        net(self.real.draw(turn, classes)[:, :NORM_BATCH].flatten(0, 1))
+        net(self.real.draw(turn, classes)[:, :_NORM_BATCH].flatten(0, 1))
         for module in net.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()

@@ -1,4 +1,4 @@
-"""DM: dataset condensation with distribution matching (Zhao & Bilen, WACV 2023)."""
+"""DM: dataset condensation with distribution matching ([Zhao & Bilen, WACV 2023](https://arxiv.org/abs/2110.04181))."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,4 +1,5 @@
-"""DSA: dataset condensation with differentiable siamese augmentation (Zhao & Bilen, ICML 2021)."""
+"""DSA: dataset condensation with differentiable siamese augmentation ([Zhao & Bilen, ICML
+2021](https://arxiv.org/abs/2102.08259))."""
 
 from dataclasses import dataclass
 

@@ -116,7 +116,8 @@ class EAD(Method):
 
     @torch.no_grad()
     def initial_logits(self) -> Tensor:
-        """Of the first expert, trained, for the synthetic images: (K, ipc, K), averaged over an image's tiles."""
+        """The logits of the first expert, trained, for the synthetic images: (K, ipc, K), averaged over an image's
+        tiles."""
         self.net.load_state_dict(self.experts.weights(0, self.experts.epochs))
         images = self.synthetic.decoded(range(self.data.num_classes))
         logits = self.net.eval()(images.flatten(0, 1)).unflatten(0, images.shape[:2])
@@ -126,7 +127,7 @@ class EAD(Method):
         return sums / self.sources.bincount()[:, None]
 
     def publish_labels(self) -> None:
-        """The synthetic set's labels: those learnt, as probabilities."""
+        """Give the synthetic set the labels learnt so far, as probabilities."""
         self.synthetic.labels = self.logits.detach().softmax(2).flatten(0, 1)
 
     def step(self, step: int) -> Tensor:
@@ -160,7 +161,7 @@ class EAD(Method):
         return (self.experts.weights(expert, epoch) for epoch in epochs.tolist())
 
     def soft_labels(self, turn: int) -> Tensor:
-        """Of the images that `draw` gives for all classes, (K, M, K); differentiable."""
+        """The labels, as probabilities, of the images that `draw` gives for all classes: (K, M, K); differentiable."""
         labels = self.logits.softmax(2)[:, self.sources]
         if labels.shape[1] > self.config.syn_per_class:
             every = range(self.data.num_classes)
@@ -168,7 +169,7 @@ class EAD(Method):
         return labels
 
     def real_gradients(self, images: Tensor) -> list[Tensor]:
-        """Of the mean cross-entropy of real images of all classes (K, B, C, H, W), by parameter."""
+        """The gradients, by parameter, of the mean cross-entropy of real images of all classes, (K, B, C, H, W)."""
         labels = torch.arange(len(images), device=self.device).repeat_interleave(images.shape[1])
         most = None if interact(self.net) else self.most_at_once
         gradients = self.gradients.in_parts(images.flatten(0, 1)[None], labels[None], most)

@@ -1,4 +1,5 @@
-"""IDC: dataset condensation via efficient synthetic-data parameterization (Kim et al., ICML 2022)."""
+"""IDC: dataset condensation via efficient synthetic-data parameterization ([Kim et al., ICML
+2022](https://arxiv.org/abs/2205.14959))."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -85,7 +86,7 @@ class IDC(DC):
         self.augment_network = replace(self.augment, strategy="_".join(names)) if names else None
 
     def image_optimizer(self) -> torch.optim.Optimizer:
-        """That of `Method`, at the scaled learning rate."""
+        """The optimiser of `Method`, its learning rate scaled by ipc and the side of the images as IDC does."""
         optimizer, config = super().image_optimizer(), self.config
         for group in optimizer.param_groups:
             group["lr"] = config.lr_img * config.ipc / 10 * (self.data.shape[2] / config.side_img) ** 2

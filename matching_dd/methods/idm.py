@@ -1,4 +1,5 @@
-"""IDM: improved distribution matching for dataset condensation (Zhao et al., CVPR 2023)."""
+"""IDM: improved distribution matching for dataset condensation ([Zhao et al., CVPR
+2023](https://arxiv.org/abs/2307.09742))."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from core_dd.speed import autocast, compiled
 from matching_dd.base import MatchingConfig, Method, without_dropout
 from matching_dd.losses import mean_discrepancy
 
-STARTERS = 3
+_STARTERS = 3
 """Networks in the queue at the start."""
 
 
@@ -55,12 +56,12 @@ class IDMConfig(MatchingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 0, "ce_weight")
-        above(self, STARTERS, "queue")
+        above(self, _STARTERS, "queue")
         above(self, 0, "lr_net")
         at_least(self, 1, "push_every", "trained", "train_steps", "batch_train", "accuracy_every")
 
 
-class Trainee:
+class _Trainee:
     """A network of the queue, its optimiser, and how often it was right in training of late."""
 
     def __init__(self, net: nn.Module, lr: float) -> None:
@@ -98,7 +99,7 @@ class IDM(Method):
         require(hasattr(self.net, "classifier"), f"idm needs a network with a classifier layer: not {config.network}.")
         self.net.eval()
         self.labels = data.train_labels.to(self.device)
-        self.queue = [self.new_trainee("start", i) for i in range(STARTERS)]
+        self.queue = [self.new_trainee("start", i) for i in range(_STARTERS)]
         self.percent = 0.0
 
         def logits(net: nn.Module, images: Tensor) -> Tensor:
@@ -106,11 +107,11 @@ class IDM(Method):
 
         self._logits = compiled(logits, self.device, dynamic=False) if self.compile else logits
 
-    def new_trainee(self, *names: str | int) -> Trainee:
+    def new_trainee(self, *names: str | int) -> _Trainee:
         """An untrained network, its weights drawn from the stream of these names."""
         generator = stream(self.config.seed, "network", *names)
         net = build_network(self.config.network, self.data.shape, self.data.num_classes, generator)
-        return Trainee(without_dropout(net.to(self.device)), self.config.lr_net)
+        return _Trainee(without_dropout(net.to(self.device)), self.config.lr_net)
 
     def measure(self, net: nn.Module, images: Tensor) -> Tensor:
         """Of each image its features, then its logits."""
@@ -148,7 +149,7 @@ class IDM(Method):
             self.train(self.queue[i], generator)
         return total
 
-    def train(self, trainee: Trainee, generator: torch.Generator) -> None:
+    def train(self, trainee: _Trainee, generator: torch.Generator) -> None:
         """`train_steps` steps on random real images."""
         trainee.net.train()
         for _ in range(self.config.train_steps):

@@ -1,4 +1,5 @@
-"""M3D: dataset condensation by minimizing maximum mean discrepancy (Zhang et al., AAAI 2024)."""
+"""M3D: dataset condensation by minimizing maximum mean discrepancy ([Zhang et al., AAAI
+2024](https://arxiv.org/abs/2312.15927))."""
 
 from dataclasses import dataclass
 from types import MappingProxyType

@@ -1,4 +1,5 @@
-"""MTT: dataset distillation by matching training trajectories (Cazenavette et al., CVPR 2022)."""
+"""MTT: dataset distillation by matching training trajectories ([Cazenavette et al., CVPR
+2022](https://arxiv.org/abs/2203.11932))."""
 
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -68,7 +69,7 @@ class MTTConfig(MatchingConfig):
         return self.max_start_epoch - 1 + self.expert_epochs
 
 
-class StudentStep(NamedTuple):
+class _StudentStep(NamedTuple):
     """What the way back needs of a step of the student."""
 
     params: State
@@ -159,22 +160,22 @@ class MTT(Method):
             images = self.augment.per_image(images[None], [stream(seed, "augment", step, i)])[0]
         return images, self.labels[index]
 
-    def student_step(self, params: State, step: int, i: int) -> StudentStep:
+    def student_step(self, params: State, step: int, i: int) -> _StudentStep:
         """The gradients of step i, with their graph for as many of the last steps as are kept."""
         images, labels = self.draw_batch(step, i)
         params = {name: tensor.detach().requires_grad_() for name, tensor in params.items()}
         batch, kept = images.detach().requires_grad_(), i >= self.config.syn_steps - self.kept
         with torch.set_grad_enabled(kept):
             gradients = self.gradients.at(params, batch, labels)
-        return StudentStep(params, images, batch, labels, gradients, kept)
+        return _StudentStep(params, images, batch, labels, gradients, kept)
 
     @torch.no_grad()
-    def moved(self, done: StudentStep) -> State:
+    def moved(self, done: _StudentStep) -> State:
         """The student's weights after a step."""
         pairs = zip(done.params.items(), done.gradients, strict=True)
         return {name: tensor - self.synthetic.lr * gradient for (name, tensor), gradient in pairs}
 
-    def pull_back(self, path: list[StudentStep], end: State, start: State, target: State) -> Tensor:
+    def pull_back(self, path: list[_StudentStep], end: State, start: State, target: State) -> Tensor:
         """Give images and learning rate the gradient of the loss, which is returned; empties `path`."""
         end = [tensor.requires_grad_() for tensor in end.values()]
         loss = trajectory_loss(end, list(start.values()), list(target.values()))

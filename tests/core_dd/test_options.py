@@ -10,6 +10,7 @@ from core_dd.data import images, preprocess
 from core_dd.data.options import DATA_CHOICES, PREPROCESS_CHOICES
 from core_dd.errors import InputError
 from core_dd.judge import options as judge
+from core_dd.judge.choose import CHOOSERS
 from core_dd.judge.networks import NETWORKS, build_network
 from core_dd.judge.protocols import PROTOCOLS
 from core_dd.options import RunConfig, mark, option
@@ -18,8 +19,7 @@ from core_dd.sets.factor import DECODES
 from core_dd.sets.formats import FORMATS, SOFT
 from gen_dd import guidance, recipe, solvers, uvit
 from gen_dd import options as gen
-from gen_dd.select import SELECTORS
-from matching_dd import METHODS, coresets, losses, synthetic
+from matching_dd import METHODS, losses, synthetic
 from matching_dd import options as matching
 from matching_dd.base import AUGMENT_MODES
 from matching_dd.methods import datadam, dc, ead, m3d
@@ -27,6 +27,7 @@ from matching_dd.methods import datadam, dc, ead, m3d
 AGREE = [
     (PREPROCESS_CHOICES, preprocess.PREPROCESSES),
     (judge.PROTOCOL_CHOICES, PROTOCOLS),
+    (judge.CHOOSER_CHOICES, CHOOSERS),
     (sets.LAYOUT_CHOICES, FORMATS),
     (sets.WRITTEN_CHOICES, {name: own for name, own in FORMATS.items() if own.write is not None}),
     (sets.SOFT_CHOICES, SOFT),
@@ -36,13 +37,11 @@ AGREE = [
     (gen.WEIGHTING_CHOICES, recipe.WEIGHTINGS),
     (gen.SOLVER_CHOICES, solvers.SOLVERS),
     (gen.GUIDE_CHOICES, guidance.GUIDES),
-    (gen.SELECTOR_CHOICES, SELECTORS),
     (matching.METHOD_CHOICES, METHODS),
     (matching.INIT_CHOICES, synthetic.INITS),
     (matching.DECODE_CHOICES, DECODES),
     (matching.SPACE_CHOICES, synthetic.SPACES),
     (matching.AUGMENT_MODE_CHOICES, AUGMENT_MODES),
-    (matching.CORESET_CHOICES, coresets.CORESETS),
     (m3d.KERNEL_CHOICES, losses.KERNELS),
     (datadam.NORM_CHOICES, losses.MAP_NORMS),
     (datadam.ATTENTION_CHOICES, losses.MAP_DISTANCES),

@@ -1,5 +1,8 @@
+import numpy as np
+import pytest
 import torch
 
+from core_dd.errors import InputError
 from core_dd.rng import stream
 
 
@@ -22,6 +25,14 @@ def test_stream__every_part_of_the_key_counts():
     ]
     draws = {tuple(draw(*key).tolist()) for key in keys}
     assert len(draws) == len(keys)
+
+
+def test_stream__seeds_are_whole_numbers():
+    """1.5 is not taken for 1."""
+    for seed in (1.5, "1", None):
+        with pytest.raises(InputError, match="seed must be a whole number, got"):
+            stream(seed, "noise")
+    assert torch.equal(draw(np.int64(5), "noise"), draw(5, "noise"))
 
 
 def test_stream__neighbouring_streams_are_uncorrelated():

@@ -3,22 +3,9 @@ import torch
 
 from core_dd.errors import InputError
 from core_dd.judge import training
-from core_dd.judge.fidelity import real_classifier
-from core_dd.rng import stream
-from core_dd.sets import subset
+from core_dd.judge.choose import choose
 from core_dd.sets.distilled import DistilledSet, new_meta
-from gen_dd.select import (
-    SELECTORS,
-    Pool,
-    classifier_views,
-    correct,
-    difficulty,
-    least_confident,
-    main,
-    moments,
-    most_confident,
-    select,
-)
+from gen_dd.select import main, select
 
 
 @pytest.fixture(scope="module")
@@ -29,60 +16,13 @@ def pool(digits):
     return DistilledSet(digits.train_images[members], digits.train_labels[members], meta)
 
 
-@pytest.fixture(scope="module")
-def views(pool, digits):
-    """What one classifier makes of every class."""
-    return classifier_views(pool, digits, real_classifier(digits, "convnet2_w32", device=torch.device("cpu")))
-
-
-@pytest.mark.parametrize("selector", sorted(SELECTORS))
-@pytest.mark.parametrize("ipc", [1, 4, 30])
-def test_selectors__distinct_images(views, selector, ipc):
-    chosen = SELECTORS[selector](Pool(30, stream(0, "test"), **views[3]), ipc)
-    assert chosen.dtype == torch.int64 and len(set(chosen.tolist())) == ipc
-    assert chosen.min() >= 0 and chosen.max() < 30
-
-
-def test_select__herding_by_command_of_the_function(pool, digits, views):
-    dset = select(pool, digits, 4, "herding", network="convnet2_w32", device="cpu")
+def test_select__what_is_chosen_of_the_pool_class_by_class(pool, digits, tmp_path):
+    options = {"network": "convnet1_w8", "cache": tmp_path / "classifier.safetensors"}
+    dset = select(pool, digits, 4, "herding", device="cpu", **options)
     assert dset.labels.tolist() == [k for k in range(10) for _ in range(4)]
     assert dset.meta["ipc"] == 4 and dset.meta["method"] == "uvit+herding"
-    own = torch.nonzero(pool.labels == 7).flatten()
-    assert torch.equal(dset.images[28:32], pool.images[own[subset.herding(views[7]["features"], 4)]])
-
-
-def test_confident__right_ones_first_then_the_surest_wrong():
-    confidence = torch.tensor([0.9, 0.6, 0.3, 0.4, 0.7])
-    pool = Pool(5, stream(0), confidence=confidence, correct=torch.tensor([True, True, False, False, True]))
-    assert most_confident(pool, 4).tolist() == [0, 4, 1, 3]
-    assert least_confident(pool, 4).tolist() == [1, 4, 0, 3]
-
-
-def test_correct__is_random_among_the_right_ones():
-    confidence, right = torch.tensor([0.9, 0.6, 0.3, 0.4, 0.7]), torch.tensor([True, True, False, False, True])
-    chosen = [correct(Pool(5, stream(seed), confidence=confidence, correct=right), 4).tolist() for seed in range(30)]
-    assert all(sorted(four[:3]) == [0, 1, 4] and four[3] == 3 for four in chosen)
-    assert len({tuple(four) for four in chosen}) == 6  # every order of the three
-
-
-def test_difficulty__follows_the_real_quantiles():
-    ours, real = torch.linspace(0.01, 0.99, 99), torch.linspace(0.8, 0.99, 200)
-    chosen = difficulty(Pool(99, stream(0), confidence=ours, real_confidence=real), 10)
-    assert ours[chosen].min() > 0.75
-    easy = difficulty(Pool(99, stream(0), confidence=ours, real_confidence=torch.linspace(0.01, 0.99, 200)), 10)
-    assert ours[easy].min() < 0.2 and ours[easy].max() > 0.9
-
-
-def test_moments__beats_a_random_group(generator):
-    real = torch.randn(200, 6, generator=generator)
-    pool = Pool(60, stream(0), features=torch.randn(60, 6, generator=generator) * 2 + 1, real_features=real)
-
-    def gap(index):
-        x = pool.features[index]
-        return (x.mean(0) - real.mean(0)).norm() + (x.std(0, correction=0) - real.std(0, correction=0)).norm()
-
-    typical = torch.stack([gap(torch.randperm(60, generator=generator)[:10]) for _ in range(100)])
-    assert gap(moments(pool, 10)) < typical.quantile(0.05)
+    index = choose("herding", digits, 4, pool=pool, **options).flatten()
+    assert torch.equal(dset.images, pool.images[index]) and torch.equal(dset.labels, pool.labels[index])
 
 
 def test_select__is_fixed_by_the_seed(pool, digits):

@@ -204,7 +204,9 @@ def test_diverging__stops_naming_the_step_and_the_last_checkpoint(digits):
     [
         ({"method": "d"}, "unknown method 'd'; did you mean 'dm'"),
         ({"ipc": 0}, r"ipc must be >= 1, got 0\."),
-        ({"ipc": 500}, r"class 0 \('0'\) of digits has \d+ training images, ipc is 500"),
+        ({"ipc": 500}, r"digits has 140 training images of class 8 \('8'\), ipc is 500"),
+        ({"ipc": 1.5}, "ipc: expected int, got float. Give dm a value of that type"),
+        ({"lr_img": "1"}, "lr_img: expected float, got str. Give dm a value of that type"),
         ({"iterations": 0}, "iterations must be >= 1, got 0"),
         ({"lr_img": 0.0}, "lr_img must be > 0, got 0"),
         ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1"),

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from core_dd.data.preprocess import Preprocess
 from core_dd.errors import InputError
+from core_dd.judge.choose import choose
 from core_dd.sets.factor import decode
 from matching_dd.optim import PerClassSGD
-from matching_dd.real import choose
 from matching_dd.synthetic import INITS, SPACES, Synthetic, initial_images
 
 
@@ -92,7 +92,7 @@ def test_noise_pixels__is_grey_and_in_range(digits, preprocess):
 def test_mix__tiles_are_real_images_shrunk(digits, preprocess):
     """Nearest neighbour by 2 keeps every other pixel; every tile comes from a real image of its class, none twice."""
     pixels = preprocess.inverse(start(digits, preprocess, "mix", ipc=3, factor=2)).mul(255).round()
-    chosen = digits.train_images[choose(digits, 12, 3)].float()[..., ::2, ::2]
+    chosen = digits.train_images[choose("random", digits, 12, 3)].float()[..., ::2, ::2]
     for k in range(10):
         tiles = [pixels[k, :, :, i : i + 4, j : j + 4] for i in (0, 4) for j in (0, 4)]
         found = sorted(torch.cat(tiles).flatten(1).tolist())
@@ -111,7 +111,7 @@ def test_mix_first__is_the_first_images_of_each_class(digits, preprocess, factor
 
 def test_mix_bilinear__tiles_are_block_means(digits, preprocess):
     pixels = preprocess.inverse(start(digits, preprocess, "mix_bilinear", ipc=1, factor=2))
-    chosen = digits.train_images[choose(digits, 4, 3)].float() / 255
+    chosen = digits.train_images[choose("random", digits, 4, 3)].float() / 255
     means = (chosen[..., ::2, ::2] + chosen[..., 1::2, ::2] + chosen[..., ::2, 1::2] + chosen[..., 1::2, 1::2]) / 4
     torch.testing.assert_close(pixels[:, 0, :, :4, :4], means[:, 0], atol=1e-5, rtol=0)
     torch.testing.assert_close(pixels[:, 0, :, :4, 4:], means[:, 1], atol=1e-5, rtol=0)
@@ -134,7 +134,7 @@ def test_k_center__starts_at_the_middle_and_spreads(digits, preprocess):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"init": "k_center", "ipc": 141}, "has 140 training images, ipc is 141"),
+        ({"init": "k_center", "ipc": 141}, "digits has 140 training images of class 8"),
         ({"init": "mix", "ipc": 36, "factor": 2}, r"takes ipc x factor\^2 = 144 real images .* has 140"),
         ({"factor": 5}, "factor 5 does not fit images of 8x8"),
         ({"init": "mixed"}, "unknown init 'mixed'; did you mean 'mix'"),

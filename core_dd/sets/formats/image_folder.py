@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from core_dd.data import readers
+from core_dd.data.encoded import Files
 from core_dd.data.folders import class_folders, labelled
 from core_dd.data.options import PIXELS
 from core_dd.errors import require
@@ -25,8 +26,7 @@ def read(place: Place) -> Foreign | None:
     numbers = [int(name) if name.isascii() and name.isdecimal() else len(names or own) for name in own]
     numbered = all(number < len(names or own) for number in numbers) and not set(own) <= set(names or ())
     labels = torch.tensor([numbers[label] if numbered else label for _, label in members])
-    cells = ((str(file), readers.read_file(file)) for file, _ in members)
-    images = readers.decode_images(cells, None, f"images of {path}", len(members))
+    images = readers.decode_images(Files(file for file, _ in members), None, f"images of {path}", len(members))
     require(
         numbered or names is None or set(own) <= set(names),
         f"{path} has folders that are no classes of the data: "

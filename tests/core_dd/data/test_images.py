@@ -95,6 +95,18 @@ def test_parquet__colour_and_class_names(tmp_path, generator):
     assert np.array_equal(data.train_images.numpy(), images.transpose(0, 3, 1, 2))
 
 
+@pytest.mark.parametrize("load", [load_data, load_stream])
+def test_class_names__that_several_classes_bear_are_told_apart(tmp_path, generator, capsys, load):
+    """ImageNet has two cranes."""
+    images = torch.randint(0, 256, (4, 5, 5), generator=generator, dtype=torch.uint8).numpy()
+    info = b'{"info": {"features": {"label": {"names": ["crane", "dog", "crane", "eel"]}}}}'
+    for split in ("train", "test"):
+        write_parquet(tmp_path / "set", images, [0, 1, 2, 3], split, "label", {b"huggingface": info})
+    assert load("parquet:set").class_names == ("crane (0)", "dog", "crane (2)", "eel")
+    said = capsys.readouterr().err
+    assert "classes of parquet:set are called crane; they are told apart by their numbers, e.g. 'crane (0)'." in said
+
+
 def test_parquet__second_load_comes_from_the_cache(tmp_path, small, monkeypatch):
     for split in ("train", "test"):
         write_parquet(tmp_path / "set", *small, split)

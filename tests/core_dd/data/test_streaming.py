@@ -8,9 +8,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
+from commands import ROOT
 from makers import png, write_image_folder, write_parquet
 
-from core_dd.data import streaming
+from core_dd.data import encoded, streaming
 from core_dd.data.images import load_data
 from core_dd.data.streaming import load_stream, too_large
 from core_dd.errors import InputError
@@ -78,6 +79,14 @@ def test_stream__an_image_that_changed(mixed, tmp_path):
         list(data.decode([torch.arange(4)]))
 
 
+def test_interface__nobody_else_asks_which_it_is():
+    """Only core_dd/data knows how images are held."""
+    for track in ("core_dd", "gen_dd", "matching_dd"):
+        for path in (ROOT / track).rglob("*.py"):
+            if "data" not in path.relative_to(ROOT).parts:
+                assert "StreamedData" not in path.read_text(encoding="utf-8"), path
+
+
 @pytest.mark.parametrize("spec", ["folder:folder", "parquet:parquet"])
 def test_too_large__by_the_size_of_the_decoded_images(mixed, monkeypatch, spec):
     kind, path = spec.split(":")
@@ -105,5 +114,31 @@ def test_stream__a_broken_row_is_named(mixed, tmp_path):
     cells = table["img"].to_pylist()
     cells[3]["bytes"] = cells[3]["bytes"][:40]
     pyarrow.parquet.write_table(pyarrow.table({"img": cells, "label": table["label"]}), path)
-    with pytest.raises(InputError, match="^cannot decode row 3 of the train images of parquet: "):
-        load_stream("parquet:parquet", image_size=6, workers=0)
+    for load in (load_data, lambda spec, **options: load_stream(spec, workers=0, **options)):
+        with pytest.raises(InputError, match="^cannot decode row 3 of parquet/train-00000-of-00001.parquet: "):
+            load("parquet:parquet", image_size=6)
+
+
+def test_rows__of_several_files_are_named_by_the_file_and_its_row(tmp_path):
+    images = np.arange(9 * 16, dtype=np.uint8).reshape(9, 4, 4)
+    for split, cut in (("train-0", slice(0, 4)), ("train-1", slice(4, 9)), ("test-0", slice(0, 9))):
+        write_parquet(tmp_path / "set", images[cut], [i % 2 for i in range(len(images[cut]))], split)
+    rows = encoded.parquet(tmp_path / "set").cells["train"]
+    in_order, by_number = list(rows), rows.by_number()
+    assert [by_number[i] for i in range(9)] == in_order and len(rows) == len(by_number) == 9
+    assert [place.split("set/")[1] for place, _ in in_order][3:6] == [
+        "train-0-00000-of-00001.parquet", "train-1-00000-of-00001.parquet", "train-1-00000-of-00001.parquet",
+    ]  # fmt: skip
+    assert [place.split()[1] for place, _ in in_order] == list("012301234")
+
+
+def test_interface__both_are_real_data(mixed):
+    """What wants real data asks both in the same way."""
+    whole, streamed = load_data("folder:folder", image_size=6), load_stream("folder:folder", image_size=6, workers=0)
+    assert whole.how == "in memory" and streamed.how == "streamed by 0 worker(s)"
+    assert whole.sample(seed=0, most=7) is whole and len(streamed.sample(seed=0, most=7).train_labels) == 7
+    steps = [torch.tensor([3, 1]), torch.tensor([5, 23]), torch.tensor([0, 0])]
+    ours, theirs = (data.pixels(lambda step: steps[step % 3], CPU) for data in (whole, streamed))
+    assert ours.home == theirs.home == CPU
+    for step in (0, 1, 2, 1):
+        assert torch.equal(ours(step), theirs(step)) and torch.equal(ours(step), whole.train_images[steps[step]])

@@ -184,6 +184,10 @@ def test_evaluate__preprocesses_as_the_set_says(small, digits):
         ({}, {"network": "convent3"}, "did you mean 'convnet3'"),
         ({}, {"network": "convnet6"}, "too small"),
         ({}, {"runs": 0}, "runs must be >= 1"),
+        ({}, {"runs": 1.5}, "runs must be a whole number >= 1, got 1.5"),
+        ({}, {"runs": "2"}, "runs must be a whole number >= 1, got '2'"),
+        ({}, {"seed": 0.5}, "seed must be a whole number, got 0.5"),
+        ({}, {"steps": 2.5}, "steps must be a whole number >= 1, got 2.5"),
         ({}, {"device": "cuda:99"}, "not usable"),
     ],
 )
