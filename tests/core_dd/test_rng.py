@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from core_dd.errors import InputError
-from core_dd.rng import stream
+from core_dd.rng import drawn_by, stream
 
 
 def draw(*names):
@@ -46,3 +46,16 @@ def test_stream__leaves_the_global_generator_alone():
     before = torch.get_rng_state()
     draw(0, "x")
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_drawn_by__governs_what_takes_no_generator_and_puts_it_back():
+    before = torch.get_rng_state()
+    drawn = []
+    for seed in (1, 1, 2):
+        with drawn_by(torch.Generator().manual_seed(seed)):
+            drawn.append(torch.rand(3))
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    assert torch.equal(torch.get_rng_state(), before)
+    with drawn_by(None):
+        torch.rand(3)
+    assert not torch.equal(torch.get_rng_state(), before), "without a generator, torch's own goes on"
