@@ -391,6 +391,23 @@ CASES = {
     "distil infinite learning rate": Case(
         DISTILL + "--config a.yaml", "lr_img must be a finite number, got inf", yaml("lr_img: .inf\n")
     ),
+    "compare nothing": Case("compare", "compare what? Give a file or a name, first: gendd compare demo"),
+    "compare an unknown name": Case("compare dmo", "no config is called 'dmo'; did you mean 'demo'?"),
+    "compare a missing file": Case("compare x.yaml", "no config file at x.yaml"),
+    "compare data without a place": Case(
+        "compare demo --data digits", "--data digits does not say where which data lie"
+    ),
+    "compare unknown data": Case("compare demo --data digit=mnist", "no data 'digit'; did you mean 'digits'?"),
+    "compare unknown executor": Case("compare demo --executor slurmm", "unknown executor 'slurmm'"),
+    "compare both at once": Case("compare demo --status --dry_run", "give --status or --dry_run, not both"),
+    "compare no status": Case("compare demo --status", "no comparison has begun in runs/compare/demo"),
+    "compare negative workers": Case("compare demo --workers -1", "workers must be >= 0, got -1"),
+    "compare on another device": Case("compare demo --device tpu", "device must be cpu or cuda, got 'tpu'"),
+    "compare an unknown key": Case(
+        "compare a.yaml --workers 0",
+        "a.yaml: unknown key 'producer'; did you mean 'producers'?",
+        yaml("producer: {}\ndata: digits\nipc: 1\n"),
+    ),
     "distil nothing to resume": Case(DISTILL + "--resume", "nothing to resume"),
     "distil unknown init": Case(DISTILL + "--init reel", "did you mean 'real'?"),
     "distil unknown augmentation": Case(DISTILL + "--augment colour", "unknown DSA operation 'colour'"),
