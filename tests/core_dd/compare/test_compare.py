@@ -153,6 +153,21 @@ def test_compare__existing_sets_stand_for_their_cells(digits):
         compare(wrong, "--out=other")
 
 
+def test_compare__chooses_from_a_pool_that_has_enough(digits):
+    from gen_dd import select
+    from matching_dd import coreset
+
+    pool = coreset("random", digits, 3)
+    pool.save(Path("pool.safetensors"))
+    options = {"pool": "pool.safetensors", "selector": "random"}
+    file = write(producers={"Chosen": options}, ipc=2, seeds=[1])
+    assert compare(file) == 0
+    [folder] = Path("out/sets").iterdir()
+    assert DistilledSet.load(folder).digest() == select(pool, digits, 2, "random", seed=1).digest()
+    with pytest.raises(InputError, match="Chosen/digits/ipc4/seed0/.*pool.safetensors has only 3 images of a class"):
+        compare(write("more.yaml", producers={"Chosen": options}, ipc=4), "--out=other")
+
+
 def test_compare__experts_and_classifiers_are_made_once():
     follow = {"experts": {"experts": 1, "epochs": 3, "batch_size": 256}, "network": "convnet1_w8", "iterations": 1}
     mtt = {"method": "mtt", "syn_steps": 2, "max_start_epoch": 1, "expert_epochs": 2, **follow}
