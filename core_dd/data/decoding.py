@@ -20,7 +20,7 @@ _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 VERSION = 3
 """Of what decoding gives: part of the key of whatever is kept, raised when the same file gives other pixels."""
 
-_MAX_PIXELS = Image.MAX_IMAGE_PIXELS
+_MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 2**30 // 12  # Pillow's own, also where other code switched it off
 """The most that one image may have, as it is stored or resized."""
 
 _WHITE = 255

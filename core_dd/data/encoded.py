@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,7 +24,15 @@ Cell = tuple[str, bytes]
 """Where an image is, for messages, and the encoded image."""
 
 
-class Files(Sequence[Cell]):
+class Cells(Protocol):
+    """Encoded images, each to be had by its number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> Cell: ...
+
+
+class Files:
     """The images of files, one each."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
@@ -37,7 +45,10 @@ class Files(Sequence[Cell]):
         path = os.fsdecode(bytes(self._paths[i]))
         return path, folders.read_file(Path(path))
 
-    def by_number(self) -> "Files":
+    def __iter__(self) -> Iterator[Cell]:
+        return map(self.__getitem__, range(len(self)))
+
+    def by_number(self) -> Cells:
         """The same images, for whoever wants them in another order than theirs."""
         return self
 
@@ -64,7 +75,7 @@ class Rows:
     def __iter__(self) -> Iterator[Cell]:
         return tables.cells(self._shards, self._column)
 
-    def by_number(self) -> "_Copied":
+    def by_number(self) -> Cells:
         """The same images, for whoever wants them in another order than theirs: of a memory-mapped copy of the column,
         which Hugging Face `datasets` makes in the cache folder the first time.
 
@@ -98,7 +109,7 @@ class Rows:
         return tables.cell(content, row, self._shards[shard], self._column)
 
 
-class _Copied(Sequence[Cell]):
+class _Copied:
     """The images of `Rows`, from a Hugging Face dataset that holds nothing else."""
 
     def __init__(self, table: Any, rows: Rows) -> None:

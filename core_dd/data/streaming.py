@@ -8,7 +8,7 @@ use, and is what `load_data` would say; so whatever is made from a streamed set 
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
@@ -24,7 +24,8 @@ from core_dd import files, processes, records
 from core_dd.data import images, readers
 from core_dd.data.cache import kept
 from core_dd.data.decoding import decode_image
-from core_dd.data.encoded import SOURCES, Cell, Source
+from core_dd.data.encoded import SOURCES, Cells, Source
+from core_dd.data.images import ImageData
 from core_dd.data.real import SAMPLE_IMAGES, Pixels, RealData
 from core_dd.errors import InputError, pick, require
 from core_dd.progress import Progress
@@ -43,7 +44,7 @@ _CHUNK = 128
 class Decoded(Dataset):
     """The image at an index: uint8 (C, H, W)."""
 
-    def __init__(self, cells: Sequence[Cell], image_size: int | None, shape: tuple[int, int, int]) -> None:
+    def __init__(self, cells: Cells, image_size: int | None, shape: tuple[int, int, int]) -> None:
         self.cells, self.image_size, self.shape = cells, image_size, shape
 
     def __len__(self) -> int:
@@ -60,7 +61,7 @@ class _Looked(Dataset):
     """What there is to know of the image at an index: place, height, width, channels, its digest as it is and in
     colour, the sums of its pixels and of their squares for each channel."""
 
-    def __init__(self, cells: Sequence[Cell], labels: Tensor, image_size: int | None) -> None:
+    def __init__(self, cells: Cells, labels: Tensor, image_size: int | None) -> None:
         self.cells, self.labels, self.image_size = cells, labels, image_size
 
     def __len__(self) -> int:
@@ -125,13 +126,13 @@ class StreamedData(RealData):
         """The images of a training's steps, decoded by the workers some steps ahead."""
         return _Streamed(self, members, device)
 
-    def sample(self, seed: int, most: int = SAMPLE_IMAGES) -> images.ImageData:
+    def sample(self, seed: int, most: int = SAMPLE_IMAGES) -> ImageData:
         """A random choice of at most `most` training images in memory (all of them, where they are few), and the whole
         validation split, for whatever wants statistics of the real images. No test images."""
         limit = min(most, max(1, _SAMPLE_BYTES // int(np.prod(self.shape))))
         chosen = torch.randperm(len(self.train_index), generator=stream(seed, "sample"))[:limit].sort().values
         train, val = (self._decoded(index) for index in (self.train_index[chosen], self.val_index))
-        return images.ImageData(
+        return ImageData(
             name=self.name,
             train_images=train,
             train_labels=self.train_labels[chosen],
@@ -249,9 +250,7 @@ class _Facts(TypedDict):
     fingerprint: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
 
 
-def _known_facts(
-    source: Source, cells: Mapping[str, Sequence[Cell]], spec: str, image_size: int | None, workers: int
-) -> _Facts:
+def _known_facts(source: Source, cells: Mapping[str, Cells], spec: str, image_size: int | None, workers: int) -> _Facts:
     """shape, fingerprint, mean and std of a source, from going through its cells once; kept in the cache folder.
 
     Raises:

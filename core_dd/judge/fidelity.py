@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,13 +156,13 @@ def check_features(network: NetworkLike, data: RealData) -> None:
 def kept_classifier(data: ImageData, network: str, seed: int, device: torch.device) -> training.Classifiers:
     """A classifier trained on all real training images by protocol `quick`: the first time, then read from the cache
     folder; networks of other code, which may change under one name, are trained each time."""
-    options = {"network": network, "seed": seed, "device": device}
+    trained = partial(real_classifier, data, network, seed, device)
     if ":" in network:
-        return real_classifier(data, **options)
+        return trained()
     return kept(
         f"classifier-{data.fingerprint}-{data.training_digest}-{network}-seed{seed}.safetensors",
-        make=lambda: real_classifier(data, **options),
-        read=lambda place: real_classifier(data, **options, cache=place),
+        make=trained,
+        read=lambda place: trained(cache=place),
         write=lambda place, made: _write_classifier(place, made, data, classifier_identity(network, seed)),
     )
 
@@ -175,7 +176,7 @@ def _write_classifier(
     place: Path, classifier: training.Classifiers, data: ImageData, identity: Mapping[str, Any]
 ) -> None:
     """Write a file that `real_classifier` reads."""
-    write_tensors(place, classifier.params | classifier.buffers, data.origin | identity)
+    write_tensors(place, classifier.params | classifier.buffers, {**data.origin, **identity})
 
 
 def classifier_frechet(images: Tensor, data: ImageData, classifier: training.Classifiers | None = None) -> float:

@@ -82,7 +82,7 @@ def medoids(features: Tensor, n: int, seed: int) -> Tensor:
     means = KMeans(n, n_init=4, random_state=seed % 2**32).fit(points)
     sizes = torch.bincount(torch.from_numpy(means.labels_).long(), minlength=n)
     distance = torch.cdist(torch.from_numpy(means.cluster_centers_).double(), features.cpu().double())
-    picked = []
+    picked: list[int] = []
     for centre in sizes.argsort(descending=True, stable=True).tolist():
         distance[:, picked] = torch.inf
         picked.append(int(distance[centre].argmin()))
