@@ -23,6 +23,13 @@ def require(condition: bool, message: str) -> None:
         raise InputError(message)
 
 
+def needed(value: T | None, message: str) -> T:
+    """The value; raises `InputError(message)` where there is none."""
+    if value is None:
+        raise InputError(message)
+    return value
+
+
 def at_least(config: object, bound: float, *names: str) -> None:
     """Raise `InputError` unless every named field of `config` is >= bound, or None."""
     for name in names:

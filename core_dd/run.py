@@ -66,14 +66,15 @@ class Run:
             raise
         return run
 
-    def _begin(self, settings: dict[str, Any], origin: Mapping[str, Any], tracker: type | None) -> None:
+    def _begin(self, settings: dict[str, Any], origin: Mapping[str, Any], tracker: Any) -> None:
         """Write down what is run, unless that is there, and forget what a killed run left."""
         if not (self.folder / CONFIG).exists():
             files.write_text(self.folder / CONFIG, yaml.safe_dump(settings, sort_keys=False))
         if origin and not (self.folder / _ORIGIN).exists():
             files.write_json(self.folder / _ORIGIN, origin)
         files.sweep(self.folder / "checkpoints")
-        self._drop_stats_after(self.last()[0] if self.last() else 0)
+        last = self.last()
+        self._drop_stats_after(last[0] if last else 0)
         if tracker is not None:
             with files.explained(self.folder / "tracker"):
                 self._tracker = _start_tracker(tracker, self.folder)
@@ -226,8 +227,9 @@ def find_folder(out: str | Path | None, name: str, resume: bool | None) -> Path:
         numbered = sorted((path for path in Path("runs", name).glob("[0-9]*") if path.name.isdecimal()), key=_number)
         if not resume:
             return Path("runs", name, f"{_number(numbered[-1]) + 1 if numbered else 0:05d}")
-        folder = next(filter(Path.is_dir, reversed(numbered)), None)
-        require(folder is not None, f"nothing to resume under runs/{name}. Start without --resume first.")
+        folders = list(filter(Path.is_dir, numbered))
+        require(bool(folders), f"nothing to resume under runs/{name}. Start without --resume first.")
+        folder = folders[-1]
     else:
         folder = Path(out)
     if resume:
@@ -358,7 +360,7 @@ def _check_same(folder: Path, config: RunConfig, origin: Mapping[str, Any]) -> N
         )
 
 
-def _tracker_class(name: str) -> type | None:
+def _tracker_class(name: str) -> Any:
     """One of accelerate's experiment trackers, or None for "none"."""
     if name == "none":
         return None
@@ -373,8 +375,8 @@ def _tracker_class(name: str) -> type | None:
     return cls
 
 
-def _start_tracker(cls: type, folder: Path) -> Any:
-    """A tracker of the run in `folder`."""
+def _start_tracker(cls: Any, folder: Path) -> Any:
+    """A tracker of the run in `folder`, of one of accelerate's classes."""
     from accelerate import PartialState
 
     PartialState()

@@ -294,6 +294,7 @@ def rounds(
                 return
             stop = low + size if high is None else min(high, low + size)
             mine, seconds, began = ranks.share(low, stop, group), clock.left(), clock.now()
+            images: Tensor | None = None
             try:
                 images, took = draw(mine, seconds) if mine else None, clock.now() - began
                 finished = True
@@ -303,5 +304,5 @@ def rounds(
                 pace.learn(len(mine), took)
             if ranks.least(finished):
                 low, some = stop, True
-                if mine:
+                if images is not None:
                     yield mine, images

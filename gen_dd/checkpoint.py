@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core_dd.data.readers import load_tensors
-from core_dd.errors import InputError, require
+from core_dd.errors import InputError, needed, require
 from core_dd.notes import note
 from core_dd.wrappers import unwrapped
 from gen_dd.uvit import UViT
@@ -72,9 +72,9 @@ def load_official(
         InputError: a damaged file, a pickle that wants to run code, a file of another architecture, weights that are
             not finite, or heads that do not divide the width.
     """
-    state, nest = _find_network(load_tensors(Path(path)))
-    require(
-        state is not None,
+    found, nest = _find_network(load_tensors(Path(path)))
+    state = needed(
+        found,
         f"{path} holds no U-ViT: expected a state_dict with pos_embed, patch_embed.proj.weight, in_blocks.* ...",
     )
     check_weights(state, str(path))

@@ -6,14 +6,14 @@ no guide, because it needs a second evaluation of the network: `gen_dd.solvers.g
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from core_dd.data.images import ImageData
-from core_dd.errors import pick, require
+from core_dd.errors import needed, pick, require
 from core_dd.sets import subset
 from gen_dd.diffusion import alpha_sigma
 from gen_dd.uvit import UViT
@@ -88,7 +88,7 @@ class MGD3(Guide):
     until: float = 0.5
 
     def prepare(self, real: ImageData | None, model: UViT, generator: torch.Generator) -> None:
-        require(real is not None, "this guide wants the real data. Pass --guide_data, e.g. digits.")
+        real = needed(real, "this guide wants the real data. Pass --guide_data, e.g. digits.")
         modes = []
         for k, members in enumerate(real.class_indices()):
             require(
@@ -164,7 +164,7 @@ class ClassifierGuide(Guide):
     network: str = "convnet3"
 
     def prepare(self, real: ImageData | None, model: UViT, generator: torch.Generator) -> None:
-        require(real is not None, "this guide wants the real data. Pass --guide_data, e.g. digits.")
+        real = needed(real, "this guide wants the real data. Pass --guide_data, e.g. digits.")
         from core_dd.judge import fidelity
 
         seed = generator.initial_seed() % 2**31
@@ -195,4 +195,5 @@ def make_guide(name: str | None, **options: float | int | None) -> Guide | None:
     """
     if name is None:
         return None
-    return pick(GUIDES, name, "guide")(**{key: value for key, value in options.items() if value is not None})
+    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    return pick(GUIDES, name, "guide")(**given)

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 from core_dd.data.options import DataConfig
-from core_dd.errors import about, above, at_least, require
+from core_dd.errors import about, above, at_least, needed, require
 from core_dd.judge.options import CHOOSER_CHOICES, NETWORK_CHOICES
 from core_dd.options import Options, RunConfig, option
 
@@ -310,8 +310,10 @@ class SampleConfig(Options):
         """The budget in seconds."""
         if self.budget is None:
             return None
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h)?", self.budget.strip())
-        require(match is not None, f"budget '{self.budget}' is not a time. Write 20s, 10m, 1h or a number of seconds.")
+        match = needed(
+            re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h)?", self.budget.strip()),
+            f"budget '{self.budget}' is not a time. Write 20s, 10m, 1h or a number of seconds.",
+        )
         seconds = float(match[1]) * {"s": 1, None: 1, "m": 60, "h": 3600}[match[2]]
         require(seconds > 0, f"budget must be > 0, got {self.budget}.")
         return seconds

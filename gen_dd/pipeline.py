@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
@@ -41,6 +42,8 @@ class UViTPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "unet"
+    unet: UViT
+    scheduler: ExactDPMSolver
 
     def __init__(self, unet: UViT, scheduler: ExactDPMSolver) -> None:
         super().__init__()
@@ -92,7 +95,7 @@ class UViTPipeline(DiffusionPipeline):
             x = self.scheduler.step(noise_of(x, timestep), timestep, x).prev_sample
         self.maybe_free_model_hooks()
 
-        images = ((x.float() + 1) / 2).clamp(0, 1).cpu()
+        images: Any = ((x.float() + 1) / 2).clamp(0, 1).cpu()
         if output_type != "pt":
             images = images.permute(0, 2, 3, 1).numpy()
         if output_type == "pil":

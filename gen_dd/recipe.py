@@ -76,7 +76,7 @@ class _Joined(Optimizer):
         """What the parts remember of each parameter."""
         return {parameter: value for part in self.parts for parameter, value in part.state.items()}
 
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         """One step of every part."""
         for part in self.parts:
             part.step()
@@ -88,7 +88,9 @@ class _Joined(Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """As one optimiser's: the parameters are numbered through all parts."""
-        state, groups, first = {}, [], 0
+        state: dict[int, Any] = {}
+        groups: list[dict[str, Any]] = []
+        first = 0
         for part in self.parts:
             own = part.state_dict()
             state |= {first + i: value for i, value in own["state"].items()}
@@ -161,28 +163,29 @@ class Muon(Optimizer):
         self.dtype = torch.bfloat16 if bf16 else torch.float32
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         """One step."""
         for group in self.param_groups:
             shapes = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    shapes[parameter.shape].append((parameter, self._ahead(parameter, group["momentum"])))
+                    ahead = self._ahead(parameter, parameter.grad, group["momentum"])
+                    shapes[parameter.shape].append((parameter, ahead))
             for shape, pairs in shapes.items():
-                parameters, ahead = zip(*pairs, strict=True)
-                moves = orthogonal(torch.stack(ahead).to(self.dtype))
+                parameters, gradients = zip(*pairs, strict=True)
+                moves = orthogonal(torch.stack(gradients).to(self.dtype))
                 size = group["lr"] * 0.2 * max(shape) ** 0.5
                 for parameter, move in zip(parameters, moves, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.add_(split_like(move.to(parameter.dtype), parameter), alpha=-size)
 
-    def _ahead(self, parameter: Tensor, momentum: float) -> Tensor:
+    def _ahead(self, parameter: Tensor, gradient: Tensor, momentum: float) -> Tensor:
         """A matrix's averaged gradient as it will be one step ahead (Nesterov), whole."""
         state = self.state[parameter]
         if not state:
-            state["momentum_buffer"] = torch.zeros_like(parameter.grad)
-        average = state["momentum_buffer"].lerp_(parameter.grad, 1 - momentum)
-        return whole_tensor(parameter.grad.lerp(average, momentum))
+            state["momentum_buffer"] = torch.zeros_like(gradient)
+        average = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
+        return whole_tensor(gradient.lerp(average, momentum))
 
 
 def adamw(model: UViT, *, lr: float, betas: tuple[float, float], weight_decay: float, bf16: bool = False) -> Optimizer:

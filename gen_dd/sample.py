@@ -21,7 +21,7 @@ from core_dd import cli, processes
 from core_dd.clock import command_start
 from core_dd.config import load_config, to_dict
 from core_dd.data.images import ImageData, load_data
-from core_dd.errors import about, require
+from core_dd.errors import about, needed, require
 from core_dd.judge.chance import warn_of
 from core_dd.locks import own_folder, require_free
 from core_dd.progress import Progress
@@ -63,7 +63,9 @@ def sample(
     """
     clock = Clock(budget_s)
     check_amount(num_per_class, budget_s, steps)
-    model, card = (model, {}) if isinstance(model, UViT) else load_model(model)
+    card: dict[str, Any] = {}
+    if not isinstance(model, UViT):
+        model, card = load_model(model)
     warn_of(card, "model")
     sampler = Sampler(model, steps=steps, cfg_scale=cfg_scale, seed=seed, **options)
     total = sampler.total(num_per_class)
@@ -151,13 +153,14 @@ def _draw(folder: ShardFolder, pace: Pace, done: Sequence[tuple[int, int]], numb
 
 
 def _make_sampler(
-    config: SampleConfig, steps: int | str, model: UViT, card: dict, device: torch.device, clock: Clock
+    config: SampleConfig, steps: int | Literal["auto"], model: UViT, card: dict, device: torch.device, clock: Clock
 ) -> Sampler:
     """The sampler as `config` says, its guide prepared."""
     clock.book("load")
     guide = config.make_guide()
     if guide is not None:
-        guide.prepare(_guide_data(config, card), model.to(device), stream(config.seed, "guide"))
+        real = None if guide.joint else _guide_data(config, card)
+        guide.prepare(real, model.to(device), stream(config.seed, "guide"))
         clock.book("guide")
     images = math.inf if config.num_per_class is None else config.num_per_class * model.config.num_classes
     evaluations = (AUTO_STEPS[1] if steps == "auto" else steps) * (2 if config.cfg_scale else 1)
@@ -185,17 +188,17 @@ _IDENTITY = ("steps", "solver", "seed", *_GUIDANCE)
 """Options that decide what the images are; a resumed run must keep them."""
 
 
-def _guide_data(config: SampleConfig, card: dict[str, Any]) -> ImageData | None:
+def _guide_data(config: SampleConfig, card: dict[str, Any]) -> ImageData:
     """The training images a guide looks at: those that the model was trained on.
 
     Raises:
         InputError: if it is not known which, or they are other data.
     """
-    if config.make_guide().joint:
-        return None
     trained = card.get("train", {})
-    spec = config.guide_data or trained.get("data") or card.get("data")
-    require(spec is not None, "the model's card does not name its data. Pass --guide_data, e.g. digits.")
+    spec = needed(
+        config.guide_data or trained.get("data") or card.get("data"),
+        "the model's card does not name its data. Pass --guide_data, e.g. digits.",
+    )
     options = {
         name: trained[name]
         for name in ("image_size", "limit_per_class", "test_fraction", "val_fraction", "seed")

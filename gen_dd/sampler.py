@@ -4,12 +4,12 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from core_dd.errors import pick, require
+from core_dd.errors import needed, pick, require
 from core_dd.notes import note
 from core_dd.rng import stream
 from core_dd.speed import UVIT_SAMPLING, autocast, compiled, peak_mib
@@ -74,7 +74,7 @@ class Sampler:
         bf16: bool = True,
         compile: bool = False,
     ) -> None:
-        require(model.null_class is not None, "the model takes no labels; train one with classes.")
+        self.null_class = needed(model.null_class, "the model takes no labels; train one with classes.")
         model.check_guidance(cfg_scale)
         self.device, self.seed, self.bf16 = torch.device(device), seed, bf16
         self.model = model.to(device).eval()
@@ -82,7 +82,7 @@ class Sampler:
         self.solve, self.cfg_scale, self.cfg_interval = pick(SOLVERS, solver, "solver"), cfg_scale, cfg_interval
         self.guide, self.group = guide, guide.slots if guide is not None and guide.joint else 1
         self.auto_steps, self.auto_batch = steps == "auto", batch is None
-        self.steps = AUTO_STEPS[1] if self.auto_steps else steps
+        self.steps = AUTO_STEPS[1] if steps == "auto" else steps
         self.shares = [1 / self.steps] * self.steps
         batch = max(_BATCH, self.group) if batch is None else batch
         require(batch >= self.group, f"batch {batch} is smaller than a group of {self.group}. Pass a larger --batch.")
@@ -93,8 +93,8 @@ class Sampler:
 
     def places(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Labels and indices within the class of the images of these numbers, round the classes: int64 (N,) each."""
-        numbers, block = torch.tensor(numbers), self.group * self.classes
-        return numbers % block // self.group, numbers // block * self.group + numbers % self.group
+        number, block = torch.tensor(numbers), self.group * self.classes
+        return number % block // self.group, number // block * self.group + number % self.group
 
     def labels(self, numbers: Sequence[int]) -> Tensor:
         """Their labels alone."""
@@ -108,8 +108,8 @@ class Sampler:
     def begin(self, numbers: Sequence[int], network: Callable[..., Tensor]) -> tuple[NoiseOf, Tensor]:
         """For the images of these numbers, what predicts their noise, and the noise that they start from."""
         labels, index = (part.to(self.device) for part in self.places(numbers))
-        options = {"interval": self.cfg_interval, "guide": self.guide, "index": index}
-        noise_of = guided(network, labels, self.cfg_scale, self.model.null_class, **options)
+        options: dict[str, Any] = {"interval": self.cfg_interval, "guide": self.guide, "index": index}
+        noise_of = guided(network, labels, self.cfg_scale, self.null_class, **options)
         return noise_of, self.noise(numbers).to(self.device)
 
     @torch.inference_mode()

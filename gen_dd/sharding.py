@@ -7,19 +7,19 @@ Whatever leaves the processes, a checkpoint or a model to sample from, is whole:
 import datetime
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, InitProcessGroupKwargs
-from diffusers import ModelMixin
 from torch import Tensor
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from core_dd import processes
 from core_dd.errors import require
+from gen_dd.uvit import UViT
 
 _UNSUPPORTED = ("offload_params", "activation_checkpointing")
 PATIENCE = datetime.timedelta(hours=2)
@@ -81,7 +81,7 @@ def gathered(value: Any, keep: bool = True) -> Any:
 
 def whole_tensor(value: Tensor) -> Tensor:
     """A split tensor whole, on its device, or a whole one as it is; all processes must ask for it together."""
-    return value.detach().full_tensor() if isinstance(value, DTensor) else value
+    return cast(DTensor, value.detach()).full_tensor() if isinstance(value, DTensor) else value
 
 
 def split_like(value: Tensor, parameter: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ def split_optimizer(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> 
     return state | {"state": parts}
 
 
-def whole(model: ModelMixin, parameters: Sequence[Tensor], device: torch.device) -> ModelMixin:
+def whole(model: UViT, parameters: Sequence[Tensor], device: torch.device) -> UViT:
     """A copy of a network that is not split, with other values of its parameters; all processes together."""
     with torch.device("meta"):
         copy = type(model).from_config(model.config)

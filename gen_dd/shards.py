@@ -79,8 +79,9 @@ class ShardFolder:
         Returns:
             How many images there are.
         """
-        shards = [{"file": shard_name(*each), "images": each[1] - each[0]} for each in finished(self.out, resume=True)]
-        count = sum(shard["images"] for shard in shards)
+        done = finished(self.out, resume=True)
+        shards = [{"file": shard_name(start, stop), "images": stop - start} for start, stop in done]
+        count = sum(stop - start for start, stop in done)
         ipc = number if number is not None and count == number * self.sampler.classes else None
         if self.listed != (count, ipc):
             meta = self.meta | {"ipc": ipc, "cost": {"seconds": round(self.clock.elapsed(), 3)}}
@@ -156,7 +157,8 @@ def finished(out: Path, resume: bool) -> list[tuple[int, int]]:
 
 def gaps(done: Sequence[tuple[int, int]], total: int | None) -> list[tuple[int, int | None]]:
     """The number ranges not drawn yet: holes between shards, then everything after the last one."""
-    free, low = [], 0
+    free: list[tuple[int, int | None]] = []
+    low = 0
     for start, stop in done:
         if low < start:
             free.append((low, start))

@@ -4,13 +4,15 @@
 (B, C, H, W) and what is returned is the image at the end of the grid, not clamped.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, SchedulerMixin, UniPCMultistepScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor
 
 from core_dd.errors import require
@@ -38,18 +40,17 @@ class _ExactGrid:
 
     def set_timesteps(self, num_inference_steps: int | None = None, device: Any = None, **options: Any) -> None:
         """Lay `num_inference_steps` + 1 exact times; the last step is of lower order only below 10 steps."""
-        require(
-            bool(num_inference_steps) and num_inference_steps >= 1, f"steps must be >= 1, got {num_inference_steps}."
-        )
+        steps, scheduler = num_inference_steps or 0, cast(Any, self)  # with what the scheduler behind it has
+        require(steps >= 1, f"steps must be >= 1, got {num_inference_steps}.")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)  # diffusers on numpy 2
-            super().set_timesteps(num_inference_steps, device=device, **options)
-        times = torch.linspace(T_START, T_END, num_inference_steps + 1, dtype=torch.float64)
+            cast(Any, super()).set_timesteps(steps, device=device, **options)
+        times = torch.linspace(T_START, T_END, steps + 1, dtype=torch.float64)
         alpha, sigma = alpha_sigma(times)
         self.sigmas = (sigma / alpha).float()
         self.timesteps = (TIME_SCALE * times[:-1]).float().to(device or "cpu")
-        self.register_to_config(lower_order_final=num_inference_steps < 10)
-        self.set_begin_index(0)
+        scheduler.register_to_config(lower_order_final=steps < 10)
+        scheduler.set_begin_index(0)
 
 
 class ExactDPMSolver(_ExactGrid, DPMSolverMultistepScheduler):
@@ -60,7 +61,10 @@ class _ExactUniPC(_ExactGrid, UniPCMultistepScheduler):
     """UniPC (Zhao et al. 2023) on the exact grid."""
 
 
-def make_scheduler(cls: type[SchedulerMixin], order: int) -> SchedulerMixin:
+S = TypeVar("S", ExactDPMSolver, _ExactUniPC)
+
+
+def make_scheduler(cls: type[S], order: int) -> S:
     """One of the schedulers above, of this order, for a network that predicts the noise."""
     options = {"algorithm_type": "dpmsolver++", "solver_type": "midpoint"} if cls is ExactDPMSolver else {}
     return cls(
@@ -73,7 +77,7 @@ def make_scheduler(cls: type[SchedulerMixin], order: int) -> SchedulerMixin:
     )
 
 
-def _multistep(cls: type[SchedulerMixin], order: int) -> Solver:
+def _multistep(cls: type[ExactDPMSolver] | type[_ExactUniPC], order: int) -> Solver:
     """A solver that steps one of the schedulers above: one network evaluation per step."""
 
     def solve(noise_of: NoiseOf, x: Tensor, steps: int) -> Tensor:
@@ -138,7 +142,7 @@ SOLVERS: MappingProxyType[str, Solver] = MappingProxyType(
 """Solvers by name; each evaluates the network `steps` times."""
 
 
-def inside(interval: tuple[float, float] | None, t: float | None) -> bool:
+def inside(interval: tuple[float, float] | None, t: float) -> bool:
     """Whether the time t lies in the interval; None: always."""
     return interval is None or interval[0] <= t <= interval[1]
 
@@ -169,7 +173,7 @@ def guided(
     both = torch.cat([labels, torch.full_like(labels, null_class)])
 
     def noise_of(x: Tensor, timestep: Tensor) -> Tensor:
-        t = float(timestep) / TIME_SCALE if guide or interval else None
+        t = float(timestep) / TIME_SCALE if guide or interval else math.nan  # asking a GPU would wait for it
         if cfg_scale == 0 or not inside(interval, t):
             noise = model(x, timestep, labels)
             return noise if guide is None else corrected(noise, x, t)
@@ -183,6 +187,7 @@ def guided(
 
     def corrected(noise: Tensor, x: Tensor, t: float) -> Tensor:
         """The noise that goes with the corrected x0 = (x - sigma noise) / alpha."""
+        assert guide is not None and index is not None
         alpha, sigma = (float(part) for part in alpha_sigma(torch.tensor(t, dtype=torch.float64)))
         x0 = (x - sigma * noise) / alpha
         return noise - alpha / sigma * (guide.correct_x0(x0, t, labels, index) - x0)

@@ -99,6 +99,7 @@ class Trainer:
         )
         self.scores: dict[str, float] = {}
         self.seconds = 0.0
+        assert model.null_class is not None  # `make_model` gives it the classes of the data
         self.batches = Batches(
             data,
             config.batch_size,
@@ -221,8 +222,13 @@ class Trainer:
     def save_averaged(self, model: UViT, folder: Path, step: int, grid: Path | None) -> None:
         """The averaged weights, with what the model is, when they were made and what they scored last."""
         data = self.data
-        card = {"data": data.name, "fingerprint": data.fingerprint, "class_names": list(data.class_names)}
-        card |= {"step": step, "train": to_dict(self.config), "metrics": self.scores}
+        card: dict[str, Any] = {"data": data.name, "fingerprint": data.fingerprint}
+        card |= {
+            "class_names": list(data.class_names),
+            "step": step,
+            "train": to_dict(self.config),
+            "metrics": self.scores,
+        }
         save_model(model, folder, card, grid)
 
     def load(self, folder: Path) -> str:
@@ -305,7 +311,7 @@ class Trainer:
 
     def mean(self, values: Sequence[Tensor]) -> list[float]:
         """The mean of each over all processes."""
-        return self.accelerator.reduce(torch.stack(values), "mean").tolist()
+        return self.accelerator.reduce(torch.stack(list(values)), "mean").tolist()
 
     def wait(self) -> None:
         """Until every process is here. (accelerate's own way asks for a GPU each, on a machine that has one, of
@@ -347,7 +353,8 @@ def _initialised_from(place: Path, data: RealData, seed: int, num_heads: int | N
         InputError: no or damaged weights, other heads than a model folder says, or images with another number of
             channels.
     """
-    generator, options = stream(seed, "weights"), {"image_size": data.shape[1], "num_classes": data.num_classes}
+    generator = stream(seed, "weights")
+    options: dict[str, Any] = {"image_size": data.shape[1], "num_classes": data.num_classes}
     if place.name == STATE and (place.parent / "model").is_dir():
         place = place.parent  # the checkpoint, whose model folder has the averaged weights
     if place.is_dir():

@@ -5,8 +5,8 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -67,6 +67,9 @@ class UViT(ModelMixin, ConfigMixin):
 
     _supports_gradient_checkpointing = True
 
+    config: Any
+    """The sizes, as diffusers keeps them: entries that are attributes, too."""
+
     @register_to_config
     def __init__(
         self,
@@ -98,7 +101,7 @@ class UViT(ModelMixin, ConfigMixin):
         )
         require(hidden_size % num_heads == 0, f"hidden_size {hidden_size} is not a multiple of num_heads {num_heads}.")
         require(depth % 2 == 0, f"depth must be even (in-blocks and out-blocks come in pairs), got {depth}.")
-        block = {"width": hidden_size, "heads": num_heads, "mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias}
+        block: dict[str, Any] = {"width": hidden_size, "heads": num_heads, "mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias}
         self.extra_tokens = 1 if num_classes is None else 2
         tokens = self.extra_tokens + (image_size // patch_size) ** 2
         self.pos_embed = nn.Parameter(torch.empty(1, tokens, hidden_size))
@@ -170,7 +173,7 @@ class UViT(ModelMixin, ConfigMixin):
             )
         patches = self.patch_embed(sample)
         time = self.time_embed(sinusoid(timestep.expand(len(sample)), self.config.hidden_size))
-        extra = [time] if class_labels is None else [self.label_emb(class_labels), time]
+        extra = [time] if self.label_emb is None else [self.label_emb(class_labels), time]
         x = torch.cat([torch.stack(extra, dim=1).to(patches.dtype), patches], dim=1) + self.pos_embed
 
         skips = []
@@ -224,6 +227,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, skipped: Tensor | None = None) -> Tensor:
         if self.skip_linear is not None:
+            assert skipped is not None
             x = self.skip_linear(torch.cat([x, skipped], dim=-1))
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))

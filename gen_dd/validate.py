@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -124,14 +125,15 @@ class Validator:
 
     def accuracy(self, images: Tensor, labels: Tensor) -> float:
         """The accuracy on the validation split of a ConvNet trained on these images by protocol `quick`."""
-        network, seed = self.judge.network, self.judge.seed
-        options = {"protocol": QUICK, "network": network, "runs": [0], "seed": seed, "device": self.device}
+        options: dict[str, Any] = {"protocol": QUICK, "runs": [0], "network": self.judge.network}
+        options |= {"seed": self.judge.seed, "device": self.device}
         classifiers = training.train(images, labels, self.data, **options)
         return classifiers.accuracies(self.data.val_images, self.data.val_labels)[0]
 
     @torch.inference_mode()
     def inception_features(self, images: Tensor) -> Tensor:
         """torch-fidelity's features (N, 2048) of uint8 images (N, 1 or 3, H, W)."""
+        assert self.inception is not None
         parts = [self.inception(x.expand(-1, 3, -1, -1).to(self.device))[0].cpu() for x in images.split(_CHUNK)]
         return torch.cat(parts)
 
@@ -159,7 +161,7 @@ def _load_inception(weights: str | None, device: torch.device) -> tuple[nn.Modul
         require(
             Path(weights).is_file(), f"no Inception weights at {weights}. Leave out --inception_weights to download."
         )
-        readers.load_tensors(weights)  # refuses a pickle that would run code, which torch-fidelity would let
+        readers.load_tensors(Path(weights))  # refuses a pickle that would run code, which torch-fidelity would let
     try:
         from torch_fidelity.utils import create_feature_extractor
 

@@ -185,7 +185,7 @@ def _read_weights(sources: list[Path]) -> dict[str, Tensor]:
     return unwrapped(state)
 
 
-def _network_config(place: Path, config: Mapping[str, Any], state: Mapping[str, Tensor], hint: str) -> _NetworkConfig:
+def _network_config(place: Path, config: Mapping[str, Any], state: Mapping[str, Tensor], hint: str) -> dict[str, Any]:
     """The arguments of the network, from its config.json as far as that agrees with the shapes of its weights.
 
     Raises:
