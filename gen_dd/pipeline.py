@@ -41,7 +41,7 @@ class UViTPipeline(DiffusionPipeline):
         scheduler: what turns noise into images.
     """
 
-    model_cpu_offload_seq = "unet"
+    model_cpu_offload_seq = "unet"  # type: ignore[assignment]  # diffusers says None and means a string
     unet: UViT
     scheduler: ExactDPMSolver
 
@@ -89,10 +89,10 @@ class UViTPipeline(DiffusionPipeline):
         config = self.unet.config
         shape = (len(labels), config.in_channels, config.image_size, config.image_size)
         x = _noise(shape, generator).to(device, self.unet.dtype)
-        noise_of = guided(self.unet, labels, guidance_scale - 1, self.unet.null_class)
+        noise_of = guided(self.unet, labels, guidance_scale - 1, classes)
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         for timestep in self.progress_bar(self.scheduler.timesteps):
-            x = self.scheduler.step(noise_of(x, timestep), timestep, x).prev_sample
+            x = self.scheduler.step(noise_of(x, timestep), timestep, x, return_dict=False)[0]
         self.maybe_free_model_hooks()
 
         images: Any = ((x.float() + 1) / 2).clamp(0, 1).cpu()

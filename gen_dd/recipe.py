@@ -67,12 +67,12 @@ class _Joined(Optimizer):
         self.defaults = {}
 
     @property
-    def param_groups(self) -> list[dict[str, Any]]:
+    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]  # torch's optimisers have an attribute
         """The groups of all parts."""
         return [group for part in self.parts for group in part.param_groups]
 
     @property
-    def state(self) -> dict[Tensor, Any]:
+    def state(self) -> dict[Tensor, Any]:  # type: ignore[override]  # likewise
         """What the parts remember of each parameter."""
         return {parameter: value for part in self.parts for parameter, value in part.state.items()}
 

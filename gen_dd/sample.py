@@ -64,7 +64,7 @@ def sample(
     clock = Clock(budget_s)
     check_amount(num_per_class, budget_s, steps)
     card: dict[str, Any] = {}
-    if not isinstance(model, UViT):
+    if isinstance(model, str | Path):
         model, card = load_model(model)
     warn_of(card, "model")
     sampler = Sampler(model, steps=steps, cfg_scale=cfg_scale, seed=seed, **options)

@@ -102,7 +102,7 @@ def split_optimizer(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> 
 def whole(model: UViT, parameters: Sequence[Tensor], device: torch.device) -> UViT:
     """A copy of a network that is not split, with other values of its parameters; all processes together."""
     with torch.device("meta"):
-        copy = type(model).from_config(model.config)
+        copy = cast(UViT, type(model).from_config(model.config))
     names = [name for name, _ in copy.named_parameters()]
     copy.load_state_dict(dict(zip(names, gathered(list(parameters)), strict=True)), assign=True)
     return copy.to(device).eval()

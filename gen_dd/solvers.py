@@ -53,15 +53,15 @@ class _ExactGrid:
         scheduler.set_begin_index(0)
 
 
-class ExactDPMSolver(_ExactGrid, DPMSolverMultistepScheduler):
+class ExactDPMSolver(_ExactGrid, DPMSolverMultistepScheduler):  # type: ignore[misc]  # diffusers' bases differ
     """DPM-Solver++ multistep (Lu et al. 2022) of order 1 (DDIM), 2 or 3 on the exact grid."""
 
 
-class _ExactUniPC(_ExactGrid, UniPCMultistepScheduler):
+class _ExactUniPC(_ExactGrid, UniPCMultistepScheduler):  # type: ignore[misc]  # likewise
     """UniPC (Zhao et al. 2023) on the exact grid."""
 
 
-S = TypeVar("S", ExactDPMSolver, _ExactUniPC)
+S = TypeVar("S", bound=ExactDPMSolver | _ExactUniPC)
 
 
 def make_scheduler(cls: type[S], order: int) -> S:
@@ -84,7 +84,7 @@ def _multistep(cls: type[ExactDPMSolver] | type[_ExactUniPC], order: int) -> Sol
         scheduler = make_scheduler(cls, order)
         scheduler.set_timesteps(steps, device=x.device)
         for timestep in scheduler.timesteps:
-            x = scheduler.step(noise_of(x, timestep), timestep, x).prev_sample
+            x = scheduler.step(noise_of(x, timestep), timestep, x, return_dict=False)[0]
         return x
 
     return solve

@@ -2,7 +2,7 @@
 
 import math
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -44,7 +44,7 @@ _LIMITS: MappingProxyType[str, tuple[int, int]] = MappingProxyType(
 """The least and the most of each size: beyond them a network would take memory and time without end."""
 
 
-class UViT(ModelMixin, ConfigMixin):
+class UViT(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' bases differ in config_name
     """A transformer over [label, time, patch] tokens with long skips, predicting the noise in an image.
 
     Args:
@@ -67,8 +67,9 @@ class UViT(ModelMixin, ConfigMixin):
 
     _supports_gradient_checkpointing = True
 
-    config: Any
-    """The sizes, as diffusers keeps them: entries that are attributes, too."""
+    if TYPE_CHECKING:  # what diffusers' decorators hide: a config's entries, the class that `to` gives
+        config: Any
+        to: Any
 
     @register_to_config
     def __init__(
