@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401 (a pipeline looks for it in this module)
 from torch import Tensor
 
 from core_dd.errors import require
