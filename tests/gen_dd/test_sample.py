@@ -382,7 +382,7 @@ def test_most_steps__as_many_as_fit(each, steps):
 def test_calibrate__chooses_the_batch_and_foresees_its_time(model):
     sampler, clock = Sampler(model, steps=20), Clock(60.0)
     pace = sampler.calibrate(clock)
-    assert sampler.batch == pace.batch and sampler.batch in (4, 16, 64, 256, 1024)
+    assert sampler.batch == pace.batch and sampler.batch in (1, 4, 16, 64, 256, 1024)  # 1 where the machine is busy
     began = time.perf_counter()
     sampler.draw(range(sampler.batch))
     assert 0.05 <= (time.perf_counter() - began) / pace.seconds(sampler.batch) <= 20  # a busy machine varies
