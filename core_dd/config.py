@@ -202,7 +202,16 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def to_yaml(config: Any) -> str:
-    """The YAML that `load_config` reads back into an equal config."""
+    """The YAML that `load_config` reads back into an equal config.
+
+    Example:
+        >>> from core_dd.data.options import DataConfig
+        >>> print(to_yaml(DataConfig(data="mnist")), end="")
+        data: mnist
+        image_size: null
+        test_fraction: 0.0
+        limit_per_class: null
+    """
     import yaml
 
     return yaml.safe_dump(to_dict(config), sort_keys=False)

@@ -18,7 +18,15 @@ class Diverged(InputError):
 
 
 def require(condition: bool, message: str) -> None:
-    """Raise `InputError(message)` unless the condition holds."""
+    """Raise `InputError(message)` unless the condition holds.
+
+    Example:
+        >>> require(1 <= 2, "never said")
+        >>> require(1 > 2, "ipc must be >= 2, got 1. Pass --ipc 10.")
+        Traceback (most recent call last):
+            ...
+        core_dd.errors.InputError: ipc must be >= 2, got 1. Pass --ipc 10.
+    """
     if not condition:
         raise InputError(message)
 
@@ -71,6 +79,14 @@ def pick(registry: Mapping[str, T], name: str, kind: str) -> T:
 
     Raises:
         InputError: if the name is unknown; the message carries the likely spelling and every choice.
+
+    Example:
+        >>> pick({"dm": 1, "m3d": 2}, "m3d", "method")
+        2
+        >>> pick({"dm": 1, "m3d": 2}, "m3", "method")
+        Traceback (most recent call last):
+            ...
+        core_dd.errors.InputError: unknown method 'm3'; did you mean 'm3d'? Choose one of dm, m3d.
     """
     if name in registry:
         return registry[name]
@@ -78,7 +94,12 @@ def pick(registry: Mapping[str, T], name: str, kind: str) -> T:
 
 
 def likely(name: str, choices) -> str:
-    """The "; did you mean 'x'?" half of a message, or "." when nothing is close."""
+    """The "; did you mean 'x'?" half of a message, or "." when nothing is close.
+
+    Example:
+        >>> likely("convnet", ["convnet3", "resnet18"])
+        "; did you mean 'convnet3'?"
+    """
     close = difflib.get_close_matches(str(name), [str(choice) for choice in choices], n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else "."
 

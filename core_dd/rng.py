@@ -26,6 +26,13 @@ def stream(seed: int, *names: str | int, device: str | torch.device = "cpu") -> 
 
     Raises:
         InputError: a seed that is no whole number.
+
+    Example:
+        >>> import torch
+        >>> torch.rand(2, generator=stream(0, "noise", 3)).equal(torch.rand(2, generator=stream(0, "noise", 3)))
+        True
+        >>> torch.rand(2, generator=stream(0, "noise", 3)).equal(torch.rand(2, generator=stream(0, "noise", 4)))
+        False
     """
     whole("seed", seed)
     key = "/".join(f"{type(part).__name__}:{part}" for part in (int(seed), *names))

@@ -88,7 +88,12 @@ class ConfigFile:
 
 
 def name_of(spec: str) -> str:
-    """The name by which settings are chosen: the spec's own, or what is before its path."""
+    """The name by which settings are chosen: the spec's own, or what is before its path.
+
+    Example:
+        >>> name_of("cifar10"), name_of("folder:birds")
+        ('cifar10', 'folder')
+    """
     return spec.partition(":")[0]
 
 

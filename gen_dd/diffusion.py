@@ -18,7 +18,14 @@ def log_alpha(t: Tensor) -> Tensor:
 
 
 def alpha_sigma(t: Tensor) -> tuple[Tensor, Tensor]:
-    """alpha(t) and sigma(t) = sqrt(1 - alpha^2), without the cancellation near t = 0; any shape, dtype of `t`."""
+    """alpha(t) and sigma(t) = sqrt(1 - alpha^2), without the cancellation near t = 0; any shape, dtype of `t`.
+
+    Example:
+        >>> import torch
+        >>> alpha, sigma = alpha_sigma(torch.tensor([0.1, 0.9]))
+        >>> torch.round(alpha**2 + sigma**2, decimals=4)
+        tensor([1., 1.])
+    """
     log = log_alpha(t)
     return log.exp(), (-torch.expm1(2 * log)).sqrt()
 
@@ -30,7 +37,14 @@ def half_log_snr(t: Tensor) -> Tensor:
 
 
 def time_of(lam: Tensor) -> Tensor:
-    """The inverse of `half_log_snr`."""
+    """The inverse of `half_log_snr`.
+
+    Example:
+        >>> import torch
+        >>> t = torch.tensor([0.25, 0.75])
+        >>> torch.round(time_of(half_log_snr(t)), decimals=4)
+        tensor([0.2500, 0.7500])
+    """
     u = 2 * (BETA_MAX - BETA_MIN) * F.softplus(-2 * lam)
     return u / (((BETA_MIN**2 + u).sqrt() + BETA_MIN) * (BETA_MAX - BETA_MIN))
 
@@ -42,6 +56,12 @@ def add_noise(x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         x0: clean images in [-1, 1], (B, C, H, W).
         noise: standard normal, like `x0`.
         t: (B,), in [0, 1].
+
+    Example:
+        >>> import torch
+        >>> x0 = torch.ones(1, 1, 2, 2)
+        >>> torch.round(add_noise(x0, torch.zeros_like(x0), torch.tensor([0.5])), decimals=3).unique()
+        tensor([0.2810])
     """
     alpha, sigma = (part.view(-1, 1, 1, 1).to(x0.dtype) for part in alpha_sigma(t))
     return alpha * x0 + sigma * noise
@@ -58,12 +78,23 @@ def drop_labels(labels: Tensor, null_class: int, u: Tensor, probability: float) 
 
     Returns:
         int64 (B,).
+
+    Example:
+        >>> import torch
+        >>> drop_labels(torch.tensor([3, 7]), 10, torch.tensor([0.05, 0.5]), 0.1)
+        tensor([10,  7])
     """
     return torch.where(u < probability, null_class, labels)
 
 
 def noise_loss(predicted: Tensor, noise: Tensor) -> Tensor:
-    """Squared error of the predicted noise, mean over C, H, W: (B,), float32 (Ho et al. 2020, eq. 14)."""
+    """Squared error of the predicted noise, mean over C, H, W: (B,), float32 (Ho et al. 2020, eq. 14).
+
+    Example:
+        >>> import torch
+        >>> noise_loss(torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4))
+        tensor([1., 1.])
+    """
     return (predicted.float() - noise.float()).square().flatten(1).mean(1)
 
 
@@ -77,5 +108,10 @@ def min_snr(t: Tensor) -> Tensor:
 
     Returns:
         (B,), in [0, 1].
+
+    Example:
+        >>> import torch
+        >>> torch.round(min_snr(torch.tensor([0.01, 0.9])), decimals=4)
+        tensor([0.0100, 1.0000])
     """
     return (5 / torch.exp(2 * half_log_snr(t))).clamp(max=1)

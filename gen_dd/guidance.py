@@ -192,6 +192,12 @@ def make_guide(name: str | None, **options: float | int | None) -> Guide | None:
 
     Raises:
         InputError: an unknown name, or an option out of range.
+
+    Example:
+        >>> make_guide(None) is None
+        True
+        >>> make_guide("repulsion", slots=5).slots
+        5
     """
     if name is None:
         return None

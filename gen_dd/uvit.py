@@ -63,6 +63,13 @@ class UViT(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' bases d
 
     Raises:
         InputError: if the sizes do not fit each other.
+
+    Example:
+        >>> import torch
+        >>> sizes = {"hidden_size": 32, "depth": 2, "num_heads": 2}
+        >>> model = UViT(image_size=8, patch_size=2, in_channels=1, num_classes=10, **sizes)
+        >>> model(torch.rand(4, 1, 8, 8), torch.rand(4) * 1000, torch.tensor([0, 1, 2, 3])).shape
+        torch.Size([4, 1, 8, 8])
     """
 
     _supports_gradient_checkpointing = True
@@ -278,7 +285,13 @@ def image_flops(model: UViT) -> float:
 
 
 def sinusoid(timestep: Tensor, width: int) -> Tensor:
-    """Time as (B, width) float32: cosines then sines of `width // 2` frequencies from 1 down to 1/10000, exclusive."""
+    """Time as (B, width) float32: cosines then sines of `width // 2` frequencies from 1 down to 1/10000, exclusive.
+
+    Example:
+        >>> import torch
+        >>> sinusoid(torch.tensor([0.0]), 4)
+        tensor([[1., 1., 0., 0.]])
+    """
     half = width // 2
     rates = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=timestep.device) / half)
     angles = timestep.float()[:, None] * rates
@@ -286,7 +299,13 @@ def sinusoid(timestep: Tensor, width: int) -> Tensor:
 
 
 def unpatchify(tokens: Tensor, patch: int) -> Tensor:
-    """Tokens (B, L, patch * patch * C), channel fastest, to square images (B, C, H, W)."""
+    """Tokens (B, L, patch * patch * C), channel fastest, to square images (B, C, H, W).
+
+    Example:
+        >>> import torch
+        >>> unpatchify(torch.rand(2, 16, 2 * 2 * 3), 2).shape
+        torch.Size([2, 3, 8, 8])
+    """
     side = math.isqrt(tokens.shape[1])
     x = tokens.unflatten(1, (side, side)).unflatten(-1, (patch, patch, -1))
     return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)

@@ -27,6 +27,12 @@ def coreset(name: str, data: str | ImageData, ipc: int, seed: int = 0, **classif
 
     Raises:
         InputError: an unknown name, `ipc` < 1, or a class that is empty or has fewer than `ipc` images.
+
+    Example:
+        >>> from core_dd import load_data
+        >>> dset = coreset("random", load_data("digits"), ipc=1, seed=0)
+        >>> dset.images.shape, dset.labels
+        (torch.Size([10, 1, 8, 8]), tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]))
     """
     data = load_data(data, seed=seed) if isinstance(data, str) else data
     chosen = choose(name, data, ipc, seed, **classifier).flatten()

@@ -29,6 +29,12 @@ def mean_discrepancy(real: Tensor, syn: Tensor) -> Tensor:
 
     Raises:
         ValueError: if either is not (K, N, D) with N >= 1, or if K or D differ.
+
+    Example:
+        >>> import torch
+        >>> real, syn = torch.zeros(2, 8, 4), torch.ones(2, 3, 4)
+        >>> mean_discrepancy(real, syn)
+        tensor([4., 4.])
     """
     _check_pair(real, syn)
     difference = reduce(real, "k b d -> k d", "mean") - reduce(syn, "k m d -> k d", "mean")
@@ -53,6 +59,12 @@ def moment_discrepancy(real: Tensor, syn: Tensor, order: int) -> Tensor:
 
     Raises:
         ValueError: as `mean_discrepancy`, or if order < 1.
+
+    Example:
+        >>> import torch
+        >>> real = torch.tensor([[[0.0], [2.0]]])
+        >>> moment_discrepancy(real, real + 5, 1), moment_discrepancy(real, real + 5, 2)
+        (tensor([25.]), tensor([0.]))
     """
     _check_pair(real, syn)
     difference = central_moment(real, order) - central_moment(syn, order)
@@ -75,6 +87,12 @@ def kernel_mmd(real: Tensor, syn: Tensor, kernel: str = "gaussian") -> Tensor:
 
     Raises:
         ValueError: as `mean_discrepancy`, or for an unknown kernel.
+
+    Example:
+        >>> import torch
+        >>> x = torch.rand(3, 6, 5, generator=torch.Generator().manual_seed(0))
+        >>> bool((kernel_mmd(x, x).abs() < 1e-6).all()), bool((kernel_mmd(x, x + 1) > 0).all())
+        (True, True)
     """
     _check_pair(real, syn)
     matrices = pick(KERNELS, kernel, "kernel")
@@ -188,6 +206,11 @@ def attention_map(features: Tensor, p: float = 4.0, norm: str = "l2") -> Tensor:
 
     Raises:
         ValueError: if features are not 4-d, p < 1, or the norm is unknown.
+
+    Example:
+        >>> import torch
+        >>> attention_map(torch.ones(2, 16, 4, 4)).shape
+        torch.Size([2, 16])
     """
     require(features.ndim == 4, f"features must be (N, C, H, W), got shape {tuple(features.shape)}.")
     require(p >= 1, f"attention power p must be >= 1, got {p}.")
@@ -276,7 +299,13 @@ def row_cosine_distance(real: Sequence[Tensor], syn: Sequence[Tensor]) -> Tensor
 
 
 def cosine_distance(real: Sequence[Tensor], syn: Sequence[Tensor]) -> Tensor:
-    """One minus the cosine of all gradients as one vector (an ablation of DC)."""
+    """One minus the cosine of all gradients as one vector (an ablation of DC).
+
+    Example:
+        >>> import torch
+        >>> cosine_distance([torch.ones(2, 3)], [torch.ones(2, 3) * 7])
+        tensor([0., 0.])
+    """
     product = sum((r * s).flatten(1).sum(1) for r, s in zip(real, syn, strict=True))
     norms = [torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0) for gradients in (real, syn)]
     return 1 - _cosine(product, *norms)
@@ -312,6 +341,12 @@ def trajectory_loss(student: Sequence[Tensor], start: Sequence[Tensor], target: 
 
     Raises:
         ValueError: if the three differ in number or shapes, or are empty.
+
+    Example:
+        >>> import torch
+        >>> start, target = [torch.zeros(3)], [torch.ones(3)]
+        >>> float(trajectory_loss(target, start, target)), float(trajectory_loss(start, start, target))
+        (0.0, 1.0)
     """
     shapes = [[tuple(p.shape) for p in parameters] for parameters in (student, start, target)]
     require(
@@ -338,6 +373,12 @@ def effect_alignment(real: Tensor, syn: Tensor, coefficient: float = 1.0) -> Ten
 
     Raises:
         ValueError: if either is not (T,) with T >= 1, or T differs.
+
+    Example:
+        >>> import torch
+        >>> products = torch.tensor([0.5, 0.25])
+        >>> float(effect_alignment(products, products)), float(effect_alignment(products, products * 0))
+        (0.0, 0.75)
     """
     require(
         real.ndim == 1 and real.shape == syn.shape and len(real) >= 1,

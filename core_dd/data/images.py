@@ -199,6 +199,11 @@ def load_data(
 
     Raises:
         InputError: unknown spec, missing or damaged files, an empty class, labels out of range, mixed sizes.
+
+    Example:
+        >>> data = load_data("digits", val_fraction=0.1, seed=0)
+        >>> data.shape, data.num_classes, len(data.train_images), len(data.val_images), len(data.test_images)
+        ((1, 8, 8), 10, 1299, 143, 355)
     """
     check_options(image_size, val_fraction, limit_per_class)
     require(0 <= test_fraction < 1, f"test_fraction must be in [0, 1), got {test_fraction}.")

@@ -28,7 +28,13 @@ SCALE, ROTATE = 1.2, 15.0
 
 
 def strategy_for(data: ImageData) -> str:
-    """The DSA strategy for a dataset: without flip where a mirror image changes the label."""
+    """The DSA strategy for a dataset: without flip where a mirror image changes the label.
+
+    Example:
+        >>> from core_dd import load_data
+        >>> strategy_for(load_data("digits"))
+        'color_crop_cutout_scale_rotate'
+    """
     return STRATEGY if data.hflip else STRATEGY.replace("_flip", "")
 
 
@@ -166,7 +172,14 @@ def _outside(size: int, u: Tensor) -> Tensor:
 
 
 def flip(x: Tensor, u: Tensor) -> Tensor:
-    """Mirror left and right with probability 1/2; u (N, 1)."""
+    """Mirror left and right with probability 1/2; u (N, 1).
+
+    Example:
+        >>> import torch
+        >>> image = torch.tensor([[[[1.0, 2.0]]]])
+        >>> flip(image, torch.tensor([[0.9]])), flip(image, torch.tensor([[0.1]]))
+        (tensor([[[[1., 2.]]]]), tensor([[[[2., 1.]]]]))
+    """
     return torch.where(u.reshape(-1, 1, 1, 1) < 0.5, x.flip(3), x)
 
 

@@ -33,6 +33,12 @@ def mean_interval(accuracies: Sequence[float]) -> tuple[float, float] | None:
 
     Raises:
         InputError: no accuracies, or one that is no fraction.
+
+    Example:
+        >>> low, high = mean_interval([0.48, 0.50, 0.52])
+        >>> print(f"{low:.3f} to {high:.3f}")
+        0.450 to 0.550
+        >>> mean_interval([0.5])
     """
     n = len(accuracies)
     require(n > 0 and all(0 <= value <= 1 for value in accuracies), f"expected accuracies in 0..1, got {accuracies}.")
@@ -55,6 +61,11 @@ def chance(labels: Tensor) -> float:
 
     Args:
         labels: of the test images, int64 (N,), N >= 1.
+
+    Example:
+        >>> import torch
+        >>> chance(torch.tensor([0, 0, 0, 1]))
+        0.75
     """
     return float(labels.bincount().max()) / len(labels)
 
@@ -63,6 +74,10 @@ def by_luck(right: int, count: int, chance: float) -> bool:
     """Whether guessing explains `right` right answers of `count`: one-sided exact binomial test at 2.5 %.
 
     That is where the lower end of the exact (Clopper-Pearson) 95 % interval of their share is at chance or below.
+
+    Example:
+        >>> by_luck(12, 100, 0.1), by_luck(30, 100, 0.1)
+        (True, False)
     """
     from scipy.stats import binomtest
 
@@ -74,6 +89,10 @@ def at_chance(accuracies: Sequence[float], chance: float, test_images: int) -> b
 
     Several: the lower end of their `mean_interval` is at chance or below. One: `by_luck`, over the test images. Also
     where the mean itself, over the test images, is no better than luck: equal accuracies have no width.
+
+    Example:
+        >>> at_chance([0.10, 0.11, 0.09], 0.1, test_images=1000), at_chance([0.50, 0.52, 0.51], 0.1, test_images=1000)
+        (True, False)
     """
     interval, right = mean_interval(accuracies), round(statistics.fmean(accuracies) * test_images)
     return (interval is not None and interval[0] <= chance) or by_luck(right, test_images, chance)

@@ -19,6 +19,11 @@ def central_moment(features: Tensor, order: int) -> Tensor:
 
     Raises:
         ValueError: if order < 1, or there are no features.
+
+    Example:
+        >>> import torch
+        >>> central_moment(torch.tensor([[1.0], [3.0]]), 2)
+        tensor([1.])
     """
     require(order >= 1, f"order must be >= 1, got {order}.")
     require(
@@ -47,6 +52,12 @@ def moment_distance(real: Tensor, syn: Tensor, order: int) -> Tensor:
 
     Raises:
         ValueError: if order < 1, either has no images, or K or D differ.
+
+    Example:
+        >>> import torch
+        >>> real, syn = torch.tensor([[[0.0, 0.0]]]), torch.tensor([[[3.0, 4.0]]])
+        >>> moment_distance(real, syn, 1)
+        tensor([5.])
     """
     first, second = central_moment(real, order), central_moment(syn, order)
     require(

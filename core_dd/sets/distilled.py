@@ -100,6 +100,17 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
         meta: schema, data, fingerprint, class_names, ipc, preprocess, factor, decode, lr, method, config, seed, cost,
             learnt, versions.
         tensors: fitted tensors of the preprocessing, by name.
+
+    Example:
+        >>> from core_dd import load_data
+        >>> data = load_data("digits")
+        >>> meta = new_meta(data, method="mine", ipc=None, seed=0)
+        >>> dset = DistilledSet(data.train_images[:20], data.train_labels[:20], meta)
+        >>> len(dset), dset.images.dtype, dset.meta["data"]
+        (20, torch.uint8, 'digits')
+        >>> place = dset.save("ten.safetensors")
+        >>> DistilledSet.load(place).images.equal(dset.images)
+        True
     """
 
     images: Tensor

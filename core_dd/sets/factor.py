@@ -64,6 +64,11 @@ def decode(pixels: Tensor, factor: int, kind: str = "single", most: int | None =
 
     Raises:
         InputError: if the factor does not fit the image, or the kind is unknown.
+
+    Example:
+        >>> import torch
+        >>> decode(torch.rand(10, 3, 32, 32), 2).shape
+        torch.Size([40, 3, 32, 32])
     """
     check_factor(factor, *pixels.shape[-2:], kind)
     parts = DECODES[kind](pixels.shape[-4], factor, most)
@@ -72,7 +77,12 @@ def decode(pixels: Tensor, factor: int, kind: str = "single", most: int | None =
 
 
 def sources(count: int, factor: int, kind: str = "single", most: int | None = None) -> Tensor:
-    """Which of `count` stored images each decoded one comes from, int64 (M,); the arguments are those of `decode`."""
+    """Which of `count` stored images each decoded one comes from, int64 (M,); the arguments are those of `decode`.
+
+    Example:
+        >>> sources(2, 2).tolist()
+        [0, 1, 0, 1, 0, 1, 0, 1]
+    """
     parts = pick(DECODES, kind, "decode")(count, factor, most)
     return torch.cat([torch.arange(start, stop).repeat(own**2) for own, start, stop in parts])
 

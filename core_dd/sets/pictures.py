@@ -38,6 +38,11 @@ def grid(
 
     Raises:
         InputError: if shapes, channels, `per_class` or `scale` make no picture.
+
+    Example:
+        >>> import torch
+        >>> grid(torch.rand(6, 1, 8, 8), torch.tensor([0, 0, 1, 1, 2, 2])).size
+        (66, 100)
     """
     require(images.ndim == 4, f"a grid needs images (N, C, H, W), got shape {tuple(images.shape)}.")
     count, channels, height, width = images.shape

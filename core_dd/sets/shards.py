@@ -28,7 +28,14 @@ class Index(TypedDict, total=False):
 
 
 def shard_name(start: int, stop: int) -> str:
-    """The file of the images number `start` to `stop` (exclusive)."""
+    """The file of the images number `start` to `stop` (exclusive).
+
+    Example:
+        >>> shard_name(0, 64)
+        'images-00000000-00000064.safetensors'
+        >>> shard_numbers(shard_name(0, 64))
+        (0, 64)
+    """
     return f"images-{start:08d}-{stop:08d}.safetensors"
 
 

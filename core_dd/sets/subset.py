@@ -21,6 +21,11 @@ def herding(features: Tensor, n: int) -> Tensor:
 
     Raises:
         InputError: if n is out of range.
+
+    Example:
+        >>> import torch
+        >>> herding(torch.tensor([[0.0], [1.0], [2.0], [9.0]]), 2)
+        tensor([2, 1])
     """
     _check(features, n)
     features = features.double()
@@ -49,6 +54,11 @@ def k_center(features: Tensor, n: int) -> Tensor:
 
     Raises:
         InputError: if n is out of range.
+
+    Example:
+        >>> import torch
+        >>> k_center(torch.tensor([[0.0], [1.0], [2.0], [9.0]]), 2)
+        tensor([2, 3])
     """
     _check(features, n)
     features = features.double()

@@ -79,6 +79,14 @@ def build_network(
 
     Raises:
         InputError: an unknown name or suffix, or images the network cannot take.
+
+    Example:
+        >>> import torch
+        >>> net = build_network("convnet3", (3, 32, 32), 10, torch.Generator().manual_seed(0))
+        >>> sum(p.numel() for p in net.parameters())
+        320010
+        >>> net(torch.rand(2, 3, 32, 32)).shape, net.features(torch.rand(2, 3, 32, 32)).shape
+        (torch.Size([2, 10]), torch.Size([2, 2048]))
     """
     require(len(in_shape) == 3 and min(in_shape) >= 1, f"in_shape must be (C, H, W), all >= 1, got {tuple(in_shape)}.")
     require(num_classes >= 1, f"num_classes must be >= 1, got {num_classes}.")
