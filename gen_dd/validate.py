@@ -3,7 +3,6 @@
 The test images are never looked at, so that the checkpoint kept as `best` was not chosen by them.
 """
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -14,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from core_dd import records
-from core_dd.data import readers
 from core_dd.data.cache import kept_tensors
 from core_dd.data.real import RealData
-from core_dd.errors import InputError, require
 from core_dd.judge import fidelity, training
+from core_dd.judge.inception import inception_outputs, load_inception, weights_digest
 from core_dd.judge.protocols import QUICK
 from core_dd.run import Run
 from core_dd.sets import pictures
@@ -30,9 +28,6 @@ _BEST = "best"
 
 _LOWER_IS_BETTER = {"val_accuracy": False, "fid": True, "classifier_frechet": True}
 """What can choose the best model: the first of these that was measured does."""
-
-_CHUNK = 50
-"""Images per forward of the Inception network."""
 
 
 class Validator:
@@ -91,11 +86,11 @@ class Validator:
         """
         real = data.sample(seed)
         judge = Judge(real, network, seed, device)  # refuses what does not fit before any work
-        inception, reason = _load_inception(inception_weights, device)
+        inception, reason = load_inception(inception_weights, device)
         notes = [f"FID is not measured because {reason}; classifier_frechet takes its place."] if reason else []
         if real is not data:
             notes.append(f"scores compare with {len(real.train_labels)} of the training images")
-        weights = _digest(inception_weights)
+        weights = weights_digest(inception_weights)
         return cls(judge, images=images, ipc=ipc, inception=inception, weights=weights, notes=notes)
 
     def measure(self, images: Tensor, labels: Tensor) -> dict[str, float]:
@@ -130,12 +125,10 @@ class Validator:
         classifiers = training.train(images, labels, self.data, **options)
         return classifiers.accuracies(self.data.val_images, self.data.val_labels)[0]
 
-    @torch.inference_mode()
     def inception_features(self, images: Tensor) -> Tensor:
         """torch-fidelity's features (N, 2048) of uint8 images (N, 1 or 3, H, W)."""
         assert self.inception is not None
-        parts = [self.inception(x.expand(-1, 3, -1, -1).to(self.device))[0].cpu() for x in images.split(_CHUNK)]
-        return torch.cat(parts)
+        return inception_outputs(self.inception, images)[0]
 
     def _cached_reference(self) -> tuple[Tensor, Tensor]:
         """Mean and covariance of the training images' features, kept per data and per weights."""
@@ -147,40 +140,6 @@ class Validator:
 
         tensors = kept_tensors(f"fid {self._stem} {self._weights}", ("mu", "cov"), make)
         return tensors["mu"], tensors["cov"]
-
-
-def _load_inception(weights: str | None, device: torch.device) -> tuple[nn.Module | None, str]:
-    """torch-fidelity's Inception network, or None and why.
-
-    Raises:
-        InputError: if the named file is missing or holds other weights.
-    """
-    if weights == "none":
-        return None, "inception_weights is 'none'"
-    if weights is not None:
-        require(
-            Path(weights).is_file(), f"no Inception weights at {weights}. Leave out --inception_weights to download."
-        )
-        readers.load_tensors(Path(weights))  # refuses a pickle that would run code, which torch-fidelity would let
-    try:
-        from torch_fidelity.utils import create_feature_extractor
-
-        options = {"feature_extractor_weights_path": weights, "verbose": False}
-        return create_feature_extractor("inception-v3-compat", ["2048"], cuda=False, **options).to(device), ""
-    except ImportError:
-        return None, "torch-fidelity is not installed"
-    except Exception as error:  # a failed download or a damaged file comes as one of many kinds
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-        if weights is not None:
-            raise InputError(f"{weights} holds no weights of torch-fidelity's Inception ({reason}).") from None
-        return None, f"its weights could not be downloaded ({reason})"
-
-
-def _digest(weights: str | None) -> str:
-    """A short name of the Inception weights, for the cache."""
-    if weights in (None, "none"):
-        return "download"
-    return hashlib.blake2b(Path(weights).read_bytes(), digest_size=8).hexdigest()
 
 
 def _chooser(scores: dict[str, float]) -> str:

@@ -875,6 +875,14 @@ CASES = {
         "convert set.safetensors --out o --factor 2", "says itself how its images are stored", distilled()
     ),
     "convert of a hostile pickle": Case("convert x.pt --out o", "pickle that wants to run code", hostile),
+    "evaluate by a measure that is none": Case(
+        EVALUATE + "set.safetensors --fidelity kid,fdi", "unknown measure 'fdi'; did you mean 'fid'?", distilled()
+    ),
+    "evaluate by Inception without its weights": Case(
+        EVALUATE + "set.safetensors --fidelity fid --inception_weights none",
+        "fid, kid, is and prdc need the Inception network, but inception_weights is 'none'",
+        distilled(),
+    ),
     "evaluate a file that does not say its map": Case(
         EVALUATE + "images_best.pt",
         "Add --normalised_by mean_std or cifar10_mean_std or zca or pixels",

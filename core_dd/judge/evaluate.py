@@ -1,7 +1,9 @@
 """Command: a distilled set -> scores.json, the record of classifiers trained on it and tested once on real images."""
 
 import contextlib
+import itertools
 import statistics
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,8 +17,9 @@ from core_dd import cli, files
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data.images import ImageData
 from core_dd.errors import Diverged, pick, whole
-from core_dd.judge import across, costs, fidelity, habits, permuted, training
+from core_dd.judge import across, costs, habits, permuted, training
 from core_dd.judge.chance import at_chance, below_chance, chance, mean_interval, warn_of
+from core_dd.judge.measures import Measuring, Meter
 from core_dd.judge.networks import NetworkLike, build_network, name_of
 from core_dd.judge.options import REAL, EvaluateConfig
 from core_dd.judge.protocols import PROTOCOLS, Plan, Protocol
@@ -92,7 +95,7 @@ def evaluate(
     epochs: int | None = None,
     steps: int | None = None,
     bf16: bool = True,
-    with_fidelity: bool = False,
+    with_fidelity: bool | Measuring = False,
     with_best_of_test: bool = False,
     earlier: Sequence[DistilledSet] = (),
 ) -> Scores:
@@ -109,7 +112,8 @@ def evaluate(
         device: where; None: CUDA where there is one.
         epochs, steps: shorten the protocol; the score is marked smoke, and its protocol's name says to what.
         bf16: compute in bf16 where the hardware does it faster.
-        with_fidelity: also measure the set's distance from the real images.
+        with_fidelity: also measure the set's distance from the real images; True: `classifier_frechet` and M3D's
+            distances of moments.
         with_best_of_test: also record what the protocol's authors report, who choose by the test set, among `earlier`,
             the set at other times of its distillation, too; one whose classifiers diverge is not the best.
 
@@ -127,7 +131,9 @@ def evaluate(
     numbers = range(resolved.runs if runs is None else runs)
     habit = habits.habit(protocol) if with_best_of_test else habits.Habit()
     if with_fidelity:
-        fidelity.check_features(network, data)
+        measuring = Measuring() if with_fidelity is True else with_fidelity
+        meter = Meter(measuring, data, network=network, seed=seed, device=device, bf16=bf16)
+        meter.check(len(dset))
     tests: list[list[float]] = []
     images, labels = pixels_and_labels(dset)
     classifiers = training.train(
@@ -168,8 +174,7 @@ def evaluate(
         "curves": {"loss": classifiers.curve_loss},
     }
     if with_fidelity:
-        classifier = fidelity.real_classifier(data, network, seed, device, bf16=bf16)
-        record["fidelity"] = fidelity.distances(images, labels, data, classifier)
+        record |= meter.measure(images, labels)
     if with_best_of_test:
         options = (protocol, network, len(numbers), seed, device)
         others = tested(earlier, data, *options, epochs=epochs, steps=steps, bf16=bf16)
@@ -212,6 +217,7 @@ def identities(dset: DistilledSet, data: ImageData) -> dict[str, dict[str, Any]]
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Check, score, write."""
+    argv = switched(sys.argv[1:] if argv is None else argv)
     config = load_config(EvaluateConfig, argv, prog="gendd evaluate", home="eval")
     out, several = config.out or (None if config.set == REAL else beside(Path(config.set))), len(config.networks) > 1
     if out is not None and not several:
@@ -234,6 +240,23 @@ def main(argv: Sequence[str] | None = None) -> None:
             score_all(config, dset, data, earlier, Path(out))
     else:
         score(config, dset, data, earlier, out)
+
+
+def switched(argv: Sequence[str]) -> list[str]:
+    """Arguments with --fidelity and --no_fidelity, which may stand alone, as an option with a value."""
+    words = []
+    for word, following in itertools.zip_longest(argv, argv[1:], fillvalue="--"):
+        flag = word.replace("-", "_")
+        alone = flag == "__fidelity" and following.startswith("-")
+        words.append("--fidelity=true" if alone else "--fidelity=false" if flag == "__no_fidelity" else word)
+    return words
+
+
+def measuring_of(config: EvaluateConfig) -> Measuring | bool:
+    """What the command is asked to measure, or False."""
+    if not config.measures:
+        return False
+    return Measuring(config.measures, config.inception_weights, config.fidelity_images, config.fidelity_per_class)
 
 
 def each(config: EvaluateConfig, out: Path) -> list[tuple[EvaluateConfig, Path]]:
@@ -276,7 +299,7 @@ def score(
             epochs=config.epochs,
             steps=config.iterations,
             bf16=config.bf16,
-            with_fidelity=config.fidelity,
+            with_fidelity=measuring_of(config),
             with_best_of_test=config.best_of_test,
             earlier=earlier,
         )

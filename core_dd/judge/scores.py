@@ -108,6 +108,7 @@ class Score(TypedDict, total=False):
     training_cost: _TrainingCost
     resolved_protocol: _Trained
     fidelity: dict[_Name, records.Number] | None
+    fidelity_per_class: dict[_Name, list[records.Number | None]] | None
     best_of_test: _Chosen | None
     curve_steps: list[_Amount] | None
     curves: dict[str, list[list[records.Number]]] | None

@@ -337,6 +337,17 @@ def notes(groups: Sequence[Group]) -> list[str]:
             "classifier_frechet is the Fréchet distance in the features of a classifier trained on the real data, "
             "lower is nearer. It is not FID, and it compares only within one dataset."
         )
+    if any("fid" in entry.distances for entry in entries):
+        said.append(
+            "fid is the Fréchet inception distance in torch-fidelity's Inception. It falls with the number of images: "
+            "compare sets of one size, and with published values only at theirs."
+        )
+    if any(name.endswith("_efficientnet_lite0") for entry in entries for name in entry.distances):
+        said.append(
+            "Names that end in _efficientnet_lite0 are distances in the features of EfficientNet-Lite0, learnt on "
+            "ImageNet; fd_efficientnet_lite0 is the Fréchet distance there. It is not FID and stands beside no "
+            "published value."
+        )
     if any(set(MOMENTS) & entry.distances.keys() for entry in entries):
         said.append(
             "moment1_distance, moment2_distance and moment3_distance, after M3D's table 1, are how far mean, variance "

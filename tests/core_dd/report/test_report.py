@@ -129,6 +129,14 @@ def test_moments_beside_published__theirs_then_ours_at_the_same_ipc(tmp_path):
     assert moments_beside_published(grouped(entries(other))[0]) == []
 
 
+def test_notes__say_which_distance_is_fid(tmp_path):
+    lite = score(tmp_path / "lite", [0.4], fidelity={"fd_efficientnet_lite0": 3.0})
+    assert any("It is not FID and stands beside no" in note for note in notes(grouped(entries(lite))))
+    fid = score(tmp_path / "fid", [0.4], fidelity={"fid": 3.0})
+    said = notes(grouped(entries(fid)))
+    assert any("Fréchet inception distance" in note for note in said) and not any("_lite0" in note for note in said)
+
+
 def test_main__shows_moments_in_the_report_and_spares_the_terminal(tmp_path, capsys):
     options = {"data": "cifar10", "network": "convnet3", "fidelity": MOMENTS | {"classifier_frechet": 3.0}}
     path = score(tmp_path / "ours", [0.4, 0.5], **options)
