@@ -12,13 +12,16 @@ from torch import Tensor
 from core_dd.data.cache import kept_tensors
 from core_dd.data.images import ImageData
 from core_dd.errors import pick, require
-from core_dd.judge import fidelity, samples
+from core_dd.judge import copies, fidelity, samples
 from core_dd.judge.inception import inception_outputs, load_inception, weights_digest
 from core_dd.judge.lite import lite_features, load_lite
 from core_dd.judge.networks import NetworkLike
 from core_dd.notes import note
 from core_dd.rng import stream
 from core_dd.sets.distilled import hardened
+
+COPIES = "copies"
+"""What asks for `core_dd.judge.copies`, which looks at images beside their features."""
 
 FID_IMAGES = 10_000
 """Images below which FID is said to be too high by their number."""
@@ -32,7 +35,7 @@ class Measuring:
     """What to measure, in what.
 
     Attributes:
-        names: of `MEASURES`.
+        names: of `MEASURES`, and `COPIES`.
         inception_weights: see `core_dd.judge.inception.load_inception`.
         real_images: compare with so many training images, drawn at random; None: with all.
         per_class: also class by class, where a measure is of samples alone.
@@ -223,13 +226,15 @@ class Meter:
         bf16: bool = True,
     ) -> None:
         self._data, self._per_class = data, measuring.per_class
-        self._measures = {name: pick(MEASURES, name, "measure") for name in measuring.names}
+        self._copies = COPIES in measuring.names
+        self._measures = {name: pick(MEASURES, name, "measure") for name in measuring.names if name != COPIES}
         open_space: dict[str, Callable[[], Space]] = {
             "classifier": lambda: Classifier(network, data, seed, device, bf16),
             "inception": lambda: _inception(measuring, device),
             "efficientnet_lite0": lambda: _lite(device),
         }
         used = dict.fromkeys(measure.space for measure in self._measures.values())
+        used |= {"classifier": None} if self._copies else {}
         self._spaces = {name: open_space[name]() for name in used}
         count = len(data.train_labels)
         self._index = torch.arange(count)
@@ -256,8 +261,10 @@ class Meter:
                 scale; int64 (N,), or float (N, K) soft.
 
         Returns:
-            For scores.json: `fidelity`, all values by name, and where asked for `fidelity_per_class`: (K,) of each that
-            means anything there, None for a class of which either side has too few images.
+            For scores.json: `fidelity`, all values by name; where asked for `fidelity_per_class`: (K,) of each that
+            means anything there, None for a class of which either side has too few images; and `copies`, as
+            `core_dd.judge.copies.compared` says, of the training images by their number in the data, whose
+            `training_digest` stands beside.
 
         Raises:
             InputError: too few images.
@@ -278,7 +285,26 @@ class Meter:
             values |= measure.of(ours, real)
             if self._per_class and measure.per_class:
                 by_class |= _by_class(measure, ours, real, self._data.num_classes)
-        return {"fidelity": values} | ({"fidelity_per_class": by_class} if self._per_class else {})
+        record: dict[str, Any] = {"fidelity": values}
+        if self._per_class:
+            record["fidelity_per_class"] = by_class
+        if self._copies:
+            record[COPIES] = own = self._compare(images, sides["classifier"])
+            values |= {f"copies_{name}": own[name]["share"] for name in ("pixels", "features")}
+        return record
+
+    def _compare(self, images: Tensor, features: tuple[Sample, Sample]) -> dict[str, Any]:
+        """What `core_dd.judge.copies.compared` says of images, in pixels and in the classifier's features."""
+        data, count = self._data, len(self._data.test_labels)
+        some = torch.randperm(count, generator=stream(0, "unseen"))[: copies.TEST_IMAGES]
+        unseen, real = data.test_images[some], data.train_images[self._index]
+        theirs = self._spaces["classifier"].sample(unseen, data.test_labels[some])
+        ours, known = features
+        found = copies.compared(
+            (_pixels(images), ours.features), (_pixels(real), known.features), (_pixels(unseen), theirs.features)
+        )
+        pairs = [[i, int(self._index[j]), distance] for i, j, distance in found["pairs"]]
+        return found | {"pairs": pairs, "training_digest": data.training_digest}
 
 
 def _by_class(measure: Measure, ours: Sample, real: Sample, classes: int) -> dict[str, list[float | None]]:
@@ -290,6 +316,11 @@ def _by_class(measure: Measure, ours: Sample, real: Sample, classes: int) -> dic
         found.append(measure.of(*pair) if enough else None)
     names = next((list(one) for one in found if one), [])
     return {name: [one and one[name] for one in found] for name in names}
+
+
+def _pixels(images: Tensor) -> Tensor:
+    """On the 0..1 scale, as floats."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
 
 
 def as_bytes(images: Tensor) -> Tensor:

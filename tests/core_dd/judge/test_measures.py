@@ -11,7 +11,7 @@ from core_dd.errors import InputError
 from core_dd.judge import fidelity, measures
 from core_dd.judge.evaluate import switched
 from core_dd.judge.lite import EfficientNetLite0, SameConv2d, lite_features, load_lite
-from core_dd.judge.measures import MEASURES, Measuring, Meter, Sample, as_bytes
+from core_dd.judge.measures import COPIES, MEASURES, Measuring, Meter, Sample, as_bytes
 from core_dd.judge.options import MEASURE_CHOICES, EvaluateConfig
 from core_dd.judge.samples import prdc
 
@@ -45,7 +45,7 @@ def meter(data, *names, **options):
 
 
 def test_measures__are_those_that_help_lists():
-    assert list(MEASURES) == list(MEASURE_CHOICES)
+    assert [*MEASURES, COPIES] == list(MEASURE_CHOICES)
 
 
 def test_measure__values_are_those_of_the_features(few, flat, capsys):
@@ -78,6 +78,19 @@ def test_measure__per_class(few, flat):
     real = few.train_images[few.train_labels == 7].float()[:, 0].sum(2) / 255
     expected = MEASURES["kid"].of(own, Sample(real, torch.full((8,), 7)))["kid"]
     assert by_class["kid"][7] == pytest.approx(expected)
+
+
+def test_measure__copies_are_found_with_the_images_they_are_of(few, digits):
+    own = meter(few, "copies")
+    images = torch.cat([few.train_images[[5, 30]] / 255, torch.rand(4, 1, 8, 8, generator=torch.manual_seed(0))])
+    found = own.measure(images, torch.zeros(6, dtype=torch.long))
+    pairs = found["copies"]["pairs"]
+    assert {tuple(pair[:2]) for pair in pairs[:2]} == {(0, 5), (1, 30)} and len(pairs) == 6
+    assert [pair[2] for pair in pairs[:2]] == [0, 0] and pairs[2][2] > 0.1
+    assert found["fidelity"] == {
+        "copies_pixels": found["copies"]["pixels"]["share"], "copies_features": found["copies"]["features"]["share"],
+    }  # fmt: skip
+    assert found["copies"]["pixels"]["share"] == pytest.approx(1 / 3, abs=0.02)  # noise is farther than any test image
 
 
 def test_check__too_few_images_are_said_in_one_sentence(few, flat):

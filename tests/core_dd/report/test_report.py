@@ -7,11 +7,14 @@ import statistics
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from core_dd import cli
 from core_dd.errors import InputError
+from core_dd.judge.evaluate import main as evaluate
 from core_dd.report.beyond import beyond, confusions
 from core_dd.report.content import summary
 from core_dd.report.document import plain
@@ -127,6 +130,26 @@ def test_moments_beside_published__theirs_then_ours_at_the_same_ipc(tmp_path):
     assert moments_beside_published(grouped(entries(plain))[0]) == []
     other = score(tmp_path / "other", [0.4], ipc=50, **options)
     assert moments_beside_published(grouped(entries(other))[0]) == []
+
+
+def test_main__shows_pairs_of_images_and_their_nearest_training_images(tmp_path, digits, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    dset = DistilledSet(digits.train_images[:20], digits.train_labels[:20], new_meta(digits, method="r", ipc=2, seed=0))
+    dset.save(tmp_path / "in" / "distilled.safetensors")
+    argv = ["--set", "in", "--protocol", "quick", "--iterations", "2", "--classifiers", "1", "--network", "convnet1_w8"]
+    evaluate([*argv, "--fidelity", "copies"])
+    record = json.loads((tmp_path / "in" / "scores.json").read_text())
+    assert record["fidelity"] == {"copies_pixels": 1.0, "copies_features": 1.0}
+    main(["in", "--out", "out"])
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "nearest training images" in text and "the 10 nearest in pixels, at 0 to 0" in text
+    with Image.open(tmp_path / "out" / "pictures" / "00-nearest.png") as picture:
+        rows = torch.tensor(np.array(picture.convert("L")))
+    assert torch.equal(rows[: 32 * 1], rows[-32:])  # copies: both rows show the same
+    record["copies"]["training_digest"] = "other"
+    (tmp_path / "in" / "scores.json").write_text(json.dumps(record))
+    main(["in", "--out", "other"])
+    assert "No picture: the data are others now" in (tmp_path / "other" / "report.md").read_text()
 
 
 def test_notes__say_which_distance_is_fid(tmp_path):

@@ -1,0 +1,51 @@
+"""Nearest training images and whether they are nearer than luck: loops, closed forms, and real images against noise."""
+
+import pytest
+import torch
+
+from core_dd.errors import InputError
+from core_dd.judge.copies import compared, copying, nearest
+
+
+def test_nearest__equals_a_loop(generator):
+    x, others = torch.randn(7, 5, generator=generator), torch.randn(1200, 5, generator=generator)
+    distance, which = nearest(x, others)
+    for i in range(7):
+        all_of_them = [float((x[i] - other).square().sum().sqrt()) for other in others]
+        assert which[i] == min(range(1200), key=all_of_them.__getitem__)
+        assert float(distance[i]) == pytest.approx(min(all_of_them), rel=1e-5)
+
+
+def test_nearest__of_a_copy_is_zero(generator):
+    others = 1000 + torch.randn(900, 50, generator=generator)
+    distance, which = nearest(others[600:], others)
+    assert torch.equal(distance, torch.zeros(300)) and which.tolist() == list(range(600, 900))
+
+
+def test_copying__counts_pairs_by_hand():
+    """Of 2 x 3 pairs, 1 < 2, 1 < 3, 1 < 4, 3 < 4, and 3 = 3 counts half."""
+    found = copying(torch.tensor([1.0, 3.0]), torch.tensor([2.0, 3.0, 4.0]))
+    assert found["share"] == pytest.approx(4.5 / 6)
+    assert (found["median"], found["test_median"]) == (1.0, 3.0)
+
+
+def test_copying__is_sure_of_copies_only(generator):
+    same, other = torch.rand(2, 200, generator=generator)
+    assert abs(copying(same, other)["share"] - 0.5) < 0.12 and copying(same, other)["p"] > 1e-3
+    assert copying(0 * same, other)["share"] == pytest.approx(1) and copying(0 * same, other)["p"] < 1e-9
+    assert copying(same + 1, other)["share"] == pytest.approx(0) and copying(same + 1, other)["p"] > 0.99
+    with pytest.raises(InputError, match="one is empty"):
+        copying(same[:0], other)
+
+
+def test_compared__training_images_are_copies_and_test_images_are_not(digits):
+    pixels, unseen = (x.float() / 255 for x in (digits.train_images, digits.test_images))
+
+    def both(x):
+        return x, x.flatten(1)[:, ::2]
+
+    copied = compared(both(pixels[:40]), both(pixels), both(unseen[100:]))
+    assert copied["pixels"]["share"] == copied["features"]["share"] == 1 and copied["pixels"]["p"] < 1e-9
+    assert len(copied["pairs"]) == 10 and all(i == j and d == 0 for i, j, d in copied["pairs"])
+    fresh = compared(both(unseen[:100]), both(pixels), both(unseen[100:]))
+    assert 0.35 < fresh["pixels"]["share"] < 0.65
