@@ -66,7 +66,7 @@ COMMANDS = MappingProxyType(
             "turn many scores into report.md and report.html",
         ),
         "convert": Command(
-            "core_dd.sets.convert:main",
+            "core_dd.judge.convert:main",
             "core_dd.sets.options:ConvertConfig",
             "bring a set of other people's code into our file",
         ),

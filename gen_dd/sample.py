@@ -22,11 +22,11 @@ from core_dd.clock import command_start
 from core_dd.config import load_config, to_dict
 from core_dd.data.images import ImageData, load_data
 from core_dd.errors import about, needed, require
-from core_dd.judge.chance import warn_of
 from core_dd.locks import own_folder, require_free
 from core_dd.progress import Progress
 from core_dd.rng import stream
 from core_dd.sets.distilled import DistilledSet
+from core_dd.sets.learnt import warn_of
 from core_dd.speed import prepare_device
 from gen_dd.budget import AUTO_STEPS, Clock, Pace, Ranks, rounds
 from gen_dd.options import SampleConfig, check_amount

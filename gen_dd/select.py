@@ -8,9 +8,9 @@ import torch
 from core_dd import cli, files, locks
 from core_dd.config import load_config, to_dict
 from core_dd.data.images import ImageData
-from core_dd.judge.chance import warn_of
 from core_dd.judge.choose import choose
 from core_dd.sets.distilled import DistilledSet, new_meta
+from core_dd.sets.learnt import warn_of
 from core_dd.speed import prepare_device
 from gen_dd.options import SelectConfig
 

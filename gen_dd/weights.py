@@ -11,7 +11,7 @@ from torch import Tensor
 
 from core_dd import files, records
 from core_dd.errors import InputError, require
-from core_dd.judge.chance import Learnt
+from core_dd.sets.learnt import Learnt
 from core_dd.wrappers import unwrapped
 from gen_dd.card import GRID, model_card, write_pipeline
 from gen_dd.checkpoint import check_weights, infer_config

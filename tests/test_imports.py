@@ -44,6 +44,29 @@ def test_package__imports_only_what_it_may(package):
     assert wrong == {}
 
 
+ROOMS = ("data", "sets", "judge", "report", "compare")
+"""Of `core_dd`, each of which may import those before it."""
+
+
+def rooms(source: str) -> set[str]:
+    """The rooms a module imports from, at any depth of its code."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("core_dd.") and name.split(".")[1] in ROOMS}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_room__imports_only_those_before_it(room):
+    later = set(ROOMS[ROOMS.index(room) + 1 :])
+    files = sorted((ROOT / "core_dd" / room).rglob("*.py"))
+    assert files
+    assert {str(file.relative_to(ROOT)): up for file in files if (up := rooms(file.read_text()) & later)} == {}
+
+
 @pytest.mark.parametrize(("library", "only"), [("tyro", {"core_dd/config.py"}), ("omegaconf", {"core_dd/config.py"})])
 def test_library__known_to_one_file(library, only):
     packages = ("core_dd", "gen_dd", "matching_dd", "experiments", "scripts")

@@ -26,7 +26,7 @@ SET, CLASSIFIER = "distilled.safetensors", "classifier.safetensors"
 """What jobs write into their folders, beside scores."""
 
 TOLD = ("layout", "normalised_by", "factor", "decode", "learned_lr", "soft_labels", "class_order")
-"""What other codes' layouts may leave open, see `core_dd.sets.convert.read`."""
+"""What other codes' layouts may leave open, see `core_dd.sets.foreign.read`."""
 
 
 def existing(request: Request) -> Made:

@@ -2,14 +2,11 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, TypedDict
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from core_dd.errors import require
-from core_dd.notes import note
 
 CONFIDENCE = 0.95
 """Of every interval: one in twenty does not cover the truth."""
@@ -102,23 +99,3 @@ def below_chance(accuracies: Sequence[float], chance: float, test_images: int) -
     """Whether classifiers are wrong more often than ones that know nothing: as `at_chance`, on the other side."""
     interval, wrong = mean_interval(accuracies), round((1 - statistics.fmean(accuracies)) * test_images)
     return (interval is None or interval[1] < chance) and not by_luck(wrong, test_images, 1 - chance)
-
-
-class Learnt(TypedDict):
-    """What a generator's check after its training found, as its card and the sets drawn from it keep it; more stands
-    there."""
-
-    at_chance: bool
-    said: str
-
-
-def warn_of(card: Mapping[str, Any], where: str | Path) -> None:
-    """Say on stderr where a card, of a generator or of a set drawn from one, tells that its check found nothing learnt.
-
-    Args:
-        card: what `gendd train` keeps under "learnt" is looked at, where it is there.
-        where: what the card is of.
-    """
-    found = card.get("learnt")
-    if found and found["at_chance"]:
-        note(f"{where}, when its generator's training ended: {found['said']}")

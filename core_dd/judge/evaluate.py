@@ -18,7 +18,7 @@ from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data.images import ImageData
 from core_dd.errors import Diverged, pick, whole
 from core_dd.judge import across, costs, habits, permuted, training
-from core_dd.judge.chance import at_chance, below_chance, chance, mean_interval, warn_of
+from core_dd.judge.chance import at_chance, below_chance, chance, mean_interval
 from core_dd.judge.measures import Measuring, Meter
 from core_dd.judge.networks import NetworkLike, build_network, name_of
 from core_dd.judge.options import REAL, EvaluateConfig
@@ -26,6 +26,7 @@ from core_dd.judge.protocols import PROTOCOLS, Plan, Protocol
 from core_dd.notes import note
 from core_dd.run import claimed_file, find_folder
 from core_dd.sets.distilled import DistilledSet, new_meta, versions
+from core_dd.sets.learnt import warn_of
 from core_dd.speed import peak_mib, prepare_device
 
 SCORES = "scores.json"

@@ -15,12 +15,12 @@ from core_dd.config import load_config
 from core_dd.data import readers
 from core_dd.data.images import ImageData
 from core_dd.errors import require
-from core_dd.judge.chance import warn_of
 from core_dd.judge.evaluate import Scores, evaluate
 from core_dd.judge.options import SubmitConfig
 from core_dd.judge.protocols import CHALLENGE
 from core_dd.sets.distilled import DistilledSet, new_meta
 from core_dd.sets.formats.challenge import TARGETS, Target, normaliser, to_tensor
+from core_dd.sets.learnt import warn_of
 
 
 def from_tensor(path: Path, data: ImageData, target: Target) -> DistilledSet:

@@ -25,9 +25,9 @@ from core_dd.data import readers
 from core_dd.data.images import ImageData
 from core_dd.data.preprocess import Preprocess, fractions
 from core_dd.errors import InputError, require
-from core_dd.judge.chance import Learnt
 from core_dd.rng import stream
 from core_dd.sets.factor import check_factor, decode, sources
+from core_dd.sets.learnt import Learnt
 from core_dd.sets.shards import INDEX, read_index
 
 SCHEMA = 1
@@ -244,17 +244,17 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
             path: the file or folder; for others' layouts see `core_dd.sets.formats`.
             data: the real data, whose constants bring others' images back to pixels.
             told: what others' layouts leave open, or to override it: layout, normalised_by, factor, decode,
-                learned_lr, soft_labels, class_order; see `core_dd.sets.convert.read`.
+                learned_lr, soft_labels, class_order; see `core_dd.sets.foreign.read`.
 
         Raises:
             InputError: if the path is missing, truncated, corrupt, a pickle that would run code, or not sound; if
                 another code's layout leaves open what is not given.
         """
-        from core_dd.sets import convert  # which makes sets, and so reads this module first
+        from core_dd.sets import foreign  # which makes sets, and so reads this module first
 
         path = Path(path)
         with readers.reading(path):
-            found = None if is_ours(path) else convert.read(path, data, **told)
+            found = None if is_ours(path) else foreign.read(path, data, **told)
         require(
             found is not None or not told,
             f"{path} says itself how its images are stored. Leave out {' and '.join(told)}.",
@@ -276,7 +276,7 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
         dset._check_scale(str(path))
         names = dset.meta.get("class_names")
         if data is not None and names and dset.meta.get("fingerprint") is None:  # else its labels are those of the data
-            dset.labels = convert.in_order(dset.labels, names, data, path)
+            dset.labels = foreign.in_order(dset.labels, names, data, path)
             dset.meta["class_names"] = list(data.class_names)
         return dset
 

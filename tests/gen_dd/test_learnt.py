@@ -10,8 +10,8 @@ from diffusers.training_utils import EMAModel
 from core_dd.data.images import load_data
 from core_dd.errors import InputError
 from core_dd.judge import fidelity
-from core_dd.judge.chance import warn_of
 from core_dd.sets.distilled import DistilledSet
+from core_dd.sets.learnt import warn_of
 from gen_dd.learnt import LEARNT, Finding, Judge, find, initial_share, numbers_for
 from gen_dd.options import SampleConfig, TrainConfig
 from gen_dd.sample import run

@@ -1,6 +1,5 @@
-"""Command: a set in the file of other people's code -> our file, with everything that file left open said or found."""
+"""A set in the file of other people's code -> ours, with everything that file leaves open said or found."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,24 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core_dd import cli, files
-from core_dd.config import load_config, with_first
 from core_dd.data.images import ImageData
 from core_dd.data.preprocess import PREPROCESSES, Preprocess
-from core_dd.errors import InputError, pick, require
-from core_dd.locks import own_file
+from core_dd.errors import pick, require
 from core_dd.notes import note
 from core_dd.sets.distilled import SCHEMA, DistilledSet
 from core_dd.sets.formats import PIXELS, SOFT, Foreign, find
 from core_dd.sets.formats.base import are_probabilities, renamed, whole
-from core_dd.sets.options import ConvertConfig
 
 SLACK = 0.5
 """How far pixels of another code's file may stray from 0..1, as images that were learnt do."""
-
-
-LOOKER = "convnet2_w32"
-"""The classifier that looks at labels: a small one, trained on real images in seconds."""
 
 
 def read(
@@ -158,35 +149,3 @@ def _per_class(labels: Tensor) -> int | None:
         return None
     counts = hard.unique(return_counts=True)[1]
     return int(counts[0]) if bool((counts == counts[0]).all()) else None
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Read, look at the labels, write."""
-    config = load_config(ConvertConfig, with_first(sys.argv[1:] if argv is None else argv, "src"), prog="gendd convert")
-    out, src = Path(config.out), Path(config.src)
-    files.require_new(out)
-    data = config.load_data(seed=0) if config.data else None
-    dset = DistilledSet.load(src, data, **config.told())
-    dset.check(data, where=config.src)
-    if data is not None and config.check_labels:
-        _warn_of_labels(dset, data, config)
-    with own_file(out):
-        print(f"{dset!r}\n{dset.save(out)}")
-
-
-def _warn_of_labels(dset: DistilledSet, data: ImageData, config: ConvertConfig) -> None:
-    """Say loudly where the labels look permuted, or that nobody could tell."""
-    from core_dd.judge import permuted  # the judge, which only this check needs
-    from core_dd.speed import prepare_device
-
-    try:
-        found = permuted.look(dset, data, LOOKER, seed=0, device=prepare_device(config.device))
-    except InputError as error:
-        note(f"note: whether the labels of {config.src} are permuted was not looked at: {error}")
-        return
-    if found is not None:
-        note(found.warning(config.src, data.class_names))
-
-
-if __name__ == "__main__":
-    cli.entry(main)
