@@ -75,7 +75,7 @@ class Method:
         self.compile = config.compile and self.pays_to_compile()
         self.features = Features(self.device, self.measure, bf16=config.bf16, compile=self.compile)
         each, classes = graph_bytes(self.net, data.shape, self.measure), data.num_classes
-        self.most_at_once = images_at_once(config, each, self.device)
+        self.most_at_once = _images_at_once(config, each, self.device)
         graph = self.graph_copies * each
         self.chunks = class_chunks(classes, data.shape, config, graph, self.device, whole=interact(self.net))
 
@@ -168,7 +168,7 @@ class Method:
         fitting(self.optimizer)
 
 
-PIECE_PIXELS = {"cpu": 2**14, "cuda": 2**22}
+_PIECE_PIXELS = {"cpu": 2**14, "cuda": 2**22}
 """Pixels per forward without gradient. On a CPU the activations of 128 channels then stay in its cache (measured twice
 as fast as 256 images of 32x32 at once); on a GPU that many fill it, in little memory."""
 
@@ -215,7 +215,7 @@ class Features:
     def pieces(self, net: nn.Module, images: Tensor) -> Iterator[Tensor]:
         """Features of images (N, C, H, W) without gradient, in pieces (n, D), for whoever need not hold them all."""
         total, (height, width) = len(images), images.shape[2:]
-        size = total if interact(net) else min(total, max(1, PIECE_PIXELS[self.device.type] // (height * width)))
+        size = total if interact(net) else min(total, max(1, _PIECE_PIXELS[self.device.type] // (height * width)))
         for start in range(0, total - size + 1, size):
             yield self._constant(net, images[start : start + size])
         if total % size:  # the rest, as the end of a piece of the size that is compiled already
@@ -252,12 +252,12 @@ def graph_bytes(net: nn.Module, shape: tuple[int, int, int], measure: Callable[[
     return (sum(kept.values()) + measured.nbytes) // 2
 
 
-def images_at_once(config: MatchingConfig, each: int, device: torch.device) -> int:
+def _images_at_once(config: MatchingConfig, each: int, device: torch.device) -> int:
     """How many real images, of so many bytes each, may be in one graph under `config.memory_gib`; at least 1."""
-    return max(1, int((config.memory_gib or default_gib(device)) * 2**30 / each))
+    return max(1, int((config.memory_gib or _default_gib(device)) * 2**30 / each))
 
 
-def default_gib(device: torch.device) -> float:
+def _default_gib(device: torch.device) -> float:
     """What a chunk may take where `memory_gib` does not say: half of a GPU's free memory; on a CPU, which few classes
     keep busy, three quarters of a GiB."""
     return torch.cuda.mem_get_info(device)[0] / 2**31 if device.type == "cuda" else 0.75
@@ -279,7 +279,7 @@ def class_chunks(
     Raises:
         InputError: if a single class, or the whole, does not fit into `config.memory_gib`.
     """
-    memory, image_bytes = config.memory_gib or default_gib(device), 4 * math.prod(shape)
+    memory, image_bytes = config.memory_gib or _default_gib(device), 4 * math.prod(shape)
     syn_bytes = config.syn_per_class * (each + 4 * image_bytes)
     per_class = 4 * config.batch_real * image_bytes + syn_bytes
     fitting, needed = int(min(classes, memory * 2**30 / per_class)), classes if whole else 1

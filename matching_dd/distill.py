@@ -60,7 +60,7 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
     """
     # Whatever can be wrong is found before any work.
     data = data or config.load_data(config.seed)
-    name = run_name(config, data)
+    name = _run_name(config, data)
     find_folder(config.out, name, config.resume)
     prepare_device(config.device)
     method = METHODS[config.method](config, data)
@@ -69,8 +69,10 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
         first, folder = run.last() or (0, None)
         if folder is not None:
             require(first <= config.iterations, f"{folder} is past iteration {config.iterations}. Raise --iterations.")
-            state = records.checked(readers.load_tensors(folder / STATE), dict[str, Any], str(folder / STATE), BEFORE)
-            with records.restoring(str(folder / STATE), BEFORE):
+            state = records.checked(
+                readers.load_tensors(folder / _STATE), dict[str, Any], str(folder / _STATE), _BEFORE
+            )
+            with records.restoring(str(folder / _STATE), _BEFORE):
                 method.load_state(state)
             run.say(f"resumed at iteration {first} from {folder}")
         for name, images in method.drawn.items():
@@ -79,7 +81,7 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
                     f"{len(images.smaller_classes)} of {data.num_classes} classes have fewer than {name} "
                     f"{images.batch} images: they are sampled with replacement."
                 )
-        earlier = spent(folder / DISTILLED) if folder else 0.0
+        earlier = _spent(folder / _DISTILLED) if folder else 0.0
         started = time.perf_counter() - earlier
 
         # Match.
@@ -91,46 +93,46 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
                 run.log(done, loss=loss.item())  # stops on a loss that is not finite, before anything is saved
                 progress.note = f"loss {loss.item():.4g}"
             if done % config.checkpoint_every == 0 or done == config.iterations:
-                dset = method.synthetic.to_distilled(describe(config, data, done, time.perf_counter() - started))
+                dset = method.synthetic.to_distilled(_describe(config, data, done, time.perf_counter() - started))
                 with run.checkpoint(done) as folder:
-                    torch.save(method.state(), folder / STATE)
-                    dset.save(folder / DISTILLED)
-                    pictures.save_grid(folder / GRID, dset.images, dset.labels)
-                for _, old in checkpoints(run.folder)[:-STATES]:  # IDM's hold hundreds of MB of networks
-                    (old / STATE).unlink(missing_ok=True)
+                    torch.save(method.state(), folder / _STATE)
+                    dset.save(folder / _DISTILLED)
+                    pictures.save_grid(folder / _GRID, dset.images, dset.labels)
+                for _, old in checkpoints(run.folder)[:-_STATES]:  # IDM's hold hundreds of MB of networks
+                    (old / _STATE).unlink(missing_ok=True)
 
         progress.close()
 
         # The result is the last checkpoint's set.
         last = run.last()[1]
-        for file in (DISTILLED, GRID):
+        for file in (_DISTILLED, _GRID):
             with files.atomic(run.folder / file) as temporary:
                 shutil.copyfile(last / file, temporary)
-        run.say(f"{run.folder / DISTILLED}: {config.ipc} images per class of {data.name}")
-        return DistilledSet.load(run.folder / DISTILLED)
+        run.say(f"{run.folder / _DISTILLED}: {config.ipc} images per class of {data.name}")
+        return DistilledSet.load(run.folder / _DISTILLED)
 
 
-def spent(place: Path) -> float:
+def _spent(place: Path) -> float:
     """The seconds that a set took so far, as it says itself."""
     meta = DistilledSet.load(place).meta
-    return records.checked(meta, Spent, f"the metadata of {place}", BEFORE)["cost"]["seconds"]
+    return records.checked(meta, Spent, f"the metadata of {place}", _BEFORE)["cost"]["seconds"]
 
 
-def run_name(config: MatchingConfig, data: ImageData) -> str:
+def _run_name(config: MatchingConfig, data: ImageData) -> str:
     """What the run folder is called where none is given."""
     return f"{data.name}-{config.method}-ipc{config.ipc}"
 
 
-def describe(config: MatchingConfig, data: ImageData, iterations: int, seconds: float) -> dict[str, Any]:
+def _describe(config: MatchingConfig, data: ImageData, iterations: int, seconds: float) -> dict[str, Any]:
     """The metadata of the set after so many iterations and seconds, those of earlier calls included."""
     cost = {"iterations": iterations, "seconds": round(seconds, 3)}
     return new_meta(data, method=config.method, ipc=config.ipc, seed=config.seed, config=to_dict(config), cost=cost)
 
 
-def dry_run(config: MatchingConfig) -> None:
+def _dry_run(config: MatchingConfig) -> None:
     """Print the resolved config, and the memory and time to expect, measured on a few iterations that are then lost."""
     data = config.load_data(config.seed)
-    find_folder(config.out, run_name(config, data), config.resume)
+    find_folder(config.out, _run_name(config, data), config.resume)
     found = measured(config, data)
     print(to_yaml(config), end="")
     print(f"# checked on {found.device}: {found.parts} part(s) of the classes per iteration")
@@ -141,7 +143,7 @@ def dry_run(config: MatchingConfig) -> None:
     )
 
 
-class Measured(NamedTuple):
+class _Measured(NamedTuple):
     """What a distillation takes."""
 
     device: torch.device
@@ -155,31 +157,31 @@ class Measured(NamedTuple):
     """Memory at its peak, in MiB."""
 
 
-def measured(config: MatchingConfig, data: ImageData) -> Measured:
+def measured(config: MatchingConfig, data: ImageData) -> _Measured:
     """What a distillation takes, by a few iterations that are then lost."""
     prepare_device(config.device)
     method, seconds = METHODS[config.method](config, data), []
-    for step in range(1 + TRIALS):
+    for step in range(1 + _TRIALS):
         started = time.perf_counter()
         method.step(step).item()
         seconds.append(time.perf_counter() - started)
-        if sum(seconds) > PATIENCE:  # an iteration may be the whole life of a network
+        if sum(seconds) > _PATIENCE:  # an iteration may be the whole life of a network
             break
     each = statistics.median(seconds[1:] or seconds)
-    return Measured(method.device, len(method.chunks), seconds[0], each, peak_mib(method.device))
+    return _Measured(method.device, len(method.chunks), seconds[0], each, peak_mib(method.device))
 
 
-BEFORE = "Remove this checkpoint to resume from the one before it, or start a new run."
-TRIALS, PATIENCE = 5, 60
-STATES = 3  # how many checkpoints can be gone on from; the others are kept for their sets
-STATE, DISTILLED, GRID = "state.pt", "distilled.safetensors", "grid.png"
+_BEFORE = "Remove this checkpoint to resume from the one before it, or start a new run."
+_TRIALS, _PATIENCE = 5, 60
+_STATES = 3  # how many checkpoints can be gone on from; the others are kept for their sets
+_STATE, _DISTILLED, _GRID = "state.pt", "distilled.safetensors", "grid.png"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Distil one set."""
     method = peek(argv, "method", "matching") or MatchingConfig.method
     config = load_config(pick(METHODS, method, "method").Config, argv, prog="gendd distill", home="matching")
-    (dry_run if config.dry_run else run)(config)
+    (_dry_run if config.dry_run else run)(config)
 
 
 if __name__ == "__main__":

@@ -29,10 +29,10 @@ from core_dd.sets.distilled import read_tensors, versions, write_tensors
 from core_dd.speed import peak_mib, prepare_device
 from matching_dd.options import ExpertsConfig
 
-INDEX, TRAJECTORY = "index.json", "trajectory.safetensors"
+_INDEX, _TRAJECTORY = "index.json", "trajectory.safetensors"
 
 
-class Recorded(TypedDict):
+class _Recorded(TypedDict):
     """What is used of the index of recorded experts; of which data they are stands beside it."""
 
     network: str
@@ -63,8 +63,10 @@ class Experts:
         how = f"Record some: gendd experts --data {spec or data.name} --network {network} --preprocess {preprocess}"
         require(folder is not None, f"give the folder of recorded experts: --experts FOLDER. {how}.")
         self.folder = Path(folder)
-        require((self.folder / INDEX).is_file(), f"no experts at {folder}: there is no {INDEX}. {how} --out {folder}.")
-        index = records.read(self.folder / INDEX, Recorded, f"It is not one of recorded experts. {how}.")
+        require(
+            (self.folder / _INDEX).is_file(), f"no experts at {folder}: there is no {_INDEX}. {how} --out {folder}."
+        )
+        index = records.read(self.folder / _INDEX, _Recorded, f"It is not one of recorded experts. {how}.")
         data.check_origin(index, f"{folder} holds experts", f"{how}.")
         for name, own in (("network", network), ("preprocess", preprocess)):
             require(
@@ -78,8 +80,8 @@ class Experts:
             f"{folder} holds no finished expert yet. Go on with the command that began it, and --resume.",
         )
         for name in index["files"]:
-            require(name == Path(name).name, f"{self.folder / INDEX} names '{name}', which is no file beside it.")
-            require(index["files"].count(name) == 1, f"{self.folder / INDEX} lists '{name}' twice.")
+            require(name == Path(name).name, f"{self.folder / _INDEX} names '{name}', which is no file beside it.")
+            require(index["files"].count(name) == 1, f"{self.folder / _INDEX} lists '{name}' twice.")
         own = build_network(network, data.shape, data.num_classes).state_dict()
         shapes = {name: (self.epochs + 1, *tensor.shape) for name, tensor in own.items()}
         for file in self.files:
@@ -100,8 +102,8 @@ class Experts:
         except (SafetensorError, OSError, ValueError) as error:
             raise InputError(f"cannot read {file}: {error}. Record the experts anew, into another folder.") from None
         lengths = {shape[:1] for shape in found.values()}
-        require(lengths == {(self.epochs + 1,)}, f"{file} is no trajectory of {self.epochs} epochs, as {INDEX} says.")
-        require(found == shapes, f"{file} is no trajectory of the network that {INDEX} says: its tensors are others.")
+        require(lengths == {(self.epochs + 1,)}, f"{file} is no trajectory of {self.epochs} epochs, as {_INDEX} says.")
+        require(found == shapes, f"{file} is no trajectory of the network that {_INDEX} says: its tensors are others.")
 
     def weights(self, expert: int, epoch: int) -> State:
         """Parameters and buffers by name, on the CPU, after `epoch` of 0..E passes.
@@ -126,11 +128,11 @@ def record(config: ExpertsConfig, data: ImageData | None = None) -> Path:
     """
     # Whatever can be wrong is found before any work.
     data, device = data or config.load_data(config.seed), prepare_device(config.device)
-    find_folder(config.out, run_name(config, data), config.resume)
-    config, preprocess = resolved(config, device), Preprocess.fit(data, config.preprocess)
+    find_folder(config.out, _run_name(config, data), config.resume)
+    config, preprocess = _resolved(config, device), Preprocess.fit(data, config.preprocess)
     groups = [range(i, min(i + config.at_once, config.experts)) for i in range(0, config.experts, config.at_once)]
     begin(config, data, preprocess, groups[0], device)
-    with Run.open(config, run_name(config, data), data.origin) as run:
+    with Run.open(config, _run_name(config, data), data.origin) as run:
         # A resumed run continues in the group, and the epoch of it, where its last checkpoint was.
         done, folder = run.last() or (0, None)
         first, within = divmod(done, config.epochs)
@@ -141,12 +143,12 @@ def record(config: ExpertsConfig, data: ImageData | None = None) -> Path:
             training = begin(config, data, preprocess, group, device)
             trajectory = [snapshot(training)]
             if number == first and within:
-                trajectory = restore(training, folder / TRAJECTORY)
+                trajectory = _restore(training, folder / _TRAJECTORY)
 
             # Train, and record the weights after every epoch.
             for epoch in range(len(trajectory), config.epochs + 1):
                 step, last = number * config.epochs + epoch, epoch == config.epochs
-                loss = train_epoch(training, epoch)
+                loss = _train_epoch(training, epoch)
                 run.check(step, loss=loss)  # stops on a loss that is not finite
                 if last or epoch % config.log_every == 0:
                     run.log(step, loss=loss)
@@ -157,7 +159,7 @@ def record(config: ExpertsConfig, data: ImageData | None = None) -> Path:
                 if last or epoch % config.checkpoint_every == 0:
                     with run.checkpoint(step) as place:
                         if not last:
-                            write_tensors(place / TRAJECTORY, stacked(trajectory), {})
+                            write_tensors(place / _TRAJECTORY, _stacked(trajectory), {})
         progress.close()
         run.say(f"{run.folder}: {config.experts} experts of {data.name}, {config.epochs} epochs each")
         return run.folder
@@ -181,7 +183,7 @@ def begin(
     )
 
 
-def train_epoch(training: Training, epoch: int) -> float:
+def _train_epoch(training: Training, epoch: int) -> float:
     """One pass over the real data, 1..E; returns the mean loss of all experts and steps."""
     per_pass = training.plan.per_pass
     losses = [training.step(step) for step in range((epoch - 1) * per_pass, epoch * per_pass)]
@@ -193,12 +195,12 @@ def snapshot(training: Training) -> State:
     return {name: tensor.cpu().clone() for name, tensor in (training.params | training.buffers).items()}
 
 
-def stacked(trajectory: Sequence[State]) -> State:
+def _stacked(trajectory: Sequence[State]) -> State:
     """Snapshots as one tensor per name, the epochs first."""
     return {name: torch.stack([state[name] for state in trajectory]) for name in trajectory[0]}
 
 
-def restore(training: Training, path: Path) -> list[State]:
+def _restore(training: Training, path: Path) -> list[State]:
     """Continue from a checkpoint: the snapshots so far, the last of which becomes the experts' weights."""
     tensors, _ = read_tensors(path)
     with records.restoring(str(path), "Remove this checkpoint, or record anew, into another folder."):
@@ -213,7 +215,7 @@ def write_group(
     folder: Path, group: range, trajectory: Sequence[State], config: ExpertsConfig, data: ImageData
 ) -> None:
     """A file per expert of a group that is finished, then the index."""
-    tensors = stacked(trajectory)
+    tensors = _stacked(trajectory)
     index = {
         **data.origin,
         "network": config.network,
@@ -225,24 +227,24 @@ def write_group(
     }
     for r, expert in enumerate(group):
         write_tensors(folder / index["files"][expert], {name: tensor[:, r] for name, tensor in tensors.items()}, {})
-    files.write_json(folder / INDEX, index)
+    files.write_json(folder / _INDEX, index)
 
 
-def resolved(config: ExpertsConfig, device: torch.device) -> ExpertsConfig:
+def _resolved(config: ExpertsConfig, device: torch.device) -> ExpertsConfig:
     """The config with a number for `at_once`: its own, else 10 on a GPU and 1 on a CPU."""
     return replace(config, at_once=config.at_once or (10 if device.type == "cuda" else 1))
 
 
-def run_name(config: ExpertsConfig, data: ImageData) -> str:
+def _run_name(config: ExpertsConfig, data: ImageData) -> str:
     """What the folder is called where none is given."""
     return f"{data.name}-experts-{config.network}"
 
 
-def dry_run(config: ExpertsConfig) -> None:
+def _dry_run(config: ExpertsConfig) -> None:
     """Print the resolved config, and the disk space, memory and time to expect, measured on a few steps."""
     data, device = config.load_data(config.seed), prepare_device(config.device)
-    config = resolved(config, device)
-    find_folder(config.out, run_name(config, data), config.resume)
+    config = _resolved(config, device)
+    find_folder(config.out, _run_name(config, data), config.resume)
     found = measured(config, data)
     total = datetime.timedelta(seconds=round(found.first + found.each * found.steps))
     print(to_yaml(config), end="")
@@ -251,7 +253,7 @@ def dry_run(config: ExpertsConfig) -> None:
     print(f"# time: {found.first:.1f} s to start, then {found.each:.3g} s per step: {total}")
 
 
-class Measured(NamedTuple):
+class _Measured(NamedTuple):
     """What recording experts takes."""
 
     groups: int
@@ -270,19 +272,19 @@ class Measured(NamedTuple):
     """Memory at its peak, in MiB."""
 
 
-def measured(config: ExpertsConfig, data: ImageData) -> Measured:
+def measured(config: ExpertsConfig, data: ImageData) -> _Measured:
     """What recording experts takes, by a few steps that are then lost."""
     device = prepare_device(config.device)
-    config = resolved(config, device)
+    config = _resolved(config, device)
     group = range(min(config.at_once, config.experts))
     training, seconds = begin(config, data, Preprocess.fit(data, config.preprocess), group, device), []
-    for step in range(1 + TRIALS):
+    for step in range(1 + _TRIALS):
         started = time.perf_counter()
         training.step(step % training.plan.per_pass).sum().item()
         seconds.append(time.perf_counter() - started)
     size = sum(tensor.nbytes for tensor in snapshot(training).values()) / len(group) * (config.epochs + 1)
-    groups, each = -(-config.experts // len(group)), sorted(seconds[1:])[TRIALS // 2]
-    return Measured(
+    groups, each = -(-config.experts // len(group)), sorted(seconds[1:])[_TRIALS // 2]
+    return _Measured(
         groups=groups,
         group=len(group),
         per_pass=training.plan.per_pass,
@@ -294,13 +296,13 @@ def measured(config: ExpertsConfig, data: ImageData) -> Measured:
     )
 
 
-TRIALS = 5
+_TRIALS = 5
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Record experts."""
     config = load_config(ExpertsConfig, argv, prog="gendd experts", home="experts")
-    (dry_run if config.dry_run else record)(config)
+    (_dry_run if config.dry_run else record)(config)
 
 
 if __name__ == "__main__":

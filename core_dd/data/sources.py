@@ -22,12 +22,12 @@ from core_dd.data.readers import Raw
 from core_dd.errors import InputError, require
 from core_dd.rng import stream
 
-Split = tuple[Tensor, Tensor, tuple[str, ...] | None]
+_Split = tuple[Tensor, Tensor, tuple[str, ...] | None]
 """Images uint8 (N, C, H, W), labels int64 (N,), and class names where they are known."""
 
-FILE_COLUMNS = ("file", "filename", "file_name", "path", "image", "image name", "image_name")
-LABEL_COLUMNS = ("label", "class", "class_name", "majority vote label")
-SPLIT_COLUMNS = ("split", "partition", "set")
+_FILE_COLUMNS = ("file", "filename", "file_name", "path", "image", "image name", "image_name")
+_LABEL_COLUMNS = ("label", "class", "class_name", "majority vote label")
+_SPLIT_COLUMNS = ("split", "partition", "set")
 """Headings of a table, in whatever case."""
 
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -39,7 +39,7 @@ KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 def table(path: Path, image_size: int | None = None, test_fraction: float = 0.0) -> Raw:
     """A CSV with a line per image: its file, its class, and perhaps its split (train or test).
 
-    Columns are found by their headings, `FILE_COLUMNS`, `LABEL_COLUMNS` and `SPLIT_COLUMNS`; files are looked for
+    Columns are found by their headings, `_FILE_COLUMNS`, `_LABEL_COLUMNS` and `_SPLIT_COLUMNS`; files are looked for
     beside the table and in `images/` there. Classes are in the order of their names, numbers by number.
 
     Raises:
@@ -52,7 +52,7 @@ def table(path: Path, image_size: int | None = None, test_fraction: float = 0.0)
     if members["test"]:
         _no_fraction(path, test_fraction)
     else:
-        members["train"], members["test"] = cut(members["train"], names, test_fraction, path)
+        members["train"], members["test"] = _cut(members["train"], names, test_fraction, path)
     return _decoded(path, members, names, image_size)
 
 
@@ -83,9 +83,9 @@ def _rows(path: Path) -> tuple[list[tuple[Path, str, str]], tuple[str, ...]]:
     headings = {str(name).strip().lower(): name for name in lines[0]}
     file, label, split = (
         next((headings[name] for name in known if name in headings), None)
-        for known in (FILE_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS)
+        for known in (_FILE_COLUMNS, _LABEL_COLUMNS, _SPLIT_COLUMNS)
     )
-    for found, known in ((file, FILE_COLUMNS), (label, LABEL_COLUMNS)):
+    for found, known in ((file, _FILE_COLUMNS), (label, _LABEL_COLUMNS)):
         require(
             found is not None,
             f"{path} has columns {', '.join(map(str, lines[0]))}; expected one called {' or '.join(known[:4])}.",
@@ -116,7 +116,7 @@ def _split(value: str | None, where: str) -> str:
 # Folders of classes that are not split.
 
 
-def unsplit_folder(path: Path, image_size: int | None, test_fraction: float) -> Raw:
+def _unsplit_folder(path: Path, image_size: int | None, test_fraction: float) -> Raw:
     """`PATH/CLASS/*.png`, of which a part of each class becomes the test split.
 
     Raises:
@@ -129,7 +129,7 @@ def unsplit_folder(path: Path, image_size: int | None, test_fraction: float) -> 
         _no_fraction(path, test_fraction)
     members = labelled(path, names)
     require(bool(members), f"{path} has no class folders with images. Expected {path}/CLASS/*.png.")
-    train, test = cut(members, names, test_fraction, path)
+    train, test = _cut(members, names, test_fraction, path)
     return _decoded(path, {"train": train, "test": test}, names, image_size)
 
 
@@ -188,7 +188,7 @@ def in_memory(
         train, labels, own = _of_split(source, image_size, f"the images of {where}")
         names = names or own or numbered(labels, where)
         pairs = list(enumerate(labels.tolist()))
-        kept, held = ([i for i, _ in part] for part in cut(pairs, tuple(map(str, names)), test_fraction, where))
+        kept, held = ([i for i, _ in part] for part in _cut(pairs, tuple(map(str, names)), test_fraction, where))
         train, labels, test, test_labels = train[kept], labels[kept], train[held], labels[held]
     names = names or numbered(labels, where)
     return Raw(train, labels, test, test_labels, tuple(map(str, names)))
@@ -213,7 +213,7 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, Tensor | np.ndarray)
 
 
-def _of_split(source: Any, image_size: int | None, what: str) -> Split:
+def _of_split(source: Any, image_size: int | None, what: str) -> _Split:
     """One split, of whichever kind."""
     if isinstance(source, tuple | list) and len(source) == 2:
         images, labels = source
@@ -228,7 +228,7 @@ def _of_split(source: Any, image_size: int | None, what: str) -> Split:
     return _of_torch(source, image_size, what)
 
 
-def _of_torch(dataset: Any, image_size: int | None, what: str) -> Split:
+def _of_torch(dataset: Any, image_size: int | None, what: str) -> _Split:
     """A `torch.utils.data.Dataset` of (image, label)."""
     images, labels = [], []
     for index in range(len(dataset)):
@@ -244,7 +244,7 @@ def _of_torch(dataset: Any, image_size: int | None, what: str) -> Split:
     return _eight_bits(stacked, None, what), _classes(labels, what), names and tuple(map(str, names))
 
 
-def _of_hugging_face(dataset: Any, image_size: int | None, what: str) -> Split:
+def _of_hugging_face(dataset: Any, image_size: int | None, what: str) -> _Split:
     """A `datasets.Dataset` with an Image and a ClassLabel column."""
     from datasets import ClassLabel
     from datasets import Image as ImageColumn
@@ -347,7 +347,7 @@ def _classes(labels: Any, what: str) -> Tensor:
 # Test splits.
 
 
-def cut(members: Sequence[tuple[Any, int]], names: Sequence[str], fraction: float, where: object) -> tuple[list, list]:
+def _cut(members: Sequence[tuple[Any, int]], names: Sequence[str], fraction: float, where: object) -> tuple[list, list]:
     """Items with labels, as those that train and those that test: the same ones whatever the seed of a run.
 
     Args:
@@ -381,6 +381,6 @@ def _no_fraction(where: object, test_fraction: float) -> None:
 
 
 UNSPLIT: Mapping[str, Callable[[Path, int | None, float], Raw]] = MappingProxyType(
-    {"folder": unsplit_folder, "csv": table, "npz": npz}
+    {"folder": _unsplit_folder, "csv": table, "npz": npz}
 )
 """Formats from which a test split can be cut."""

@@ -13,7 +13,7 @@ from core_dd.judge.options import EvaluateConfig
 from core_dd.judge.scores import read_score
 from core_dd.sets.distilled import DistilledSet
 
-ELSEWHERE = frozenset({"device", "out", "dry_run", "set"})
+_ELSEWHERE = frozenset({"device", "out", "dry_run", "set"})
 """Fields of the config that are no part of what a score says; a set is known by its hash."""
 
 
@@ -38,7 +38,7 @@ def finished(place: Path, config: EvaluateConfig, dset: DistilledSet, data: Imag
     read_score(place)
     record = records.read(place, dict[str, Any])
     was, now = record.get("config") or {}, to_dict(config)
-    others = [f"{name} {was.get(name)}" for name in now.keys() - ELSEWHERE if was.get(name) != now[name]]
+    others = [f"{name} {was.get(name)}" for name in now.keys() - _ELSEWHERE if was.get(name) != now[name]]
     others += ["another set"] if record["set"]["hash"] != dset.digest() else []
     others += ["other data"] if record["data"]["fingerprint"] != data.fingerprint else []
     require(
@@ -48,12 +48,12 @@ def finished(place: Path, config: EvaluateConfig, dset: DistilledSet, data: Imag
     return record
 
 
-HEADINGS = ("network", "parameters", "accuracy %", "95 % interval", "n")
+_HEADINGS = ("network", "parameters", "accuracy %", "95 % interval", "n")
 
 
 def table(scores: Sequence[Mapping[str, Any]]) -> str:
     """Scores of one set as aligned text, a line per network in their order; † marks one at chance."""
-    rows = [HEADINGS]
+    rows = [_HEADINGS]
     for record in scores:
         ends = record["ci95"] or ()
         rows.append(

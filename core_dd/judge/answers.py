@@ -10,7 +10,7 @@ from torch import Tensor
 BINS = 15
 """Of confidence, all of one width (Guo et al., ICML 2017, section 2)."""
 
-LARGEST_MATRIX = 100
+_LARGEST_MATRIX = 100
 """Classes up to which scores.json holds the confusion matrix whole."""
 
 
@@ -64,13 +64,13 @@ class Answers:
 
     def to_record(self) -> dict[str, Any]:
         """What scores.json holds: fractions, and the confusion matrix (K, K) summed over classifiers, true class by
-        row; None above `LARGEST_MATRIX` classes."""
+        row; None above `_LARGEST_MATRIX` classes."""
         matrix = self.confusion.sum(0)
         return {
             "per_class": self.per_class,
             "balanced_accuracy": self.balanced_accuracy,
             "ece": self.calibration_error,
-            "confusion": matrix.tolist() if len(matrix) <= LARGEST_MATRIX else None,
+            "confusion": matrix.tolist() if len(matrix) <= _LARGEST_MATRIX else None,
         }
 
 

@@ -22,9 +22,9 @@ from core_dd.errors import pick, require
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
 """The published DSA strategy."""
 
-BRIGHTNESS, SATURATION, CONTRAST = 1.0, 2.0, 0.5
-CROP, CUTOUT = 0.125, 0.5
-SCALE, ROTATE = 1.2, 15.0
+_BRIGHTNESS, _SATURATION, _CONTRAST = 1.0, 2.0, 0.5
+_CROP, _CUTOUT = 0.125, 0.5
+_SCALE, _ROTATE = 1.2, 15.0
 
 
 def strategy_for(data: ImageData) -> str:
@@ -99,7 +99,7 @@ class DSAugment:
 
     def _chosen(self, generator: torch.Generator) -> list[str]:
         """A group's operations, in order."""
-        return self.names if self.mode == "M" else one_of(self.names, generator)
+        return self.names if self.mode == "M" else _one_of(self.names, generator)
 
     def _apply(self, x: Tensor, operations: list[list[str]], u: Tensor) -> Tensor:
         """Transform x (G, B, ...) by u (G, B or 1, 11); groups with the same operations go together."""
@@ -127,10 +127,10 @@ class IDCAugment(DSAugment):
             [name for name in group if name in self.names]
             for group in (("flip", "color"), ("crop", "scale", "rotate"), ("cutout",))
         )
-        return [*first, *(one_of(middle, generator) if middle else []), *last]
+        return [*first, *(_one_of(middle, generator) if middle else []), *last]
 
 
-def one_of(names: Sequence[str], generator: torch.Generator) -> list[str]:
+def _one_of(names: Sequence[str], generator: torch.Generator) -> list[str]:
     """One of the names, drawn uniformly."""
     return [names[int(torch.randint(len(names), (), generator=generator, device=generator.device))]]
 
@@ -138,22 +138,22 @@ def one_of(names: Sequence[str], generator: torch.Generator) -> list[str]:
 def color(x: Tensor, u: Tensor) -> Tensor:
     """Brightness, saturation, contrast, in this order; x (N, C, H, W), u (N, 3) in [0, 1)."""
     brightness, saturation, contrast = (v.reshape(-1, 1, 1, 1) for v in u.unbind(1))
-    x = x + (brightness - 0.5) * BRIGHTNESS
+    x = x + (brightness - 0.5) * _BRIGHTNESS
     grey = x.mean(1, keepdim=True)
-    x = (x - grey) * (saturation * SATURATION) + grey
+    x = (x - grey) * (saturation * _SATURATION) + grey
     mean = x.mean((1, 2, 3), keepdim=True)
-    return (x - mean) * (contrast + CONTRAST) + mean
+    return (x - mean) * (contrast + _CONTRAST) + mean
 
 
 def crop(x: Tensor, u: Tensor) -> Tensor:
     """Shift by whole pixels, up to an eighth of each side, zeros from outside; u (N, 2)."""
     rows, cols = (_shifts(size, v) for size, v in zip(x.shape[2:], u.unbind(1), strict=True))
-    return take(x, rows, cols, x.new_zeros(()))
+    return _take(x, rows, cols, x.new_zeros(()))
 
 
 def _shifts(size: int, u: Tensor) -> Tensor:
     """Source indices (N, size) after a shift drawn uniformly from {-s..s}, s = an eighth of the size."""
-    reach = int(size * CROP + 0.5)
+    reach = int(size * _CROP + 0.5)
     return _integer(u, 2 * reach + 1)[:, None] - reach + torch.arange(size, device=u.device)
 
 
@@ -165,7 +165,7 @@ def cutout(x: Tensor, u: Tensor) -> Tensor:
 
 def _outside(size: int, u: Tensor) -> Tensor:
     """(N, size): which positions lie outside an interval of half the size around a uniformly drawn centre."""
-    length = int(size * CUTOUT + 0.5)
+    length = int(size * _CUTOUT + 0.5)
     start = _integer(u, size + (1 - length % 2))[:, None] - length // 2
     position = torch.arange(size, device=u.device)
     return (position < start) | (position >= start + length)
@@ -185,14 +185,14 @@ def flip(x: Tensor, u: Tensor) -> Tensor:
 
 def scale(x: Tensor, u: Tensor) -> Tensor:
     """Stretch width and height independently by U[1/1.2, 1.2]; u (N, 2)."""
-    low = 1 / SCALE
-    factors = u * (SCALE - low) + low
+    low = 1 / _SCALE
+    factors = u * (_SCALE - low) + low
     return _affine(x, torch.diag_embed(factors))
 
 
 def rotate(x: Tensor, u: Tensor) -> Tensor:
     """Rotate about the centre by U[-15, 15] degrees; u (N, 1)."""
-    angle = (u[:, 0] - 0.5) * 2 * math.radians(ROTATE)
+    angle = (u[:, 0] - 0.5) * 2 * math.radians(_ROTATE)
     cos, sin = angle.cos(), angle.sin()
     return _affine(x, torch.stack([cos, -sin, sin, cos], 1).reshape(-1, 2, 2))
 
@@ -218,7 +218,7 @@ def _affine(x: Tensor, matrix: Tensor) -> Tensor:
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def take(x: Tensor, rows: Tensor, cols: Tensor, fill: Tensor) -> Tensor:
+def _take(x: Tensor, rows: Tensor, cols: Tensor, fill: Tensor) -> Tensor:
     """out[n, c, i, j] = x[n, c, rows[n, i], cols[n, j]], and `fill` where an index lies outside the image.
 
     Args:
@@ -265,7 +265,7 @@ def cutmix(x: Tensor, y: Tensor, probability: float, generators: Sequence[torch.
     return x, y
 
 
-DC_CROP, DC_SCALE, DC_ROTATE, DC_NOISE = 4, 0.2, 45, 0.001
+_DC_CROP, _DC_SCALE, _DC_ROTATE, _DC_NOISE = 4, 0.2, 45, 0.001
 
 
 @dataclass(frozen=True)
@@ -304,33 +304,33 @@ class DCAugment:
 def dc_crop(x: Tensor, u: Tensor, fill: Tensor, generator: torch.Generator) -> Tensor:
     """A window at offset 0..7 of the image with a border of 4; x (N, C, H, W), u (N, 2), fill (1, C, 1, 1)."""
     rows, cols = (
-        _integer(v, 2 * DC_CROP)[:, None] - DC_CROP + torch.arange(size, device=x.device)
+        _integer(v, 2 * _DC_CROP)[:, None] - _DC_CROP + torch.arange(size, device=x.device)
         for size, v in zip(x.shape[2:], u.unbind(1), strict=True)
     )
-    return take(x, rows, cols, fill)
+    return _take(x, rows, cols, fill)
 
 
 def dc_scale(x: Tensor, u: Tensor, fill: Tensor, generator: torch.Generator) -> Tensor:
     """Resize height and width independently by 0.8..1.2 (nearest), centred on zeros."""
     height, width = x.shape[2:]
-    h, w = ((height * (1 - DC_SCALE + 2 * DC_SCALE * v)).long()[:, None] for v in u.unbind(1))
+    h, w = ((height * (1 - _DC_SCALE + 2 * _DC_SCALE * v)).long()[:, None] for v in u.unbind(1))
     canvas = torch.maximum(h, w).clamp_min(max(height, width))
     index = []
     for size, new in ((height, h), (width, w)):
         place = torch.arange(size, device=x.device) + (canvas - size) // 2 - (canvas - new) // 2
         index.append(torch.where((place >= 0) & (place < new), place * size // new, -1))
-    return take(x, *index, x.new_zeros(()))
+    return _take(x, *index, x.new_zeros(()))
 
 
 def dc_rotate(x: Tensor, u: Tensor, fill: Tensor, generator: torch.Generator) -> Tensor:
     """Rotate by a whole angle of -45..44 degrees, as scipy.ndimage.rotate does, then crop the centre."""
-    return spline_rotate(x, _integer(u[:, 0], 2 * DC_ROTATE) - DC_ROTATE, fill.mean())
+    return spline_rotate(x, _integer(u[:, 0], 2 * _DC_ROTATE) - _DC_ROTATE, fill.mean())
 
 
 def dc_noise(x: Tensor, u: Tensor, fill: Tensor, generator: torch.Generator) -> Tensor:
     """Add Gaussian noise of deviation 0.001."""
     noise = torch.randn(x.shape, generator=generator, device=generator.device)
-    return x + DC_NOISE * noise.to(x.device)
+    return x + _DC_NOISE * noise.to(x.device)
 
 
 DC_OPS: MappingProxyType[str, Callable[..., Tensor]] = MappingProxyType(

@@ -136,7 +136,7 @@ def evaluate(
         meter = Meter(measuring, data, network=network, seed=seed, device=device, bf16=bf16)
         meter.check(len(dset))
     tests: list[list[float]] = []
-    images, labels = pixels_and_labels(dset)
+    images, labels = _pixels_and_labels(dset)
     classifiers = training.train(
         images,
         labels,
@@ -163,7 +163,7 @@ def evaluate(
         "smoke": resolved.smoke,
         "chance": luck,
         "at_chance": at_chance(accuracies, luck, len(data.test_labels)),
-        **identities(dset, data),
+        **_identities(dset, data),
         "resolved_protocol": to_dict(resolved),
         "answers": answers.to_record(),
         "training_cost": costs.training_cost(classifiers, data),
@@ -178,12 +178,12 @@ def evaluate(
         record |= meter.measure(images, labels)
     if with_best_of_test:
         options = (protocol, network, len(numbers), seed, device)
-        others = tested(earlier, data, *options, epochs=epochs, steps=steps, bf16=bf16)
+        others = _tested(earlier, data, *options, epochs=epochs, steps=steps, bf16=bf16)
         record["best_of_test"] = habits.chosen(accuracies, tests, others)
     return Scores(accuracies, record)
 
 
-def tested(sets: Sequence[DistilledSet], data: ImageData, *options: Any, **more: Any) -> list[list[float]]:
+def _tested(sets: Sequence[DistilledSet], data: ImageData, *options: Any, **more: Any) -> list[list[float]]:
     """The accuracies of each set by `evaluate` with these options, but of those whose classifiers diverge."""
     found = []
     for dset in sets:
@@ -192,7 +192,7 @@ def tested(sets: Sequence[DistilledSet], data: ImageData, *options: Any, **more:
     return found
 
 
-def identities(dset: DistilledSet, data: ImageData) -> dict[str, dict[str, Any]]:
+def _identities(dset: DistilledSet, data: ImageData) -> dict[str, dict[str, Any]]:
     """What was scored on what, for the record."""
     return {
         "set": {
@@ -220,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Check, score, write."""
     argv = switched(sys.argv[1:] if argv is None else argv)
     config = load_config(EvaluateConfig, argv, prog="gendd evaluate", home="eval")
-    out, several = config.out or (None if config.set == REAL else beside(Path(config.set))), len(config.networks) > 1
+    out, several = config.out or (None if config.set == REAL else _beside(Path(config.set))), len(config.networks) > 1
     if out is not None and not several:
         files.require_new(Path(out))
     data = config.load_data(config.seed)
@@ -234,13 +234,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = f"{data.name}-{REAL}"
     if config.dry_run:
         place = out or find_folder(None, name, resume=False) / SCORES
-        said = [f"# {forecast(dset, data, own)}, to {place}" for own, place in each(config, Path(place))]
+        said = [f"# {_forecast(dset, data, own)}, to {place}" for own, place in _each(config, Path(place))]
         print(to_yaml(config) + "\n".join(said))
     elif several:
         with contextlib.nullcontext(out) if out else claimed_file(None, name, SCORES) as out:
-            score_all(config, dset, data, earlier, Path(out))
+            _score_all(config, dset, data, earlier, Path(out))
     else:
-        score(config, dset, data, earlier, out)
+        _score(config, dset, data, earlier, out)
 
 
 def switched(argv: Sequence[str]) -> list[str]:
@@ -260,27 +260,27 @@ def measuring_of(config: EvaluateConfig) -> Measuring | bool:
     return Measuring(config.measures, config.inception_weights, config.fidelity_images, config.fidelity_per_class)
 
 
-def each(config: EvaluateConfig, out: Path) -> list[tuple[EvaluateConfig, Path]]:
+def _each(config: EvaluateConfig, out: Path) -> list[tuple[EvaluateConfig, Path]]:
     """The config of every network alone, and the file of its score."""
     if len(config.networks) == 1:
         return [(config, out)]
     return [(replace(config, network=network), across.place_of(out, network)) for network in config.networks]
 
 
-def score_all(
+def _score_all(
     config: EvaluateConfig, dset: DistilledSet, data: ImageData, earlier: Sequence[DistilledSet], out: Path
 ) -> None:
     """Score by every network whose score is not there yet, and print all of them as a table."""
-    found = [(own, place, across.finished(place, own, dset, data)) for own, place in each(config, out)]
+    found = [(own, place, across.finished(place, own, dset, data)) for own, place in _each(config, out)]
     records = []
     for own, place, record in found:
         if record is not None:
             print(f"{place} is there already")
-        records.append(record or score(own, dset, data, earlier, place))
+        records.append(record or _score(own, dset, data, earlier, place))
     print(f"\n{config.name or config.set} on {data.name}, {records[0]['protocol']}\n{across.table(records)}")
 
 
-def score(
+def _score(
     config: EvaluateConfig,
     dset: DistilledSet,
     data: ImageData,
@@ -309,20 +309,20 @@ def score(
             smoke=scores.record["smoke"] or config.smoke,
             config=to_dict(config),
         )
-        found = look_for_permuted_labels(dset, data, scores, config)
+        found = _look_for_permuted_labels(dset, data, scores, config)
         if found is not None:
             scores = scores.with_record(permuted=found.to_json())
         files.write_json(out, scores.to_json())
     judge = f"{scores.record['protocol']}, {config.network}"
     print(f"{config.name or config.set} on {data.name}, {judge}: {scores}\n{out}")
     if scores.record["at_chance"]:
-        note(warning(config.name or config.set, scores))
+        note(_warning(config.name or config.set, scores))
     if found is not None:
         note(found.warning(config.set, data.class_names))
     return scores.to_json()
 
 
-def look_for_permuted_labels(
+def _look_for_permuted_labels(
     dset: DistilledSet, data: ImageData, scores: Scores, config: EvaluateConfig
 ) -> permuted.Permuted | None:
     """Where classifiers learnt nothing from a set: whether its labels look permuted. Scores of too short a training do
@@ -334,7 +334,7 @@ def look_for_permuted_labels(
     return permuted.look(dset, data, config.network, config.seed, prepare_device(config.device))
 
 
-def warning(name: str, scores: Scores) -> str:
+def _warning(name: str, scores: Scores) -> str:
     """What to say of a score that cannot be told from chance, or lies below."""
     luck, low = scores.record["chance"], f"WARNING: {name}: {100 * scores.mean:.1f} %"
     if below_chance(scores.accuracies, luck, scores.record["data"]["test_images"]):
@@ -350,14 +350,14 @@ def warning(name: str, scores: Scores) -> str:
     )
 
 
-def pixels_and_labels(dset: DistilledSet) -> tuple[Tensor, Tensor]:
+def _pixels_and_labels(dset: DistilledSet) -> tuple[Tensor, Tensor]:
     """What classifiers train on; bytes stay bytes, a batch at a time becomes floats."""
     if dset.images.dtype == torch.uint8 and dset.factor == 1:
         return dset.images, dset.labels
     return dset.decoded()
 
 
-def forecast(dset: DistilledSet, data: ImageData, config: EvaluateConfig) -> str:
+def _forecast(dset: DistilledSet, data: ImageData, config: EvaluateConfig) -> str:
     """How long the training will be and what it will take, from a step of it."""
     protocol = PROTOCOLS[config.protocol].fitted_to(dset.meta.get("lr")).shortened(config.epochs, config.iterations)
     options = {"network": config.network, "runs": config.classifiers, "seed": config.seed, "device": config.device}
@@ -393,7 +393,7 @@ def measured(
     `evaluate`."""
     place = prepare_device(device)
     trained = training.Training(
-        *pixels_and_labels(dset),
+        *_pixels_and_labels(dset),
         data,
         protocol=protocol,
         network=network,
@@ -415,7 +415,7 @@ def real_set(data: ImageData, seed: int) -> DistilledSet:
     return DistilledSet(data.train_images, data.train_labels, new_meta(data, method=REAL, ipc=None, seed=seed))
 
 
-def beside(place: Path) -> Path:
+def _beside(place: Path) -> Path:
     """The scores.json of a set: in its folder."""
     return (place if place.is_dir() else place.parent) / SCORES
 

@@ -14,13 +14,13 @@ from core_dd.judge.chance import by_luck
 from core_dd.rng import stream
 from core_dd.sets.distilled import DistilledSet, hardened
 
-DRAWS = 200
+_DRAWS = 200
 """How often the best renaming of answers that know nothing of the labels is looked at: it must be beaten every time."""
 
-AGREE = 0.7
+_AGREE = 0.7
 """How often a classifier must agree with renamed labels, as a part of how often it agrees with those of real images."""
 
-REAL_IMAGES = 1000
+_REAL_IMAGES = 1000
 """Of so many of them."""
 
 
@@ -75,8 +75,8 @@ def permuted(predicted: Tensor, labels: Tensor, classes: int, on_real: float = 1
     """Whether labels look permuted beside a classifier's answers; None if not.
 
     They do if the answers agree with them as they are no more often than luck, and with the best renaming about as
-    often (`AGREE`) as with the labels of real images, and more often than the best renaming of answers that are drawn
-    without regard to the labels from the same shares of classes, in each of `DRAWS` draws: few images can always be
+    often (`_AGREE`) as with the labels of real images, and more often than the best renaming of answers that are drawn
+    without regard to the labels from the same shares of classes, in each of `_DRAWS` draws: few images can always be
     renamed to agree by luck.
 
     Args:
@@ -91,10 +91,10 @@ def permuted(predicted: Tensor, labels: Tensor, classes: int, on_real: float = 1
     if not by_luck(right, count, max(1 / classes, float(shares[labels].mean()))):
         return None
     best, to = best_renaming(predicted, labels, classes)
-    if best < AGREE * on_real:
+    if best < _AGREE * on_real:
         return None
     generator = stream(seed, "permuted")
-    for _ in range(DRAWS):
+    for _ in range(_DRAWS):
         drawn = shares.multinomial(count, replacement=True, generator=generator)
         if best_renaming(drawn, labels, classes)[0] >= best:
             return None
@@ -114,13 +114,13 @@ def look(dset: DistilledSet, data: ImageData, network: str, seed: int, device: t
     """
     classifier = fidelity.kept_classifier(data, network, seed, device)
     images, labels = dset.decoded()
-    some = torch.linspace(0, len(data.train_labels) - 1, min(REAL_IMAGES, len(data.train_labels))).long()
+    some = torch.linspace(0, len(data.train_labels) - 1, min(_REAL_IMAGES, len(data.train_labels))).long()
     on_real = classifier.accuracies(data.train_images[some], data.train_labels[some])[0]
-    return permuted(answers(classifier, images), hardened(labels), data.num_classes, on_real, seed)
+    return permuted(_answers(classifier, images), hardened(labels), data.num_classes, on_real, seed)
 
 
 @torch.inference_mode()
-def answers(classifier: training.Classifiers, images: Tensor) -> Tensor:
+def _answers(classifier: training.Classifiers, images: Tensor) -> Tensor:
     """The classes that the first of some classifiers sees in pixels (N, C, H, W): int64 (N,), on the CPU."""
     net = classifier.network(0)
     device = next(net.parameters()).device

@@ -9,7 +9,7 @@ from core_dd.data.images import ImageData
 from core_dd.errors import require, whole
 from core_dd.judge.augment import DCAugment, DSAugment, IDCAugment, strategy_for
 
-DSA_KINDS = MappingProxyType(
+_DSA_KINDS = MappingProxyType(
     {
         "dsa": DSAugment,
         "idc": lambda strategy: IDCAugment(strategy.replace("_cutout", "")),
@@ -78,8 +78,8 @@ class Protocol:
 
     def augmentation(self, data: ImageData, network: str) -> DSAugment | DCAugment | None:
         """What training images go through, or None."""
-        if self.augment in DSA_KINDS:
-            return DSA_KINDS[self.augment](strategy_for(data))
+        if self.augment in _DSA_KINDS:
+            return _DSA_KINDS[self.augment](strategy_for(data))
         if network.startswith("convnet") and "bn" in network.split("_"):
             return DCAugment("crop_noise")
         return DCAugment("crop_scale_rotate") if data.name == "mnist" else None

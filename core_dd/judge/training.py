@@ -35,7 +35,7 @@ State = dict[str, Tensor]
 TEST_CHUNK = 500
 """Test images per forward: bounds the memory."""
 
-CURVE_POINTS = 100
+_CURVE_POINTS = 100
 """About how many points of the loss curve are kept."""
 
 
@@ -215,7 +215,7 @@ def train(
     title = f"{len(training.runs)} x {name_of(options['network'])}"
     for step in progress.steps(title, steps, leave=False):
         loss = training.step(step)
-        if step % max(1, steps // CURVE_POINTS) == 0 or step == steps - 1:
+        if step % max(1, steps // _CURVE_POINTS) == 0 or step == steps - 1:
             if not loss.isfinite().all():
                 raise Diverged(
                     f"training a classifier diverged: its loss is not finite at step {step}. Are the images on the "
