@@ -17,7 +17,7 @@ from core_dd import cli, files
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data.images import ImageData
 from core_dd.errors import Diverged, pick, whole
-from core_dd.judge import across, costs, habits, permuted, training
+from core_dd.judge import across, costs, habits, membership, permuted, training
 from core_dd.judge.chance import at_chance, below_chance, chance, mean_interval
 from core_dd.judge.measures import Measuring, Meter
 from core_dd.judge.networks import NetworkLike, build_network, name_of
@@ -97,6 +97,7 @@ def evaluate(
     steps: int | None = None,
     bf16: bool = True,
     with_fidelity: bool | Measuring = False,
+    with_membership: bool = False,
     with_best_of_test: bool = False,
     earlier: Sequence[DistilledSet] = (),
 ) -> Scores:
@@ -115,6 +116,7 @@ def evaluate(
         bf16: compute in bf16 where the hardware does it faster.
         with_fidelity: also measure the set's distance from the real images; True: `classifier_frechet` and M3D's
             distances of moments.
+        with_membership: also attack the classifiers, see `core_dd.judge.membership`.
         with_best_of_test: also record what the protocol's authors report, who choose by the test set, among `earlier`,
             the set at other times of its distillation, too; one whose classifiers diverge is not the best.
 
@@ -135,6 +137,8 @@ def evaluate(
         measuring = Measuring() if with_fidelity is True else with_fidelity
         meter = Meter(measuring, data, network=network, seed=seed, device=device, bf16=bf16)
         meter.check(len(dset))
+    if with_membership:
+        membership.check(data)
     tests: list[list[float]] = []
     images, labels = _pixels_and_labels(dset)
     classifiers = training.train(
@@ -176,6 +180,9 @@ def evaluate(
     }
     if with_fidelity:
         record |= meter.measure(images, labels)
+    if with_membership:
+        trained = {"protocol": resolved, "network": network, "runs": numbers, "device": device, "bf16": bf16}
+        record["membership"] = membership.inferred(classifiers, dset, data, seed=seed, **trained)
     if with_best_of_test:
         options = (protocol, network, len(numbers), seed, device)
         others = _tested(earlier, data, *options, epochs=epochs, steps=steps, bf16=bf16)
@@ -301,6 +308,7 @@ def _score(
             steps=config.iterations,
             bf16=config.bf16,
             with_fidelity=measuring_of(config),
+            with_membership=config.membership,
             with_best_of_test=config.best_of_test,
             earlier=earlier,
         )

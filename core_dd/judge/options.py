@@ -125,6 +125,10 @@ class EvaluateConfig(DataConfig, ForeignConfig):
     """For fid, kid, is and prdc: a file of torch-fidelity's Inception weights; default: its download."""
     fidelity_images: int | None = None
     """Compare with so many real training images, drawn at random; default: with all."""
+    membership: bool = False
+    """Also tell the real training images from the test images by the classifiers' loss (membership inference): AUC, and
+    the part found at 1 % false positives, beside those of classifiers trained on as many random real images, which
+    takes as long as the score."""
     fidelity_per_class: bool = False
     """Also measure class by class; classes of too few images are left out."""
     bf16: bool = option(True, group="speed")

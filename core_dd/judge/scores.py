@@ -98,6 +98,19 @@ class _Copies(TypedDict):
     training_digest: _Name
 
 
+class _Attack(TypedDict):
+    """How well a threshold on the loss tells members from others (`core_dd.judge.membership.attack`)."""
+
+    auc: _Fraction
+    tpr_at_1_fpr: _Fraction
+
+
+class _Membership(_Attack):
+    """The same of a set, beside random real images."""
+
+    random: _Attack
+
+
 class _Trained(TypedDict, total=False):
     """Of the protocol as it was resolved, what is shown."""
 
@@ -127,6 +140,7 @@ class Score(TypedDict, total=False):
     resolved_protocol: _Trained
     fidelity: dict[_Name, records.Number] | None
     copies: _Copies
+    membership: _Membership
     fidelity_per_class: dict[_Name, list[records.Number | None]] | None
     best_of_test: _Chosen | None
     curve_steps: list[_Amount] | None
