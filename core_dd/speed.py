@@ -25,7 +25,7 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 """Numbers of mallopt's parameters, from malloc.h."""
 
 
-def pick_device(name: str | None = None) -> torch.device:
+def pick_device(name: str | torch.device | None = None) -> torch.device:
     """The device to run on: the one named, else CUDA when there is one, else the CPU.
 
     Raises:
@@ -39,7 +39,7 @@ def pick_device(name: str | None = None) -> torch.device:
     return device
 
 
-def prepare_device(name: str | None = None) -> torch.device:
+def prepare_device(name: str | torch.device | None = None) -> torch.device:
     """The device of `pick_device`, and this process made ready for long work on it; see `keep_freed_memory`.
 
     Raises:

@@ -131,7 +131,7 @@ class Clock:
         return f"{total:.2f} s{limit}: " + ", ".join(f"{what} {seconds:.2f} s" for what, seconds in self.parts.items())
 
 
-class Pace:
+class BatchPace:
     """What a batch is expected to take: linear in its size, corrected by every batch drawn.
 
     Args:
@@ -155,9 +155,9 @@ class Pace:
         """Expect `ratio` times as long."""
         self.one, self.full, self.whole = self.one * ratio, self.full * ratio, self.whole * ratio
 
-    def up_to(self, batch: int) -> "Pace":
+    def up_to(self, batch: int) -> "BatchPace":
         """The same with a smaller largest batch."""
-        return self if batch == self.batch else Pace(self.one, self.seconds(batch), batch, least=self.least)
+        return self if batch == self.batch else BatchPace(self.one, self.seconds(batch), batch, least=self.least)
 
     def learn(self, images: int, seconds: float) -> None:
         """Correct the expectation by what a batch took: at once when it was slower, by half when it was faster."""
@@ -175,7 +175,7 @@ class Pace:
 
 def fastest(
     seconds: Callable[[int], float], least: int, most: int, longest: float, affordable: Callable[[float], bool]
-) -> Pace:
+) -> BatchPace:
     """The pace at the batch size worth having: the smallest whose images/s come within 5 % of the best measured.
 
     Each size measured is four times the last, until one is clearly slower or too long.
@@ -194,7 +194,7 @@ def fastest(
             break
         size, each[larger] = larger, took / larger
     batch = min(size for size in each if each[size] <= _GAIN * min(each.values()))
-    return Pace(each[least] * least, each[batch] * batch, batch, least=least)
+    return BatchPace(each[least] * least, each[batch] * batch, batch, least=least)
 
 
 def most_steps(each: float, seconds: float) -> int:
@@ -250,7 +250,7 @@ class Ranks:
 
 def rounds(
     draw: Callable[[range, float], Tensor],
-    pace: Pace,
+    pace: BatchPace,
     clock: Clock,
     free: Sequence[tuple[int, int | None]],
     ranks: Ranks,

@@ -28,7 +28,7 @@ _LARGE_SHARE = 0.05
 """The part of the weights a training began with from which an average is ruled by them: noise draws noise."""
 
 
-class Judge:
+class SampleJudge:
     """A classifier of the real data, trained by protocol `quick` when it is first asked, and kept in the cache.
 
     Args:
@@ -125,7 +125,7 @@ class Finding:
         return f"Likely cause: {few} are too few. {longer}; if the loss no longer falls, start anew with another --lr."
 
 
-def find(judge: Judge, images: Tensor, labels: Tensor, *, step: int, initial_share: float) -> Finding:
+def find(judge: SampleJudge, images: Tensor, labels: Tensor, *, step: int, initial_share: float) -> Finding:
     """Measure a model's samples.
 
     Args:

@@ -56,9 +56,8 @@ def choose(
     ipc: int,
     seed: int,
     classifier: str | None = None,
-    **network: str,
+    network: str = "convnet3",
 ) -> None:
     """Choose from the pool, by the features of the classifier in the folder `classifier`."""
     cache = None if classifier is None else Path(classifier) / CLASSIFIER
-    where = {"device": pick_device(device), "cache": cache}
-    keep(select(DistilledSet.load(pool), data, ipc, selector, seed, **network, **where), out)
+    keep(select(DistilledSet.load(pool), data, ipc, selector, seed, network, pick_device(device), cache), out)

@@ -28,7 +28,7 @@ from core_dd.rng import stream
 from core_dd.sets.distilled import DistilledSet
 from core_dd.sets.learnt import warn_of
 from core_dd.speed import prepare_device
-from gen_dd.budget import AUTO_STEPS, Clock, Pace, Ranks, rounds
+from gen_dd.budget import AUTO_STEPS, BatchPace, Clock, Ranks, rounds
 from gen_dd.options import SampleConfig, check_amount
 from gen_dd.sampler import Sampler, pays_to_compile
 from gen_dd.shards import ShardFolder, describe, finished, gaps, resumed
@@ -119,7 +119,7 @@ def run(config: SampleConfig, start: float | None = None) -> Path:
     return out
 
 
-def _draw(folder: ShardFolder, pace: Pace, done: Sequence[tuple[int, int]], number: int | None) -> None:
+def _draw(folder: ShardFolder, pace: BatchPace, done: Sequence[tuple[int, int]], number: int | None) -> None:
     """Draw into a folder what is not there yet, and finish it.
 
     Args:

@@ -13,7 +13,7 @@ from core_dd.errors import needed, pick, require
 from core_dd.notes import note
 from core_dd.rng import stream
 from core_dd.speed import UVIT_SAMPLING, autocast, compiled, peak_mib
-from gen_dd.budget import AUTO_STEPS, LARGEST, Clock, Pace, Ranks, fastest, free_mib, most_steps, wait, within
+from gen_dd.budget import AUTO_STEPS, LARGEST, BatchPace, Clock, Ranks, fastest, free_mib, most_steps, wait, within
 from gen_dd.diffusion import TIME_SCALE
 from gen_dd.guidance import Guide
 from gen_dd.solvers import SOLVERS, NoiseOf, guided, inside
@@ -151,7 +151,7 @@ class Sampler:
         )
         return num_per_class * self.classes
 
-    def calibrate(self, clock: Clock, total: int | None = None, ranks: Ranks | None = None) -> Pace:
+    def calibrate(self, clock: Clock, total: int | None = None, ranks: Ranks | None = None) -> BatchPace:
         """With a budget, measure what a batch takes, and choose batch size and steps where they are open.
 
         Args:
@@ -160,7 +160,7 @@ class Sampler:
             ranks: the processes, which all choose the same.
         """
         if clock.budget is None:
-            return Pace(0.0, 0.0, self.batch)
+            return BatchPace(0.0, 0.0, self.batch)
         ranks, left, before = ranks or Ranks(), clock.left(), peak_mib(self.device)
         wanted = _COMPILE_S.get(self.device.type, math.inf)
         if self.fast is not self.model and left < wanted:
@@ -181,7 +181,7 @@ class Sampler:
             one = self.seconds(self.group)
             full = one * self.batch / self.group
             full = self.seconds(self.batch) if affordable(full) else full
-            pace = Pace(one, full, self.batch, least=self.group)
+            pace = BatchPace(one, full, self.batch, least=self.group)
         clock.book("measure")
         if self.fast is not self.model:
             pace.whole = self.seconds(self.batch, self.fast)

@@ -18,7 +18,7 @@ from core_dd.judge import fidelity
 from core_dd.progress import Progress
 from core_dd.run import Run, SilentRun, find_folder
 from core_dd.speed import peak_mib
-from gen_dd.learnt import LEARNT, Judge
+from gen_dd.learnt import LEARNT, SampleJudge
 from gen_dd.options import TrainConfig
 from gen_dd.trainer import Trainer
 from gen_dd.validate import Validator
@@ -152,13 +152,13 @@ def _check_learnt(trainer: Trainer, validator: Validator | None, run: Run, step:
         run.say(said)
 
 
-def _make_judge(trainer: Trainer, validator: Validator | None) -> Judge:
+def _make_judge(trainer: Trainer, validator: Validator | None) -> SampleJudge:
     """What checks a training's samples: the validator's classifier, or one of (a part of) the training images."""
     if validator is not None:
         return validator.judge
     config, data = trainer.config, trainer.data
     real = data.sample(config.seed, _CHECK_SAMPLE)
-    return Judge(real, config.eval_network, config.seed, trainer.device)
+    return SampleJudge(real, config.eval_network, config.seed, trainer.device)
 
 
 def finish(run: Run) -> None:

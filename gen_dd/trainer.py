@@ -29,7 +29,7 @@ from core_dd.speed import UVIT_TRAINING, bf16_pays, compile_in_place, prepare_de
 from gen_dd.batches import Batch, Batches
 from gen_dd.checkpoint import adapt, load_official
 from gen_dd.diffusion import TIME_SCALE, add_noise, noise_loss
-from gen_dd.learnt import STEPS, Finding, Judge, find, initial_share, numbers_for
+from gen_dd.learnt import STEPS, Finding, SampleJudge, find, initial_share, numbers_for
 from gen_dd.options import TrainConfig
 from gen_dd.recipe import OPTIMIZERS, TIMES, WEIGHTINGS, rate
 from gen_dd.sampler import Sampler, pays_to_compile
@@ -287,7 +287,7 @@ class Trainer:
             images, labels = self.draw(model, numbers, steps=20)
         return save_samples(run, images, labels, step)
 
-    def learnt(self, judge: Judge | None, step: int) -> Finding | None:
+    def learnt(self, judge: SampleJudge | None, step: int) -> Finding | None:
         """What samples of the averaged weights show of the classes, on the process that has a judge; all draw."""
         numbers = numbers_for(self.config.check_images, self.data.num_classes)
         with self.averaged() as model:

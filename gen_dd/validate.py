@@ -20,7 +20,7 @@ from core_dd.judge.inception import inception_outputs, load_inception, weights_d
 from core_dd.judge.protocols import QUICK
 from core_dd.run import Run
 from core_dd.sets import pictures
-from gen_dd.learnt import Judge
+from gen_dd.learnt import SampleJudge
 from gen_dd.weights import CARD, Card
 
 _BEST = "best"
@@ -45,7 +45,7 @@ class Validator:
 
     def __init__(
         self,
-        judge: Judge,
+        judge: SampleJudge,
         *,
         images: int,
         ipc: int,
@@ -85,7 +85,7 @@ class Validator:
             InputError: if the named weights cannot be read, or the network cannot take the images.
         """
         real = data.sample(seed)
-        judge = Judge(real, network, seed, device)  # refuses what does not fit before any work
+        judge = SampleJudge(real, network, seed, device)  # refuses what does not fit before any work
         inception, reason = load_inception(inception_weights, device)
         notes = [f"FID is not measured because {reason}; classifier_frechet takes its place."] if reason else []
         if real is not data:

@@ -67,6 +67,17 @@ def test_room__imports_only_those_before_it(room):
     assert {str(file.relative_to(ROOT)): up for file in files if (up := rooms(file.read_text()) & later)} == {}
 
 
+def test_classes__have_a_name_each():
+    """One word, one thing: no public class of the packages has the name of another's."""
+    found = {}
+    for package in ("core_dd", "gen_dd", "matching_dd"):
+        for file in (ROOT / package).rglob("*.py"):
+            for node in ast.parse(file.read_text()).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    found.setdefault(node.name, []).append(str(file.relative_to(ROOT)))
+    assert {name: files for name, files in found.items() if len(files) > 1} == {}
+
+
 @pytest.mark.parametrize(("library", "only"), [("tyro", {"core_dd/config.py"}), ("omegaconf", {"core_dd/config.py"})])
 def test_library__known_to_one_file(library, only):
     packages = ("core_dd", "gen_dd", "matching_dd", "experiments", "scripts")

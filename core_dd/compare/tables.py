@@ -21,7 +21,7 @@ REAL_NAME = "whole training set"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class CellEntry:
     """The sets of one method at one ipc, as far as they are judged.
 
     Attributes:
@@ -61,8 +61,8 @@ class Pivot:
     protocol: str
     ipcs: Sequence[int]
     methods: Sequence[str]
-    entries: Mapping[tuple[str, int], Entry]
-    real: Entry | None
+    entries: Mapping[tuple[str, int], CellEntry]
+    real: CellEntry | None
 
     @property
     def title(self) -> str:
@@ -96,7 +96,7 @@ def pivots_of(plan: Plan) -> list[Pivot]:
     return found
 
 
-def _entry(plan: Plan, cells: Sequence[tuple[Cell, str]]) -> Entry | None:
+def _entry(plan: Plan, cells: Sequence[tuple[Cell, str]]) -> CellEntry | None:
     """The judged sets of one method at one ipc; None where there are none."""
     done = {cell.seed: Path(plan.orders[key].folder) for cell, key in cells if plan.orders[key].done}
     scores = {seed: read_score(folder / SCORES) for seed, folder in done.items()}
@@ -105,7 +105,7 @@ def _entry(plan: Plan, cells: Sequence[tuple[Cell, str]]) -> Entry | None:
     first = cells[0][0]
     level = two_levels([score["accuracies"] for score in scores.values()])
     theirs = published_row(next(iter(scores.values()))["data"]["name"], first.ipc, first.producer, first.network)
-    return Entry(scores=scores, level=level, whole=len(scores) == len(cells), published=theirs)
+    return CellEntry(scores=scores, level=level, whole=len(scores) == len(cells), published=theirs)
 
 
 def published_row(data: str, ipc: int | None, method: str, network: str) -> PublishedRow | None:
@@ -119,7 +119,7 @@ def published_row(data: str, ipc: int | None, method: str, network: str) -> Publ
     return max(rows, key=lambda row: (row.network == network, row.std is not None), default=None)
 
 
-def _with_best(entries: Mapping[tuple[str, int], Entry]) -> dict[tuple[str, int], Entry]:
+def _with_best(entries: Mapping[tuple[str, int], CellEntry]) -> dict[tuple[str, int], CellEntry]:
     """The entries, of every column the surely best one marked; what was shortened is neither marked nor compared."""
     found = dict(entries)
     for ipc in dict.fromkeys(ipc for _, ipc in entries):
@@ -140,7 +140,7 @@ LEGEND = (
 )
 
 
-def number(entry: Entry | None, plus: str = "±") -> str:
+def number(entry: CellEntry | None, plus: str = "±") -> str:
     """An entry as text: 97.6 ± 0.4 ± 0.3."""
     if entry is None:
         return "-"
@@ -161,7 +161,7 @@ def rows(
         strong: how what is written is set off.
     """
 
-    def cell(entry: Entry | None) -> str:
+    def cell(entry: CellEntry | None) -> str:
         said = write(number(entry))
         return strong(said) if entry is not None and entry.best else said
 
@@ -241,7 +241,7 @@ def table_csv(pivots: Sequence[Pivot]) -> str:
     return file.getvalue()
 
 
-def _record(entry: Entry) -> dict[str, object]:
+def _record(entry: CellEntry) -> dict[str, object]:
     """What table.csv says of an entry."""
     level, theirs = entry.level, entry.published
     low, high = level.interval or (None, None)

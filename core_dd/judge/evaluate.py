@@ -22,7 +22,7 @@ from core_dd.judge.chance import at_chance, below_chance, chance, mean_interval
 from core_dd.judge.measures import Measuring, Meter
 from core_dd.judge.networks import NetworkLike, build_network, name_of
 from core_dd.judge.options import REAL, EvaluateConfig
-from core_dd.judge.protocols import PROTOCOLS, Plan, Protocol
+from core_dd.judge.protocols import PROTOCOLS, Protocol, TrainingPlan
 from core_dd.notes import note
 from core_dd.run import claimed_file, find_folder
 from core_dd.sets.distilled import DistilledSet, new_meta, versions
@@ -376,11 +376,11 @@ def _forecast(dset: DistilledSet, data: ImageData, config: EvaluateConfig) -> st
     )
 
 
-class Measured(NamedTuple):
+class _Measured(NamedTuple):
     """What training the classifiers of a score takes."""
 
     classifiers: int
-    plan: Plan
+    plan: TrainingPlan
     seconds: float
     mib: float
     """Memory at its peak, in MiB."""
@@ -396,7 +396,7 @@ def measured(
     seed: int,
     device: str | None,
     bf16: bool = True,
-) -> Measured:
+) -> _Measured:
     """What training classifiers takes, from a step of it; `protocol` is resolved, the others are those of
     `evaluate`."""
     place = prepare_device(device)
@@ -415,7 +415,7 @@ def measured(
     start = time.perf_counter()
     trained.step(trained.plan.per_pass).tolist()
     seconds = trained.plan.steps * (time.perf_counter() - start)
-    return Measured(len(trained.runs), trained.plan, seconds, peak_mib(place))
+    return _Measured(len(trained.runs), trained.plan, seconds, peak_mib(place))
 
 
 def real_set(data: ImageData, seed: int) -> DistilledSet:

@@ -45,7 +45,7 @@ class SameConv2d(nn.Conv2d):
         return super().forward(F.pad(x, (wide // 2, wide - wide // 2, high // 2, high - high // 2)))
 
 
-class Block(nn.Module):
+class _Block(nn.Module):
     """An inverted residual block without squeeze-and-excitation, with ReLU6."""
 
     def __init__(self, width: int, out: int, kernel: int, stride: int, expansion: int) -> None:
@@ -75,7 +75,7 @@ class EfficientNetLite0(nn.Module):
         blocks, width = [], 32
         for count, kernel, stride, expansion, out in BLOCKS:
             for i in range(count):
-                blocks.append(Block(width, out, kernel, stride if i == 0 else 1, expansion))
+                blocks.append(_Block(width, out, kernel, stride if i == 0 else 1, expansion))
                 width = out
         self._blocks = nn.Sequential(*blocks)
         self._conv_head, self._bn1 = SameConv2d(width, 1280, 1), nn.BatchNorm2d(1280, eps=_EPS)

@@ -118,21 +118,21 @@ class Protocol:
         )
         return replace(self, lr=learned_lr)
 
-    def plan(self, images: int, augmented: bool) -> "Plan":
+    def plan(self, images: int, augmented: bool) -> "TrainingPlan":
         """The schedule for a set of `images` images."""
         batch = min(self.batch_size, images)
         if self.epochs is None:
-            return Plan(batch, images // batch, self.steps, self.lr, warmup=max(1, self.steps // 10))
+            return TrainingPlan(batch, images // batch, self.steps, self.lr, warmup=max(1, self.steps // 10))
         epochs = self.augmented_epochs if augmented and self.augmented_epochs else self.epochs
         per_pass, schedule = math.ceil(images / batch), SCHEDULES[self.schedule](epochs)
         total = schedule.passes * per_pass
         steps = total if self.steps is None else self.steps
         drops = tuple(drop * per_pass * steps // total for drop in schedule.drops)
-        return Plan(batch, per_pass, steps, self.lr, drops, schedule.factor, schedule.restarts)
+        return TrainingPlan(batch, per_pass, steps, self.lr, drops, schedule.factor, schedule.restarts)
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """A protocol on a set of known size: which step uses which images at which learning rate."""
 
     batch: int

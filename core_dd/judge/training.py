@@ -23,8 +23,8 @@ from core_dd.data.preprocess import Preprocess
 from core_dd.errors import Diverged, brief, require
 from core_dd.judge.answers import Answers
 from core_dd.judge.augment import cutmix
-from core_dd.judge.networks import Foreign, NetworkLike, build_network, interact, name_of
-from core_dd.judge.protocols import Plan, Protocol
+from core_dd.judge.networks import ForeignNetwork, NetworkLike, build_network, interact, name_of
+from core_dd.judge.protocols import Protocol, TrainingPlan
 from core_dd.notes import note
 from core_dd.rng import drawn_by, stream
 from core_dd.speed import CLASSIFIERS, autocast, bf16_pays, can_compile, compiled, forward_flops
@@ -262,7 +262,7 @@ def draws(net: nn.Module, shape: tuple[int, int, int]) -> bool:
 
 def stacks(net: nn.Module, params: State, buffers: State, shape: tuple[int, int, int]) -> bool:
     """Whether vmap can take a network: the project's own, or other code that a trial shows to; else that is said."""
-    if not isinstance(net, Foreign):
+    if not isinstance(net, ForeignNetwork):
         return True
     runs, device = len(next(iter(params.values()))), next(iter(params.values())).device
     x, y = torch.zeros(runs, 2, *shape, device=device), torch.zeros(runs, 2, dtype=torch.long, device=device)
@@ -324,16 +324,18 @@ def one(state: State, r: int) -> State:
     return {name: tensor[r] for name, tensor in state.items()}
 
 
-def draw_batches(plan: Plan, images: int, runs: Sequence[int], seed: int, step: int) -> Tensor:
+def draw_batches(plan: TrainingPlan, images: int, runs: Sequence[int], seed: int, step: int) -> Tensor:
     """Indices (R, B) of a step: slices of each run's permutation of the pass; the last of a pass may be shorter."""
     number, position = divmod(step, plan.per_pass)
     orders = [torch.randperm(images, generator=stream(seed, "order", r, number)) for r in runs]
     return torch.stack(orders)[:, position * plan.batch : (position + 1) * plan.batch]
 
 
-def pays_to_compile(net: nn.Module, plan: Plan, runs: int, shape: tuple[int, int, int], device: torch.device) -> bool:
+def pays_to_compile(
+    net: nn.Module, plan: TrainingPlan, runs: int, shape: tuple[int, int, int], device: torch.device
+) -> bool:
     """Whether so many trainings of a network on images (C, H, W) are long enough to earn back the compilation."""
     flops = 0.0
-    with contextlib.suppress(RuntimeError) if isinstance(net, Foreign) else contextlib.nullcontext():
+    with contextlib.suppress(RuntimeError) if isinstance(net, ForeignNetwork) else contextlib.nullcontext():
         flops = 3 * plan.batch * forward_flops(net, torch.zeros(2, *shape))  # on "meta", which other code may not know
     return CLASSIFIERS.pays(CLASSIFIERS.seconds(flops, plan.steps * runs, device), device)

@@ -12,7 +12,7 @@ from core_dd.errors import InputError
 from core_dd.judge import fidelity
 from core_dd.sets.distilled import DistilledSet
 from core_dd.sets.learnt import warn_of
-from gen_dd.learnt import LEARNT, Finding, Judge, find, initial_share, numbers_for
+from gen_dd.learnt import LEARNT, Finding, SampleJudge, find, initial_share, numbers_for
 from gen_dd.options import SampleConfig, TrainConfig
 from gen_dd.sample import run
 from gen_dd.select import main as select
@@ -28,7 +28,7 @@ SHORT = {
 
 @pytest.fixture(scope="module")
 def judge(digits):
-    return Judge(digits, "convnet1_w16", 0, torch.device("cpu"))
+    return SampleJudge(digits, "convnet1_w16", 0, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_frechet_of_features__equals_the_distance_of_the_moments(generator):
 
 def test_judge__learns_from_the_split_it_is_given(judge, digits):
     """Its cached file is that of its training images alone."""
-    other = Judge(load_data("digits", val_fraction=0.1), "convnet1_w16", 0, torch.device("cpu"))
+    other = SampleJudge(load_data("digits", val_fraction=0.1), "convnet1_w16", 0, torch.device("cpu"))
     images, labels = digits.train_images[:50], digits.train_labels[:50]
     assert not torch.equal(judge.features(images), other.features(images))
     assert judge.agreement(images, labels) > 0.8

@@ -15,7 +15,7 @@ from commands import run as run_command
 from core_dd.clock import began as process_began
 from core_dd.errors import InputError
 from core_dd.sets.distilled import DistilledSet
-from gen_dd.budget import MARGIN, Clock, Pace, Ranks, TimeUp, fastest, most_steps, rounds, within
+from gen_dd.budget import MARGIN, BatchPace, Clock, Ranks, TimeUp, fastest, most_steps, rounds, within
 from gen_dd.options import SampleConfig
 from gen_dd.sample import run, sample
 from gen_dd.sampler import Sampler, pays_to_compile
@@ -253,7 +253,7 @@ def test_rounds__twenty_budgets_are_used_and_never_exceeded():
         clock = Clock(budget, now=machine)
         clock.reserve = 0.03
         machine.wait(0.4)
-        for _ in rounds(machine.draw, Pace(0.01, 0.3, 30), clock, [(0, None)], Ranks()):
+        for _ in rounds(machine.draw, BatchPace(0.01, 0.3, 30), clock, [(0, None)], Ranks()):
             machine.wait(0.02 * machine.noise())  # the write
         used.append(clock.elapsed() / budget)
         assert used[-1] <= 1
@@ -265,7 +265,7 @@ def test_rounds__twenty_budgets_are_used_and_never_exceeded():
 def test_rounds__last_batches_shrink_into_the_time_left():
     machine = Simulated()
     clock = Clock(1.85, now=machine)
-    drawn = [len(numbers) for numbers, _ in rounds(machine.draw, Pace(0.01, 0.3, 30), clock, [(0, None)], Ranks())]
+    drawn = [len(numbers) for numbers, _ in rounds(machine.draw, BatchPace(0.01, 0.3, 30), clock, [(0, None)], Ranks())]
     assert clock.elapsed() <= 1.85 - clock.reserve and clock.left() < 0.05
     assert drawn[0] == 30 and drawn[-1] < 10 and sum(drawn) > 150
 
@@ -274,7 +274,7 @@ def test_rounds__a_batch_that_turns_out_too_slow_is_given_up_and_redrawn_smaller
     """The machine is ten times slower than measured: the budget still holds, and no number is skipped."""
     machine = Simulated(each=0.1)
     clock, numbers = Clock(2.35, now=machine), []
-    for part, _ in rounds(machine.draw, Pace(0.01, 0.3, 30), clock, [(0, None)], Ranks()):
+    for part, _ in rounds(machine.draw, BatchPace(0.01, 0.3, 30), clock, [(0, None)], Ranks()):
         numbers += part
     assert clock.elapsed() <= 2.35 - clock.reserve
     assert numbers == list(range(len(numbers))) and len(numbers) >= 5
@@ -291,7 +291,7 @@ def test_rounds__learn_at_once_how_slow_it_is():
         machine.wait(0.001)
         return torch.zeros(len(numbers))
 
-    drawing = rounds(draw, Pace(0.01, 1.0, 100), Clock(10.0, now=machine), [(0, 1000)], Ranks())
+    drawing = rounds(draw, BatchPace(0.01, 1.0, 100), Clock(10.0, now=machine), [(0, 1000)], Ranks())
     next(drawing)
     assert tried[0] == 100 and len(tried) == 2 and 15 <= tried[1] <= 25
 
@@ -315,7 +315,7 @@ def test_rounds__a_resumed_folder_may_find_its_budget_spent():
     def draw(numbers, seconds):
         raise TimeUp(1e6)
 
-    assert list(rounds(draw, Pace(0.01, 0.3, 30), Clock(5.0), [(4, None)], Ranks())) == []
+    assert list(rounds(draw, BatchPace(0.01, 0.3, 30), Clock(5.0), [(4, None)], Ranks())) == []
 
 
 def test_sample__no_guidance_where_the_null_class_was_not_learnt(model, tmp_path):
@@ -346,11 +346,11 @@ def test_within__knows_that_later_calls_are_cheaper():
 
 
 def test_pace__fitting_is_the_largest_batch_that_fits():
-    pace = Pace(1.0, 10.0, 100, whole=4.0)  # one image 1 s, 99 images 9.9 s, the compiled hundred 4 s
+    pace = BatchPace(1.0, 10.0, 100, whole=4.0)  # one image 1 s, 99 images 9.9 s, the compiled hundred 4 s
     for seconds in (0.5, 1.1, 2.0, 4.3, 4.41, 30.0):
         fits = [n for n in range(1, 101) if MARGIN * pace.seconds(n) <= seconds]
         assert pace.fitting(seconds) == (100 if 100 in fits else max(fits, default=0))
-    groups = Pace(1.0, 1.0, 10, least=10)
+    groups = BatchPace(1.0, 1.0, 10, least=10)
     assert groups.fitting(1.2) == 10 and groups.fitting(1.0) == 0
 
 

@@ -15,7 +15,7 @@ from core_dd.errors import pick, require
 from core_dd.judge.networks.alexnet import AlexNet
 from core_dd.judge.networks.convnet import ConvNet
 from core_dd.judge.networks.densenet import DenseNet
-from core_dd.judge.networks.foreign import Foreign, NetworkLike, maker, name_of
+from core_dd.judge.networks.foreign import ForeignNetwork, NetworkLike, maker, name_of
 from core_dd.judge.networks.layers import uniform
 from core_dd.judge.networks.lenet import LeNet
 from core_dd.judge.networks.mlp import MLP
@@ -91,7 +91,7 @@ def build_network(
     require(len(in_shape) == 3 and min(in_shape) >= 1, f"in_shape must be (C, H, W), all >= 1, got {tuple(in_shape)}.")
     require(num_classes >= 1, f"num_classes must be >= 1, got {num_classes}.")
     if not isinstance(network, str) or ":" in network:
-        return Foreign(maker(network, tuple(in_shape), num_classes), generator)
+        return ForeignNetwork(maker(network, tuple(in_shape), num_classes), generator)
     build, options = _named(network)
     with torch.device("meta"):  # allocated, not drawn: torch's global generator stays as it was
         net = build(in_shape, num_classes, **options)
@@ -154,7 +154,7 @@ def reset(net: nn.Module, generator: torch.Generator | None = None) -> nn.Module
     for module in net.modules():
         if hasattr(module, "draw"):
             module.draw(generator)
-            if isinstance(module, Foreign):
+            if isinstance(module, ForeignNetwork):
                 break  # all below is its own
         elif isinstance(module, nn.Conv2d | nn.Linear):
             bound = 1 / math.sqrt(module.weight[0].numel())

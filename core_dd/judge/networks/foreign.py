@@ -19,7 +19,7 @@ TIMM = "timm:"
 """What comes before the name of one of timm's models."""
 
 
-class Foreign(nn.Module):
+class ForeignNetwork(nn.Module):
     """A network as other code makes it, with `features(x)` and `activations(x)` where it has them.
 
     Its weights are those that it is made with, from torch's global generator; with a generator, that decides what is

@@ -37,7 +37,7 @@ class Tokens(nn.Module):
             normal(parameter, 1.0, generator)
 
 
-class Attention(nn.Module):
+class _Attention(nn.Module):
     """Multi-head self-attention, written out: its gradient can be differentiated once more, as DC and MTT do."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -57,7 +57,7 @@ class Encoder(nn.Module):
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.norm1, self.attention = nn.LayerNorm(width), Attention(width, heads, dropout)
+        self.norm1, self.attention = nn.LayerNorm(width), _Attention(width, heads, dropout)
         grow, shrink = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(grow, nn.GELU(), nn.Dropout(dropout), shrink, nn.Dropout(dropout))

@@ -6,13 +6,24 @@ import io
 import pytest
 
 from core_dd.compare.levels import two_levels
-from core_dd.compare.tables import COLUMNS, Entry, Pivot, latex, markdown, number, published_row, rows, table_csv, text
+from core_dd.compare.tables import (
+    COLUMNS,
+    CellEntry,
+    Pivot,
+    latex,
+    markdown,
+    number,
+    published_row,
+    rows,
+    table_csv,
+    text,
+)
 from core_dd.compare.tables import _with_best as with_best
 
 
-def entry(*sets: list[float], smoke: bool = False, whole: bool = True, **more) -> Entry:
+def entry(*sets: list[float], smoke: bool = False, whole: bool = True, **more) -> CellEntry:
     scores = {seed: {"accuracies": own, "mean": sum(own) / len(own), "smoke": smoke} for seed, own in enumerate(sets)}
-    return Entry(scores=scores, level=two_levels(sets), whole=whole, **more)
+    return CellEntry(scores=scores, level=two_levels(sets), whole=whole, **more)
 
 
 GOOD = ([0.80, 0.82], [0.82, 0.84], [0.85, 0.87])
