@@ -34,10 +34,11 @@ class Answers:
         Args:
             parts: of some images each, at least one part: logits (R, B, K), and labels int64 (B,) in 0..K-1.
         """
-        found = None
+        found: Answers | None = None
         for logits, labels in parts:
             own = cls(confusion(logits.argmax(2), labels, logits.shape[2]), confidence_bins(logits, labels))
             found = own if found is None else cls(found.confusion + own.confusion, found.in_bin + own.in_bin)
+        assert found is not None
         return found
 
     @property

@@ -3,6 +3,7 @@ features of a network."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from core_dd.judge import copies, fidelity, samples
 from core_dd.judge.inception import inception_outputs, load_inception, weights_digest
 from core_dd.judge.lite import lite_features, load_lite
 from core_dd.judge.networks import NetworkLike
+from core_dd.judge.training import Classifiers
 from core_dd.notes import note
 from core_dd.rng import stream
 from core_dd.sets.distilled import hardened
@@ -102,6 +104,7 @@ def _classifier(ours: Sample, real: Sample) -> dict[str, float]:
 
 
 def _score(ours: Sample, real: Sample) -> dict[str, float]:
+    assert ours.logits is not None
     return {"is": samples.inception_score(ours.logits, stream(0, "is"))}
 
 
@@ -143,13 +146,12 @@ class Classifier:
 
     def __init__(self, network: NetworkLike, data: ImageData, seed: int, device: torch.device, bf16: bool) -> None:
         fidelity.check_features(network, data)
-        self._options = {"network": network, "seed": seed, "device": device, "bf16": bf16}
-        self._data, self._trained = data, None
+        self._train = partial(fidelity.real_classifier, data, network, seed, device, bf16=bf16)
+        self._trained: Classifiers | None = None
 
     def sample(self, images: Tensor, labels: Tensor) -> Sample:
         """See `Space`."""
-        self._trained = self._trained or fidelity.real_classifier(self._data, **self._options)
-        own = self._trained
+        self._trained = own = self._trained or self._train()
         return Sample(fidelity.features(own.network(0), images, own.preprocess, own.bf16), hardened(labels))
 
     def real(self, data: ImageData, index: Tensor) -> Sample:
@@ -193,6 +195,7 @@ def _inception(measuring: Measuring, device: torch.device) -> Space:
         "(weights-inception-2015-12-05-6726825d.pth of torch-fidelity), or ask for fd_efficientnet_lite0, "
         "kid_efficientnet_lite0 and prdc_efficientnet_lite0, which need no download.",
     )
+    assert net is not None
     name = f"inception {weights_digest(measuring.inception_weights)}"
     return Pretrained(name, lambda images: inception_outputs(net, images))
 
@@ -315,7 +318,7 @@ def _by_class(measure: Measure, ours: Sample, real: Sample, classes: int) -> dic
         enough = min(len(side.features) for side in pair) >= measure.fewest
         found.append(measure.of(*pair) if enough else None)
     names = next((list(one) for one in found if one), [])
-    return {name: [one and one[name] for one in found] for name in names}
+    return {name: [None if one is None else one[name] for one in found] for name in names}
 
 
 def _pixels(images: Tensor) -> Tensor:
