@@ -17,7 +17,7 @@ from core_dd import cli, files
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data.images import ImageData
 from core_dd.errors import Diverged, pick, whole
-from core_dd.judge import across, costs, habits, membership, permuted, training
+from core_dd.judge import across, costs, habits, membership, permuted, robustness, training
 from core_dd.judge.chance import at_chance, below_chance, chance, mean_interval
 from core_dd.judge.measures import Measuring, Meter
 from core_dd.judge.networks import NetworkLike, build_network, name_of
@@ -98,6 +98,7 @@ def evaluate(
     bf16: bool = True,
     with_fidelity: bool | Measuring = False,
     with_membership: bool = False,
+    with_robustness: bool = False,
     with_best_of_test: bool = False,
     earlier: Sequence[DistilledSet] = (),
 ) -> Scores:
@@ -116,7 +117,8 @@ def evaluate(
         bf16: compute in bf16 where the hardware does it faster.
         with_fidelity: also measure the set's distance from the real images; True: `classifier_frechet` and M3D's
             distances of moments.
-        with_membership: also attack the classifiers, see `core_dd.judge.membership`.
+        with_membership: also ask what the classifiers give away of their images, see `core_dd.judge.membership`.
+        with_robustness: also attack and corrupt test images, see `core_dd.judge.robustness`.
         with_best_of_test: also record what the protocol's authors report, who choose by the test set, among `earlier`,
             the set at other times of its distillation, too; one whose classifiers diverge is not the best.
 
@@ -183,6 +185,8 @@ def evaluate(
     if with_membership:
         trained = {"protocol": resolved, "network": network, "runs": numbers, "device": device, "bf16": bf16}
         record["membership"] = membership.inferred(classifiers, dset, data, seed=seed, **trained)
+    if with_robustness:
+        record["robustness"] = robustness.robustness(classifiers, data)
     if with_best_of_test:
         options = (protocol, network, len(numbers), seed, device)
         others = _tested(earlier, data, *options, epochs=epochs, steps=steps, bf16=bf16)
@@ -309,6 +313,7 @@ def _score(
             bf16=config.bf16,
             with_fidelity=measuring_of(config),
             with_membership=config.membership,
+            with_robustness=config.robustness,
             with_best_of_test=config.best_of_test,
             earlier=earlier,
         )

@@ -129,6 +129,9 @@ class EvaluateConfig(DataConfig, ForeignConfig):
     """Also tell the real training images from the test images by the classifiers' loss (membership inference): AUC, and
     the part found at 1 % false positives, beside those of classifiers trained on as many random real images, which
     takes as long as the score."""
+    robustness: bool = False
+    """Also test on up to 1000 test images that were attacked (FGSM, PGD of 10 steps, 8 / 255) or corrupted (noise,
+    impulse, blur, contrast, brightness, pixelate)."""
     fidelity_per_class: bool = False
     """Also measure class by class; classes of too few images are left out."""
     bf16: bool = option(True, group="speed")

@@ -141,6 +141,7 @@ class Score(TypedDict, total=False):
     fidelity: dict[_Name, records.Number] | None
     copies: _Copies
     membership: _Membership
+    robustness: dict[_Name, _Fraction]
     fidelity_per_class: dict[_Name, list[records.Number | None]] | None
     best_of_test: _Chosen | None
     curve_steps: list[_Amount] | None

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from core_dd.judge.robustness import CORRUPTIONS
 from core_dd.report.ranking import Entry, Group
 
 _UNKNOWN = "-"
@@ -16,6 +17,9 @@ _COLUMNS: MappingProxyType[str, Callable[[dict[str, Any]], str | None]] = Mappin
         "ECE %": lambda record: _percent(record, "ece"),
         "members found, AUC % (random)": lambda record: _attack(record, "auc"),
         "at 1 % FPR, %": lambda record: _attack(record, "tpr_at_1_fpr"),
+        "FGSM %": lambda record: _robust(record, "fgsm"),
+        "PGD %": lambda record: _robust(record, "pgd"),
+        "corrupted %": lambda record: _robust(record, *CORRUPTIONS),
         "parameters": lambda record: _count(record.get("parameters")),
         "images seen": lambda record: _count(record.get("training_cost", {}).get("images_seen")),
         "training FLOPs": lambda record: _short(record.get("training_cost", {}).get("training_flops")),
@@ -30,7 +34,8 @@ NOTE = (
     "seen and training FLOPs are of one classifier (operations of matrix products and convolutions, a backward pass "
     "taken as two forward ones); members found is how well a threshold on the loss tells training images from test "
     "images (50 % of AUC, and 1 % at 1 % false positives, are luck), in brackets of classifiers trained on as many "
-    "random real images, which are then the members; peak MiB is of the whole process; set KiB are the set's "
+    "random real images, which are then the members; FGSM, PGD and corrupted are accuracies on changed test images "
+    "(within 8 / 255; the mean over six corruptions of ours); peak MiB is of the whole process; set KiB are the set's "
     "tensors as stored."
 )
 """What the headings mean."""
@@ -89,6 +94,12 @@ def _attack(record: dict[str, Any], name: str) -> str | None:
     """What an attack finds, and in brackets on classifiers of random real images."""
     found = record.get("membership")
     return None if found is None else f"{100 * found[name]:.1f} ({100 * found['random'][name]:.1f})"
+
+
+def _robust(record: dict[str, Any], *names: str) -> str | None:
+    """The mean accuracy on test images changed in these ways, as far as the score has them."""
+    known = [record["robustness"][name] for name in names if name in record.get("robustness", {})]
+    return f"{100 * sum(known) / len(known):.1f}" if known else None
 
 
 def _count(value: float | None) -> str | None:

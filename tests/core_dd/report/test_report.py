@@ -238,6 +238,17 @@ def test_beyond__stands_beside_the_accuracy(tmp_path, capsys):
     Page((tmp_path / "out" / "report.html").read_text())
 
 
+def test_beyond__shows_what_was_asked_for(tmp_path):
+    """Membership inference beside random images, and robustness."""
+    found = {"auc": 0.52, "tpr_at_1_fpr": 0.015, "random": {"auc": 0.9, "tpr_at_1_fpr": 0.4}}
+    changed = {"clean": 0.9, "fgsm": 0.5, "pgd": 0.25, "noise": 0.8, "blur": 0.6}
+    heads, row = beyond(grouped(entries(score(tmp_path / "a", [0.9], membership=found, robustness=changed)))[0])
+    assert dict(zip(heads[1:], row[1:], strict=True)) == {
+        "members found, AUC % (random)": "52.0 (90.0)", "at 1 % FPR, %": "1.5 (40.0)", "FGSM %": "50.0",
+        "PGD %": "25.0", "corrupted %": "70.0",
+    }  # fmt: skip
+
+
 def test_grouped__smoke_is_shown_last_and_never_ranked(tmp_path):
     real = score(tmp_path / "real", [0.5, 0.6])
     smoke = score(tmp_path / "smoke", [0.9, 0.91], smoke=True)
