@@ -135,14 +135,14 @@ def evaluate(
     resolved = pick(PROTOCOLS, protocol, "protocol").fitted_to(dset.meta.get("lr")).shortened(epochs, steps)
     numbers = range(resolved.runs if runs is None else runs)
     habit = habits.habit(protocol) if with_best_of_test else habits.Habit()
+    images, labels = _pixels_and_labels(dset)
     if with_fidelity:
         measuring = Measuring() if with_fidelity is True else with_fidelity
         meter = Meter(measuring, data, network=network, seed=seed, device=device, bf16=bf16)
-        meter.check(len(dset))
+        meter.check(len(images))
     if with_membership:
         membership.check(data)
     tests: list[list[float]] = []
-    images, labels = _pixels_and_labels(dset)
     classifiers = training.train(
         images,
         labels,
@@ -157,28 +157,20 @@ def evaluate(
         pauses=habit.tests,
         at_pause=lambda unfinished: tests.append(unfinished.accuracies(data.test_images, data.test_labels)),
     )
-    answers = classifiers.answers(data.test_images, data.test_labels)
-    accuracies = answers.accuracies
-    luck = chance(data.test_labels)
+    accuracies, judged = _judged(classifiers, data)
     record = {
         "protocol": resolved.name,
         "network": name_of(network),
-        "parameters": classifiers.parameters,
         "runs": len(numbers),
         "seed": seed,
         "smoke": resolved.smoke,
-        "chance": luck,
-        "at_chance": at_chance(accuracies, luck, len(data.test_labels)),
+        **judged,
         **_identities(dset, data),
         "resolved_protocol": to_dict(resolved),
-        "answers": answers.to_record(),
-        "training_cost": costs.training_cost(classifiers, data),
         "std_kind": "sample",
         "versions": versions(),
         "device": str(device),
         "seconds": time.perf_counter() - start,
-        "curve_steps": classifiers.curve_steps,
-        "curves": {"loss": classifiers.curve_loss},
     }
     if with_fidelity:
         record |= meter.measure(images, labels)
@@ -192,6 +184,21 @@ def evaluate(
         others = _tested(earlier, data, *options, epochs=epochs, steps=steps, bf16=bf16)
         record["best_of_test"] = habits.chosen(accuracies, tests, others)
     return Scores(accuracies, record)
+
+
+def _judged(classifiers: training.Classifiers, data: ImageData) -> tuple[list[float], dict[str, Any]]:
+    """The accuracies of trained classifiers, tested once, and what else of them stands in the record."""
+    answers = classifiers.answers(data.test_images, data.test_labels)
+    luck = chance(data.test_labels)
+    return answers.accuracies, {
+        "parameters": classifiers.parameters,
+        "chance": luck,
+        "at_chance": at_chance(answers.accuracies, luck, len(data.test_labels)),
+        "answers": answers.to_record(),
+        "training_cost": costs.training_cost(classifiers, data),
+        "curve_steps": classifiers.curve_steps,
+        "curves": {"loss": classifiers.curve_loss},
+    }
 
 
 def _tested(sets: Sequence[DistilledSet], data: ImageData, *options: Any, **more: Any) -> list[list[float]]:
