@@ -16,7 +16,7 @@ ARGS      :=
 help:
 	@echo "make demo   train, sample, select, distil, score and report on real 8x8 digits (about 7 minutes on 2 cores)"
 	@echo "make test   run every test (about 10 minutes on 2 cores)"
-	@echo "make lint   ruff check and ruff format --check"
+	@echo "make lint   ruff check, ruff format --check and mypy"
 	@echo "make bench  speed and memory against plain reference loops"
 	@echo "make docs   the manual as a site, in build/site"
 	@echo
@@ -31,6 +31,7 @@ test: $(INSTALLED)
 lint: $(INSTALLED)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
 
 bench: $(INSTALLED)
 	$(PYTHON) -m benchmarks $(ARGS)

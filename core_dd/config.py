@@ -271,7 +271,7 @@ def _typed(cls: type, values: Mapping[str, Any], file: Path) -> dict[str, Any]:
                 f"{file}: '{key}' is {brief(repr(value))}, expected {getattr(hint, '__name__', hint)} "
                 f"({brief(str(error).splitlines()[0])})."
             ) from None
-    found = OmegaConf.to_container(merged)
+    found: Any = OmegaConf.to_container(merged)
     return {key: tuple(found[key]) if isinstance(found[key], list) else found[key] for key in values}
 
 
@@ -327,7 +327,7 @@ def _flags(cls: type, argv: Sequence[str], defaults: Mapping[str, Any], prog: st
     options = [
         (name, called(name, hints[name]), dataclasses.field(default=default)) for name, default in defaults.items()
     ]
-    parsed = tyro.cli(
+    parsed: object = tyro.cli(
         dataclasses.make_dataclass("Flags", options, kw_only=True),
         args=argv,
         prog=prog,

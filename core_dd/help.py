@@ -50,7 +50,7 @@ def group_of(cls: type, name: str) -> str:
 
 def field_meanings(cls: type) -> dict[str, str]:
     """The strings below the fields of a dataclass and of those it derives from, by name."""
-    found = {}
+    found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if is_dataclass(base):
             found |= dict(_meanings_in(_body(base)))

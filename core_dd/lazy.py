@@ -6,6 +6,7 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Mapping
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 
@@ -38,7 +39,8 @@ class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds a module under another name; both names are the same module."""
 
     def __init__(self, names: dict[str, str]) -> None:
-        self.names, self.specs = names, {}
+        self.names = names
+        self.specs: dict[str, ModuleSpec] = {}
 
     def find_spec(self, fullname, path, target=None):
         return importlib.util.spec_from_loader(fullname, self) if fullname in self.names else None

@@ -13,7 +13,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import IO
 
 from core_dd import files
 from core_dd.errors import InputError, require
@@ -30,7 +30,7 @@ class Lock:
         file: the same, open and locked.
     """
 
-    def __init__(self, path: Path, file: TextIO) -> None:
+    def __init__(self, path: Path, file: IO[str]) -> None:
         self.path, self._file = path, file
 
     @classmethod
@@ -141,7 +141,7 @@ def _file_of(place: Path) -> Path:
     return place / files.LOCK if place.is_dir() else place.with_name(f".{place.name[:60]}.lock.tmp")
 
 
-def _acquire(path: Path, place: Path) -> TextIO:
+def _acquire(path: Path, place: Path) -> IO[str]:
     """The lock's file, open and locked."""
     message = f"{place} is in use by several processes at once. Try again."
     for _ in range(_TRIES):
@@ -158,14 +158,14 @@ def _acquire(path: Path, place: Path) -> TextIO:
     raise InputError(message)
 
 
-def _open(path: Path, mode: str) -> TextIO:
+def _open(path: Path, mode: str) -> IO[str]:
     """The lock's file, which is no link: what is written there would be written over another file."""
     with contextlib.suppress(OSError):
         require(stat.S_ISREG(path.lstat().st_mode), f"{path} is no plain file, as locks are. Remove it.")
     return path.open(mode, encoding="utf-8")
 
 
-def _try(file: TextIO, kind: int) -> bool:
+def _try(file: IO[str], kind: int) -> bool:
     """Whether the lock is got, or the file system has none."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
@@ -176,7 +176,7 @@ def _try(file: TextIO, kind: int) -> bool:
     return True
 
 
-def _in_use(place: Path, file: TextIO) -> str:
+def _in_use(place: Path, file: IO[str]) -> str:
     """Who has it, as they wrote it down."""
     file.seek(0)
     return f"{place} is in use by {file.read() or 'another process'}. Wait for that to end, or choose another --out."

@@ -30,7 +30,8 @@ class Progress:
     def __init__(self, what: str, total: int | None, done: int = 0, *, unit: str = "step", leave: bool = True) -> None:
         self.what, self.total, self.done, self.unit = what, total, done, unit
         self.began = self.spoke = time.monotonic()
-        self.first, self.ends_in, self.note = done, None, ""
+        self.first, self.note = done, ""
+        self.ends_in: float | None = None
         lines = not (sys.stderr is not None and sys.stderr.isatty())
         self.lines = lines and processes.is_first()
         self.bar = _Bar(

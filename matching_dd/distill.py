@@ -104,10 +104,11 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
         progress.close()
 
         # The result is the last checkpoint's set.
-        last = run.last()[1]
+        last = run.last()
+        assert last is not None
         for file in (_DISTILLED, _GRID):
             with files.atomic(run.folder / file) as temporary:
-                shutil.copyfile(last / file, temporary)
+                shutil.copyfile(last[1] / file, temporary)
         run.say(f"{run.folder / _DISTILLED}: {config.ipc} images per class of {data.name}")
         return DistilledSet.load(run.folder / _DISTILLED)
 

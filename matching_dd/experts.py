@@ -82,8 +82,8 @@ class Experts:
         for name in index["files"]:
             require(name == Path(name).name, f"{self.folder / _INDEX} names '{name}', which is no file beside it.")
             require(index["files"].count(name) == 1, f"{self.folder / _INDEX} lists '{name}' twice.")
-        own = build_network(network, data.shape, data.num_classes).state_dict()
-        shapes = {name: (self.epochs + 1, *tensor.shape) for name, tensor in own.items()}
+        weights = build_network(network, data.shape, data.num_classes).state_dict()
+        shapes = {name: (self.epochs + 1, *tensor.shape) for name, tensor in weights.items()}
         for file in self.files:
             self._check(file, shapes)
         with self.files[0].open("rb") as first:
@@ -216,6 +216,7 @@ def write_group(
 ) -> None:
     """A file per expert of a group that is finished, then the index."""
     tensors = _stacked(trajectory)
+    names = [f"expert-{expert:05d}.safetensors" for expert in range(group.stop)]
     index = {
         **data.origin,
         "network": config.network,
@@ -223,10 +224,10 @@ def write_group(
         "epochs": config.epochs,
         "config": to_dict(config),
         "versions": versions(),
-        "files": [f"expert-{expert:05d}.safetensors" for expert in range(group.stop)],
+        "files": names,
     }
     for r, expert in enumerate(group):
-        write_tensors(folder / index["files"][expert], {name: tensor[:, r] for name, tensor in tensors.items()}, {})
+        write_tensors(folder / names[expert], {name: tensor[:, r] for name, tensor in tensors.items()}, {})
     files.write_json(folder / _INDEX, index)
 
 
@@ -276,6 +277,7 @@ def measured(config: ExpertsConfig, data: ImageData) -> _Measured:
     """What recording experts takes, by a few steps that are then lost."""
     device = prepare_device(config.device)
     config = _resolved(config, device)
+    assert config.at_once is not None
     group = range(min(config.at_once, config.experts))
     training, seconds = begin(config, data, Preprocess.fit(data, config.preprocess), group, device), []
     for step in range(1 + _TRIALS):

@@ -10,11 +10,12 @@ from torch.func import functional_call, grad, vmap
 from core_dd.judge.networks import interact
 from core_dd.judge.training import State
 from core_dd.speed import bf16_pays, compiled
+from matching_dd.losses import summed
 
 
 def dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
     """Inner product of two gradients by parameter, a scalar."""
-    return sum((a * b).sum() for a, b in zip(left, right, strict=True))
+    return summed((a * b).sum() for a, b in zip(left, right, strict=True))
 
 
 class Gradients:

@@ -4,7 +4,8 @@ Half-precision inputs of all but `mean_discrepancy` are reduced in float32; floa
 real side without gradient.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
@@ -116,7 +117,7 @@ def gaussian_kernel(real: Tensor, syn: Tensor) -> Blocks:
         total = real_real.sum((1, 2)) + 2 * real_syn.sum((1, 2)) + syn_syn.sum((1, 2))
         rows = real.shape[1] + syn.shape[1]
         width = (total / (rows**2 - rows)).clamp_min(1e-12)[:, None, None]  # all rows may be equal
-    return tuple(sum(torch.exp(-block / (width * 2.0**i)) for i in range(-2, 3)) for block in blocks)
+    return _each(blocks, lambda block: summed(torch.exp(-block / (width * 2.0**i)) for i in range(-2, 3)))
 
 
 def standardised(real: Tensor, syn: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,7 +148,7 @@ def linear_kernel(real: Tensor, syn: Tensor) -> Blocks:
 
 def polynomial_kernel(real: Tensor, syn: Tensor) -> Blocks:
     """(x.y + 1)^2."""
-    return tuple((block + 1).square() for block in _inner_products(real, syn))
+    return _each(_inner_products(real, syn), lambda block: (block + 1).square())
 
 
 def laplace_kernel(real: Tensor, syn: Tensor) -> Blocks:
@@ -157,7 +158,7 @@ def laplace_kernel(real: Tensor, syn: Tensor) -> Blocks:
     they are `standardised`.
     """
     blocks = _squared_distances(real, syn)
-    return tuple(sum(torch.exp(-gamma * block) for gamma in (0.1, 1.0, 5.0)) for block in blocks)
+    return _each(blocks, lambda block: summed(torch.exp(-gamma * block) for gamma in (0.1, 1.0, 5.0)))
 
 
 KERNELS: Mapping[str, Callable[[Tensor, Tensor], Blocks]] = MappingProxyType(
@@ -234,7 +235,7 @@ def in_lengths(real: Tensor, syn: Tensor) -> tuple[Tensor, Tensor]:
     """
     _check_pair(real, syn, "attention maps")
     with torch.no_grad():
-        squares = sum(_wide(maps).square().sum(2).mean(1) for maps in (real, syn)) / 2
+        squares = summed(_wide(maps).square().sum(2).mean(1) for maps in (real, syn)) / 2
         length = squares.clamp_min(1e-12).sqrt()[:, None, None]  # a layer may be dead
     return real / length, syn / length
 
@@ -295,7 +296,7 @@ def row_cosine_distance(real: Sequence[Tensor], syn: Sequence[Tensor]) -> Tensor
     """
     rows = [(r.flatten(2), s.flatten(2)) for r, s in zip(real, syn, strict=True) if r.ndim > 2]
     require(len(rows) > 0, "the dc distance needs a parameter of two or more dimensions.")
-    return sum((1 - _cosine((r * s).sum(2), r.norm(dim=2), s.norm(dim=2))).sum(1) for r, s in rows)
+    return summed((1 - _cosine((r * s).sum(2), r.norm(dim=2), s.norm(dim=2))).sum(1) for r, s in rows)
 
 
 def cosine_distance(real: Sequence[Tensor], syn: Sequence[Tensor]) -> Tensor:
@@ -306,19 +307,19 @@ def cosine_distance(real: Sequence[Tensor], syn: Sequence[Tensor]) -> Tensor:
         >>> cosine_distance([torch.ones(2, 3)], [torch.ones(2, 3) * 7])
         tensor([0., 0.])
     """
-    product = sum((r * s).flatten(1).sum(1) for r, s in zip(real, syn, strict=True))
+    product = summed((r * s).flatten(1).sum(1) for r, s in zip(real, syn, strict=True))
     norms = [torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0) for gradients in (real, syn)]
     return 1 - _cosine(product, *norms)
 
 
 def squared_distance(real: Sequence[Tensor], syn: Sequence[Tensor]) -> Tensor:
     """Sum of squared differences over all parameters (an ablation of DC; IDC's mse, on `conv_gradients`)."""
-    return sum((r - s).square().flatten(1).sum(1) for r, s in zip(real, syn, strict=True))
+    return summed((r - s).square().flatten(1).sum(1) for r, s in zip(real, syn, strict=True))
 
 
 def absolute_distance(real: Sequence[Tensor], syn: Sequence[Tensor]) -> Tensor:
     """Sum of absolute differences over all parameters (IDC's l1, on `conv_gradients`)."""
-    return sum((r - s).abs().flatten(1).sum(1) for r, s in zip(real, syn, strict=True))
+    return summed((r - s).abs().flatten(1).sum(1) for r, s in zip(real, syn, strict=True))
 
 
 GRADIENT_DISTANCES: Mapping[str, Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]] = MappingProxyType(
@@ -353,8 +354,8 @@ def trajectory_loss(student: Sequence[Tensor], start: Sequence[Tensor], target: 
         shapes[0] == shapes[1] == shapes[2] and len(shapes[0]) > 0,
         f"student, start and target must agree in number and shapes of parameters, got {', '.join(map(str, shapes))}.",
     )
-    left = sum((_wide(p) - _wide(q)).square().sum() for p, q in zip(student, target, strict=True))
-    way = sum((_wide(p) - _wide(q)).square().sum() for p, q in zip(start, target, strict=True))
+    left = summed((_wide(p) - _wide(q)).square().sum() for p, q in zip(student, target, strict=True))
+    way = summed((_wide(p) - _wide(q)).square().sum() for p, q in zip(start, target, strict=True))
     return left / way
 
 
@@ -434,7 +435,7 @@ def layer_discrepancy(real: Sequence[Tensor], syn: Sequence[Tensor], weights: Se
         f"real, syn and weights must have one entry per layer, got {len(real)}, {len(syn)} and {len(weights)}.",
     )
     layers = zip(real, syn, weights, strict=True)
-    return sum(weight * mean_discrepancy(_wide(r).flatten(2), _wide(s).flatten(2)) for r, s, weight in layers)
+    return summed(weight * mean_discrepancy(_wide(r).flatten(2), _wide(s).flatten(2)) for r, s, weight in layers)
 
 
 def discrimination_loss(real: Tensor, syn: Tensor) -> Tensor:
@@ -481,15 +482,28 @@ def _centred(real: Tensor, syn: Tensor) -> tuple[Tensor, Tensor]:
     return real - mean, syn - mean
 
 
+def summed(terms: Iterable[Tensor]) -> Tensor:
+    """The sum of tensors, at least one."""
+    return functools.reduce(torch.add, terms)
+
+
+def _each(blocks: Blocks, kernel: Callable[[Tensor], Tensor]) -> Blocks:
+    real_real, real_syn, syn_syn = blocks
+    return kernel(real_real), kernel(real_syn), kernel(syn_syn)
+
+
 def _inner_products(real: Tensor, syn: Tensor) -> Blocks:
     return real @ real.mT, real @ syn.mT, syn @ syn.mT
 
 
 def _squared_distances(real: Tensor, syn: Tensor) -> Blocks:
-    products = real_real, _, syn_syn = _inner_products(*_centred(real, syn))
+    real_real, real_syn, syn_syn = _inner_products(*_centred(real, syn))
     r, s = (block.diagonal(dim1=1, dim2=2) for block in (real_real, syn_syn))
-    norms = ((r, r), (r, s), (s, s))
-    return tuple((x[:, :, None] + y[:, None] - 2 * xy).clamp_min(0) for (x, y), xy in zip(norms, products, strict=True))
+
+    def expanded(x: Tensor, y: Tensor, xy: Tensor) -> Tensor:
+        return (x[:, :, None] + y[:, None] - 2 * xy).clamp_min(0)
+
+    return expanded(r, r, real_real), expanded(r, s, real_syn), expanded(s, s, syn_syn)
 
 
 def _cosine(product: Tensor, norm: Tensor, other: Tensor) -> Tensor:

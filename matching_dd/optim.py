@@ -1,5 +1,7 @@
 """The image optimiser of the IDC family: a step per class, on one tensor with one momentum."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,7 @@ class PerClassSGD(torch.optim.SGD):
         """Drift every class to its own turn of the sweep; call before the gradients are taken."""
         self._drift(self.turn)
 
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: Any = None) -> Any:  # Any, as torch overloads it
         """Every class's own step, then its drift to the end of the sweep."""
         super().step(closure)
         self._drift(len(self.images) - 1 - self.turn)

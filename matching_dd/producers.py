@@ -25,6 +25,7 @@ from matching_dd.options import CoresetConfig, ExpertsConfig, MatchingConfig
 from matching_dd.synthetic import taken
 
 C = TypeVar("C")
+R = TypeVar("R", bound=RunConfig)
 
 OF_THE_CELL = ("data", "image_size", "limit_per_class", "ipc", "seed", "out", "resume", "dry_run", "device", "tracker")
 """Options that the comparison sets."""
@@ -46,11 +47,10 @@ def method(request: Request) -> Made:
     recorded = values.pop("experts", None)
     with about(request.producer):
         cls = pick(METHODS, str(values["method"]), "method").Config
-    config = _config(cls, request, values)
+    folder = isinstance(recorded, str)
+    config = _config(cls, request, {**values, "experts": recorded} if folder else values)
     needs = {}
-    if isinstance(recorded, str):
-        config = replace(config, experts=recorded)
-    elif hasattr(config, "experts"):
+    if not folder and hasattr(config, "experts"):
         needs["experts"] = _experts_job(request, config, recorded or {})
     job = Job(
         kind="set",
@@ -162,7 +162,8 @@ def _experts_job(request: Request, config: MatchingConfig, options: Mapping[str,
 
 def _published(request: Request, home: str) -> dict[str, Any]:
     """The options of a request above those of the published configs that it names."""
-    values, layers = dict(request.options), {}
+    values = dict(request.options)
+    layers: dict[str, Any] = {}
     named = values.pop("config", [])
     with about(request.title):
         for name in named if isinstance(named, list) else [named]:
@@ -192,6 +193,6 @@ def _config(cls: type[C], request: Request, values: Mapping[str, Any]) -> C:
     return from_values(cls, {**values, **{key: cell[key] for key in cell if key in known}}, request.title)
 
 
-def _run_config(cls: type[C], out: Path, device: str | None, **options: Any) -> C:
+def _run_config(cls: type[R], out: Path, device: str | None, **options: Any) -> R:
     """The config of a run in a folder, which goes on where there is one."""
     return cls(**options, device=device, out=str(out), resume=(out / CONFIG).exists(), tracker="none")

@@ -53,7 +53,7 @@ class Synthetic:
         most: int | None = None,
         space: str = "training",
     ) -> None:
-        check_factor(factor, *images.shape[-2:], decode)
+        check_factor(factor, images.shape[-2], images.shape[-1], decode)
         self.factor, self.decode_kind, self.most = factor, decode, most
         self.in_pixels, self.preprocess = pick(SPACES, space, "space"), preprocess
         start = preprocess.inverse(images) if self.in_pixels else images

@@ -94,7 +94,13 @@ def cells_of(comparison: Comparison) -> list[Cell]:
         if comparison.rank(own, among=judged) is not None and not _resolved(protocols[own["protocol"]]).learned_lr
     ]
     require(bool(cells or reference), "the grid is empty: 'only' and 'skip' leave nothing of it.")
-    return sorted(reference + cells, key=lambda cell: comparison.rank(cell.place, among=judged))
+
+    def wanted(cell: Cell) -> int:
+        rank = comparison.rank(cell.place, among=judged)
+        assert rank is not None
+        return rank
+
+    return sorted(reference + cells, key=wanted)
 
 
 def _judged(comparison: Comparison, place: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -113,7 +119,7 @@ def _cell(
     with about("/".join(str(place[axis]) for axis in AXES)):
         resolved, judge = _resolved(protocol), comparison.judge_of(place)
         require(
-            not resolved.learned_lr or made.brings_lr is not False,
+            made is None or not resolved.learned_lr or made.brings_lr is not False,
             f"protocol {protocol.protocol} trains at a learning rate learnt with the set, and {place['producer']} "
             "learns none. Skip it, or give it another protocol.",
         )

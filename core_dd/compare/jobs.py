@@ -236,7 +236,9 @@ def sources() -> str:
     """16 hex digits of all Python files of the packages of gendd."""
     total = hashlib.blake2b(digest_size=8)
     for package in PACKAGES:
-        root = Path(find_spec(package).origin).parent
+        spec = find_spec(package)
+        assert spec is not None and spec.origin is not None
+        root = Path(spec.origin).parent
         for path in sorted(root.rglob("*.py")):
             total.update(f"{package}/{path.relative_to(root)}".encode() + b"\0" + path.read_bytes())
     return total.hexdigest()

@@ -138,10 +138,11 @@ def _prepare(threads: int, gpu: str | None, paths: Sequence[str]) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    parent = multiprocessing.parent_process().sentinel
+    parent = multiprocessing.parent_process()
+    assert parent is not None
 
     def watch() -> None:
-        multiprocessing.connection.wait([parent])
+        multiprocessing.connection.wait([parent.sentinel])
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

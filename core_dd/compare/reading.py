@@ -117,7 +117,7 @@ class Comparison(Struct, frozen=True, forbid_unknown_fields=True):
 
     def options_of(self, cell: Mapping[str, Value | None]) -> dict[str, Any]:
         """The options of a cell's producer: its own, but for what its overrides say."""
-        return {**self.producers[cell["producer"]], **_overridden(self.overrides, "options", cell)}
+        return {**self.producers[str(cell["producer"])], **_overridden(self.overrides, "options", cell)}
 
     def rank(self, cell: Mapping[str, Value | None], among: Collection[tuple[Value | None, ...]] = ()) -> int | None:
         """When a cell is wanted, lower first: at the first line of `only` that is about it; None: not at all.
@@ -188,14 +188,14 @@ def _checked(comparison: Comparison, path: Path) -> Comparison:
         )
     require(REAL not in comparison.producers, f"{path}: the producer 'real' is always there; give 'real: true'.")
     for kind, filters in (("only", comparison.only), ("skip", comparison.skip)):
-        for own in filters:
-            _check_filter(own, values, f"{path}: '{kind}'")
-    for number, own in enumerate(comparison.overrides, 1):
+        for chosen in filters:
+            _check_filter(chosen, values, f"{path}: '{kind}'")
+    for number, override in enumerate(comparison.overrides, 1):
         where = f"{path}: override {number}"
-        require(bool(own.options or own.judge), f"{where} changes nothing. Give 'options' or 'judge'.")
-        _check_filter(own.match, values, where, MADE_BY if own.options else AXES)
-        _known(own.judge, Judge.__struct_fields__, f"{where}: unknown key of 'judge'")
-        _typed(own.judge, Judge, f"{where}, 'judge'")
+        require(bool(override.options or override.judge), f"{where} changes nothing. Give 'options' or 'judge'.")
+        _check_filter(override.match, values, where, MADE_BY if override.options else AXES)
+        _known(override.judge, Judge.__struct_fields__, f"{where}: unknown key of 'judge'")
+        _typed(override.judge, Judge, f"{where}, 'judge'")
     return comparison
 
 

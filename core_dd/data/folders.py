@@ -72,9 +72,11 @@ def class_folders(root: Path) -> tuple[str, ...]:
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
     """Names in the order of classes: 0, 1, ..., 10 (class0, ..., class10) by number, any others by name."""
     names = sorted(names)
-    parts = [re.fullmatch(r"(\D*)(\d+)", name, re.ASCII) for name in names]
-    if all(parts) and len({part[1] for part in parts}) == 1:
-        names.sort(key=lambda name: int(re.search(r"\d+", name, re.ASCII)[0]))
+    found = [re.fullmatch(r"(\D*)(\d+)", name, re.ASCII) for name in names]
+    parts = [part for part in found if part is not None]
+    if len(parts) == len(names) and len({part[1] for part in parts}) == 1:
+        parts.sort(key=lambda part: int(part[2]))
+        return tuple(part[0] for part in parts)
     return tuple(names)
 
 

@@ -13,8 +13,9 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import psutil
@@ -25,7 +26,7 @@ from core_dd.data import decoding
 from core_dd.data.cache import cache_folder, kept_tensors
 from core_dd.data.decoding import decode_image, fit
 from core_dd.data.encoded import Cell, Source, numbered
-from core_dd.errors import InputError, require
+from core_dd.errors import InputError, needed, require
 from core_dd.progress import Progress
 
 
@@ -68,12 +69,10 @@ def idx(folder: Path, image_size: int | None = None) -> Raw:
 
 def _find_idx(folder: Path, stem: str) -> Path:
     candidates = [folder / name for name in (stem, f"{stem}.gz", stem.replace("-idx", ".idx"))]
-    found = next((path for path in candidates if path.is_file()), None)
-    require(
-        found is not None,
+    return needed(
+        next((path for path in candidates if path.is_file()), None),
         f"no {stem} or {stem}.gz in {folder}. An IDX folder holds train- and t10k- images and labels.",
     )
-    return found
 
 
 _IDX_TYPES = {8: "unsigned bytes", 9: "signed bytes", 11: "16-bit integers", 12: "32-bit integers", 13: "floats"} | {
@@ -113,7 +112,7 @@ def _read_idx(path: Path, dims: int) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _plain_stream(path: Path) -> Iterator[BinaryIO]:
+def _plain_stream(path: Path) -> Iterator[BufferedIOBase]:
     """The bytes of a file, or what they are if they are gzip."""
     with path.open("rb") as file:
         packed = file.peek(2)[:2] == b"\x1f\x8b"
@@ -280,7 +279,7 @@ def torchvision_set(name: str, image_size: int | None = None) -> Raw:
             f"cannot get {name} into {root}: {error}. Without a network, offer local files: "
             "idx:FOLDER, parquet:FOLDER or folder:FOLDER, or set GENDD_DATA to where torchvision's files are."
         ) from None
-    arrays = []
+    arrays: list[torch.Tensor] = []
     for split in splits:
         images = np.asarray(split.data)
         images = images.transpose(0, 2, 3, 1) if name == "svhn" else images.reshape(*images.shape[:3], -1)
@@ -290,7 +289,8 @@ def torchvision_set(name: str, image_size: int | None = None) -> Raw:
             torch.as_tensor(np.asarray(labels), dtype=torch.int64),
         ]
     names = getattr(splits[0], "classes", None) or range(10)
-    return Raw(*arrays, class_names=tuple(map(str, names)))
+    train_images, train_labels, test_images, test_labels = arrays
+    return Raw(train_images, train_labels, test_images, test_labels, tuple(map(str, names)))
 
 
 def decode_images(encoded: Iterable[Cell], image_size: int | None, what: str, total: int) -> torch.Tensor:

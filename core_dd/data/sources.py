@@ -19,7 +19,7 @@ from core_dd.data.decoding import fit
 from core_dd.data.encoded import numbered, of_files
 from core_dd.data.folders import TEST_SPLITS, TRAIN_SPLITS, Members, class_folders, in_order, labelled, read_file
 from core_dd.data.readers import Raw
-from core_dd.errors import InputError, require
+from core_dd.errors import InputError, needed, require
 from core_dd.rng import stream
 
 _Split = tuple[Tensor, Tensor, tuple[str, ...] | None]
@@ -75,8 +75,8 @@ def _rows(path: Path) -> tuple[list[tuple[Path, str, str]], tuple[str, ...]]:
     """(file, class, train or test) of every line, and the classes in order."""
     require(path.is_file(), f"no file at {path}. csv:PATH wants a table with a line per image: file,label[,split].")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = list(csv.DictReader(file))
+        with path.open(newline="", encoding="utf-8-sig") as content:
+            lines = list(csv.DictReader(content))
     except (UnicodeError, csv.Error) as error:
         raise InputError(f"{path} is no table of text: {error}. Save it as CSV in UTF-8.") from None
     require(bool(lines), f"{path} has no lines below its headings.")
@@ -102,8 +102,7 @@ def _file(folder: Path, name: str, where: str) -> Path:
     """The file that a table names, beside it or in `images/` there, or wherever it says."""
     places = [folder / name, folder / "images" / name]
     found = next((place for place in places if place.is_file()), None)
-    require(found is not None, f"{where}: no file at {places[0]} or {places[1]}.")
-    return found
+    return needed(found, f"{where}: no file at {places[0]} or {places[1]}.")
 
 
 def _split(value: str | None, where: str) -> str:

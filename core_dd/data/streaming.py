@@ -264,7 +264,8 @@ def _known_facts(source: Source, cells: Mapping[str, Cells], spec: str, image_si
         }
         images.check_shapes(looked["train"]["shape"], looked["test"]["shape"], spec)
         fingerprint = images.combined([(part["shape"], part.pop("digests")) for part in looked.values()])
-        return looked["train"] | {"fingerprint": fingerprint}
+        train = looked["train"]
+        return {"shape": train["shape"], "mean": train["mean"], "std": train["std"], "fingerprint": fingerprint}
 
     what = hashlib.blake2b(readers.decoded_as(source.key, image_size).encode(), digest_size=16).hexdigest()
     return kept(f"streamed-{what}.json", make, lambda place: records.read(place, _Facts), files.write_json)
@@ -274,7 +275,9 @@ def look(looked: _Looked, what: str, workers: int) -> dict[str, Any]:
     """shape, digests of the images, and mean and std of the 0..1 pixels of each channel, of one split."""
     loader = DataLoader(looked, batch_size=_CHUNK, num_workers=workers, collate_fn=list, generator=torch.Generator())
     progress = Progress(f"reading {what}", len(looked), unit="img")
-    first, channels, digests, sums = None, 1, ([], []), np.zeros((2, 3))
+    first: tuple[str, int, int] | None = None
+    digests: tuple[list[Any], list[Any]] = ([], [])
+    channels, sums = 1, np.zeros((2, 3))
     for place, height, width, depth, own, colour, total, squares in itertools.chain.from_iterable(_loaded(loader)):
         first = first or (place, height, width)
         readers.same_size(first, (place, height, width))
@@ -284,6 +287,7 @@ def look(looked: _Looked, what: str, workers: int) -> dict[str, Any]:
         sums += np.array([total, squares])  # of a grey image, for each of three channels
         progress.update()
     progress.close()
+    assert first is not None  # every split has images
     count = len(looked) * first[1] * first[2]
     mean = sums[0] / count
     std = np.sqrt((sums[1] - count * mean**2) / max(1, count - 1))

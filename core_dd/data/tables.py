@@ -10,7 +10,7 @@ import torch
 from core_dd import records
 from core_dd.data.decoding import is_image
 from core_dd.data.folders import TEST_SPLITS, TRAIN_SPLITS, files_under
-from core_dd.errors import InputError, require
+from core_dd.errors import InputError, needed, require
 
 _IMAGE_NAMES, _LABEL_NAMES = ("image", "img"), ("label", "fine_label", "labels")
 """What decides between columns that could all be the one wanted."""
@@ -128,17 +128,16 @@ def find_columns(shard: Path) -> tuple[str, str]:
             images = holders if len(holders) == 1 else [name for name in holders if _begins_like_image(file, name)]
         integers = [field.name for field in schema if kinds.is_integer(field.type)]
         labels = [name for name in integers if declared.get(name) == "ClassLabel"] or integers
-    image, label = (_the_one(columns, known) for columns, known in ((images, _IMAGE_NAMES), (labels, _LABEL_NAMES)))
-    for column, kind, columns, known in (
-        (image, "encoded images", images, _IMAGE_NAMES), (label, "integer labels", labels, _LABEL_NAMES),
-    ):  # fmt: skip
+
+    def the_one(kind: str, columns: Sequence[str], known: Sequence[str]) -> str:
         found = f"{len(columns)} could be that: {', '.join(columns)}" if columns else "none is that"
-        require(
-            column is not None,
+        return needed(
+            _the_one(columns, known),
             f"{shard} has columns {', '.join(schema.names)}; expected one of {kind}, {found}. "
             f"Write one, called {known[0]}.",
         )
-    return image, label
+
+    return the_one("encoded images", images, _IMAGE_NAMES), the_one("integer labels", labels, _LABEL_NAMES)
 
 
 def _the_one(columns: Sequence[str], known: Sequence[str]) -> str | None:

@@ -315,11 +315,12 @@ def dc_scale(x: Tensor, u: Tensor, fill: Tensor, generator: torch.Generator) -> 
     height, width = x.shape[2:]
     h, w = ((height * (1 - _DC_SCALE + 2 * _DC_SCALE * v)).long()[:, None] for v in u.unbind(1))
     canvas = torch.maximum(h, w).clamp_min(max(height, width))
-    index = []
-    for size, new in ((height, h), (width, w)):
+
+    def index(size: int, new: Tensor) -> Tensor:
         place = torch.arange(size, device=x.device) + (canvas - size) // 2 - (canvas - new) // 2
-        index.append(torch.where((place >= 0) & (place < new), place * size // new, -1))
-    return _take(x, *index, x.new_zeros(()))
+        return torch.where((place >= 0) & (place < new), place * size // new, -1)
+
+    return _take(x, index(height, h), index(width, w), x.new_zeros(()))
 
 
 def dc_rotate(x: Tensor, u: Tensor, fill: Tensor, generator: torch.Generator) -> Tensor:

@@ -218,7 +218,10 @@ def _beyond(group: Group) -> list[Block]:
     rows, mistakes = beyond(group), confusions(group.entries)
     if not rows:
         return []
-    blocks = [Heading(text="Beside the accuracy"), _table(f"By class, calibration and cost on {group.data}", rows, {0})]
+    blocks: list[Block] = [
+        Heading(text="Beside the accuracy"),
+        _table(f"By class, calibration and cost on {group.data}", rows, {0}),
+    ]
     if mistakes:
         blocks += [Heading(text="What is taken for what"), _table("The most frequent mistakes", mistakes, {0, 1})]
     return blocks

@@ -52,6 +52,7 @@ def means(scores: Sequence[Score]) -> dict[str, float]:
     """A setting's numbers over its sets: accuracy in %, images, and where they were measured the seconds of sampling,
     images/s, seconds to prepare (medians) and classifier_frechet (mean)."""
     cost = [(score["set"].get("cost") or {}) for score in scores]
+    fidelity = [own for score in scores if (own := score.get("fidelity"))]
     found = {"accuracy": 100 * statistics.fmean(score["mean"] for score in scores)}
     found["images"] = statistics.fmean(score["set"]["images"] for score in scores)
     if all("prepare_seconds" in each for each in cost):  # drawn in the study, not selected from a pool
@@ -60,8 +61,8 @@ def means(scores: Sequence[Score]) -> dict[str, float]:
             score["set"]["images"] / each["seconds"] for score, each in zip(scores, cost, strict=True)
         )
         found["prepare_seconds"] = statistics.median(each["prepare_seconds"] for each in cost)
-    if all("fidelity" in score for score in scores):
-        found["classifier_frechet"] = statistics.fmean(score["fidelity"]["classifier_frechet"] for score in scores)
+    if len(fidelity) == len(scores):
+        found["classifier_frechet"] = statistics.fmean(each["classifier_frechet"] for each in fidelity)
     return found
 
 

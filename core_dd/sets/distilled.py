@@ -24,7 +24,7 @@ from core_dd import files, records
 from core_dd.data import readers
 from core_dd.data.images import ImageData
 from core_dd.data.preprocess import Preprocess, fractions
-from core_dd.errors import InputError, require
+from core_dd.errors import InputError, needed, require
 from core_dd.rng import stream
 from core_dd.sets.factor import check_factor, decode, sources
 from core_dd.sets.learnt import Learnt
@@ -142,11 +142,11 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
         """
         images, labels = self.decoded()
         if normalised:
-            require(
-                self.preprocess is not None,
+            own = needed(
+                self.preprocess,
                 "the set brings no map: images in pixels suit any. Normalise by Preprocess.fit(data).forward(images).",
             )
-            images = self.preprocess.forward(images)
+            images = own.forward(images)
         content = TensorDataset(images, labels)
         return DataLoader(content, batch_size, shuffle=shuffle, generator=stream(seed, "loader"), **options)
 
@@ -316,7 +316,7 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
             meta.get("schema", 0) <= SCHEMA, f"{where} was written by a newer version: schema {meta.get('schema')}."
         )
         self.check_tensors(where)
-        check_factor(self.factor, *self.images.shape[-2:], self.decode_kind)
+        check_factor(self.factor, self.images.shape[-2], self.images.shape[-1], self.decode_kind)
         if self.preprocess is not None:
             self.preprocess.check(tuple(self.images.shape[1:]), where)
         if data is not None:
@@ -403,7 +403,7 @@ def is_ours(path: Path) -> bool:
 def _read_shard(path: Path, count: int) -> dict[str, Tensor]:
     """The images and labels of one shard, as many as its index says."""
     tensors = read_tensors(path)[0]
-    found = {name: tensors[name] for name in ("images", "labels") if name in tensors}
+    found: dict[str, Tensor] = {name: tensors[name] for name in ("images", "labels") if name in tensors}
     require(
         len(found) == 2 and all(tensor.ndim > 0 for tensor in found.values()),
         f"{path} is no shard of a set: no images and labels in it.",

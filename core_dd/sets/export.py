@@ -10,7 +10,7 @@ from core_dd import cli, files
 from core_dd.config import load_config, with_first
 from core_dd.data.images import ImageData
 from core_dd.data.preprocess import Preprocess
-from core_dd.errors import InputError, pick, require
+from core_dd.errors import InputError, needed, pick, require
 from core_dd.notes import note
 from core_dd.sets.distilled import DistilledSet
 from core_dd.sets.formats import FORMATS
@@ -45,8 +45,8 @@ def export(
     place = Path(place)
     files.require_new(place)
     dset.check(data, where="the set")
-    written = {name: own for name, own in FORMATS.items() if own.write is not None}
-    layout = pick(written, to, "layout to write")
+    writers = {name: own.write for name, own in FORMATS.items() if own.write is not None}
+    write, layout = pick(writers, to, "layout to write"), FORMATS[to]
     out = Outgoing(dset, _map(dset, to, data, normalised_by), _names(dset, data))
     for part, lost in PARTS.items():
         said = None if part in layout.keeps or _kept(part, layout.normalised is not None) else lost(dset)
@@ -55,7 +55,7 @@ def export(
     if out.preprocess is not None:
         note(f"{place}: images are normalised by {out.preprocess.kind}; tell that to who reads them.")
     with files.atomic(place) as temporary:
-        layout.write(out, temporary)
+        write(out, temporary)
     return place
 
 
@@ -77,8 +77,8 @@ def _map(dset: DistilledSet, to: str, data: ImageData | None, normalised_by: str
     own = dset.preprocess
     if own is not None and normalised_by in (None, own.kind):
         return own
-    require(
-        data is not None,
+    data = needed(
+        data,
         f"{to} holds normalised images, and the set brings no {normalised_by or 'map'}. Add --data NAME, whose "
         "training images have the constants.",
     )

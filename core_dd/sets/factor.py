@@ -70,7 +70,7 @@ def decode(pixels: Tensor, factor: int, kind: str = "single", most: int | None =
         >>> decode(torch.rand(10, 3, 32, 32), 2).shape
         torch.Size([40, 3, 32, 32])
     """
-    check_factor(factor, *pixels.shape[-2:], kind)
+    check_factor(factor, pixels.shape[-2], pixels.shape[-1], kind)
     parts = DECODES[kind](pixels.shape[-4], factor, most)
     decoded = [_tiles(pixels[..., start:stop, :, :, :], own) for own, start, stop in parts]
     return decoded[0] if len(decoded) == 1 else torch.cat(decoded, -4)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from core_dd.data.images import ImageData
 from core_dd.data.preprocess import PREPROCESSES, Preprocess
-from core_dd.errors import pick, require
+from core_dd.errors import needed, pick, require
 from core_dd.notes import note
 from core_dd.sets.distilled import SCHEMA, DistilledSet
 from core_dd.sets.formats import PIXELS, SOFT, Foreign, find
@@ -90,8 +90,8 @@ def _pixels(
         )
     if space is None:
         return dset
-    require(
-        data is not None,
+    data = needed(
+        data,
         f"{path} looks like {found.layout}, {'trained in' if kind == PIXELS else 'normalised by'} {space}: only with "
         "the real data can it be brought to pixels. Add --data NAME, whose training images it was made from.",
     )
@@ -114,9 +114,8 @@ def _labels(found: Foreign, told: str | None, path: Path) -> Tensor:
     if labels.ndim != 2:
         require(told is None, f"{path} has hard labels. Leave out --soft_labels.")
         return labels
-    kind = told or found.soft or ("probabilities" if are_probabilities(labels) else None)
-    require(
-        kind is not None,
+    kind = needed(
+        told or found.soft or ("probabilities" if are_probabilities(labels) else None),
         f"{path} looks like {found.layout}, with labels of shape {tuple(labels.shape)} that are no probabilities. Add "
         f"--soft_labels {' or '.join(SOFT)}.",
     )

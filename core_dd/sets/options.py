@@ -111,7 +111,7 @@ def read_names(file: Path) -> tuple[str, ...]:
 class OptionalDataConfig(DataConfig):
     """Real data that a command needs only where a file does not say enough by itself."""
 
-    data: str | None = None
+    data: str | None = None  # type: ignore[assignment]  # wider than elsewhere: those who read it take None, too
     """The real data the set was made from: their constants bring normalised images to pixels and back, and their class
     names decide the labels' order. Default: none, which images in pixels do not need."""
 

@@ -146,9 +146,10 @@ class CAFE(Method):
             real.append(self.of_real(net, own))
             drawn.append(syn)
             means.append(self.features.fixed(net, syn).mean(1, keepdim=True))
-        means, real = torch.cat(means).requires_grad_(), [torch.cat(parts) for parts in zip(*real, strict=True)]
-        loss = self.misfit(*real, means)
-        return loss.detach(), drawn, torch.autograd.grad(loss, means)[0]
+        real_means, features = (torch.cat(parts) for parts in zip(*real, strict=True))
+        measured = torch.cat(means).requires_grad_()
+        loss = self.misfit(real_means, features, measured)
+        return loss.detach(), drawn, torch.autograd.grad(loss, measured)[0]
 
     def step(self, step: int) -> Tensor:
         """All image steps of one network; returns their mean loss."""

@@ -87,6 +87,7 @@ class DCConfig(MatchingConfig):
 
     @property
     def rounds(self) -> int:
+        assert self.outer is not None
         return self.outer
 
 
@@ -132,7 +133,9 @@ class DC(Method):
         """The loss of some classes, on the images of one step."""
         return self.loss(net, *self.draw(step, classes), torch.tensor(classes, device=self.device))
 
-    def loss(self, net: nn.Module, real: Tensor, syn: Tensor, labels: Tensor) -> Tensor:
+    def loss(  # type: ignore[override]  # called by `class_loss` above, which knows the labels
+        self, net: nn.Module, real: Tensor, syn: Tensor, labels: Tensor
+    ) -> Tensor:
         """Distance of the gradients at the weights of `net`, a scalar, summed over classes.
 
         Args:

@@ -83,7 +83,7 @@ class IDC(DC):
     def __init__(self, config: IDCConfig, data: ImageData) -> None:
         super().__init__(config, data)
         names = [] if self.augment is None else [name for name in self.augment.names if name != "cutout"]
-        self.augment_network = replace(self.augment, strategy="_".join(names)) if names else None
+        self.augment_network = replace(self.augment, strategy="_".join(names)) if self.augment and names else None
 
     def image_optimizer(self) -> torch.optim.Optimizer:
         """The optimiser of `Method`, its learning rate scaled by ipc and the side of the images as IDC does."""

@@ -134,7 +134,9 @@ class IDM(Method):
         """The loss of some classes, on the images of an iteration."""
         return self.loss(net, *self.draw(step, classes), classes)
 
-    def loss(self, net: nn.Module, real: Tensor, syn: Tensor, classes: range) -> Tensor:
+    def loss(  # type: ignore[override]  # called by `class_loss` above, which knows the classes
+        self, net: nn.Module, real: Tensor, syn: Tensor, classes: range
+    ) -> Tensor:
         """Scalar, summed over `classes`; real (K, B, C, H, W), syn (K, M, C, H, W), training space."""
         real_features, _ = self._split(self.features.fixed(net, real))
         syn_features, logits = self._split(self.features(net, syn))

@@ -146,8 +146,12 @@ class MTT(Method):
         expert = int(torch.randint(len(self.experts), (), generator=generator))
         epoch = int(torch.randint(self.config.max_start_epoch, (), generator=generator))
         names = dict(self.net.named_parameters())
-        ends = (self.experts.weights(expert, t) for t in (epoch, epoch + self.config.expert_epochs))
-        return tuple({name: end[name].to(self.device) for name in names} for end in ends)
+
+        def weights(epoch: int) -> State:
+            own = self.experts.weights(expert, epoch)
+            return {name: own[name].to(self.device) for name in names}
+
+        return weights(epoch), weights(epoch + self.config.expert_epochs)
 
     def draw_batch(self, step: int, i: int) -> tuple[Tensor, Tensor]:
         """Synthetic images (N, C, H, W) of the student's step i, augmented one by one, and their labels (N,)."""
@@ -177,19 +181,20 @@ class MTT(Method):
 
     def pull_back(self, path: list[_StudentStep], end: State, start: State, target: State) -> Tensor:
         """Give images and learning rate the gradient of the loss, which is returned; empties `path`."""
-        end = [tensor.requires_grad_() for tensor in end.values()]
-        loss = trajectory_loss(end, list(start.values()), list(target.values()))
-        slope, lr = torch.autograd.grad(loss, end), self.synthetic.lr.detach()
+        weights, learnt = [tensor.requires_grad_() for tensor in end.values()], self.synthetic.lr
+        assert learnt is not None
+        loss = trajectory_loss(weights, list(start.values()), list(target.values()))
+        slope, lr = torch.autograd.grad(loss, weights), learnt.detach()
         self.optimizer.zero_grad(set_to_none=True)
-        self.synthetic.lr.grad = torch.zeros_like(lr)
+        learnt.grad = torch.zeros_like(lr)
         while path:
             done = path.pop()
             gradients = done.gradients
             if not done.kept:
                 gradients = self.gradients.at(done.params, done.batch, done.labels)
-            self.synthetic.lr.grad -= dot(slope, gradients).detach()
-            leaves = [done.batch, *(done.params.values() if path else ())]  # nothing comes before the first step
+            learnt.grad -= dot(slope, gradients).detach()
+            leaves = (done.batch, *(done.params.values() if path else ()))  # nothing comes before the first step
             on_batch, *on_params = torch.autograd.grad(gradients, leaves, [-lr * own for own in slope])
             done.images.backward(on_batch)
-            slope = [own + more for own, more in zip(slope, on_params, strict=bool(path))]
+            slope = tuple(own + more for own, more in zip(slope, on_params, strict=bool(path)))
         return loss.detach()

@@ -27,7 +27,8 @@ class AlexNet(BlockNetwork):
 
     def __init__(self, in_shape: tuple[int, int, int], num_classes: int, *, norm: str = "none") -> None:
         super().__init__(in_shape)
-        make_norm, before, blocks = pick(NORMS, norm, "norm"), self.in_shape[0], []
+        make_norm, before = pick(NORMS, norm, "norm"), self.in_shape[0]
+        blocks: list[nn.Sequential] = []
         for width, kernel, pooled in LAYERS:
             padding = 4 if not blocks and before == 1 else kernel // 2
             conv = nn.Conv2d(before, width, kernel, padding=padding)

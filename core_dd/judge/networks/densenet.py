@@ -51,7 +51,7 @@ class DenseNet(BlockNetwork):
         require(norm != "group" or width % 4 == 0, f"group norm needs a width divisible by 4, got {width}.")
         blocks = []
         for i, depth in enumerate(DEPTHS):
-            layers = [] if i else [nn.Conv2d(self.in_shape[0], channels, 3, padding=1, bias=False)]
+            layers: list[nn.Module] = [] if i else [nn.Conv2d(self.in_shape[0], channels, 3, padding=1, bias=False)]
             layers += [Dense(channels + j * width, width, norm) for j in range(depth)]
             channels += depth * width
             normed = make_norm(channels), nn.ReLU()

@@ -68,7 +68,7 @@ def maker(network: NetworkLike, in_shape: tuple[int, int, int], num_classes: int
     """
     name = name_of(network)
     if isinstance(network, nn.Module):
-        make = partial(_redrawn, network, name)
+        make: Callable[[], nn.Module] = partial(_redrawn, network, name)
     elif isinstance(network, str) and network.startswith(TIMM):
         from core_dd.judge.networks.timm_models import timm_model  # which imports timm
 

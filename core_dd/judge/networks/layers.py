@@ -113,7 +113,9 @@ class BlockNetwork(Network):
         """The output of each block before its pooling, (N, C', H', W'); and `features(x)`."""
         self.check(x)
         outputs = []
-        for *layers, pool in self.blocks:
+        for block in self.blocks:
+            assert isinstance(block, nn.Sequential)
+            *layers, pool = block
             for layer in layers:
                 x = layer(x)
             outputs.append(x)

@@ -67,7 +67,7 @@ def stem(in_shape: tuple[int, int, int], width: int, *, pooled: bool, norm: str,
     size, options = max(in_shape[1:]), {"norm": norm, "he": he}
     if size <= 128:
         conv, pools = make_conv(in_shape[0], width, 3, 1, **options), size > 64
-        pool = AvgPool() if pooled else nn.MaxPool2d(3, 2, 1)
+        pool: nn.Module = AvgPool() if pooled else nn.MaxPool2d(3, 2, 1)
     else:
         conv, pools = make_conv(in_shape[0], width, 7, 1 if pooled else 2, **options), True
         pool = nn.AvgPool2d(4) if pooled else nn.MaxPool2d(3, 2, 1)

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import timm
 from torch import Tensor, nn
 
-from core_dd.errors import InputError, brief, likely, require
+from core_dd.errors import InputError, brief, likely, needed, require
 from core_dd.notes import note
 
 SMALL = 64
@@ -60,7 +61,7 @@ def timm_model(name: str, in_shape: tuple[int, int, int], num_classes: int) -> T
     try:
         own = timm.get_pretrained_cfg(name)
         in_patches, meant = own is not None and own.fixed_input_size, own.input_size[1] if own else 224
-        options = {"img_size": tuple(size)} if in_patches else {}
+        options: dict[str, Any] = {"img_size": tuple(size)} if in_patches else {}
         if in_patches and small:
             options["patch_size"] = _patch(size)
         net = timm.create_model(name, pretrained=False, in_chans=channels, num_classes=num_classes, **options)
@@ -85,9 +86,9 @@ def _adapt_stem(net: nn.Module, own: object, name: str, shown: str) -> list[str]
     """Take the strides away from the first layers of a convolutional model, in place; says what was done."""
     first = getattr(own, "first_conv", None)
     first = first if isinstance(first, str) or first is None else first[0]
-    conv = net.get_submodule(first) if first else None
-    require(
-        isinstance(conv, nn.Conv2d),
+    found = net.get_submodule(first) if first else None
+    conv = needed(
+        found if isinstance(found, nn.Conv2d) else None,
         f"how to adapt the first layers of timm:{name} to images of {shown} is not known. Choose another network, or "
         f"more than {SMALL} pixels (image_size).",
     )

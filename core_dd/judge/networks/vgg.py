@@ -26,7 +26,8 @@ class VGG11(BlockNetwork):
 
     def __init__(self, in_shape: tuple[int, int, int], num_classes: int, *, norm: str = "instance") -> None:
         super().__init__(in_shape)
-        make_norm, before, blocks = pick(NORMS, norm, "norm"), self.in_shape[0], []
+        make_norm, before = pick(NORMS, norm, "norm"), self.in_shape[0]
+        blocks: list[nn.Sequential] = []
         for width, pooled in LAYERS:
             conv = nn.Conv2d(before, width, 3, padding=3 if not blocks and before == 1 else 1)
             pool = nn.MaxPool2d(2) if pooled else nn.Identity()

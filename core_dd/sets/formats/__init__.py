@@ -55,7 +55,10 @@ def find(path: Path, data: ImageData | None = None, layout: str | None = None) -
     """
     place = Place(path, data)
     if layout is None:
-        return _guessed(place) or _nothing(place)
+        found = _guessed(place)
+        if found is None:
+            _refuse(place)
+        return found
     wanted = pick(FORMATS, layout, "layout")
     found = wanted.read(place)
     if found is None:
@@ -70,7 +73,7 @@ def _guessed(place: Place) -> Foreign | None:
     return next((found for own in FORMATS.values() if own.guess(place) and (found := own.read(place))), None)
 
 
-def _nothing(place: Place) -> None:
+def _refuse(place: Place) -> None:
     """Refuse a file of numbers that is no set; other places are left to other readers.
 
     Raises:

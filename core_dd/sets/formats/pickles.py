@@ -54,8 +54,9 @@ def _bytes(text: str, encoding: str) -> bytes:
 
 
 _core = "numpy.core", "numpy._core"
-_reconstruct, _scalar = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]
-_frombuffer = np.zeros(1).__reduce_ex__(5)[0]
+_reconstruct: Any = np.zeros(0).__reduce__()[0]
+_scalar: Any = np.float64(0).__reduce__()[0]
+_frombuffer: Any = np.zeros(1).__reduce_ex__(5)[0]
 
 MAKERS: MappingProxyType[str, Callable[..., Any]] = MappingProxyType(
     {
