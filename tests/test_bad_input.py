@@ -434,7 +434,7 @@ CASES = {
     "datadam negative weight": Case(DATADAM + "--mmd_weight -0.1", "mmd_weight must be >= 0, got -0.1"),
     "datadam scale zero": Case(DATADAM + "--scale 0", "scale must be > 0, got 0.0"),
     "datadam layer the network lacks": Case(DATADAM + "--layers 1_4", "layers '1_4' must be numbers from 1 to 3"),
-    "datadam no layer": Case(DATADAM + "--network convnet1", "this network has one block"),
+    "datadam no layer": Case(DATADAM + "--network convnet1", "this network shows one"),
     "idm queue too short": Case(DISTILL + "--method idm --factor 1 --queue 3", "queue must be > 3, got 3"),
     "idm no steps": Case(DISTILL + "--method idm --factor 1 --train_steps 0", "train_steps must be >= 1, got 0"),
     "cafe too few steps": Case(DISTILL + "--method cafe --max_steps 9", "max_steps must be >= 10, got 9"),
