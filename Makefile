@@ -18,7 +18,7 @@ help:
 	@echo "make test   run every test (about 10 minutes on 2 cores)"
 	@echo "make lint   ruff check, ruff format --check and mypy"
 	@echo "make bench  speed and memory against plain reference loops"
-	@echo "make docs   the manual as a site, in build/site"
+	@echo "make docs   the manual as a site, in build/site; GENDD_DOCS_EXECUTE=false does not run its notebooks"
 	@echo
 	@echo "Each sets up $(VENV) first where needed. Options: ARGS=\"...\" goes to the command, BASE=... picks the Python."
 

@@ -204,7 +204,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 def to_yaml(config: Any) -> str:
     """The YAML that `load_config` reads back into an equal config.
 
-    Example:
+    Examples:
         >>> from core_dd.data.options import DataConfig
         >>> print(to_yaml(DataConfig(data="mnist")), end="")
         data: mnist

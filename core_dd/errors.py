@@ -20,7 +20,7 @@ class Diverged(InputError):
 def require(condition: bool, message: str) -> None:
     """Raise `InputError(message)` unless the condition holds.
 
-    Example:
+    Examples:
         >>> require(1 <= 2, "never said")
         >>> require(1 > 2, "ipc must be >= 2, got 1. Pass --ipc 10.")
         Traceback (most recent call last):
@@ -80,7 +80,7 @@ def pick(registry: Mapping[str, T], name: str, kind: str) -> T:
     Raises:
         InputError: if the name is unknown; the message carries the likely spelling and every choice.
 
-    Example:
+    Examples:
         >>> pick({"dm": 1, "m3d": 2}, "m3d", "method")
         2
         >>> pick({"dm": 1, "m3d": 2}, "m3", "method")
@@ -96,7 +96,7 @@ def pick(registry: Mapping[str, T], name: str, kind: str) -> T:
 def likely(name: str, choices) -> str:
     """The "; did you mean 'x'?" half of a message, or "." when nothing is close.
 
-    Example:
+    Examples:
         >>> likely("convnet", ["convnet3", "resnet18"])
         "; did you mean 'convnet3'?"
     """

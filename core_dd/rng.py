@@ -27,7 +27,7 @@ def stream(seed: int, *names: str | int, device: str | torch.device = "cpu") -> 
     Raises:
         InputError: a seed that is no whole number.
 
-    Example:
+    Examples:
         >>> import torch
         >>> torch.rand(2, generator=stream(0, "noise", 3)).equal(torch.rand(2, generator=stream(0, "noise", 3)))
         True

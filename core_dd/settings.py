@@ -90,7 +90,7 @@ class ConfigFile:
 def name_of(spec: str) -> str:
     """The name by which settings are chosen: the spec's own, or what is before its path.
 
-    Example:
+    Examples:
         >>> name_of("cifar10"), name_of("folder:birds")
         ('cifar10', 'folder')
     """

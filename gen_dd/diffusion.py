@@ -20,7 +20,7 @@ def log_alpha(t: Tensor) -> Tensor:
 def alpha_sigma(t: Tensor) -> tuple[Tensor, Tensor]:
     """alpha(t) and sigma(t) = sqrt(1 - alpha^2), without the cancellation near t = 0; any shape, dtype of `t`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> alpha, sigma = alpha_sigma(torch.tensor([0.1, 0.9]))
         >>> torch.round(alpha**2 + sigma**2, decimals=4)
@@ -39,7 +39,7 @@ def half_log_snr(t: Tensor) -> Tensor:
 def time_of(lam: Tensor) -> Tensor:
     """The inverse of `half_log_snr`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> t = torch.tensor([0.25, 0.75])
         >>> torch.round(time_of(half_log_snr(t)), decimals=4)
@@ -57,7 +57,7 @@ def add_noise(x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         noise: standard normal, like `x0`.
         t: (B,), in [0, 1].
 
-    Example:
+    Examples:
         >>> import torch
         >>> x0 = torch.ones(1, 1, 2, 2)
         >>> torch.round(add_noise(x0, torch.zeros_like(x0), torch.tensor([0.5])), decimals=3).unique()
@@ -79,7 +79,7 @@ def drop_labels(labels: Tensor, null_class: int, u: Tensor, probability: float) 
     Returns:
         int64 (B,).
 
-    Example:
+    Examples:
         >>> import torch
         >>> drop_labels(torch.tensor([3, 7]), 10, torch.tensor([0.05, 0.5]), 0.1)
         tensor([10,  7])
@@ -90,7 +90,7 @@ def drop_labels(labels: Tensor, null_class: int, u: Tensor, probability: float) 
 def noise_loss(predicted: Tensor, noise: Tensor) -> Tensor:
     """Squared error of the predicted noise, mean over C, H, W: (B,), float32 (Ho et al. 2020, eq. 14).
 
-    Example:
+    Examples:
         >>> import torch
         >>> noise_loss(torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4))
         tensor([1., 1.])
@@ -109,7 +109,7 @@ def min_snr(t: Tensor) -> Tensor:
     Returns:
         (B,), in [0, 1].
 
-    Example:
+    Examples:
         >>> import torch
         >>> torch.round(min_snr(torch.tensor([0.01, 0.9])), decimals=4)
         tensor([0.0100, 1.0000])

@@ -193,7 +193,7 @@ def make_guide(name: str | None, **options: float | int | None) -> Guide | None:
     Raises:
         InputError: an unknown name, or an option out of range.
 
-    Example:
+    Examples:
         >>> make_guide(None) is None
         True
         >>> make_guide("repulsion", slots=5).slots

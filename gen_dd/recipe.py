@@ -31,7 +31,7 @@ def rate(step: int, steps: int, *, warmup: int = 0, anneal: float = 0.0, elapsed
     Returns:
         in [0, 1].
 
-    Example:
+    Examples:
         >>> [round(rate(step, 10, warmup=2, anneal=0.5), 2) for step in range(10)]
         [0.0, 0.5, 1.0, 1.0, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2]
     """
@@ -128,7 +128,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
     Returns:
         the same shape and dtype.
 
-    Example:
+    Examples:
         >>> import torch
         >>> near = orthogonal(torch.eye(4)[None] * 5)
         >>> bool(((near[0] - near[0].diag().diag()).abs() < 1e-3).all())

@@ -64,7 +64,7 @@ class UViT(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' bases d
     Raises:
         InputError: if the sizes do not fit each other.
 
-    Example:
+    Examples:
         >>> import torch
         >>> sizes = {"hidden_size": 32, "depth": 2, "num_heads": 2}
         >>> model = UViT(image_size=8, patch_size=2, in_channels=1, num_classes=10, **sizes)
@@ -287,7 +287,7 @@ def image_flops(model: UViT) -> float:
 def sinusoid(timestep: Tensor, width: int) -> Tensor:
     """Time as (B, width) float32: cosines then sines of `width // 2` frequencies from 1 down to 1/10000, exclusive.
 
-    Example:
+    Examples:
         >>> import torch
         >>> sinusoid(torch.tensor([0.0]), 4)
         tensor([[1., 1., 0., 0.]])
@@ -301,7 +301,7 @@ def sinusoid(timestep: Tensor, width: int) -> Tensor:
 def unpatchify(tokens: Tensor, patch: int) -> Tensor:
     """Tokens (B, L, patch * patch * C), channel fastest, to square images (B, C, H, W).
 
-    Example:
+    Examples:
         >>> import torch
         >>> unpatchify(torch.rand(2, 16, 2 * 2 * 3), 2).shape
         torch.Size([2, 3, 8, 8])

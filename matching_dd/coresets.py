@@ -28,7 +28,7 @@ def coreset(name: str, data: str | ImageData, ipc: int, seed: int = 0, **classif
     Raises:
         InputError: an unknown name, `ipc` < 1, or a class that is empty or has fewer than `ipc` images.
 
-    Example:
+    Examples:
         >>> from core_dd import load_data
         >>> dset = coreset("random", load_data("digits"), ipc=1, seed=0)
         >>> dset.images.shape, dset.labels

@@ -31,7 +31,7 @@ def mean_discrepancy(real: Tensor, syn: Tensor) -> Tensor:
     Raises:
         ValueError: if either is not (K, N, D) with N >= 1, or if K or D differ.
 
-    Example:
+    Examples:
         >>> import torch
         >>> real, syn = torch.zeros(2, 8, 4), torch.ones(2, 3, 4)
         >>> mean_discrepancy(real, syn)
@@ -61,7 +61,7 @@ def moment_discrepancy(real: Tensor, syn: Tensor, order: int) -> Tensor:
     Raises:
         ValueError: as `mean_discrepancy`, or if order < 1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> real = torch.tensor([[[0.0], [2.0]]])
         >>> moment_discrepancy(real, real + 5, 1), moment_discrepancy(real, real + 5, 2)
@@ -89,7 +89,7 @@ def kernel_mmd(real: Tensor, syn: Tensor, kernel: str = "gaussian") -> Tensor:
     Raises:
         ValueError: as `mean_discrepancy`, or for an unknown kernel.
 
-    Example:
+    Examples:
         >>> import torch
         >>> x = torch.rand(3, 6, 5, generator=torch.Generator().manual_seed(0))
         >>> bool((kernel_mmd(x, x).abs() < 1e-6).all()), bool((kernel_mmd(x, x + 1) > 0).all())
@@ -208,7 +208,7 @@ def attention_map(features: Tensor, p: float = 4.0, norm: str = "l2") -> Tensor:
     Raises:
         ValueError: if features are not 4-d, p < 1, or the norm is unknown.
 
-    Example:
+    Examples:
         >>> import torch
         >>> attention_map(torch.ones(2, 16, 4, 4)).shape
         torch.Size([2, 16])
@@ -302,7 +302,7 @@ def row_cosine_distance(real: Sequence[Tensor], syn: Sequence[Tensor]) -> Tensor
 def cosine_distance(real: Sequence[Tensor], syn: Sequence[Tensor]) -> Tensor:
     """One minus the cosine of all gradients as one vector (an ablation of DC).
 
-    Example:
+    Examples:
         >>> import torch
         >>> cosine_distance([torch.ones(2, 3)], [torch.ones(2, 3) * 7])
         tensor([0., 0.])
@@ -343,7 +343,7 @@ def trajectory_loss(student: Sequence[Tensor], start: Sequence[Tensor], target: 
     Raises:
         ValueError: if the three differ in number or shapes, or are empty.
 
-    Example:
+    Examples:
         >>> import torch
         >>> start, target = [torch.zeros(3)], [torch.ones(3)]
         >>> float(trajectory_loss(target, start, target)), float(trajectory_loss(start, start, target))
@@ -375,7 +375,7 @@ def effect_alignment(real: Tensor, syn: Tensor, coefficient: float = 1.0) -> Ten
     Raises:
         ValueError: if either is not (T,) with T >= 1, or T differs.
 
-    Example:
+    Examples:
         >>> import torch
         >>> products = torch.tensor([0.5, 0.25])
         >>> float(effect_alignment(products, products)), float(effect_alignment(products, products * 0))

@@ -17,7 +17,7 @@ PICTURES = "results/*/*/grid.png"
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add them, their links turned to the site's pages."""
     for source, page in PAGES.items():
-        text = re.sub(r"\]\((?:docs/)?([\w./-]+)\)", lambda match: f"]({PAGES.get(match[1], match[1])})", read(source))
+        text = re.sub(r"\]\((?:docs/)?([\w./-]+)(#[\w-]+)?\)", _turned, read(source))
         files.append(File.generated(config, page, content=text))
     for name in KEPT:
         files.append(File.generated(config, name, content=read(name)))
@@ -29,6 +29,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Links to those pictures, which lead out of docs/ in the repository, lead to their copies on the site."""
     return markdown.replace("](../results/", "](results/")
+
+
+def _turned(link: re.Match[str]) -> str:
+    """A link of a page at the root, as the site has it."""
+    return f"]({PAGES.get(link[1], link[1])}{link[2] or ''})"
 
 
 def read(name: str) -> str:

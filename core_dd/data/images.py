@@ -200,7 +200,7 @@ def load_data(
     Raises:
         InputError: unknown spec, missing or damaged files, an empty class, labels out of range, mixed sizes.
 
-    Example:
+    Examples:
         >>> data = load_data("digits", val_fraction=0.1, seed=0)
         >>> data.shape, data.num_classes, len(data.train_images), len(data.val_images), len(data.test_images)
         ((1, 8, 8), 10, 1299, 143, 355)

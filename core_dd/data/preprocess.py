@@ -166,7 +166,7 @@ PREPROCESSES: MappingProxyType[str, type[Preprocess]] = MappingProxyType(
 def fractions(pixels: Tensor) -> Tensor:
     """Pixels as floats on the 0..1 scale: uint8 divided by 255, floats as they are, those of 16 bits in 32.
 
-    Example:
+    Examples:
         >>> import torch
         >>> fractions(torch.tensor([0, 51, 255], dtype=torch.uint8))
         tensor([0.0000, 0.2000, 1.0000])

@@ -30,7 +30,7 @@ _SCALE, _ROTATE = 1.2, 15.0
 def strategy_for(data: ImageData) -> str:
     """The DSA strategy for a dataset: without flip where a mirror image changes the label.
 
-    Example:
+    Examples:
         >>> from core_dd import load_data
         >>> strategy_for(load_data("digits"))
         'color_crop_cutout_scale_rotate'
@@ -174,7 +174,7 @@ def _outside(size: int, u: Tensor) -> Tensor:
 def flip(x: Tensor, u: Tensor) -> Tensor:
     """Mirror left and right with probability 1/2; u (N, 1).
 
-    Example:
+    Examples:
         >>> import torch
         >>> image = torch.tensor([[[[1.0, 2.0]]]])
         >>> flip(image, torch.tensor([[0.9]])), flip(image, torch.tensor([[0.1]]))

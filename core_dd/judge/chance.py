@@ -31,7 +31,7 @@ def mean_interval(accuracies: Sequence[float]) -> tuple[float, float] | None:
     Raises:
         InputError: no accuracies, or one that is no fraction.
 
-    Example:
+    Examples:
         >>> low, high = mean_interval([0.48, 0.50, 0.52])
         >>> print(f"{low:.3f} to {high:.3f}")
         0.450 to 0.550
@@ -59,7 +59,7 @@ def chance(labels: Tensor) -> float:
     Args:
         labels: of the test images, int64 (N,), N >= 1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> chance(torch.tensor([0, 0, 0, 1]))
         0.75
@@ -72,7 +72,7 @@ def by_luck(right: int, count: int, chance: float) -> bool:
 
     That is where the lower end of the exact (Clopper-Pearson) 95 % interval of their share is at chance or below.
 
-    Example:
+    Examples:
         >>> by_luck(12, 100, 0.1), by_luck(30, 100, 0.1)
         (True, False)
     """
@@ -87,7 +87,7 @@ def at_chance(accuracies: Sequence[float], chance: float, test_images: int) -> b
     Several: the lower end of their `mean_interval` is at chance or below. One: `by_luck`, over the test images. Also
     where the mean itself, over the test images, is no better than luck: equal accuracies have no width.
 
-    Example:
+    Examples:
         >>> at_chance([0.10, 0.11, 0.09], 0.1, test_images=1000), at_chance([0.50, 0.52, 0.51], 0.1, test_images=1000)
         (True, False)
     """

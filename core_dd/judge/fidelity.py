@@ -47,7 +47,7 @@ def frechet_distance(mu1: Tensor, cov1: Tensor, mu2: Tensor, cov2: Tensor) -> fl
     Raises:
         InputError: if the shapes do not fit.
 
-    Example:
+    Examples:
         >>> import torch
         >>> mean, cov = torch.zeros(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64)
         >>> round(float(frechet_distance(mean, cov, mean + 3, cov)), 6)

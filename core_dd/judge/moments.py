@@ -20,7 +20,7 @@ def central_moment(features: Tensor, order: int) -> Tensor:
     Raises:
         ValueError: if order < 1, or there are no features.
 
-    Example:
+    Examples:
         >>> import torch
         >>> central_moment(torch.tensor([[1.0], [3.0]]), 2)
         tensor([1.])
@@ -53,7 +53,7 @@ def moment_distance(real: Tensor, syn: Tensor, order: int) -> Tensor:
     Raises:
         ValueError: if order < 1, either has no images, or K or D differ.
 
-    Example:
+    Examples:
         >>> import torch
         >>> real, syn = torch.tensor([[[0.0, 0.0]]]), torch.tensor([[[3.0, 4.0]]])
         >>> moment_distance(real, syn, 1)

@@ -101,7 +101,7 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
             learnt, versions.
         tensors: fitted tensors of the preprocessing, by name.
 
-    Example:
+    Examples:
         >>> from core_dd import load_data
         >>> data = load_data("digits")
         >>> meta = new_meta(data, method="mine", ipc=None, seed=0)

@@ -65,7 +65,7 @@ def decode(pixels: Tensor, factor: int, kind: str = "single", most: int | None =
     Raises:
         InputError: if the factor does not fit the image, or the kind is unknown.
 
-    Example:
+    Examples:
         >>> import torch
         >>> decode(torch.rand(10, 3, 32, 32), 2).shape
         torch.Size([40, 3, 32, 32])
@@ -79,7 +79,7 @@ def decode(pixels: Tensor, factor: int, kind: str = "single", most: int | None =
 def sources(count: int, factor: int, kind: str = "single", most: int | None = None) -> Tensor:
     """Which of `count` stored images each decoded one comes from, int64 (M,); the arguments are those of `decode`.
 
-    Example:
+    Examples:
         >>> sources(2, 2).tolist()
         [0, 1, 0, 1, 0, 1, 0, 1]
     """

@@ -39,7 +39,7 @@ def grid(
     Raises:
         InputError: if shapes, channels, `per_class` or `scale` make no picture.
 
-    Example:
+    Examples:
         >>> import torch
         >>> grid(torch.rand(6, 1, 8, 8), torch.tensor([0, 0, 1, 1, 2, 2])).size
         (66, 100)

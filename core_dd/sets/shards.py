@@ -30,7 +30,7 @@ class Index(TypedDict, total=False):
 def shard_name(start: int, stop: int) -> str:
     """The file of the images number `start` to `stop` (exclusive).
 
-    Example:
+    Examples:
         >>> shard_name(0, 64)
         'images-00000000-00000064.safetensors'
         >>> shard_numbers(shard_name(0, 64))

@@ -22,7 +22,7 @@ def herding(features: Tensor, n: int) -> Tensor:
     Raises:
         InputError: if n is out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> herding(torch.tensor([[0.0], [1.0], [2.0], [9.0]]), 2)
         tensor([2, 1])
@@ -55,7 +55,7 @@ def k_center(features: Tensor, n: int) -> Tensor:
     Raises:
         InputError: if n is out of range.
 
-    Example:
+    Examples:
         >>> import torch
         >>> k_center(torch.tensor([[0.0], [1.0], [2.0], [9.0]]), 2)
         tensor([2, 3])

@@ -80,7 +80,7 @@ def build_network(
     Raises:
         InputError: an unknown name or suffix, or images the network cannot take.
 
-    Example:
+    Examples:
         >>> import torch
         >>> net = build_network("convnet3", (3, 32, 32), 10, torch.Generator().manual_seed(0))
         >>> sum(p.numel() for p in net.parameters())

@@ -53,7 +53,7 @@ def rows(dataset: str | None = None, ipc: int | None = None, method: str | None 
     Args:
         dataset, ipc, method: keep the rows with exactly these values; None keeps all. Methods match in any case.
 
-    Example:
+    Examples:
         >>> [(row.table, row.percent) for row in rows("cifar10", 10, "DM")][:1]
         [('m3d_table1', None)]
     """
