@@ -91,6 +91,7 @@ def test_budget__draws_what_fits_and_says_so(ablate, model, tmp_path, monkeypatc
     assert all(record["set"]["cost"]["seconds"] <= 10 and record["set"]["images"] >= 1 for record in records)
 
 
+@pytest.mark.slow
 def test_guides__each_changes_the_images(ablate, model, tmp_path, monkeypatch):
     train = fidelity.real_classifier
     monkeypatch.setattr(fidelity, "real_classifier", lambda data, network, *rest: train(data, "convnet1_w8", *rest))

@@ -55,6 +55,7 @@ def test_main__each_demo_has_a_folder_of_its_own(demo, monkeypatch):
     assert [out.name for out in played] == ["00000", "00001"]
 
 
+@pytest.mark.slow
 def test_script__a_mistake_is_one_sentence():
     done = run(ROOT / "scripts" / "demo.py", "--nonsense")
     assert done.returncode == 2 and "unrecognized arguments: --nonsense" in done.stderr

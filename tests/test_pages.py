@@ -83,7 +83,11 @@ def test_demo__is_kept_whole_or_not(copied, tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+MANY = {"fashion_mnist_methods", "fashion_mnist_random", "fashion_mnist_selectors", "cifar10_methods"}
+"""Folders of dozens of scores."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in MANY else n for n in FOLDERS])
 def test_results__each_folder_becomes_a_report(name, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     report.main([f"results/{name}", "--out", str(tmp_path / "report")])

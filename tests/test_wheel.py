@@ -44,6 +44,7 @@ def installed(tmp_path) -> Path:
     return tmp_path / "site"
 
 
+@pytest.mark.slow
 def test_wheel__distils_by_a_config_that_it_holds_in_an_empty_folder(installed, tmp_path, monkeypatch):
     ours = {file.relative_to(CONFIGS) for file in CONFIGS.glob("*/*.yaml")}
     assert {file.relative_to(installed / "core_dd" / "configs") for file in installed.rglob("*.yaml")} == ours
