@@ -127,13 +127,10 @@ def evaluate(
             images.
     """
     start, device = time.perf_counter(), prepare_device(None if device is None else str(device))
-    whole("seed", seed)
-    if runs is not None:
-        whole("runs", runs, 1)
-    for own in (dset, *earlier):
-        own.check(data)
+    _check((dset, *earlier), data, seed, runs)
     resolved = pick(PROTOCOLS, protocol, "protocol").fitted_to(dset.meta.get("lr")).shortened(epochs, steps)
     numbers = range(resolved.runs if runs is None else runs)
+    how = {"protocol": resolved, "network": network, "runs": numbers, "seed": seed, "device": device, "bf16": bf16}
     habit = habits.habit(protocol) if with_best_of_test else habits.Habit()
     images, labels = _pixels_and_labels(dset)
     if with_fidelity:
@@ -147,23 +144,14 @@ def evaluate(
         images,
         labels,
         data,
-        protocol=resolved,
-        network=network,
-        runs=numbers,
-        seed=seed,
-        device=device,
         preprocess=dset.preprocess,
-        bf16=bf16,
         pauses=habit.tests,
         at_pause=lambda unfinished: tests.append(unfinished.accuracies(data.test_images, data.test_labels)),
+        **how,
     )
     accuracies, judged = _judged(classifiers, data)
     record = {
-        "protocol": resolved.name,
-        "network": name_of(network),
-        "runs": len(numbers),
-        "seed": seed,
-        "smoke": resolved.smoke,
+        **_settings(resolved, network, numbers, seed),
         **judged,
         **_identities(dset, data),
         "resolved_protocol": to_dict(resolved),
@@ -175,8 +163,7 @@ def evaluate(
     if with_fidelity:
         record |= meter.measure(images, labels)
     if with_membership:
-        trained = {"protocol": resolved, "network": network, "runs": numbers, "device": device, "bf16": bf16}
-        record["membership"] = membership.inferred(classifiers, dset, data, seed=seed, **trained)
+        record["membership"] = membership.inferred(classifiers, dset, data, **how)
     if with_robustness:
         record["robustness"] = robustness.robustness(classifiers, data)
     if with_best_of_test:
@@ -184,6 +171,26 @@ def evaluate(
         others = _tested(earlier, data, *options, epochs=epochs, steps=steps, bf16=bf16)
         record["best_of_test"] = habits.chosen(accuracies, tests, others)
     return Scores(accuracies, record)
+
+
+def _check(sets: Sequence[DistilledSet], data: ImageData, seed: int, runs: int | None) -> None:
+    """Refuse sets that are unsound or not made from `data`, and numbers that are none."""
+    whole("seed", seed)
+    if runs is not None:
+        whole("runs", runs, 1)
+    for dset in sets:
+        dset.check(data)
+
+
+def _settings(protocol: Protocol, network: NetworkLike, numbers: range, seed: int) -> dict[str, Any]:
+    """How the classifiers were trained, as the record begins."""
+    return {
+        "protocol": protocol.name,
+        "network": name_of(network),
+        "runs": len(numbers),
+        "seed": seed,
+        "smoke": protocol.smoke,
+    }
 
 
 def _judged(classifiers: training.Classifiers, data: ImageData) -> tuple[list[float], dict[str, Any]]:
