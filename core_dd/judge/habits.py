@@ -28,6 +28,7 @@ _QUARTERS, _SETS = Habit(tests=(0.25, 0.5, 0.75)), Habit(sets=True)
 HABITS: MappingProxyType[str, Habit] = MappingProxyType(
     {
         "idc": _QUARTERS,
+        "m3d": _QUARTERS,
         "idc_mnist": _QUARTERS,
         "idc_svhn_ipc1": _QUARTERS,
         "idm": _SETS,

@@ -166,28 +166,35 @@ class TrainingPlan:
 
 
 DM = Protocol(name="dm", epochs=1000)
-"""DSA and DM (Zhao & Bilen 2021, 2023): 1001 passes with DSA."""
+"""DSA ([Zhao & Bilen, ICML 2021](https://arxiv.org/abs/2102.08259)) and DM ([Zhao & Bilen, WACV
+2023](https://arxiv.org/abs/2110.04181)): 1001 passes with DSA."""
 
 DC = Protocol(name="dc", epochs=300, augmented_epochs=1000, augment="dc")
-"""DC (Zhao et al. 2021): 301 passes without augmentation; MNIST and BatchNorm networks: 1001 with DC's."""
+"""DC ([Zhao et al., ICLR 2021](https://arxiv.org/abs/2006.05929)): 301 passes without augmentation; MNIST and BatchNorm
+networks: 1001 with DC's."""
 
 CHALLENGE = Protocol(name="challenge", epochs=1000, runs=3)
-"""The ECCV 2024 challenge on dataset distillation: as DM, 3 classifiers."""
+"""The [ECCV 2024 challenge on dataset distillation](https://www.dd-challenge.com): as DM, 3 classifiers."""
 
 QUICK = Protocol(name="quick", steps=200, batch_size=64, lr=0.05)
 """Ours, for trials and for classifiers that measure: the same few steps whatever the size of the set."""
 
 IDM = Protocol(name="idm", epochs=1000)
-"""IDM (Zhao et al. 2023): as DM, on the decoded set. (The authors also keep the set that tests best; ours is the last.)
-"""
+"""IDM ([Zhao et al., CVPR 2023](https://arxiv.org/abs/2307.09742)): as DM, on the decoded set. (The authors also keep
+the set that tests best; ours is the last.)"""
 
 MTT = Protocol(name="mtt", epochs=1000, learned_lr=True)
-"""MTT (Cazenavette et al. 2022): as DM, at the learning rate learnt with the set. (The published numbers are the best
-of the tests every 100 iterations; ours is one test of the last set.)"""
+"""MTT ([Cazenavette et al., CVPR 2022](https://arxiv.org/abs/2203.11932)): as DM, at the learning rate learnt with the
+set. (The published numbers are the best of the tests every 100 iterations; ours is one test of the last set.)"""
 
 IDC = Protocol(name="idc", epochs=1000, schedule="idc", batch_size=64, augment="idc", cutmix=0.5, runs=3)
-"""IDC (Kim et al. 2022) on images up to 32 pixels, and presumably M3D: 1000 passes in batches of 64 with CutMix. (The
-published numbers are the best of four tests along the way; ours is the last.)"""
+"""IDC ([Kim et al., ICML 2022](https://arxiv.org/abs/2205.14959)) on images up to 32 pixels: 1000 passes in
+batches of 64 with CutMix. (The published numbers are the best of four tests along the way; ours is the last.)"""
+
+M3D = replace(IDC, name="m3d", runs=10)
+"""M3D ([Zhang et al., AAAI 2024](https://arxiv.org/abs/2312.15927)) on images up to 32 pixels: 10 classifiers. The
+paper says no more of its evaluation than that training is from scratch; the rest is IDC's, whose code its pipeline
+presumably is. (On MNIST: `idc_mnist`, on SVHN with one whole image per class `idc_svhn_ipc1`.)"""
 
 IDC_MNIST = replace(IDC, name="idc_mnist", cutmix=0.0)
 """The same without CutMix: IDC's on MNIST, where images hold several."""
@@ -196,16 +203,34 @@ IDC_SVHN_IPC1 = replace(IDC, name="idc_svhn_ipc1", cutmix=0.0, augment="idc_cuto
 """The same with cutout instead of CutMix: IDC's on SVHN with one whole image per class."""
 
 DATADAM_PAPER = Protocol(name="datadam_paper", epochs=300, schedule="datadam", runs=100)
-"""DataDAM's supplement (Sajedi et al. 2023): the learning rate halves every 15 passes, 100 classifiers. It states
-neither passes nor batch size: after 300 passes the learning rate is two millionths of what it was."""
+"""DataDAM's supplement ([Sajedi et al., ICCV 2023](https://arxiv.org/abs/2310.00093)): the learning rate halves every
+15 passes, 100 classifiers. It states neither passes nor batch size: after 300 passes the learning rate is two
+millionths of what it was."""
 
 DATADAM_CODE = Protocol(name="datadam_code", epochs=1800, batch_size=64, runs=10)
-"""DataDAM's released code: 1801 passes in batches of 64. (It prints the best checkpoint's test; ours is the last's.)"""
+"""DataDAM's [released code](https://github.com/DataDistillation/DataDAM): 1801 passes in batches of 64. (It
+prints the best checkpoint's test; ours is the last's.)"""
 
 PROTOCOLS = MappingProxyType(
     {
         protocol.name: protocol
-        for protocol in (DM, DC, CHALLENGE, IDM, MTT, IDC, IDC_MNIST, IDC_SVHN_IPC1, DATADAM_PAPER, DATADAM_CODE, QUICK)
+        for protocol in (
+            DM, DC, CHALLENGE, IDM, MTT, IDC, M3D, IDC_MNIST, IDC_SVHN_IPC1, DATADAM_PAPER, DATADAM_CODE, QUICK,
+        )
     }
-)
+)  # fmt: skip
 """Protocols by name."""
+
+
+def alike(first: str, second: str) -> bool:
+    """Whether protocols of two names train alike: they are one, or differ in the number of classifiers only.
+
+    Examples:
+        >>> alike("challenge", "dm"), alike("idc", "dm"), alike("dm_60_epochs", "dm")
+        (True, False, False)
+    """
+    known = [PROTOCOLS.get(name) for name in (first, second)]
+    if None in known:
+        return first == second
+    one, other = (replace(protocol, name="", runs=1) for protocol in known if protocol is not None)
+    return one == other

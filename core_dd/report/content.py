@@ -39,6 +39,7 @@ from core_dd.report.ranking import (
     notes,
     published_text,
 )
+from core_dd.report.trained import UNKNOWN
 
 _SMOKE = Words(text="smoke", badge=True)
 
@@ -175,14 +176,19 @@ def _published(group: Group, colours: Mapping[str, int]) -> list[Block]:
     heading, beside = Heading(text="Beside the published values"), beside_published(group)
     if not beside:
         return [heading, Paragraph(text=f"No paper reports {group.data} at these sizes.")]
-    about = "Ours stands on a paper's line when method, network and ipc are the same. Best first within an ipc."
+    about = (
+        "Ours stands on a paper's line when method, network, label regime and ipc are the same. Within an ipc, lines "
+        "of one label regime and protocol stand together, best first; where a source does not say one of them (?), its "
+        "lines come last and are not ranked."
+    )
+    heads = ("method", "ipc", "published %", "ours %", "labels", "factor", "protocol", "images seen", "optimiser")
     table = Table(
         caption=f"Published values for {group.data}",
-        heads=("method", "ipc", "published %", "ours %", "network", "source"),
+        heads=(*heads, "network", "source"),
         rows=tuple(_published_row(one, colours) for one in beside),
-        left=frozenset({0, 4, 5}),
+        left=frozenset({0, 4, 6, 8, 9, 10}),
         strong=3,
-        wrapped=5,
+        wrapped=10,
         marked=frozenset(i for i, one in enumerate(beside) if one.ours),
     )
     return [heading, Paragraph(text=about), table]
@@ -194,11 +200,14 @@ def _published_row(beside: Beside, colours: Mapping[str, int]) -> tuple[Cell, ..
         for entry in beside.ours
     ]
     sources = [line(row.source + (f" ({row.note})" if row.note else "")) for row in beside.published]
+    trained = (beside.protocols, beside.images_seen, beside.optimiser)
     return (
         _cell(beside.method),
         _cell("all" if beside.ipc is None else str(beside.ipc)),
         tuple(line(published_text(row)) for row in beside.published) or _cell("-"),
         tuple(ours) or _cell("-"),
+        _cell(beside.labels or UNKNOWN),
+        *(tuple(map(line, texts)) for texts in (beside.factors, *trained)),
         _cell(beside.network),
         tuple(sources) or _cell("this report"),
     )

@@ -2,7 +2,7 @@
 
 import glob
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from core_dd.judge import across
 from core_dd.judge.chance import at_chance, mean_interval
 from core_dd.judge.evaluate import REAL
 from core_dd.judge.fidelity import MOMENTS
+from core_dd.judge.protocols import PROTOCOLS, alike
 from core_dd.judge.scores import read_score
 from core_dd.notes import printable
 from core_dd.report import published
 from core_dd.report.published import PublishedRow
+from core_dd.report.trained import UNKNOWN, optimiser_of, published_images_seen, published_optimiser, regime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,14 +104,51 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Beside:
-    """A method's published values at one ipc, and ours where the method and network are the same."""
+    """A method's published values at one ipc, and ours where method, network and label regime are the same."""
 
     method: str
     ipc: int | None
     network: str
     """Empty where the source names none."""
+    labels: str
+    """The label regime; empty where the source does not say."""
+    factor: int | None
+    protocol: str
+    """Of the published values, or of ours where there are none; empty where the source does not say."""
     published: tuple[PublishedRow, ...]
     ours: tuple[Entry, ...]
+
+    @property
+    def ranked_with(self) -> tuple[str, str] | None:
+        """What lines that may be ranked together share: label regime and how classifiers are trained; None where one
+        of them is not known."""
+        if not (self.labels and self.protocol):
+            return None
+        return regime(self.labels), next((name for name in PROTOCOLS if alike(name, self.protocol)), self.protocol)
+
+    @property
+    def images_seen(self) -> tuple[str, ...]:
+        """By a classifier: of the published values, then of ours where that differs."""
+        theirs = [_told(published_images_seen(row)) for row in self.published]
+        return tuple(dict.fromkeys([*theirs, *(_told(entry.images_seen) for entry in self.ours)]))
+
+    @property
+    def optimiser(self) -> tuple[str, ...]:
+        """Likewise."""
+        theirs = [_told(published_optimiser(row)) for row in self.published]
+        return tuple(dict.fromkeys([*theirs, *(_told(entry.optimiser) for entry in self.ours)]))
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """Likewise."""
+        theirs = [row.protocol or UNKNOWN for row in self.published]
+        return tuple(dict.fromkeys([*theirs, *(entry.protocol for entry in self.ours)]))
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """Likewise."""
+        theirs = [_told(row.factor) for row in self.published]
+        return tuple(dict.fromkeys([*theirs, *(_told(entry.factor) for entry in self.ours)]))
 
 
 def find_scores(places: Sequence[str | Path]) -> list[Path]:
@@ -165,7 +204,7 @@ def read_entry(path: Path) -> Entry:
         smoke=record["smoke"],
         labels=dset.get("labels", "hard"),
         factor=dset.get("factor"),
-        optimiser=_optimiser(record.get("resolved_protocol") or {}),
+        optimiser=optimiser_of(record.get("resolved_protocol") or {}),
         images_seen=record.get("training_cost", {}).get("images_seen"),
         distances=record.get("fidelity") or {},
         best_of_test=chosen and (100 * chosen["mean"], 100 * chosen["std"]),
@@ -227,18 +266,12 @@ def _comparable(entry: Entry) -> tuple[str, ...]:
     return entry.data, entry.fingerprint, entry.protocol, entry.network, entry.labels
 
 
-def _optimiser(protocol: Mapping[str, Any]) -> str | None:
-    """How classifiers of a protocol are trained, in words."""
-    if "lr" not in protocol:
-        return None
-    return f"SGD {protocol['lr']:g}" + (f", batch {protocol['batch_size']}" if "batch_size" in protocol else "")
-
-
 def beside_published(group: Group) -> list[Beside]:
     """Published accuracies for the group's data at each of its ipc, and for the full training set, beside ours.
 
-    Values for other networks are left out where there are some for the group's. Empty where nothing is published;
-    best value first within an ipc.
+    Values for other networks are left out where there are some for the group's. Empty where nothing is published.
+    Within an ipc, lines of one label regime and protocol stand together, best value first, those of the group's first
+    of all; lines of which one of the two is not known come last, in the order of the tables, and are not ranked.
     """
     rows = [row for row in published.rows(group.data) if row.percent is not None]
     if any(row.network == group.network for row in rows):
@@ -248,22 +281,48 @@ def beside_published(group: Group) -> list[Beside]:
         theirs = [row for row in rows if row.ipc == ipc and (ipc is not None or row.method == "Whole")]
         if theirs:
             ours = [entry for entry in group.entries if entry.ipc == ipc]
-            lines += sorted(_joined(theirs, ours, ipc, group.network), key=lambda line: -max(_values(line)))
+            lines += _in_order(_joined(theirs, ours, ipc, group), group)
     return lines
 
 
-def _joined(theirs: Sequence[PublishedRow], ours: Sequence[Entry], ipc: int | None, network: str) -> list[Beside]:
-    """A line per published method and network with our scores of the same, then a line for each other score of ours."""
+def _in_order(lines: Sequence[Beside], group: Group) -> list[Beside]:
+    """Lines of one ipc, as `beside_published` says."""
+    known = [line.ranked_with for line in lines if line.ranked_with is not None]
+    blocks = sorted(dict.fromkeys(known), key=lambda block: (not alike(block[1], group.protocol), block))
+    ordered = []
+    for block in blocks:
+        mine = [line for line in lines if line.ranked_with == block]
+        ordered += sorted(mine, key=lambda line: -max(_values(line)))
+    return ordered + [line for line in lines if line.ranked_with is None]
+
+
+def _joined(theirs: Sequence[PublishedRow], ours: Sequence[Entry], ipc: int | None, group: Group) -> list[Beside]:
+    """A line per published method, network, label regime, factor and protocol with our scores of the same method,
+    network and label regime, then a line for each other score of ours."""
+
+    def key(row: PublishedRow) -> tuple:
+        return row.method, row.network, row.labels, row.factor, row.protocol
+
     lines = []
-    for method, net in dict.fromkeys((row.method, row.network) for row in theirs):
-        values = _merged([row for row in theirs if (row.method, row.network) == (method, net)])
-        mine = tuple(entry for entry in ours if plain_name(entry.method) == plain_name(method) and net == network)
-        lines.append(Beside(method=method, ipc=ipc, network=net, published=values, ours=mine))
+    for own in dict.fromkeys(map(key, theirs)):
+        method, network, labels, factor, protocol = own
+        values = _merged([row for row in theirs if key(row) == own])
+        mine = tuple(
+            entry
+            for entry in ours
+            if plain_name(entry.method) == plain_name(method)
+            and network == group.network
+            and regime(labels) in ("", entry.labels)
+        )
+        about = {"labels": labels, "factor": factor, "protocol": protocol}
+        lines.append(Beside(method=method, ipc=ipc, network=network, **about, published=values, ours=mine))
     taken = {entry.file for line in lines for entry in line.ours}
-    others = [entry for entry in ours if entry.file not in taken]
-    return lines + [
-        Beside(method=entry.label, ipc=ipc, network=network, published=(), ours=(entry,)) for entry in others
-    ]
+    for entry in ours:
+        if entry.file not in taken:
+            about = {"labels": entry.labels, "factor": entry.factor, "protocol": entry.protocol}
+            line = Beside(method=entry.label, ipc=ipc, network=group.network, **about, published=(), ours=(entry,))
+            lines.append(line)
+    return lines
 
 
 _MOMENT_HEADINGS = ("method", "ipc", "network", *MOMENTS, "source")
@@ -497,4 +556,10 @@ def _short(distance: float) -> str:
 
 
 def _values(line: Beside) -> list[float]:
-    return [row.percent for row in line.published if row.percent is not None] + [entry.mean for entry in line.ours]
+    """What a line is ranked by: the published values; ours where there are none, or trained alike."""
+    ours = [entry.mean for entry in line.ours if alike(entry.protocol, line.protocol)]
+    return [row.percent for row in line.published if row.percent is not None] + ours
+
+
+def _told(value: int | str | None) -> str:
+    return UNKNOWN if value is None else f"{value:,}" if isinstance(value, int) else value

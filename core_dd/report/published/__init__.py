@@ -5,13 +5,21 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from core_dd.errors import InputError
+from core_dd.errors import InputError, require
 
-COLUMNS = ("table", "dataset", "ipc", "method", "network", "metric", "mean", "std", "source", "note")
+COLUMNS = (
+    "table", "dataset", "ipc", "method", "network", "metric", "mean", "std", "labels", "factor", "protocol", "source",
+    "note",
+)  # fmt: skip
+LABELS = ("", "hard", "soft", "learnt")
 
 COMPARABILITY = (
-    ("IDC, IDM and M3D store ipc images per class but train on the factor x factor tiles decoded from each.",
-     ("IDC", "IDM", "M3D")),
+    ("IDC, IDM, M3D, DREAM, DANCE, NCFM and TGDD store ipc images per class but train on the factor x factor tiles "
+     "decoded from each.",
+     ("IDC", "IDM", "M3D", "DREAM", "DANCE", "NCFM", "TGDD")),
+    ("Rows of MTT, FTD, TESLA and DATM, and DATM's random images, are in ZCA space.",
+     ("MTT", "FTD", "TESLA", "DATM", "Random, DATM's run")),
+    ("Inf-Match, TGDD and AT-BPTT are known from a digest, second-hand.", ("Inf-Match", "TGDD", "AT-BPTT")),
     ("MTT, IDC and DataDAM's code report the checkpoint that is best on the test set; here a score is of the last.",
      ("MTT", "IDC", "DataDAM")),
     ("EAD's values come from the text of an anonymous draft and name no evaluation protocol; treat them as claims.",
@@ -37,6 +45,13 @@ class PublishedRow:
     """accuracy is in percent, accuracy_fraction in 0..1; the others are named with their unit."""
     mean: float
     std: float | None
+    labels: str
+    """What classifiers learnt from: hard labels; soft ones, learnt or a teacher's; learnt ones, where the source says
+    so. Empty where it does not."""
+    factor: int | None
+    """Every stored image holds factor x factor smaller ones; None where the source does not say."""
+    protocol: str
+    """A key of `core_dd.judge.protocols.PROTOCOLS`, where the source trains as that says; else empty."""
     source: str
     note: str
     """Doubts about the printed value or its place in the table; empty when there are none."""
@@ -76,7 +91,7 @@ def _read(table) -> list[PublishedRow]:
     """The rows of one CSV file.
 
     Raises:
-        InputError: a missing column or a number that is none, naming the file and the line.
+        InputError: a missing column, a number that is none or an unknown label regime, naming the file and the line.
     """
     with table.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
@@ -84,13 +99,16 @@ def _read(table) -> list[PublishedRow]:
             raise InputError(f"{table.name} has the columns {reader.fieldnames}, expected {', '.join(COLUMNS)}.")
         found = []
         for record in reader:
+            where = f"{table.name}, line {reader.line_num}"
             try:
                 numbers = {
                     "ipc": int(record["ipc"]) if record["ipc"] else None,
                     "mean": float(record["mean"]),
                     "std": float(record["std"]) if record["std"] else None,
+                    "factor": int(record["factor"]) if record["factor"] else None,
                 }
             except ValueError as error:
-                raise InputError(f"{table.name}, line {reader.line_num}: {error}.") from None
+                raise InputError(f"{where}: {error}.") from None
+            require(record["labels"] in LABELS, f"{where}: labels '{record['labels']}' are none of {LABELS}.")
             found.append(PublishedRow(**{**record, **numbers}))
     return found

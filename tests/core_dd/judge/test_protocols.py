@@ -43,7 +43,7 @@ def test_published__share_their_optimiser(name):
 
 def test_runs__as_published():
     assert {name: protocol.runs for name, protocol in PROTOCOLS.items()} == {
-        "dm": 5, "dc": 5, "challenge": 3, "idm": 5, "mtt": 5, "idc": 3, "idc_mnist": 3, "idc_svhn_ipc1": 3,
+        "dm": 5, "dc": 5, "challenge": 3, "idm": 5, "mtt": 5, "idc": 3, "m3d": 10, "idc_mnist": 3, "idc_svhn_ipc1": 3,
         "datadam_paper": 100, "datadam_code": 10, "quick": 5,
     }  # fmt: skip
 

@@ -5,11 +5,14 @@ from collections import Counter
 import pytest
 
 from core_dd.errors import InputError
+from core_dd.judge.protocols import PROTOCOLS
 from core_dd.report import published
+from core_dd.report.trained import published_images_seen, published_optimiser
 
 SIZES = {
     "datadam_table3": 21, "datadam_table4": 29, "datadam_table5": 17, "ead_text": 8, "eccv2024_challenge": 42,
     "m3d_table1": 19, "m3d_table2": 145, "m3d_table3": 40, "m3d_table4": 18, "readmes": 42, "uvit_generation": 18,
+    "ncfm_table1": 71, "ncfm_table5": 7, "datm": 34, "dance": 26, "digests": 16,
 }  # fmt: skip
 
 
@@ -47,6 +50,13 @@ def test_rows__filter_by_dataset_ipc_and_method_in_any_case():
         ("readmes", {"dataset": "cifar10", "ipc": 1250, "method": "DM"}, 80.8, 0.3),
         ("readmes", {"dataset": "fashion_mnist", "ipc": 50, "method": "IDC"}, 86.2, None),
         ("ead_text", {"dataset": "cifar10", "method": "EAD"}, 46.3, None),
+        ("ncfm_table1", {"dataset": "tiny_imagenet", "ipc": None, "method": "Whole"}, 37.6, None),
+        ("ncfm_table1", {"dataset": "cifar100", "ipc": 10, "method": "DSDM"}, 46.2, None),
+        ("ncfm_table1", {"dataset": "tiny_imagenet", "ipc": 10, "method": "FTD"}, 24.5, None),
+        ("ncfm_table5", {"dataset": "cifar100", "ipc": 50, "method": "NCFM without curation"}, 54.4, None),
+        ("datm", {"dataset": "cifar10", "ipc": 50, "method": "Random, DATM's run"}, 50.6, None),
+        ("dance", {"dataset": "tiny_imagenet", "ipc": 50, "method": "DANCE"}, 28.9, None),
+        ("digests", {"dataset": "cifar10", "ipc": 10, "method": "AT-BPTT"}, 72.4, None),
     ],
 )
 def test_rows__spot_values(table, where, mean, std):
@@ -105,6 +115,39 @@ def test_challenge__averages_follow_from_the_datasets():
         assert average == pytest.approx((cifar100 + tiny) / 2, abs=1.01e-4)
 
 
+def test_tables__agree_where_they_print_the_same_method():
+    """NCFM's table repeats M3D's rows and the DC line's random ones, DANCE's those of DataDAM's supplement."""
+    for dataset in ("cifar10", "cifar100"):
+        for method in ("Random", "IDM", "M3D"):
+            for ipc in (1, 10, 50):
+                where = {"dataset": dataset, "ipc": ipc, "method": method, "labels": "hard"}
+                assert value("ncfm_table1", **where).mean == value("m3d_table2", **where).mean
+    for ipc in (1, 10, 50):
+        where = {"dataset": "cifar10", "ipc": ipc, "method": "DataDAM"}
+        assert value("dance", **where).mean == value("datadam_table3", **where).mean
+
+
+def test_rows__say_how_classifiers_were_trained_or_that_it_is_unknown():
+    assert {row.protocol for row in published.rows()} - {""} <= PROTOCOLS.keys()
+    known = {(row.method, row.labels, row.factor) for row in published.rows("cifar10", 10) if row.percent is not None}
+    assert known >= {
+        ("DM", "hard", 1), ("M3D", "hard", 2), ("IDM", "hard", 2), ("IDC-I", "hard", 1), ("IDC", "hard", 2),
+        ("DATM", "learnt", 1), ("NCFM", "soft", 2), ("NCFM without curation", "hard", 2), ("Inf-Match", "soft", None),
+        ("AT-BPTT", "", None), ("BigGAN", "", None),
+    }  # fmt: skip
+    assert all("second-hand" in row.note for row in published.rows() if row.table == "digests")
+
+
+def test_images_seen__of_published_values():
+    m3d = value("m3d_table2", dataset="cifar100", ipc=10, method="M3D")
+    assert published_images_seen(m3d) == 1000 * 4 * 1000 and published_optimiser(m3d) == "SGD 0.01, batch 64"
+    plain, augmented = (value("m3d_table2", dataset=data, ipc=1, method="DC") for data in ("cifar10", "mnist"))
+    assert (published_images_seen(plain), published_images_seen(augmented)) == (301 * 10, 1001 * 10)
+    assert published_optimiser(value("ncfm_table1", dataset="cifar10", ipc=1, method="MTT")) == "SGD learnt, batch 256"
+    unknown = value("datm", dataset="cifar10", ipc=1, method="DATM")
+    assert published_images_seen(unknown) is None and published_optimiser(unknown) is None
+
+
 def test_uncertain_values__say_so():
     assert "reconstructed" in value("m3d_table2", dataset="cifar100", ipc=10, method="IDM").note
     assert all("unverified" in row.note for row in published.rows() if row.table == "ead_text")
@@ -112,8 +155,11 @@ def test_uncertain_values__say_so():
 
 def test_read__names_the_file_and_line_of_a_bad_number(tmp_path):
     table = tmp_path / "some_table.csv"
-    table.write_text(",".join(published.COLUMNS) + "\nx,mnist,ten,DM,convnet3,accuracy,1.0,,s,\n")
+    table.write_text(",".join(published.COLUMNS) + "\nx,mnist,ten,DM,convnet3,accuracy,1.0,,hard,1,dm,s,\n")
     with pytest.raises(InputError, match=r"some_table\.csv, line 2"):
+        published._read(table)
+    table.write_text(",".join(published.COLUMNS) + "\nx,mnist,1,DM,convnet3,accuracy,1.0,,firm,1,dm,s,\n")
+    with pytest.raises(InputError, match=r"line 2: labels 'firm' are none of"):
         published._read(table)
     table.write_text("dataset,mean\nmnist,1\n")
     with pytest.raises(InputError, match="expected table, dataset"):
