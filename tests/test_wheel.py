@@ -48,8 +48,8 @@ def installed(tmp_path) -> Path:
 def test_wheel__distils_by_a_config_that_it_holds_in_an_empty_folder(installed, tmp_path, monkeypatch):
     ours = {file.relative_to(CONFIGS) for file in CONFIGS.glob("*/*.yaml")}
     assert {file.relative_to(installed / "core_dd" / "configs") for file in installed.rglob("*.yaml")} == ours
-    report = Path("core_dd", "report")
-    data = [file.relative_to(ROOT) for kind in ("*.jinja", "*.css", "*.csv") for file in (ROOT / report).rglob(kind)]
+    report, data = Path("core_dd", "report"), [Path("core_dd", "data", "imagenet.csv")]
+    data += [file.relative_to(ROOT) for kind in ("*.jinja", "*.css", "*.csv") for file in (ROOT / report).rglob(kind)]
     assert len(data) > 10 and [file for file in data if not (installed / file).is_file()] == []
     [entries] = installed.glob("gendd-*.dist-info/entry_points.txt")
     assert "gendd = core_dd.cli:main" in entries.read_text()

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core_dd.data import folders, tables
+from core_dd.data import folders, imagenet, tables
 from core_dd.data.cache import cache_folder
 from core_dd.errors import InputError, require
 
@@ -136,7 +137,7 @@ class Source:
     """
 
     path: Path
-    cells: Mapping[str, Files | Rows]
+    cells: Mapping[str, Files | Rows | imagenet.NpzBatches]
     labels: Mapping[str, Tensor]
     class_names: tuple[str, ...]
     key: str
@@ -166,6 +167,23 @@ def tiny_imagenet(path: Path) -> Source:
     """
     folders.check_tiny_imagenet(path)
     return folder(path)
+
+
+def of_imagenet(name: str, path: Path) -> Source:
+    """A subset of ImageNet, a key of `core_dd.data.imagenet.SUBSETS`, from a folder by wnid or the downsampled archive.
+
+    Raises:
+        InputError: if it is neither, or classes or files are missing.
+    """
+    classes = imagenet.classes_of(name)
+    names = tuple(one.name for one in classes)
+    files = None if imagenet.is_tree(name, path) or not path.is_dir() else imagenet.find_batches(name, path)
+    if files is None:
+        return of_files(path, imagenet.list_tree(name, path), names)
+    key = folders.listing_key({split: [(file, 0) for file in own] for split, own in files.items()}, names)
+    cells = {split: imagenet.NpzBatches(own, classes, f"{split}-{key}") for split, own in files.items()}
+    labels = {split: torch.from_numpy(own.labels) for split, own in cells.items()}
+    return Source(path, cells, labels, names, key)
 
 
 def parquet(path: Path) -> Source:
@@ -211,7 +229,13 @@ def hf(repo: Path) -> Source:
 
 
 SOURCES: MappingProxyType[str, Callable[[Path], Source]] = MappingProxyType(
-    {"folder": folder, "tiny_imagenet": tiny_imagenet, "parquet": parquet, "hf": hf}
+    {
+        "folder": folder,
+        "tiny_imagenet": tiny_imagenet,
+        "parquet": parquet,
+        "hf": hf,
+        **{name: partial(of_imagenet, name) for name in imagenet.SUBSETS},
+    }
 )
 """Formats of data whose images can be read one by one: the spec is `FORMAT:PATH`."""
 

@@ -33,7 +33,7 @@ def list_folder(path: Path) -> tuple[dict[str, Members], tuple[str, ...]]:
     annotations = path / "val" / "val_annotations.txt"
     annotated = annotations.is_file() and (path / "val" / "images").is_dir()
     tests = ("val",) if annotated else TEST_SPLITS
-    roots = [next((path / s for s in splits if (path / s).is_dir()), None) for splits in (TRAIN_SPLITS, tests)]
+    roots = split_folders(path, tests)
     require(
         None not in roots,
         f"{path} has no train and test folders. {layout} Or cut a test split: --test_fraction 0.2.",
@@ -45,6 +45,12 @@ def list_folder(path: Path) -> tuple[dict[str, Members], tuple[str, ...]]:
     for split, root in zip(("train", "test"), roots, strict=True):
         require(bool(members[split]), f"{root} has no images ({', '.join(sorted(_IMAGE_SUFFIXES))}). {layout}")
     return members, names
+
+
+def split_folders(path: Path, tests: Sequence[str] = TEST_SPLITS) -> tuple[Path | None, Path | None]:
+    """The folders of the training and of the test images, where they are."""
+    train, test = (next((path / s for s in splits if (path / s).is_dir()), None) for splits in (TRAIN_SPLITS, tests))
+    return train, test
 
 
 def check_tiny_imagenet(path: Path) -> None:
@@ -88,6 +94,11 @@ def labelled(root: Path, names: Sequence[str]) -> Members:
     """
     extra = [name for name in class_folders(root) if name not in names]
     require(not extra, f"{root} has class folders that the training images lack: {', '.join(extra[:5])}.")
+    return images_of(root, names)
+
+
+def images_of(root: Path, names: Sequence[str]) -> Members:
+    """Every image under `root/CLASS` of these classes, any depth, with its class's number; others may be there."""
     return [(file, label) for label, name in enumerate(names) for file in files_under(root / name, _IMAGE_SUFFIXES)]
 
 

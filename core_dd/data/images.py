@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core_dd.data import encoded, readers, sources
+from core_dd.data import encoded, imagenet, readers, sources
 from core_dd.data.real import SAMPLE_IMAGES, Pixels, RealData
 from core_dd.errors import InputError, pick, require, whole
 from core_dd.notes import note, printable
@@ -126,6 +126,8 @@ _FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 KNOWN = MappingProxyType(
     {
         "mnist": Known((0.1307,), (0.3081,), hflip=False, fingerprint="ea358c2091367acc", sizes=(10, 60000, 10000)),
@@ -142,10 +144,12 @@ KNOWN = MappingProxyType(
             sizes=(100, 50000, 10000),
         ),
         "svhn": Known((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970), hflip=False, sizes=(10, 73257, 26032)),
-        "tiny_imagenet": Known((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), sizes=(200, 100000, 10000)),
+        "tiny_imagenet": Known(_IMAGENET_MEAN, _IMAGENET_STD, sizes=(200, 100000, 10000)),
+        **{name: Known(_IMAGENET_MEAN, _IMAGENET_STD) for name in imagenet.SUBSETS},
     }
 )
-"""Datasets recognised by content, so that `idx:` or `parquet:` files of a known set get its name and constants."""
+"""Datasets recognised by content, so that `idx:` or `parquet:` files of a known set get its name and constants; those
+without fingerprint and sizes, by their spec alone."""
 
 DATASETS: MappingProxyType[str, Callable[[int | None], readers.Raw]] = MappingProxyType(
     {
@@ -159,14 +163,16 @@ DATASETS: MappingProxyType[str, Callable[[int | None], readers.Raw]] = MappingPr
 )
 """Datasets by name."""
 
+
+def _decoded(opened: Callable[[Path], encoded.Source], path: Path, image_size: int | None) -> readers.Raw:
+    return readers.decoded(opened(path), image_size)
+
+
 FORMATS: MappingProxyType[str, Callable[[Path, int | None], readers.Raw]] = MappingProxyType(
     {
         "idx": readers.idx,
-        "parquet": lambda path, image_size: readers.decoded(encoded.parquet(path), image_size),
-        "folder": lambda path, image_size: readers.decoded(encoded.folder(path), image_size),
-        "tiny_imagenet": lambda path, image_size: readers.decoded(encoded.tiny_imagenet(path), image_size),
+        **{name: partial(_decoded, opened) for name, opened in encoded.SOURCES.items()},
         "pt": readers.pt,
-        "hf": lambda path, image_size: readers.decoded(encoded.hf(path), image_size),
         "npz": sources.npz,
         "csv": sources.table,
         "mhist": sources.mhist,

@@ -9,7 +9,6 @@ import math
 import os
 import pickle
 import re
-import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from PIL import Image, __version__
 
 from core_dd.data import decoding
+from core_dd.data.arrays import check_memory, opened
 from core_dd.data.cache import cache_folder, kept_tensors
 from core_dd.data.decoding import decode_image, fit
 from core_dd.data.encoded import Cell, Source, numbered
@@ -97,7 +96,7 @@ def _read_idx(path: Path, dims: int) -> np.ndarray:
             )
             shape = tuple(map(int, np.frombuffer(stream.read(4 * dims), ">u4")))
             expected = math.prod(shape)
-            _check_memory(expected, f"{path}: what its header promises")
+            check_memory(expected, f"{path}: what its header promises")
             content = stream.read(expected + 1)
     except (OSError, EOFError, zlib.error, ValueError) as error:
         if isinstance(error, InputError):
@@ -117,20 +116,6 @@ def _plain_stream(path: Path) -> Iterator[BufferedIOBase]:
     with path.open("rb") as file:
         packed = file.peek(2)[:2] == b"\x1f\x8b"
         yield gzip.GzipFile(fileobj=file) if packed else file
-
-
-def _check_memory(count: int, what: str) -> None:
-    """Refuse to make more bytes than the machine has.
-
-    Raises:
-        InputError: the sentence begins with `what` takes them.
-    """
-    total = psutil.virtual_memory().total
-    require(
-        count <= total,
-        f"{what} takes {count / 2**30:.4g} GiB, and this machine has {total / 2**30:.4g}. "
-        "Take fewer or smaller images (--image_size), or train with --stream True.",
-    )
 
 
 def decoded(source: Source, image_size: int | None = None) -> Raw:
@@ -236,19 +221,8 @@ def load_arrays(path: Path) -> dict[str, Any]:
     Raises:
         InputError: if the file is missing, damaged, larger than the memory, or holds objects of Python.
     """
-    require(Path(path).is_file(), f"no file at {path}.")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            _check_memory(sum(member.file_size for member in archive.infolist()), f"reading {path}")
-        with np.load(path, allow_pickle=False) as content:
-            arrays = {name: np.asarray(content[name]) for name in content.files}
-    except InputError:
-        raise
-    except Exception as error:  # numpy and zip raise many kinds for a damaged file; each means the same to the user
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"cannot read {path}: {reason}. It is truncated, no .npz, or holds objects, which would be unpickled."
-        ) from None
+    with opened(path) as content:
+        arrays = {name: np.asarray(content[name]) for name in content.files}
     return {name: array.tolist() if array.dtype.kind == "U" else as_tensors(array) for name, array in arrays.items()}
 
 
@@ -306,21 +280,21 @@ def decode_images(encoded: Iterable[Cell], image_size: int | None, what: str, to
         InputError: an image that does not decode, images of different sizes without `image_size`, or more of them
             than fit in memory.
     """
-    images, first = [], None
+    images, first = None, None
     with Progress(f"decoding {what}", total, unit="img", leave=False) as progress:
-        for place, content in encoded:
+        for i, (place, content) in zip(range(total), encoded, strict=True):
             picture = decode_image(place, content, image_size)
-            if first is None:
-                first = (place, *picture.shape[:2])
-                _check_memory(total * picture.size, f"decoding the {total} {what}")
-            same_size(first, (place, *picture.shape[:2]))
-            images.append(picture)
+            size, channels = picture.shape[:2], 1 if picture.ndim == 2 else 3
+            if images is None:
+                first = (place, *size)
+                check_memory(total * picture.size, f"decoding the {total} {what}")
+                images = np.empty((total, channels, *size), np.uint8)
+            same_size(first, (place, *size))
+            if channels > images.shape[1]:  # the first with colour
+                images = np.repeat(images, channels, axis=1)
+            images[i] = picture if channels == 1 else picture.transpose(2, 0, 1)
             progress.update()
-    require(bool(images), f"there are no {what}.")
-    if len({picture.ndim for picture in images}) > 1:
-        images = [picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2) for picture in images]
-    stack = np.stack(images)
-    return torch.from_numpy(np.ascontiguousarray(stack[:, None] if stack.ndim == 3 else stack.transpose(0, 3, 1, 2)))
+    return torch.from_numpy(needed(images, f"there are no {what}."))
 
 
 def same_size(first: tuple[str, int, int], other: tuple[str, int, int]) -> None:
@@ -350,7 +324,7 @@ def resized(images: np.ndarray, size: int | None) -> np.ndarray:
         InputError: if they have no pixels, or would not fit in memory.
     """
     require(0 not in images.shape[1:], f"the images are of height {images.shape[1]} and width {images.shape[2]}.")
-    _check_memory(len(images) * images.shape[3] * (size**2 if size else math.prod(images.shape[1:3])), "decoding them")
+    check_memory(len(images) * images.shape[3] * (size**2 if size else math.prod(images.shape[1:3])), "decoding them")
     if size is not None and images.shape[1:3] != (size, size):
         mode = "L" if images.shape[3] == 1 else "RGB"
         squeezed = images[..., 0] if mode == "L" else images

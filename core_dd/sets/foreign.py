@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core_dd.data.imagenet import as_called
 from core_dd.data.images import ImageData
 from core_dd.data.preprocess import PREPROCESSES, Preprocess
 from core_dd.errors import needed, pick, require
@@ -135,7 +136,8 @@ def in_order(labels: Tensor, names: Sequence[str], data: ImageData, path: Path) 
     Raises:
         InputError: if the data have other classes.
     """
-    if tuple(names) == tuple(data.class_names):
+    names = as_called(names, data.class_names)
+    if names == tuple(data.class_names):
         return labels
     note(f"{path} counts its classes in another order than {data.name}; they are renumbered by their names.")
     return renamed(labels, names, data.class_names, path)

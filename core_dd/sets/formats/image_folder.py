@@ -1,4 +1,4 @@
-"""Image files in a folder per class, which is called as the class is, or by its number."""
+"""Image files in a folder per class, which is called as the class is (of ImageNet also by wnid), or by number."""
 
 import re
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ import torch
 from core_dd.data import readers
 from core_dd.data.encoded import Files
 from core_dd.data.folders import class_folders, labelled
+from core_dd.data.imagenet import as_called
 from core_dd.data.options import PIXELS
 from core_dd.errors import require
 from core_dd.sets.formats.base import Foreign, Format, Outgoing, Place, hard
@@ -23,6 +24,7 @@ def read(place: Place) -> Foreign | None:
     if not members:
         return None
     names = None if place.data is None else place.data.class_names
+    own = as_called(own, names or ())
     numbers = [int(name) if name.isascii() and name.isdecimal() else len(names or own) for name in own]
     numbered = all(number < len(names or own) for number in numbers) and not set(own) <= set(names or ())
     labels = torch.tensor([numbers[label] if numbered else label for _, label in members])
