@@ -57,7 +57,9 @@ def test_make__targets_exist():
     assert named and named <= targets
 
 
-@pytest.mark.parametrize("block", PYTHON)
+@pytest.mark.parametrize(
+    "block", [pytest.param(text, marks=[pytest.mark.slow] * ("k_center" in text)) for text in PYTHON]
+)
 def test_python__runs(block, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))

@@ -241,11 +241,11 @@ def test_lock__a_fork_of_the_holder_does_not_keep_it(tmp_path):
 
 
 def test_open__simultaneous_starts_get_a_number_each():
-    assert sorted(together(8, None)) == [f"runs/x/{i:05d}" for i in range(8)]
+    assert sorted(together(5, None)) == [f"runs/x/{i:05d}" for i in range(5)]
 
 
 def test_open__of_simultaneous_starts_in_one_folder_one_begins():
-    assert sorted(text.startswith("InputError") for text in together(8, "run")) == [False] + [True] * 7
+    assert sorted(text.startswith("InputError") for text in together(5, "run")) == [False] + [True] * 4
 
 
 def test_silent_run__takes_what_a_run_takes_and_leaves_nothing(tmp_path, capsys):

@@ -71,6 +71,7 @@ def failing(graph, inputs):
     raise RuntimeError("no such backend")
 
 
+@pytest.mark.slow
 def test_compile_in_place__keeps_compiling_for_many_networks(monkeypatch, generator, compiling):
     monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
     torch._dynamo.reset()

@@ -52,6 +52,7 @@ def split(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_fsdp__equals_one_process(split, tmp_path):
     """Losses, weights, optimiser and averages, gathered whole, and the picture drawn from the averages."""
     alone(tmp_path / "one")
@@ -66,6 +67,7 @@ def test_fsdp__equals_one_process(split, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), average, strict=True))
 
 
+@pytest.mark.slow
 def test_fsdp__one_process_goes_on_from_it(split, tmp_path):
     alone(tmp_path / "one", iterations=6)
     shutil.copytree(split, tmp_path / "run", symlinks=True)

@@ -97,6 +97,7 @@ def test_train__two_processes_equal_one(whole, tmp_path):
         assert torch.allclose(a, b, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_train__resumes_with_another_number_of_processes(whole, tmp_path):
     """From one process to two, to the same result as `whole` but for rounding; the log says so."""
     train(TrainConfig(**QUICK | {"iterations": 4}, out=str(tmp_path / "run")))

@@ -132,6 +132,7 @@ def test_load_inception__bad_file(data, tmp_path):
         make_validator(data, inception_weights=str(tmp_path / "other.pth"))
 
 
+@pytest.mark.slow
 def test_accuracy__of_the_real_images_on_the_validation_split(data):
     right = make_validator(data).accuracy(data.train_images, data.train_labels)
     wrong = make_validator(data).accuracy(data.train_images, (data.train_labels + 1) % 10)

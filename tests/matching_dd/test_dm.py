@@ -160,6 +160,7 @@ def gradient(digits, net_seed: int, **options) -> tuple[float, Tensor]:
     return loss.item(), torch.autograd.grad(loss, matching.synthetic.images)[0].flatten()
 
 
+@pytest.mark.slow
 def test_compiled__equals_eager_in_fp32(digits, compiling):
     small = {"network": "convnet1_w8", "batch_real": 16}
     fast, plain = gradient(digits, 0, bf16=False, **small), gradient(digits, 0, **PLAIN | small)

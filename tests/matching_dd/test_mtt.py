@@ -99,6 +99,7 @@ def test_bf16__agrees_with_fp32(digits, experts):
     assert error < noise / 5
 
 
+@pytest.mark.slow
 def test_distill__lowers_its_loss_and_beats_random_selection(digits, experts):
     """Paired: the same seed draws the random set, the starting point, and the classifiers. The set carries its lr."""
     options = {"syn_steps": 10, "max_start_epoch": 4, "lr_student": 0.05, "lr_lr": 1e-4, "lr_img": 10.0, "log_every": 1}
