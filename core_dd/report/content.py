@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import yaml
 
+from core_dd.judge.options import REAL
 from core_dd.report import charts
 from core_dd.report.beyond import NOTE, beyond, confusions
 from core_dd.report.charts import COLOURS, Bar, Line
@@ -35,6 +36,7 @@ from core_dd.report.ranking import (
     beside_accuracy,
     beside_published,
     cells,
+    fid_beside_published,
     moments_beside_published,
     notes,
     published_text,
@@ -152,6 +154,7 @@ def _group(group: Group, colours: Mapping[str, int]) -> list[Block]:
         Figures(figures=figures, table=every, wide=True),
         *_beyond(group),
         *_published(group, colours),
+        *_fids(group),
         *_moments(group),
     ]
 
@@ -203,7 +206,7 @@ def _published_row(beside: Beside, colours: Mapping[str, int]) -> tuple[Cell, ..
     trained = (beside.protocols, beside.images_seen, beside.optimiser)
     return (
         _cell(beside.method),
-        _cell("all" if beside.ipc is None else str(beside.ipc)),
+        _cell(_size(beside)),
         tuple(line(published_text(row)) for row in beside.published) or _cell("-"),
         tuple(ours) or _cell("-"),
         _cell(beside.labels or UNKNOWN),
@@ -211,6 +214,21 @@ def _published_row(beside: Beside, colours: Mapping[str, int]) -> tuple[Cell, ..
         _cell(beside.network),
         tuple(sources) or _cell("this report"),
     )
+
+
+def _size(beside: Beside) -> str:
+    """The ipc of a line: all for the training set, any for pools of whatever number."""
+    if beside.ipc is not None:
+        return str(beside.ipc)
+    return "all" if beside.method == "Whole" or any(entry.method == REAL for entry in beside.ours) else "any"
+
+
+def _fids(group: Group) -> list[Block]:
+    """FID beside the papers', or nothing unless there are both."""
+    rows = fid_beside_published(group)
+    if not rows:
+        return []
+    return [Heading(text="FID beside the published"), _table(f"FID on {group.data}", rows, left={0, 1, 3})]
 
 
 def _moments(group: Group) -> list[Block]:

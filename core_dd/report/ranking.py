@@ -19,6 +19,9 @@ from core_dd.report import published
 from core_dd.report.published import PublishedRow
 from core_dd.report.trained import UNKNOWN, optimiser_of, published_images_seen, published_optimiser, regime
 
+UVIT = "uvit"
+"""What a set that holds all that a generator drew says its method is."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
@@ -66,6 +69,11 @@ class Entry:
     """Place within its group, 1 is best; None for smoke scores."""
     close: bool = False
     """Whether its interval overlaps that of the entry ranked just above."""
+
+    @property
+    def is_pool(self) -> bool:
+        """Whether it is of all that a generator drew, however many."""
+        return self.method == UVIT
 
     @property
     def digest(self) -> str:
@@ -271,18 +279,21 @@ def beside_published(group: Group) -> list[Beside]:
 
     Values for other networks are left out where there are some for the group's. Empty where nothing is published.
     Within an ipc, lines of one label regime and protocol stand together, best value first, those of the group's first
-    of all; lines of which one of the two is not known come last, in the order of the tables, and are not ranked.
+    of all; lines of which one of the two is not known come last, in the order of the tables, and are not ranked. Beside
+    generated pools, of any size, stand the pools of the challenge's generative track.
     """
     rows = [row for row in published.rows(group.data) if row.percent is not None]
+    drawn = [row for row in rows if row.table == published.CHALLENGE and row.ipc is None]
     if any(row.network == group.network for row in rows):
         rows = [row for row in rows if row.network in (group.network, "")]
     lines = []
     for ipc in (*sorted({entry.ipc for entry in group.entries if entry.ipc is not None}), None):
         theirs = [row for row in rows if row.ipc == ipc and (ipc is not None or row.method == "Whole")]
         if theirs:
-            ours = [entry for entry in group.entries if entry.ipc == ipc]
+            ours = [entry for entry in group.entries if entry.ipc == ipc and not (entry.is_pool and drawn)]
             lines += _in_order(_joined(theirs, ours, ipc, group), group)
-    return lines
+    pools = [entry for entry in group.entries if entry.is_pool]
+    return lines + (_in_order(_joined(drawn, pools, None, group), group) if drawn and pools else [])
 
 
 def _in_order(lines: Sequence[Beside], group: Group) -> list[Beside]:
@@ -319,9 +330,8 @@ def _joined(theirs: Sequence[PublishedRow], ours: Sequence[Entry], ipc: int | No
     taken = {entry.file for line in lines for entry in line.ours}
     for entry in ours:
         if entry.file not in taken:
-            about = {"labels": entry.labels, "factor": entry.factor, "protocol": entry.protocol}
-            line = Beside(method=entry.label, ipc=ipc, network=group.network, **about, published=(), ours=(entry,))
-            lines.append(line)
+            about = {"ipc": entry.ipc, "labels": entry.labels, "factor": entry.factor, "protocol": entry.protocol}
+            lines.append(Beside(method=entry.label, network=group.network, **about, published=(), ours=(entry,)))
     return lines
 
 
@@ -348,6 +358,21 @@ def moments_beside_published(group: Group) -> list[list[str]]:
         return []
     rows = [(*key[:3], *(values.get(name, "-") for name in MOMENTS), key[3]) for key, values in (theirs | ours).items()]
     return [list(row) for row in (_MOMENT_HEADINGS, *rows)]
+
+
+_FID_HEADINGS = ("set", "images", "fid", "source")
+
+
+def fid_beside_published(group: Group) -> list[list[str]]:
+    """The published FID of generators of the group's data, then ours: a row of headings, then one per set; empty unless
+    there are both. Only FID, in Inception, stands here: distances in other networks' features never do."""
+    theirs = [row for row in published.rows(group.data) if row.metric == "fid"]
+    ours = [entry for entry in group.entries if "fid" in entry.distances]
+    if not theirs or not ours:
+        return []
+    rows = [(row.method, row.note, f"{row.mean:g}", row.source) for row in theirs]
+    rows += [(entry.label, f"{entry.images:,}", _short(entry.distances["fid"]), "this report") for entry in ours]
+    return [list(row) for row in (_FID_HEADINGS, *rows)]
 
 
 CHANCE = (

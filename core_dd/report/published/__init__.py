@@ -11,6 +11,8 @@ COLUMNS = (
     "table", "dataset", "ipc", "method", "network", "metric", "mean", "std", "labels", "factor", "protocol", "source",
     "note",
 )  # fmt: skip
+CHALLENGE = "eccv2024_challenge"
+"""The table of the ECCV 2024 challenge."""
 LABELS = ("", "hard", "soft", "learnt")
 
 COMPARABILITY = (

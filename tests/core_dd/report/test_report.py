@@ -25,6 +25,7 @@ from core_dd.report.ranking import (
     beside_accuracy,
     beside_published,
     cells,
+    fid_beside_published,
     find_scores,
     grouped,
     moments_beside_published,
@@ -370,6 +371,41 @@ def test_beside_published__says_how_both_were_trained(tmp_path):
     page = (tmp_path / "report" / "report.md").read_text()
     assert "| labels | factor | protocol | images seen | optimiser |" in page.replace("---", "")
     assert "100,100" in page and "SGD 0.05, batch 64" in page
+
+
+@pytest.mark.parametrize(
+    ("data", "network", "best"), [("cifar100", "convnet3", 37.56), ("tiny_imagenet", "convnet4", 23.53)]
+)
+@pytest.mark.parametrize("ipc", [None, 30])
+def test_beside_published__a_pool_stands_beside_the_challenges(tmp_path, data, network, best, ipc):
+    place = {"data": data, "network": network, "protocol": "challenge"}
+    paths = [
+        score(tmp_path / "pool", [0.2], method="uvit", ipc=ipc, **place),
+        score(tmp_path / "dm", [0.2], method="dm", ipc=10, **place),
+    ]
+    (group,) = grouped(entries(*paths))
+    lines = beside_published(group)
+    drawn = [line for line in lines if line.published and "track 2" in line.published[0].source]
+    assert len(drawn) == 5 and drawn[0].published[0].percent == best
+    assert [line.method for line in lines if any(entry.is_pool for entry in line.ours)] == [group.entries[0].label]
+    main([*map(str, paths), "--out", str(tmp_path / "report")])
+    assert "| zheli (U-ViT) | any | " in (tmp_path / "report" / "report.md").read_text()
+    (group,) = grouped(entries(paths[1]))
+    assert all("track 2" not in row.source for line in beside_published(group) for row in line.published)
+
+
+def test_fid_beside_published__only_what_is_fid(tmp_path, capsys):
+    """The challenge winner's 39.85 stands beside a FID, and beside no other distance."""
+    other = {"fidelity": {"fd_efficientnet_lite0": 30.0, "classifier_frechet": 3.0}}
+    for data, theirs in (("cifar100", "39.85"), ("tiny_imagenet", "41.51")):
+        lite = score(tmp_path / f"{data}-lite", [0.2], data=data, method="uvit", ipc=None, **other)
+        fid = score(tmp_path / f"{data}-fid", [0.2], data=data, method="uvit", ipc=None, fidelity={"fid": 50.125})
+        for path, shown in ((lite, False), (fid, True)):
+            rows = fid_beside_published(grouped(entries(path))[0])
+            assert [row[2] for row in rows] == (["fid", theirs, "50.1"] if shown else [])
+            main([str(path), "--out", str(path.parent / "report")])
+            assert (theirs in (path.parent / "report" / "report.md").read_text()) is shown
+    capsys.readouterr()
 
 
 def test_beside_published__nothing_for_digits(tmp_path):
