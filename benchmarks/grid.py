@@ -46,7 +46,7 @@ def main(argv=None) -> None:
         Path("grid.yaml").write_text(yaml.safe_dump(grid))
         began = time.time()
         with contextlib.redirect_stdout(io.StringIO()):
-            compare(["grid.yaml", "--out=out", f"--workers={WORKERS}", "--threads=1", "--device=cpu"])
+            compare(["grid.yaml", "--out=out", f"--workers={WORKERS}", "--threads=1", "--device=cpu", "--no_figures"])
         wall = time.time() - began
         done = list(Path("out").glob(f"*/*/{DONE}"))
         own = sum(read_done(path.parent)["seconds"] for path in done) / WORKERS

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import yaml
@@ -28,11 +29,14 @@ from core_dd.notes import note
 from core_dd.settings import find
 from core_dd.yaml_files import read_yaml
 
+if TYPE_CHECKING:
+    from core_dd.compare.tables import Pivot
+
 HOME = "compare"
 """The folder of the packaged comparisons in configs/."""
 GIB_PER_WORKER = 2.0
 """What a worker is expected to take where nothing is finished."""
-FILE, REPORT = "compare.yaml", "report"
+FILE, REPORT, FIGURES = "compare.yaml", "report", "figures"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -79,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             view = View(plan, out, executor.capacity)
             carry_out(plan, executor, view)
             view.close()
-        write(plan, comparison.title or path.stem, out)
+        write(plan, comparison, comparison.title or path.stem, config, out)
     failed = failures(plan, view)
     if failed:
         note("\n".join([f"{len(view.failed)} failed, {len(view.blocked)} could not be done for that:", *failed]))
@@ -154,8 +158,8 @@ def listing(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def write(plan: Plan, title: str, out: Path) -> None:
-    """Write the tables and the report of what is judged, and print the tables."""
+def write(plan: Plan, comparison: Comparison, title: str, config: CompareConfig, out: Path) -> None:
+    """Write the tables, the figures and the report of what is judged, and print the tables."""
     from core_dd.compare.tables import latex, markdown, pivots_of, table_csv, text  # with torch: not for --status
 
     found = pivots_of(plan)
@@ -167,10 +171,27 @@ def write(plan: Plan, title: str, out: Path) -> None:
         ("table.csv", table_csv(found)),
     ):
         files.write_text(out / name, content)
+    if config.figures:
+        draw_figures(plan, found, comparison, config, out / FIGURES)
     keys = dict.fromkeys(key for _, key in plan.cells if plan.orders[key].done)
     scores = [str(Path(plan.orders[key].folder) / SCORES) for key in keys]
     report(scores, title, out / REPORT)
     print(f"{text(found)}\n\n{out / REPORT / 'report.html'}\n{out / 'table.md'}, table.tex, table.csv")
+
+
+def draw_figures(
+    plan: Plan, pivots: "Sequence[Pivot]", comparison: Comparison, config: CompareConfig, place: Path
+) -> None:
+    """The figures, in place of earlier ones; where they cannot be drawn, that is said."""
+    from core_dd.compare import figures, page  # with torch
+
+    why = figures.missing()
+    if why is not None:
+        note(why)
+        return
+    with files.atomic(place, replace=True) as temporary:
+        temporary.mkdir()
+        page.draw(plan, pivots, comparison.ablations, config.device, temporary)
 
 
 def report(scores: Sequence[str], title: str, place: Path) -> None:

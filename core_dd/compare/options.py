@@ -41,6 +41,8 @@ class CompareConfig(Options):
     anything: "dm/*/ipc10"."""
     code: str = option("version", choices=CODE_CHOICES)
     """Which results of other code are taken as done."""
+    figures: bool = True
+    """Draw the figures at the end, as SVG and PDF (the extra gendd[figures])."""
     status: bool = False
     """Show how far the comparison in its folder is, and stop; starts nothing."""
     executor: str = option("local", group="workers", choices=EXECUTOR_CHOICES)

@@ -92,6 +92,8 @@ class Comparison(Struct, frozen=True, forbid_unknown_fields=True):
     only: list[dict[str, Value | list[Value]]] = []
     skip: list[dict[str, Value | list[Value]]] = []
     overrides: list[Override] = []
+    ablations: dict[str, Annotated[list[str], Meta(min_length=2)]] = {}
+    """Figures to draw: by what is varied, the producers that vary it; the first is what the others are measured by."""
 
     @property
     def data_choices(self) -> list[DataChoice]:
@@ -187,6 +189,10 @@ def _checked(comparison: Comparison, path: Path) -> Comparison:
             f"{path}: {name!r} cannot be a name: at most 80 letters, without / * ? [ ], which --only understands.",
         )
     require(REAL not in comparison.producers, f"{path}: the producer 'real' is always there; give 'real: true'.")
+    for name, varied in comparison.ablations.items():
+        for own in varied:
+            known = comparison.producers
+            require(own in known, f"{path}: ablation '{name}': there is no producer '{own}'{likely(own, known)}")
     for kind, filters in (("only", comparison.only), ("skip", comparison.skip)):
         for chosen in filters:
             _check_filter(chosen, values, f"{path}: '{kind}'")

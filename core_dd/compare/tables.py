@@ -2,22 +2,26 @@
 
 import csv
 import io
+import statistics
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core_dd.compare.grid import Cell, Plan
+from core_dd.compare.jobs import Order, read_done
 from core_dd.compare.levels import FEWEST_PAIRS, Level, surely_best, two_levels
 from core_dd.compare.view import SCORES
 from core_dd.judge.options import REAL
 from core_dd.judge.scores import Score, read_score
 from core_dd.report import published
 from core_dd.report.published import PublishedRow
-from core_dd.report.ranking import plain_name
+from core_dd.report.ranking import plain_name, published_text
 from core_dd.report.tables import markdown_table, markdown_text, text_table
 
-REAL_NAME = "whole training set"
+REAL_NAME, CHANCE_NAME = "whole training set", "chance"
+TAKEN = "core_dd.compare.sets:take"
+"""The job of a set that was there before: how long it took says nothing of making it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,8 @@ class CellEntry:
         best: whether the method is better than all others of its column beyond doubt.
         published: the paper's number, where there is one of this data, ipc, method and network.
         whole: whether all sets of the grid are there.
+        seconds: what making a set took, on the average, without experts and classifiers that several share; None where
+            that is not known.
     """
 
     scores: Mapping[int, Score]
@@ -37,11 +43,26 @@ class CellEntry:
     whole: bool
     published: PublishedRow | None = None
     best: bool = False
+    seconds: float | None = None
 
     @property
     def smoke(self) -> bool:
         """Whether anything was shortened."""
         return any(score["smoke"] for score in self.scores.values())
+
+    @property
+    def images_seen(self) -> float | None:
+        """By a classifier in its training, each as often as it was; None where a score does not say."""
+        seen = [score["training_cost"]["images_seen"] for score in self.scores.values() if "training_cost" in score]
+        return statistics.fmean(seen) if len(seen) == len(self.scores) else None
+
+    @property
+    def beyond_published(self) -> float | None:
+        """By how many published standard deviations the mean is above the published one; None where there are none."""
+        theirs = self.published
+        if theirs is None or theirs.percent is None or not theirs.std:
+            return None
+        return (100 * self.level.mean - theirs.percent) / theirs.std
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +89,18 @@ class Pivot:
     def title(self) -> str:
         """What it is about, in words."""
         return f"{self.data}, {self.network}, protocol {self.protocol}"
+
+    @property
+    def chance(self) -> float | None:
+        """What not looking at the images would score, a fraction; None where no score says."""
+        entries = [*self.entries.values(), *([] if self.real is None else [self.real])]
+        known = [score["chance"] for entry in entries for score in entry.scores.values() if score.get("chance")]
+        return known[0] if known else None
+
+    def in_column(self, ipc: int) -> list[CellEntry]:
+        """The entries of one ipc, and the whole training set."""
+        own = [entry for (_, other), entry in self.entries.items() if other == ipc]
+        return own if self.real is None else [*own, self.real]
 
 
 def pivots_of(plan: Plan) -> list[Pivot]:
@@ -105,7 +138,17 @@ def _entry(plan: Plan, cells: Sequence[tuple[Cell, str]]) -> CellEntry | None:
     first = cells[0][0]
     level = two_levels([score["accuracies"] for score in scores.values()])
     theirs = published_row(next(iter(scores.values()))["data"]["name"], first.ipc, first.producer, first.network)
-    return CellEntry(scores=scores, level=level, whole=len(scores) == len(cells), published=theirs)
+    spent = [_seconds(plan, plan.orders[key], scores[cell.seed]) for cell, key in cells if cell.seed in scores]
+    known = [own for own in spent if own is not None]
+    seconds = statistics.fmean(known) if len(known) == len(scores) else None
+    return CellEntry(scores=scores, level=level, whole=len(scores) == len(cells), published=theirs, seconds=seconds)
+
+
+def _seconds(plan: Plan, order: Order, score: Score) -> float | None:
+    """What making the set of a score took: as its file says, else as its job did; None where neither is known."""
+    cost = (score["set"].get("cost") or {}).get("seconds")
+    made = [plan.orders[key] for key in order.needs if plan.orders[key].function != TAKEN]
+    return read_done(made[0].folder)["seconds"] if cost is None and made else cost
 
 
 def published_row(data: str, ipc: int | None, method: str, network: str) -> PublishedRow | None:
@@ -138,6 +181,21 @@ LEGEND = (
     f"paired t-test over the seeds that both have ({FEWEST_PAIRS} or more) at 5 %. Marked °: shortened (smoke), never "
     "bold. Marked …: some sets are still to come."
 )
+PUBLISHED, DIFFERENCE = "published", "Δ/std"
+BESIDE = (
+    f" {PUBLISHED}: what papers print of the same data, ipc, method and network; {DIFFERENCE}: how many published "
+    "standard deviations ours is above that, - where none is printed."
+)
+
+
+def legend(pivots: Sequence[Pivot]) -> str:
+    """What the tables' marks and columns mean."""
+    return LEGEND + BESIDE * any(_beside(pivot, ipc) for pivot in pivots for ipc in pivot.ipcs)
+
+
+def _beside(pivot: Pivot, ipc: int) -> bool:
+    """Whether anything is published of a column."""
+    return any(entry.published is not None for entry in pivot.in_column(ipc))
 
 
 def number(entry: CellEntry | None, plus: str = "±") -> str:
@@ -153,31 +211,66 @@ def number(entry: CellEntry | None, plus: str = "±") -> str:
 def rows(
     pivot: Pivot, write: Callable[[str], str] = str, strong: Callable[[str], str] = "* {}".format
 ) -> list[list[str]]:
-    """The table as cells, headings first.
+    """The table as cells, headings first: a column for each ipc, beside it the published values where there are some.
 
     Args:
         pivot: the table.
         write: how text is written.
         strong: how what is written is set off.
     """
-
-    def cell(entry: CellEntry | None) -> str:
-        said = write(number(entry))
-        return strong(said) if entry is not None and entry.best else said
-
-    lines = [[write(name) for name in ("method", *(f"ipc {ipc}" for ipc in pivot.ipcs))]]
-    lines += [
-        [write(method), *(cell(pivot.entries.get((method, ipc))) for ipc in pivot.ipcs)] for method in pivot.methods
-    ]
+    heads = ["method"]
+    for ipc in pivot.ipcs:
+        heads += [f"ipc {ipc}", *((PUBLISHED, DIFFERENCE) if _beside(pivot, ipc) else ())]
+    lines = [[write(head) for head in heads]]
+    for method in pivot.methods:
+        lines.append(_row(pivot, method, [pivot.entries.get((method, ipc)) for ipc in pivot.ipcs], write, strong))
     if pivot.real is not None:
-        lines.append([write(REAL_NAME), *[cell(pivot.real)] * len(pivot.ipcs)])
+        lines.append(_row(pivot, REAL_NAME, [pivot.real] * len(pivot.ipcs), write, strong))
+    if pivot.chance is not None:
+        lines.append([write(cell) for cell in chance_row(pivot)])
     return lines
+
+
+def _row(
+    pivot: Pivot,
+    name: str,
+    entries: Sequence[CellEntry | None],
+    write: Callable[[str], str],
+    strong: Callable[[str], str],
+) -> list[str]:
+    """A line of the table: of each ipc its entry."""
+    cells = [write(name)]
+    for ipc, entry in zip(pivot.ipcs, entries, strict=True):
+        said = write(number(entry))
+        cells.append(strong(said) if entry is not None and entry.best else said)
+        if _beside(pivot, ipc):
+            cells += [write(cell) for cell in beside(entry)]
+    return cells
+
+
+def beside(entry: CellEntry | None) -> tuple[str, str]:
+    """The published value, and the difference from it in its standard deviations; - where there is none."""
+    theirs, far = (None, None) if entry is None else (entry.published, entry.beyond_published)
+    return "-" if theirs is None else published_text(theirs), "-" if far is None else f"{far:+.1f}"
+
+
+def chance_row(pivot: Pivot) -> list[str]:
+    """The line of what not looking scores."""
+    cells = [CHANCE_NAME]
+    for ipc in pivot.ipcs:
+        cells += [f"{100 * (pivot.chance or 0):.1f}", *(("-", "-") if _beside(pivot, ipc) else ())]
+    return cells
+
+
+def references(pivot: Pivot) -> int:
+    """How many of the last lines are no methods."""
+    return (pivot.real is not None) + (pivot.chance is not None)
 
 
 def text(pivots: Sequence[Pivot]) -> str:
     """All tables for a terminal."""
     tables = [f"{pivot.title}\n{text_table(rows(pivot), frozenset({0}))}" for pivot in pivots]
-    return "\n\n".join([*tables, textwrap.fill(LEGEND, 100)])
+    return "\n\n".join([*tables, textwrap.fill(legend(pivots), 100)])
 
 
 MARK = "\N{REPLACEMENT CHARACTER}"
@@ -190,12 +283,12 @@ def markdown(title: str, pivots: Sequence[Pivot]) -> str:
     for pivot in pivots:
         table = markdown_table(rows(pivot, strong=(MARK + "{}" + MARK).format), frozenset({0}))
         parts += [f"## {markdown_text(pivot.title)}", table.replace(MARK, "**")]
-    return "\n\n".join([*parts, markdown_text(LEGEND)]) + "\n"
+    return "\n\n".join([*parts, markdown_text(legend(pivots))]) + "\n"
 
 
 TEX = str.maketrans(
     {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
-    | {"°": r"$^\circ$", "…": r"\ldots{}"}
+    | {"°": r"$^\circ$", "…": r"\ldots{}", "Δ": r"$\Delta$"}
     | {character: f"\\{character}" for character in "&%$#_{}"}
 )
 """What stands for characters that LaTeX takes for something else, or lacks."""
@@ -210,11 +303,19 @@ def latex(title: str, pivots: Sequence[Pivot]) -> str:
     parts = [f"% {title}\n% Wants \\usepackage{{booktabs}}."]
     for pivot in pivots:
         lines = [" & ".join(line) + r" \\" for line in rows(pivot, write, r"\textbf{{{}}}".format)]
-        reference = [r"\midrule", lines.pop()] if pivot.real is not None else []
-        head, *body = lines
-        table = [r"\toprule", head, r"\midrule", *body, *reference, r"\bottomrule"]
-        caption = rf"\caption{{{write(pivot.title)}. {write(LEGEND)}}}"
-        begin = rf"\begin{{tabular}}{{l{'r' * len(pivot.ipcs)}}}"
+        last = len(lines) - references(pivot)
+        head, body, reference = lines[0], lines[1:last], lines[last:]
+        table = [
+            r"\toprule",
+            head,
+            r"\midrule",
+            *body,
+            *([r"\midrule"] if reference else []),
+            *reference,
+            r"\bottomrule",
+        ]
+        caption = rf"\caption{{{write(pivot.title)}. {write(legend([pivot]))}}}"
+        begin = rf"\begin{{tabular}}{{l{'r' * lines[0].count(' & ')}}}"
         lines = [r"\begin{table}", r"\centering", caption, begin, *table, r"\end{tabular}", r"\end{table}"]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
@@ -222,8 +323,8 @@ def latex(title: str, pivots: Sequence[Pivot]) -> str:
 
 COLUMNS = (
     "data", "network", "protocol", "method", "ipc", "mean", "std_sets", "std_classifiers", "low95", "high95", "sets",
-    "classifiers", "surely_best", "smoke", "complete", "published", "published_std", "difference_in_published_std",
-    "published_source",
+    "classifiers", "seconds", "images_seen", "chance", "surely_best", "smoke", "complete", "published",
+    "published_std", "difference_in_published_std", "published_source",
 )  # fmt: skip
 """Of table.csv; accuracies in %, cells empty where there is no such number."""
 
@@ -236,8 +337,9 @@ def table_csv(pivots: Sequence[Pivot]) -> str:
     for pivot in pivots:
         place = {"data": pivot.data, "network": pivot.network, "protocol": pivot.protocol}
         entries = [((REAL, None), pivot.real)] if pivot.real is not None else []
+        chance = None if pivot.chance is None else round(100 * pivot.chance, 4)
         for (method, ipc), entry in [*pivot.entries.items(), *entries]:
-            writer.writerow({**place, "method": method, "ipc": ipc, **_record(entry)})
+            writer.writerow({**place, "method": method, "ipc": ipc, "chance": chance, **_record(entry)})
     return file.getvalue()
 
 
@@ -249,9 +351,10 @@ def _record(entry: CellEntry) -> dict[str, object]:
     percent |= {"low95": low, "high95": high}
     record: dict[str, object] = {name: None if own is None else round(100 * own, 4) for name, own in percent.items()}
     record |= {"sets": level.sets, "classifiers": level.classifiers}
+    record |= {"seconds": None if entry.seconds is None else round(entry.seconds, 3), "images_seen": entry.images_seen}
     record |= {"surely_best": entry.best, "smoke": entry.smoke, "complete": entry.whole}
     if theirs is not None:
         record |= {"published": theirs.percent, "published_std": theirs.std, "published_source": theirs.source}
-        if theirs.std:
-            record["difference_in_published_std"] = round((100 * level.mean - theirs.percent) / theirs.std, 2)
+        far = entry.beyond_published
+        record["difference_in_published_std"] = None if far is None else round(far, 2)
     return record

@@ -111,6 +111,13 @@ class _Membership(_Attack):
     random: _Attack
 
 
+class _Snapshot(TypedDict):
+    """What the set was worth at another time of its distillation."""
+
+    step: Annotated[int, Meta(ge=0, le=2**53)]
+    accuracies: Annotated[list[_Fraction], Meta(min_length=1)]
+
+
 class _Trained(TypedDict, total=False):
     """Of the protocol as it was resolved, what is shown."""
 
@@ -144,6 +151,7 @@ class Score(TypedDict, total=False):
     robustness: dict[_Name, _Fraction]
     fidelity_per_class: dict[_Name, list[records.Number | None]] | None
     best_of_test: _Chosen | None
+    along: list[_Snapshot]
     curve_steps: list[_Amount] | None
     curves: dict[str, list[list[records.Number]]] | None
     config: _ScoredWith | None

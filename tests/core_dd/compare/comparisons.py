@@ -29,8 +29,9 @@ def write(name: str = "small.yaml", **changed: Any) -> Path:
 
 
 def compare(file: Path | str, *flags: str) -> int:
-    """The exit status of the command, without workers unless flags ask for some."""
+    """The exit status of the command, without workers and figures unless flags ask for some."""
     own = [] if any(flag.startswith("--workers") for flag in flags) else ["--workers=0"]
+    own += [] if "--figures" in flags else ["--no_figures"]
     try:
         main([str(file), "--device=cpu", "--out=out", *own, *flags])
     except SystemExit as end:

@@ -86,6 +86,11 @@ def test_rank__is_the_line_of_only_and_the_real_set_follows_what_is_judged():
             "a.yaml: override 1, 'judge' at classifiers",
         ),
         (LEAST + "judge: {runs: 3}\n", "a.yaml at judge"),
+        (
+            LEAST + "ablations: {a: [Random, Randon]}\n",
+            "ablation 'a': there is no producer 'Randon'; did you mean 'Random'?",
+        ),
+        (LEAST + "ablations: {a: [Random]}\n", "a.yaml at ablations"),
     ],
 )
 def test_read__says_what_is_wrong(text, message):

@@ -93,6 +93,28 @@ def test_csv__all_numbers_beside_the_papers():
     )
 
 
+def test_rows__published_values_beside_ours_where_there_are_some():
+    theirs = published_row("mnist", 10, "dm", "convnet3")
+    bare = published_row("mnist", 10, "idc i", "convnet3")
+    assert bare.std is None
+    entries = {("DM", 10): entry([0.972], [0.974], published=theirs), ("IDC-I", 10): entry([0.9], published=bare)}
+    own = pivot(entries=entries | {("DM", 1): entry([0.5])}, methods=["DM", "IDC-I"], real=None)
+    assert rows(own) == [
+        ["method", "ipc 1", "ipc 10", "published", "Δ/std"],
+        ["DM", "50.0 ± - ± -", "97.3 ± 0.1 ± -", "97.5 ± 0.1", "-2.0"],
+        ["IDC-I", "-", "90.0 ± - ± -", f"{bare.percent:.1f}", "-"],
+    ]
+    assert "\\begin{tabular}{lrrrr}" in latex("t", [own]) and "$\\Delta$/std" in latex("t", [own])
+    assert "published" in text([own]) and "published" not in text([pivot()])
+
+
+def test_rows__end_with_chance_where_scores_say_it():
+    own = entry([0.5])
+    own.scores[0]["chance"] = 0.125
+    assert rows(pivot(entries={("A_1", 10): own}, methods=["A_1"]))[-1] == ["chance", "12.5", "12.5"]
+    assert r"\midrule" + "\nwhole training set" in latex("t", [pivot(entries={("A_1", 10): own}, methods=["A_1"])])
+
+
 @pytest.mark.parametrize(
     ("data", "ipc", "method", "percent"),
     [
