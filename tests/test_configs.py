@@ -66,9 +66,49 @@ def test_settings__without_a_number_are_those_that_our_sources_do_not_report():
         for (data, _), number in file(variant).published.items()
         if number is None and data != "digits"
     }
-    sets = ("cifar10", "cifar100", "tiny_imagenet")
-    datadam = {("datadam_paper", "fashion_mnist"), ("datadam_paper", "cifar100"), ("datadam_code", "cifar100")}
-    assert missing == datadam | {("idm", "tiny_imagenet")} | {("mtt", data) for data in sets}
+    unreported = {
+        "datadam_paper": ("mnist", "fashion_mnist", "svhn", "imagenette", "imagewoof", "imagesquawk"),
+        "datadam_code": ("mnist",),
+        "ead": ("svhn", "tiny_imagenet"),
+        "idm": ("tiny_imagenet",),
+        "m3d": ("tiny_imagenet", *(f"imagenet100_{part}" for part in range(5))),
+        "mtt": ("cifar10", "cifar100", "tiny_imagenet"),
+    }
+    assert missing == {(variant, data) for variant, names in unreported.items() for data in names}
+
+
+@pytest.mark.parametrize("variant", ["datadam_paper", "ead", "m3d"])
+def test_settings__of_mnist_svhn_and_tiny_imagenet(variant):
+    """Facts A2, A3 and B: small images by the defaults, 64 pixels with ConvNet-4; DataDAM's lambda there is 0.02."""
+    ipcs = {"ead": (1,)}.get(variant, (1, 10, 50))
+    for data in ("mnist", "svhn", "tiny_imagenet"):
+        for ipc in ipcs:
+            found, tiny = config(variant, data, ipc), data == "tiny_imagenet"
+            assert found.network == ("convnet4" if tiny else "convnet3") and found.preprocess == "mean_std"
+            if variant == "datadam_paper":
+                facts = (found.p, found.lr_img, found.iterations, found.batch_real, found.mmd_weight)
+                assert facts == (4.0, 1.0, 8000, 256, 0.02 if tiny else 0.01)
+            if variant == "m3d":
+                assert (found.lr_img, found.iterations, found.factor, found.ipm) == (1.0, 10000, 2, 5)
+
+
+def test_settings__of_datadam_as_its_code_runs_it():
+    """Facts A2: ConvNet is with batch norm there, ConvNet-4 is not."""
+    for (data, _), found in configs("datadam_code").items():
+        assert found.network == ("convnet4" if data == "tiny_imagenet" else "convnet3_bn")
+        assert (found.p, found.iterations, found.batch_real, found.mmd_weight) == (1.0, 20000, 64, 0.01)
+
+
+def test_settings__of_imagenet_subsets():
+    """Facts A2 and A3: M3D on ResNetAP-10 at 224 pixels, DataDAM on ConvNet-5 at 128."""
+    m3d = {key: own for key, own in configs("m3d").items() if key[0].startswith("imagenet")}
+    assert {data for data, _ in m3d} == {"imagenet10", *(f"imagenet100_{part}" for part in range(5))}
+    for found in m3d.values():
+        facts = (found.network, found.image_size, found.iterations, found.lr_img, found.factor, found.ipm)
+        assert facts == ("resnetap10", 224, 1000, 0.1, 3, 5)
+    for data in ("imagenette", "imagewoof", "imagesquawk"):
+        found = config("datadam_paper", data, 10)
+        assert (found.network, found.image_size, found.mmd_weight) == ("convnet5", 128, 0.02)
 
 
 @pytest.mark.parametrize("variant", MATCHING)

@@ -59,7 +59,11 @@ def check_tiny_imagenet(path: Path) -> None:
     Raises:
         InputError: the sentence says what it is instead.
     """
-    require(path.is_dir(), f"no folder at {path}. tiny_imagenet:PATH wants the unpacked archive, tiny-imagenet-200.")
+    require(
+        path.is_dir(),
+        f"no folder at {path}. tiny_imagenet:PATH wants the unpacked archive, tiny-imagenet-200. Get it from "
+        "http://cs231n.stanford.edu/tiny-imagenet-200.zip.",
+    )
     names = class_folders(path / "train") if (path / "train").is_dir() else ()
     listed = path / "wnids.txt"
     wnids = listed.read_text(encoding="utf-8-sig", errors="replace").split() if listed.is_file() else []

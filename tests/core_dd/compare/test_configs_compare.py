@@ -77,6 +77,16 @@ def test_m3d_table2__has_every_row_and_method_of_the_table():
     assert ("M3D", "svhn", 50) in cells and ("DC", "cifar100", 50) not in cells and len(cells) == 5 + 9 * 15 - 1 + 6
 
 
+def test_challenge__distils_on_the_judges_network_by_the_published_settings():
+    cells = [cell for cell in cells_of(read("challenge")) if cell.made is not None]
+    made = {(cell.producer, cell.data): cell.made.job.options for cell in cells}
+    methods = ("DM", "DataDAM", "IDM", "M3D")
+    assert {made[name, data]["network"] for name in methods for data in ("cifar100", "tiny_imagenet")} == {"convnet3"}
+    assert made["DataDAM", "tiny_imagenet"]["mmd_weight"] == 0.02
+    assert made["DataDAM", "cifar100"]["preprocess"] == "zca"
+    assert made["M3D", "cifar100"]["preprocess"] == "cifar10_mean_std"
+
+
 def test_demo_runs__at_a_tiny_size():
     demo = yaml.safe_load(FILES["demo"].read_text())
     for options in demo["producers"].values():
