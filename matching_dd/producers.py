@@ -1,21 +1,17 @@
 """The matching track in comparison runs: distillations with the experts they follow, and choices of real images."""
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from core_dd.compare.configs import config_of, published, run_config, told
 from core_dd.compare.jobs import Forecast, Job
 from core_dd.compare.producers import Made, Request
 from core_dd.compare.sets import CLASSIFIER, allowed, classifier_job, keep
-from core_dd.config import from_values, read_config
 from core_dd.data.images import ImageData
 from core_dd.errors import about, pick, require
 from core_dd.judge.protocols import PROTOCOLS
-from core_dd.options import RunConfig
-from core_dd.run import CONFIG, saved
-from core_dd.settings import ConfigFile, find
 from core_dd.speed import pick_device
 from matching_dd import experts
 from matching_dd.coresets import coreset as chosen
@@ -23,14 +19,6 @@ from matching_dd.distill import measured, run
 from matching_dd.methods import METHODS
 from matching_dd.options import CoresetConfig, ExpertsConfig, MatchingConfig
 from matching_dd.synthetic import taken
-
-C = TypeVar("C")
-R = TypeVar("R", bound=RunConfig)
-
-OF_THE_CELL = ("data", "image_size", "limit_per_class", "ipc", "seed", "out", "resume", "dry_run", "device", "tracker")
-"""Options that the comparison sets."""
-ASIDE = ("log_every", "checkpoint_every", "keep", "at_once")
-"""Options that do not change what comes out."""
 
 
 def method(request: Request) -> Made:
@@ -43,12 +31,12 @@ def method(request: Request) -> Made:
     Raises:
         InputError: an unknown method, option or config, values that the method refuses, too few epochs of experts.
     """
-    values = _published(request, "matching")
+    values = published(request, "matching")
     recorded = values.pop("experts", None)
     with about(request.producer):
         cls = pick(METHODS, str(values["method"]), "method").Config
     folder = isinstance(recorded, str)
-    config = _config(cls, request, {**values, "experts": recorded} if folder else values)
+    config = config_of(cls, request, {**values, "experts": recorded} if folder else values)
     needs = {}
     if not folder and hasattr(config, "experts"):
         needs["experts"] = _experts_job(request, config, recorded or {})
@@ -58,7 +46,7 @@ def method(request: Request) -> Made:
         function="matching_dd.producers:distilled",
         data=request.data,
         needs=needs,
-        **_told(config),
+        **told(config),
         measure=None if needs else "matching_dd.producers:measure_distilled",
     )
     takes, brings_lr = taken(config.init, config.ipc, config.factor), hasattr(config, "lr_lr")
@@ -75,7 +63,7 @@ def coreset(request: Request) -> Made:
     options = dict(request.options)
     name = str(options.pop("coreset"))
     allowed(options, ("network", "protocol"), request)
-    config = _config(CoresetConfig, request, {"selector": name, **options})
+    config = config_of(CoresetConfig, request, {"selector": name, **options})
     asks = {} if name == "random" else {"network": config.network, "protocol": config.protocol}
     job = Job(
         kind="set",
@@ -92,12 +80,12 @@ def distilled(
     data: ImageData, out: Path, device: str | None, method: str, place: Mapping[str, Any], **options: Any
 ) -> None:
     """Distil into the run folder `out`, or go on there."""
-    run(_run_config(METHODS[method].Config, out, device, method=method, **place, **options), data)
+    run(run_config(METHODS[method].Config, out, device, method=method, **place, **options), data)
 
 
 def record_experts(data: ImageData, out: Path, device: str | None, place: Mapping[str, Any], **options: Any) -> None:
     """Record experts into the folder `out`, or go on there."""
-    experts.record(_run_config(ExpertsConfig, out, device, **place, **options), data)
+    experts.record(run_config(ExpertsConfig, out, device, **place, **options), data)
 
 
 def choose(data: ImageData, out: Path, device: str | None, classifier: str | None = None, **options: Any) -> None:
@@ -125,26 +113,18 @@ def measure_experts(
     return Forecast(found.first + found.each * found.steps, found.mib)
 
 
-def _told(config: RunConfig) -> dict[str, dict[str, Any]]:
-    """A run's config as a job's `options`, which decide what comes out, and what else it is `shown`."""
-    own = {key: value for key, value in saved(config).items() if key not in OF_THE_CELL or key in ("ipc", "seed")}
-    aside = {key: own.pop(key) for key in ASIDE if key in own}
-    place = {"data": config.data, "image_size": config.image_size, "limit_per_class": config.limit_per_class}
-    return {"options": own, "shown": {"place": place, **aside}}
-
-
 def _experts_job(request: Request, config: MatchingConfig, options: Mapping[str, Any]) -> Job:
     """The experts that a distillation follows: of its data, network and preprocessing, and enough epochs of them; the
     same for all seeds."""
     with about(f"{request.title}, experts"):
         require(isinstance(options, Mapping), "give the folder of some, or options of gendd experts.")
-        values = _published(replace(request, options=options), "experts")
+        values = published(replace(request, options=options), "experts")
         own = {"network": config.network, "preprocess": config.preprocess}
         for key, value in own.items():
             require(
                 values.get(key, value) == value, f"their {key} would be {values.get(key)}, the method's is {value}."
             )
-        recorded = _config(ExpertsConfig, replace(request, options={}, seed=0), {**values, **own})
+        recorded = config_of(ExpertsConfig, replace(request, options={}, seed=0), {**values, **own})
         require(
             config.epochs_followed <= recorded.epochs,
             f"the distillation follows {config.epochs_followed} epochs of them, and {recorded.epochs} would be "
@@ -155,44 +135,6 @@ def _experts_job(request: Request, config: MatchingConfig, options: Mapping[str,
         title=f"experts {request.data.name} {recorded.network} {recorded.preprocess}",
         function="matching_dd.producers:record_experts",
         data=request.data,
-        **_told(recorded),
+        **told(recorded),
         measure="matching_dd.producers:measure_experts",
     )
-
-
-def _published(request: Request, home: str) -> dict[str, Any]:
-    """The options of a request above those of the published configs that it names."""
-    values = dict(request.options)
-    layers: dict[str, Any] = {}
-    named = values.pop("config", [])
-    with about(request.title):
-        for name in named if isinstance(named, list) else [named]:
-            path = find(str(name), home)
-            changed = path.stat().st_mtime_ns if path.exists() else 0
-            layers |= _read(path, changed).chosen(request.data.name, request.ipc)
-    return {**layers, **values}
-
-
-@lru_cache
-def _read(path: Path, changed: int) -> ConfigFile:
-    """A config file as it is since it was `changed`; a grid asks for the same one hundreds of times."""
-    return read_config(path)
-
-
-def _config(cls: type[C], request: Request, values: Mapping[str, Any]) -> C:
-    """A command's config of these options and of what the cell says.
-
-    Raises:
-        InputError: an unknown option (with its likely spelling), one that the comparison sets, a wrong value.
-    """
-    for key in OF_THE_CELL:
-        require(key not in request.options, f"{request.producer}: '{key}' is the comparison's to say. Leave it out.")
-    known = {own.name for own in fields(cls)}
-    cell = {**request.data.place, "ipc": request.ipc, "seed": request.seed}
-    values = {key: value for key, value in values.items() if key not in OF_THE_CELL}
-    return from_values(cls, {**values, **{key: cell[key] for key in cell if key in known}}, request.title)
-
-
-def _run_config(cls: type[R], out: Path, device: str | None, **options: Any) -> R:
-    """The config of a run in a folder, which goes on where there is one."""
-    return cls(**options, device=device, out=str(out), resume=(out / CONFIG).exists(), tracker="none")

@@ -18,6 +18,9 @@ AXES = ("producer", "data", "ipc", "seed", "network", "protocol")
 MADE_BY = AXES[:4]
 """The axes that a set depends on; the others say how it is judged."""
 
+LIKE = "like"
+"""The key of a producer that names another one, whose options are its own but for those that it gives itself."""
+
 S = TypeVar("S", bound=Struct)
 Count = Annotated[int, Meta(ge=1)]
 Value = str | int
@@ -155,7 +158,9 @@ def read_comparison(path: Path, places: Mapping[str, str]) -> Comparison:
     for number, own in enumerate(values.get("overrides") or [], 1):
         if isinstance(own, dict):
             _known(own, Override.__struct_fields__, f"{path}: unknown key of override {number}")
-    return _placed(_checked(_typed(values, Comparison, str(path)), path), places)
+    comparison = _typed(values, Comparison, str(path))
+    producers = {name: _whole(name, comparison.producers, path) for name in comparison.producers}
+    return _placed(_checked(msgspec.structs.replace(comparison, producers=producers), path), places)
 
 
 def _typed(values: Mapping[str, Any], kind: type[S], where: str) -> S:
@@ -165,6 +170,22 @@ def _typed(values: Mapping[str, Any], kind: type[S], where: str) -> S:
     except msgspec.ValidationError as error:
         said, _, place = str(error).replace("`", "").partition(" - at $")
         raise InputError(f"{where}{' at ' + place.removeprefix('.') if place else ''}: {said}.") from None
+
+
+def _whole(name: str, producers: Mapping[str, Mapping[str, Any]], path: Path) -> dict[str, Any]:
+    """The options of a producer, those of the one it is `like` below them."""
+    chain = [name]
+    while LIKE in producers[chain[-1]]:
+        other = str(producers[chain[-1]][LIKE])
+        where = f"{path}: producer {chain[-1]} is like '{other}'"
+        require(other in producers, f"{where}, but there is no such producer{likely(other, producers)}")
+        require(other not in chain, f"{where}, which is like it. Write out one of them.")
+        chain.append(other)
+    options: dict[str, Any] = {}
+    for own in reversed(chain):
+        options |= producers[own]
+    options.pop(LIKE, None)
+    return options
 
 
 def _placed(comparison: Comparison, places: Mapping[str, str]) -> Comparison:

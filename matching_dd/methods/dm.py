@@ -1,13 +1,23 @@
 """DM: dataset condensation with distribution matching ([Zhao & Bilen, WACV 2023](https://arxiv.org/abs/2110.04181))."""
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from core_dd.errors import at_least
+from core_dd.options import option
 from matching_dd.base import MatchingConfig, Method
 from matching_dd.losses import mean_discrepancy, moment_discrepancy
+
+COMPARED_CHOICES = MappingProxyType(
+    {
+        "features": "what random networks make of the images, as published",
+        "pixels": "the images themselves: the linear MMD of DataDAM's supplement, table 3",
+    }
+)
+"""What a set and the real images are compared by."""
 
 
 @dataclass(kw_only=True)
@@ -19,6 +29,8 @@ class DMConfig(MatchingConfig):
 
     GROUP: ClassVar[str] = "dm"
 
+    compared: str = option("features", choices=COMPARED_CHOICES)
+    """What the means are of."""
     second_moment: float = 0.0
     """Weight of the squared distance of class variances, "DM + 2nd reg" of M3D's table 1, which gives no weight."""
     third_moment: float = 0.0
@@ -33,14 +45,18 @@ class DM(Method):
     """Match class means in random feature spaces: a fresh, untrained network in every iteration.
 
     The loss is the sum over classes and feature dimensions, which lr_img assumes. (The authors' code prints it divided
-    by the number of classes, and makes one update more than its iteration count.)
+    by the number of classes, and makes one update more than its iteration count.) Compared by pixels, no network has a
+    say: it is the pixel-space MMD that [DataDAM](https://arxiv.org/abs/2310.00093) has beside generative models.
     """
 
     Config = DMConfig
 
     def loss(self, net: nn.Module, real: Tensor, syn: Tensor) -> Tensor:
         """Scalar, summed over classes; real (K, B, C, H, W), syn (K, M, C, H, W), training space."""
-        features = self.features.fixed(net, real), self.features(net, syn)
+        if self.config.compared == "pixels":
+            features = real.flatten(2), syn.flatten(2)
+        else:
+            features = self.features.fixed(net, real), self.features(net, syn)
         total = mean_discrepancy(*features)
         for order, weight in ((2, self.config.second_moment), (3, self.config.third_moment)):
             if weight:

@@ -29,6 +29,15 @@ COEFFICIENT_CHOICES = MappingProxyType(
 )
 """`matching_dd.losses.EFFECT_COEFFICIENTS`."""
 
+LABEL_CHOICES = MappingProxyType(
+    {
+        "learnt": "with the images, from the first expert's probabilities, as the draft has them",
+        "soft": "the first expert's probabilities, throughout",
+        "hard": "the classes that the images start from, throughout",
+    }
+)
+"""What the labels of the synthetic images are."""
+
 
 @dataclass(kw_only=True)
 class EADConfig(MatchingConfig):
@@ -47,6 +56,8 @@ class EADConfig(MatchingConfig):
     lr_img: float = 0.1
     """Learning rate of the images, in the space they are learnt in. The gradient is of a mean over all images: the more
     there are, the less each moves."""
+    labels: str = option("learnt", choices=LABEL_CHOICES)
+    """Of the synthetic images."""
     lr_label: float = 0.1
     """Learning rate of the labels' logits."""
     batch_real: int = 25
@@ -107,8 +118,9 @@ class EAD(Method):
         )
         self.gradients = Gradients(self.net, self.device, bf16=config.bf16, compile=self.compile)
         self.sources = self.synthetic.sources.to(self.device)
-        self.logits = self.initial_logits().requires_grad_()
-        self.optimizer.add_param_group({"params": [self.logits], "lr": config.lr_label})
+        self.logits = self.initial_logits().requires_grad_(config.labels == "learnt")
+        if config.labels == "learnt":
+            self.optimizer.add_param_group({"params": [self.logits], "lr": config.lr_label})
         self.publish_labels()
         sizes = len(data.train_labels), data.num_classes * config.decoded_per_class
         batches = config.batch_real, config.syn_per_class  # per class, of both
@@ -127,8 +139,9 @@ class EAD(Method):
         return sums / self.sources.bincount()[:, None]
 
     def publish_labels(self) -> None:
-        """Give the synthetic set the labels learnt so far, as probabilities."""
-        self.synthetic.labels = self.logits.detach().softmax(2).flatten(0, 1)
+        """Give the synthetic set the labels learnt so far, as probabilities; hard ones it has."""
+        if self.config.labels != "hard":
+            self.synthetic.labels = self.probabilities().detach().flatten(0, 1)
 
     def step(self, step: int) -> Tensor:
         """One iteration; returns its loss."""
@@ -148,7 +161,9 @@ class EAD(Method):
         products = torch.stack(on_syn).requires_grad_()
         loss = effect_alignment(torch.stack(on_real), products, self.coefficient)
         (slope,) = torch.autograd.grad(loss, products)
-        torch.autograd.backward([syn, labels], [slope[0] * leaf.grad for leaf in leaves])
+        for own, leaf in zip((syn, labels), leaves, strict=True):
+            if own.requires_grad:
+                own.backward(slope[0] * leaf.grad)
         self.optimizer.step()
         self.publish_labels()
         return loss.detach()
@@ -160,9 +175,16 @@ class EAD(Method):
         epochs = torch.randperm(self.epochs, generator=generator)[: self.config.checkpoints]
         return (self.experts.weights(expert, epoch) for epoch in epochs.tolist())
 
+    def probabilities(self) -> Tensor:
+        """The labels of the stored images, (K, ipc, K); differentiable where they are learnt."""
+        if self.config.labels == "hard":
+            every = torch.eye(self.data.num_classes, device=self.device)
+            return every[:, None].expand(-1, self.config.ipc, -1)
+        return self.logits.softmax(2)
+
     def soft_labels(self, turn: int) -> Tensor:
         """The labels, as probabilities, of the images that `draw` gives for all classes: (K, M, K); differentiable."""
-        labels = self.logits.softmax(2)[:, self.sources]
+        labels = self.probabilities()[:, self.sources]
         if labels.shape[1] > self.config.syn_per_class:
             every = range(self.data.num_classes)
             labels = labels[torch.arange(len(every))[:, None], self.chosen(turn, every)]

@@ -66,6 +66,18 @@ def test_loss__adds_weighted_moments(digits, generator, weights):
     assert dm.loss(net, real, real.clone()) < 1e-8
 
 
+@pytest.mark.parametrize("second_moment", [0.0, 0.5])
+def test_loss__of_pixels_is_the_linear_mmd_of_the_images(digits, generator, second_moment):
+    """DataDAM's supplement, table 3: sum over pixels of the squared difference of mean images; no network."""
+    dm = DM(DMConfig(compared="pixels", second_moment=second_moment, network="convnet1_w8", **PLAIN), digits)
+    real, syn = (torch.randn(2, n, *digits.shape, generator=generator) for n in (5, 3))
+    plain = sum(((r.mean(0) - s.mean(0)) ** 2).sum() for r, s in zip(real, syn, strict=True))
+    plain += second_moment * sum(
+        ((r.var(0, correction=0) - s.var(0, correction=0)) ** 2).sum() for r, s in zip(real, syn, strict=True)
+    )
+    torch.testing.assert_close(dm.loss(dm.draw_network(0), real, syn), plain)
+
+
 def test_loss__zero_when_synthetic_is_real(digits, generator):
     dm = DM(DMConfig(network="convnet1_w16", **PLAIN), digits)
     real = torch.randn(3, 4, *digits.shape, generator=generator)

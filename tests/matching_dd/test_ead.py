@@ -113,6 +113,22 @@ def test_labels__start_where_images_show_different_numbers_of_tiles(digits, expe
         torch.testing.assert_close(ead.logits[k].detach(), expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("labels", ["soft", "hard"])
+def test_step__with_given_labels_learns_the_images_alone(digits, experts, labels):
+    """The plain iteration with the first expert's probabilities, or the classes, as constants."""
+    options = {"ipc": 2, "batch_real": 4, "batch_probe": 3, "checkpoints": 3, "experts": experts, "seed": 2}
+    ours = EAD(EADConfig(labels=labels, **options, **PLAIN), digits)
+    logits = ours.logits.detach().clone() if labels == "soft" else 1e4 * torch.eye(10)[:, None].expand(10, 2, 10)
+    images = ours.synthetic.images.detach().clone().requires_grad_()
+    loss = plain_iteration(ours, 0, images, logits, 1.0)
+    (gradient,) = torch.autograd.grad(loss, images)
+    torch.testing.assert_close(ours.step(0), loss.detach(), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(ours.synthetic.images.detach(), images.detach() - 0.1 * gradient, rtol=1e-3, atol=1e-4)
+    kept = ours.synthetic.to_distilled({}).labels
+    expected = logits.softmax(2).flatten(0, 1) if labels == "soft" else torch.arange(10).repeat_interleave(2)
+    torch.testing.assert_close(kept, expected)
+
+
 def test_soft_labels__follow_the_images_that_a_step_takes(digits, experts):
     ead = EAD(EADConfig(ipc=3, max_syn=5, factor=2, init="mix", experts=experts, **PLAIN), digits)
     with torch.no_grad():

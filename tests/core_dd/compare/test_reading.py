@@ -48,6 +48,15 @@ def test_overrides__the_last_that_matches_wins():
     assert comparison.judge_of({**place, "ipc": 1}).classifiers == 4
 
 
+def test_producers__are_like_others_but_for_what_they_say():
+    comparison = read(
+        "producers: {A: {method: dm, iterations: 1}, B: {like: C, lr_img: 3.0}, C: {like: A, iterations: 2}}\n"
+        "data: digits\nipc: 1\n"
+    )
+    assert comparison.producers["B"] == {"method": "dm", "iterations": 2, "lr_img": 3.0}
+    assert comparison.producers["A"] == {"method": "dm", "iterations": 1}
+
+
 def test_rank__is_the_line_of_only_and_the_real_set_follows_what_is_judged():
     comparison = read(LEAST.replace("ipc: 1", "ipc: [1, 2, 3]") + "only: [{ipc: 2}, {ipc: [1, 2]}]\nskip: [{ipc: 3}]\n")
     place = {"producer": "Random", "data": "digits", "seed": 0, "network": "convnet3", "protocol": "dm"}
