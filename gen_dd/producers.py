@@ -1,50 +1,122 @@
-"""The generative track in comparison runs: choices from a generated pool."""
+"""The generative track in comparison runs: generators that are trained, pools they draw, and choices from a pool."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from core_dd.compare.jobs import Job
+import torch
+
+from core_dd.compare.configs import config_of, published, run_config, told
+from core_dd.compare.jobs import Forecast, Job
 from core_dd.compare.producers import Made, Request
 from core_dd.compare.sets import CLASSIFIER, allowed, classifier_job, content, keep
+from core_dd.config import from_values, to_dict
 from core_dd.data.images import ImageData
-from core_dd.errors import pick, require
+from core_dd.errors import about, pick, require
 from core_dd.judge.choose import CHOOSERS
 from core_dd.judge.protocols import QUICK, Protocol
 from core_dd.sets.distilled import DistilledSet
 from core_dd.speed import pick_device
+from gen_dd.options import SampleConfig, TrainConfig
+from gen_dd.sample import run
 from gen_dd.select import select
+from gen_dd.train import measured, train
+
+ALL = "all"
+"""The selector that takes the whole pool, however many images of a class it has."""
+
+AMOUNT = ("num_per_class", "budget")
+"""Options of `gendd sample` that say how much is drawn."""
+
+OF_THE_PLACE = ("model", "out", "seed", "device", "resume")
+"""Options of `gendd sample` that the comparison sets."""
 
 
 def pool(request: Request) -> Made:
     """A choice from a pool: {pool: FOLDER, selector: NAME, network: ...}, the last of the classifier whose features
-    choose. `{data}` and `{seed}` in the folder stand for the cell's.
+    choose; the selector `all` takes the whole pool. `{data}` and `{seed}` in the folder stand for the cell's.
 
     Raises:
         InputError: no such pool, an unknown selector or option.
     """
-    options = dict(request.options)
-    place = Path(str(options.pop("pool")).format(data=request.data.name, seed=request.seed))
-    allowed(options, ("selector", "network"), request)
-    selector, network = options.get("selector", "herding"), options.get("network", "convnet3")
-    pick(CHOOSERS, selector, "selector")
-    require(place.exists(), f"{request.title}: no pool at {place}.")
-    asks = {} if selector == "random" else {"network": network}
-    job = Job(
-        kind="set",
-        title=request.title,
-        function="gen_dd.producers:choose",
-        options={"pool": str(place), "selector": selector, "ipc": request.ipc, "seed": request.seed, **asks},
-        data=request.data,
-        needs={"classifier": classifier_job(request, network, QUICK.name)} if asks else {},
-        identity={"content": content(place)},
-    )
+    place = _place(request, "pool")
+    allowed({key: value for key, value in request.options.items() if key != "pool"}, ("selector", "network"), request)
 
     def check(data: ImageData, protocol: Protocol) -> None:
         own = DistilledSet.load(place)
         own.check(data, where=str(place))
         smallest = int(own.hard_labels.bincount(minlength=data.num_classes).min())
-        require(smallest >= request.ipc, f"{place} has only {smallest} images of a class.")
+        require(
+            request.options.get("selector") == ALL or smallest >= request.ipc,
+            f"{place} has only {smallest} images of a class.",
+        )
 
-    return Made(job=job, check=check)
+    job = _chosen(request, {}, {"pool": str(place)}, {"content": content(place)})
+    return Made(job=job, check=check, seeded=_seeded(request, "pool"))
+
+
+def generator(request: Request) -> Made:
+    """What a generator draws: {generator: OPTIONS or FOLDER, sample: OPTIONS, selector: NAME, network: NAME}.
+
+    The options are those of `gendd train`, `config` among them, and of `gendd sample`; the folder is of a trained one,
+    `{data}` and `{seed}` in it stand for the cell's. Where `sample` says neither `num_per_class` nor `budget`, the ipc
+    images of every class that the cell wants are drawn, and are the set. Else they are the pool from which the selector
+    chooses, by the features of a classifier `network`, or which is the set as it is (`selector: all`). A generator is
+    trained once, for the sets of all seeds; with `each_seed: true` for each of them.
+
+    Raises:
+        InputError: an unknown option or selector, no model in the folder, a value that the commands refuse.
+    """
+    own = dict(request.options)
+    trained, drawn, each = own.pop("generator") or {}, own.pop("sample", None) or {}, own.pop("each_seed", False)
+    allowed(own, ("selector", "network"), request)
+    for name, value in (("generator", {} if isinstance(trained, str) else trained), ("sample", drawn)):
+        require(isinstance(value, Mapping), f"{request.producer}: '{name}' must hold options as 'key: value' pairs.")
+    needs, options, identity = {}, {}, {}
+    if isinstance(trained, str):
+        place = _place(request, "generator")
+        options, identity = {"generator": str(place)}, {"content": content(place)}
+    else:
+        needs = {"generator": _training(replace(request, options=trained, seed=request.seed if each else 0))}
+    exact = not any(drawn.get(name) is not None for name in AMOUNT)
+    require(
+        not (exact and own),
+        f"{request.producer}: 'sample' draws ipc images of every class, which leaves no choice. Give num_per_class or "
+        f"budget, or leave out {' and '.join(own)}.",
+    )
+    job = Job(
+        kind="pool",
+        title=f"pool {request.title if exact else _short(request)}",
+        function="gen_dd.producers:draw",
+        options={**_sampling(request, {"num_per_class": request.ipc, **drawn} if exact else drawn), **options},
+        data=request.data,
+        needs=needs,
+        identity=identity,
+    )
+    asked = replace(request, options={"selector": ALL, **own} if exact else own)
+    return Made(job=_chosen(asked, {"pool": job}, {}, {}))
+
+
+def train_generator(data: ImageData, out: Path, device: str | None, place: Mapping[str, Any], **options: Any) -> None:
+    """Train a generator in the run folder `out`, or go on there."""
+    torch.compiler.reset()  # each compiles for itself, else the later ones of a process would run uncompiled
+    train(run_config(TrainConfig, out, device, **place, **options))
+
+
+def measure_generator(
+    data: ImageData, out: Path, device: str | None, place: Mapping[str, Any], **options: Any
+) -> Forecast:
+    """What `train_generator` takes, from a few steps that are then lost."""
+    config = TrainConfig(**place, **options, device=device, tracker="none")
+    found = measured(config, config.training_data())
+    seconds = found.first + found.each * config.iterations
+    return Forecast(min(seconds, config.max_seconds or seconds), found.mib)
+
+
+def draw(data: ImageData, out: Path, device: str | None, generator: str, **options: Any) -> None:
+    """Draw from the generator in a folder into the folder `out`, or go on there."""
+    run(SampleConfig(model=generator, out=str(out), resume=True, device=device, **options))
 
 
 def choose(
@@ -59,5 +131,63 @@ def choose(
     network: str = "convnet3",
 ) -> None:
     """Choose from the pool, by the features of the classifier in the folder `classifier`."""
-    cache = None if classifier is None else Path(classifier) / CLASSIFIER
-    keep(select(DistilledSet.load(pool), data, ipc, selector, seed, network, pick_device(device), cache), out)
+    dset = DistilledSet.load(pool)
+    if selector != ALL:
+        cache = None if classifier is None else Path(classifier) / CLASSIFIER
+        dset = select(dset, data, ipc, selector, seed, network, pick_device(device), cache)
+    keep(dset, out)
+
+
+def _place(request: Request, key: str) -> Path:
+    """The folder that a request names, which must be there."""
+    place = Path(str(request.options[key]).format(data=request.data.name, seed=request.seed))
+    require(place.exists(), f"{request.title}: no {key} at {place}.")
+    return place
+
+
+def _short(request: Request) -> str:
+    """A request's title without its ipc, which a pool does not depend on."""
+    return f"{request.producer} {request.data.name} seed{request.seed}"
+
+
+def _seeded(request: Request, key: str) -> bool:
+    """Whether the choice from a given folder depends on the seed."""
+    return request.options.get("selector") != ALL or "{seed}" in str(request.options[key])
+
+
+def _training(request: Request) -> Job:
+    """The training of a generator."""
+    config = config_of(TrainConfig, request, published(request, "gen"))
+    return Job(
+        kind="generator",
+        title=f"generator {_short(request)}",
+        function="gen_dd.producers:train_generator",
+        data=request.data,
+        **told(config),
+        measure="gen_dd.producers:measure_generator",
+    )
+
+
+def _sampling(request: Request, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a drawing, checked."""
+    for key in OF_THE_PLACE:
+        require(key not in options, f"{request.producer}: '{key}' is the comparison's to say. Leave it out of sample.")
+    config = from_values(SampleConfig, {**options, "model": "-", "out": "-", "seed": request.seed}, request.title)
+    return {key: value for key, value in to_dict(config).items() if key not in OF_THE_PLACE or key == "seed"}
+
+
+def _chosen(request: Request, needs: Mapping[str, Job], options: Mapping[str, Any], identity: Mapping[str, Any]) -> Job:
+    """The choice from a pool, which is one of `needs` or `options`, as the request says."""
+    selector, network = request.options.get("selector", "herding"), request.options.get("network", "convnet3")
+    with about(request.producer):
+        pick({**CHOOSERS, ALL: None}, selector, "selector")
+    asks = {} if selector in ("random", ALL) else {"network": network}
+    return Job(
+        kind="set",
+        title=request.title,
+        function="gen_dd.producers:choose",
+        options={"selector": selector, "ipc": request.ipc, "seed": request.seed, **asks, **options},
+        data=request.data,
+        needs={**needs, **({"classifier": classifier_job(request, network, QUICK.name)} if asks else {})},
+        identity=identity,
+    )

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import NamedTuple
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -177,10 +178,25 @@ def _check(run: Run, done: int, losses: Sequence[float]) -> None:
         run.check(step, loss=loss)
 
 
-def dry_run(config: TrainConfig) -> None:
-    """Print the resolved config, and the memory and time to expect, measured on a few steps that are then lost."""
-    data = config.training_data()
-    find_folder(config.out, _run_name(config, data), config.resume)
+class Measured(NamedTuple):
+    """What a training takes."""
+
+    first: float
+    """Seconds to start, the first step included."""
+    each: float
+    """Seconds of a step."""
+    mib: float
+    """Memory at its peak, in MiB."""
+    summary: str
+    """The network and the device, in a line."""
+
+
+def measured(config: TrainConfig, data: RealData) -> Measured:
+    """What a training takes, from a few steps that are then lost.
+
+    Raises:
+        InputError: whatever does not fit.
+    """
     trainer, seconds = Trainer.start(config, data), []
     if config.eval_every:
         _open_validator(config, data, trainer.device)
@@ -190,12 +206,19 @@ def dry_run(config: TrainConfig) -> None:
         trainer.step(step).item()
         seconds.append(time.perf_counter() - started)
         started = time.perf_counter()
-    each = statistics.median(seconds[1:])
-    total = datetime.timedelta(seconds=round(seconds[0] + each * config.iterations))
+    return Measured(seconds[0], statistics.median(seconds[1:]), peak_mib(trainer.device), trainer.summary())
+
+
+def dry_run(config: TrainConfig) -> None:
+    """Print the resolved config, and the memory and time to expect, measured on a few steps that are then lost."""
+    data = config.training_data()
+    find_folder(config.out, _run_name(config, data), config.resume)
+    found = measured(config, data)
+    total = datetime.timedelta(seconds=round(found.first + found.each * config.iterations))
     print(to_yaml(config), end="")
-    print(f"# {trainer.summary()}")
-    print(f"# memory: {peak_mib(trainer.device) / 1024:.2f} GiB at its peak")
-    print(f"# time: {seconds[0]:.1f} s to start, then {each:.3g} s per step: {total} for {config.iterations}")
+    print(f"# {found.summary}")
+    print(f"# memory: {found.mib / 1024:.2f} GiB at its peak")
+    print(f"# time: {found.first:.1f} s to start, then {found.each:.3g} s per step: {total} for {config.iterations}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

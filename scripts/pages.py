@@ -2,11 +2,13 @@
 
     python scripts/pages.py                          # write them
     python scripts/pages.py --demo runs/demo/00000   # first keep the scores, curves and pictures of a finished demo
+    python scripts/pages.py --comparison runs/compare/choices_dm    # first keep the scores and table of a comparison
 
 Words and the order of rows stand in the templates of docs/made/; every number is read from a file.
 """
 
 import argparse
+import csv
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +18,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from core_dd import cli, files, records
+from core_dd.compare.view import PLAN, Planned
 from core_dd.errors import require
 from core_dd.judge.scores import Score, read_score
 from core_dd.report import ranking, study
@@ -33,13 +36,18 @@ METHODS = ["dm", "m3d", "datadam", "idm", "cafe", "dc", "dsa", "idc", "mtt", "ea
 """In the order of the tables."""
 KEPT = ("*/scores.json", "*/stats.jsonl", "*/grid.png", "stages.json")
 """What is kept of a demo."""
+CURVES = ("curves", "curve_steps", "config")
+"""Of a score, what is not kept of a comparison's."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write what differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, help="the folder of a finished demo, which results/digits_demo becomes")
+    parser.add_argument("--comparison", type=Path, help="the folder of one, which results/ then holds by its name")
     arguments = parser.parse_args(argv)
+    if arguments.comparison is not None:
+        keep_comparison(arguments.comparison, RESULTS / arguments.comparison.name)
     if arguments.demo is not None:
         keep(arguments.demo, RESULTS / "digits_demo")
     for name in (*PAGES, *BLOCKS):
@@ -56,6 +64,25 @@ def keep(demo: Path, out: Path) -> None:
         for path in (path for pattern in KEPT for path in demo.glob(pattern)):
             (temporary / path.relative_to(demo)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, temporary / path.relative_to(demo))
+
+
+def keep_comparison(comparison: Path, out: Path) -> None:
+    """Replace `out` by what results/ holds of a comparison: its tables, and every score as
+    PRODUCER-ipcN/SEED/scores.json, without the curves of its classifiers."""
+    require((comparison / "table.csv").exists(), f"{comparison} is no finished comparison: it has no table.csv.")
+    plan = records.read(comparison / PLAN, dict[str, Planned], "Start the comparison again.")
+    with files.atomic(out, replace=True) as temporary:
+        temporary.mkdir()
+        for name in ("table.csv", "table.md"):
+            shutil.copyfile(comparison / name, temporary / name)
+        for own in plan.values():
+            place = comparison / own["folder"] / "scores.json"
+            if own["cells"] and place.exists():
+                producer, _, ipc, seed, *_ = own["cells"][0].split("/")
+                score = {key: value for key, value in records.read(place, dict[str, Any]).items() if key not in CURVES}
+                score["set"]["path"] = None
+                folder = temporary / f"{producer}-{ipc}".replace(" ", "-") / seed.removeprefix("seed")
+                files.write_text(folder / "scores.json", files.json_text(score) + "\n")
 
 
 def made(name: str) -> str:
@@ -129,6 +156,21 @@ def settings(folder: str, first: str, rows: Mapping[str, str]) -> Iterator[dict[
         numbers["prepare"] = f"{numbers['prepare_seconds']:.2f}" if numbers.get("prepare_seconds", 0) >= 0.005 else "-"
         gain = study.gain(found[name], found[first])
         yield {"said": said, "mean": study.accuracy(found[name]), "gain": gain, **numbers}
+
+
+def choices(folder: str, first: str) -> Iterator[dict[str, Any]]:
+    """The rows of a comparison's table, in its order: each producer, and by ipc its accuracy, and its gain over the
+    first producer on the sets of the same seeds."""
+    found = study.read_study(RESULTS / folder)
+    with (RESULTS / folder / "table.csv").open(encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    ipcs = sorted({int(line["ipc"]) for line in lines if line["ipc"]})
+    for method in dict.fromkeys(line["method"] for line in lines if line["ipc"]):
+        cells = []
+        for ipc in ipcs:
+            own, base = (found.get(f"{name} ipc {ipc}") for name in (method, first))
+            cells += [study.accuracy(own), study.gain(own, base)] if own and base else ["-", "-"]
+        yield {"said": method, "cells": cells}
 
 
 def recipes(*names: str) -> Iterator[dict[str, Any]]:
@@ -226,6 +268,7 @@ FUNCTIONS = {
     "spread": lambda *patterns: study.accuracy(scores(*patterns)),
     "cost": cost,
     "settings": settings,
+    "choices": choices,
     "recipes": recipes,
     "machines": machines,
     "benchmark": benchmark,

@@ -1,4 +1,4 @@
-"""Imports go one way: gen_dd -> core_dd <- matching_dd; nobody imports experiments, scripts, tests or benchmarks."""
+"""Imports go one way: gen_dd -> core_dd <- matching_dd; nobody imports scripts, tests or benchmarks."""
 
 import ast
 from pathlib import Path
@@ -10,7 +10,6 @@ MAY_IMPORT = {
     "core_dd": {"core_dd"},
     "gen_dd": {"core_dd", "gen_dd"},
     "matching_dd": {"core_dd", "matching_dd"},
-    "experiments": {"core_dd", "gen_dd", "matching_dd"},
     "scripts": {"core_dd", "gen_dd", "matching_dd"},
     "benchmarks": {"core_dd", "gen_dd", "matching_dd", "benchmarks"},
 }
@@ -80,6 +79,6 @@ def test_classes__have_a_name_each():
 
 @pytest.mark.parametrize(("library", "only"), [("tyro", {"core_dd/config.py"}), ("omegaconf", {"core_dd/config.py"})])
 def test_library__known_to_one_file(library, only):
-    packages = ("core_dd", "gen_dd", "matching_dd", "experiments", "scripts")
+    packages = ("core_dd", "gen_dd", "matching_dd", "scripts")
     files = [file for package in packages for file in (ROOT / package).rglob("*.py")]
     assert {str(file.relative_to(ROOT)) for file in files if library in imported(file.read_text())} == only

@@ -20,7 +20,14 @@ from core_dd.judge.options import REAL
 if TYPE_CHECKING:
     from core_dd.data.images import ImageData
 
-ROOMS = {"experts": "experts", "classifier": "classifiers", "set": "sets", "score": "scores"}
+ROOMS = {
+    "experts": "experts",
+    "generator": "generators",
+    "pool": "pools",
+    "classifier": "classifiers",
+    "set": "sets",
+    "score": "scores",
+}
 """Folders of a comparison, by the kind of their jobs."""
 
 

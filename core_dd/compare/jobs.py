@@ -41,7 +41,7 @@ class Job:
     """A piece of work.
 
     Attributes:
-        kind: experts, classifier, set or score.
+        kind: experts, generator, pool, classifier, set or score.
         title: what people read.
         function: `module:name`, called as `function(data, out, device, **options, **shown, **needs)`: `ImageData`, the
             folder to fill, the device's name or None; for each of `needs` the folder of that job.

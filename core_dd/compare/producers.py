@@ -16,13 +16,14 @@ KINDS: MappingProxyType[str, str] = MappingProxyType(
     {
         "method": "matching_dd.producers:method",
         "coreset": "matching_dd.producers:coreset",
+        "generator": "gen_dd.producers:generator",
         "pool": "gen_dd.producers:pool",
         "set": "core_dd.compare.sets:existing",
         "function": "core_dd.compare.sets:function",
     }
 )
-"""Functions (Request) -> `Made`, by kind: a distillation, a choice of real images, a choice from a generated pool, a
-set that is there, a function of the user's own."""
+"""Functions (Request) -> `Made`, by kind: a distillation, a choice of real images, what a generator draws, a choice
+from a generated pool, a set that is there, a function of the user's own."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,7 +88,7 @@ class Comparison(Struct, frozen=True, forbid_unknown_fields=True):
     seeds: Count | Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)] = 1
     """How many seeds, from 0, or which."""
     networks: str | list[str] = "convnet3"
-    protocols: str | list[str | ProtocolChoice] = "dm"
+    protocols: str | ProtocolChoice | list[str | ProtocolChoice] = "dm"
     judge: Judge = Judge()
     real: bool = True
     """Whether the whole real training set is judged, too, as a reference."""

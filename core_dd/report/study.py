@@ -14,23 +14,9 @@ Study = Mapping[str, Sequence[Score]]
 """By the name of a setting, the scores of its sets in the order of their seeds; the first setting is what the others
 are compared with."""
 
-_HEADINGS = {
-    "images": ("images", ".0f"),
-    "seconds": ("seconds", ".2f"),
-    "images_per_s": ("images/s", ".0f"),
-    "prepare_seconds": ("to prepare, s", ".2f"),
-    "classifier_frechet": ("classifier_frechet", ".3g"),
-}
-"""Columns of the table beside setting, accuracy and gain, in order: heading and format, by the key of `means`."""
-
-
-def set_name(setting: str, seed: int) -> str:
-    """What the set of a setting and a seed is called in its score."""
-    return f"{setting}, set {seed + 1}"
-
 
 def read_study(folder: Path, first: str = "") -> Study:
-    """The study kept as FOLDER/SETTING/SEED/scores.json, its sets named by `set_name`.
+    """The study kept as FOLDER/SETTING/SEED/scores.json, its sets named "SETTING, set N" or "SETTING, seed N".
 
     Args:
         folder: where it is kept.
@@ -42,7 +28,7 @@ def read_study(folder: Path, first: str = "") -> Study:
     found: dict[str, list[Score]] = {}
     for path in sorted(folder.glob("*/*/scores.json"), key=lambda path: (path.parts[-3], int(path.parts[-2]))):
         score = read_score(path)
-        found.setdefault(re.sub(r", set \d+$", "", score["set"].get("name") or path.parts[-3]), []).append(score)
+        found.setdefault(re.sub(r", (set|seed) \d+$", "", score["set"].get("name") or path.parts[-3]), []).append(score)
     require(bool(found), f"{folder} is no study: expected {folder}/SETTING/SEED/scores.json.")
     require(not first or first in found, f"{folder} has no setting '{first}', but {', '.join(found)}.")
     return {name: found[name] for name in dict.fromkeys([first or next(iter(found)), *found])}
@@ -82,14 +68,3 @@ def gain(scores: Sequence[Score], first: Sequence[Score]) -> str:
         return f"{pairs[0]:+.1f}"
     half = student.ppf(0.975, len(pairs) - 1) * statistics.stdev(pairs) / len(pairs) ** 0.5
     return f"{statistics.fmean(pairs):+.1f} ± {half:.1f}"
-
-
-def table(study: Study) -> list[list[str]]:
-    """Headings, then a row of text per setting; a column that no setting has is left out."""
-    numbers, first = {name: means(scores) for name, scores in study.items()}, next(iter(study.values()))
-    columns = [key for key in _HEADINGS if any(found.get(key) for found in numbers.values())]
-    rows = [["setting", "accuracy %", "gain", *(_HEADINGS[key][0] for key in columns)]]
-    for name, found in numbers.items():
-        cells = [format(found[key], _HEADINGS[key][1]) if key in found else "-" for key in columns]
-        rows.append([name, accuracy(study[name]), gain(study[name], first), *cells])
-    return rows

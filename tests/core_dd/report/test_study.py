@@ -6,7 +6,7 @@ import re
 import pytest
 
 from core_dd.errors import InputError
-from core_dd.report.study import accuracy, gain, means, read_study, set_name, table
+from core_dd.report.study import accuracy, gain, means, read_study
 
 
 def score(mean: float, **more) -> dict:
@@ -20,10 +20,10 @@ def score(mean: float, **more) -> dict:
 @pytest.fixture
 def kept(tmp_path):
     """Two settings of three and two sets."""
-    for setting, accuracies in (("herding", (0.9, 0.8, 0.7)), ("a, b", (0.6, 0.7))):
+    for setting, accuracies, word in (("herding", (0.9, 0.8, 0.7), "set"), ("a, b", (0.6, 0.7), "seed")):
         for seed, mean in enumerate(accuracies):
             record = score(mean)
-            record["set"]["name"] = set_name(setting, seed)
+            record["set"]["name"] = f"{setting}, {word} {seed + 1}"
             path = tmp_path / setting.replace(", ", "-") / str(seed) / "scores.json"
             path.parent.mkdir(parents=True)
             path.write_text(json.dumps(record))
@@ -58,15 +58,6 @@ def test_means__seconds_where_the_study_drew():
         "classifier_frechet": 1.5,
     }  # fmt: skip
     assert means([score(0.5)]) == {"accuracy": 50.0, "images": 100}
-
-
-def test_table__leaves_out_what_no_setting_has():
-    study = {"none": [score(0.5), score(0.7)], "other": [score(0.6), score(0.8)]}
-    assert table(study) == [
-        ["setting", "accuracy %", "gain", "images"],
-        ["none", "60.0 ± 14.1", "-", "100"],
-        ["other", "70.0 ± 14.1", "+10.0 ± 0.0", "100"],
-    ]
 
 
 def test_gain__is_paired_by_seed():

@@ -1,0 +1,85 @@
+"""Generators as producers: trained and drawn from once, for all that want the same; what is refused beforehand."""
+
+from pathlib import Path
+
+import pytest
+from comparisons import SMALL, compare, files, write
+
+from core_dd.errors import InputError
+from core_dd.sets.distilled import DistilledSet
+
+TRAIN = {"iterations": 2, "batch_size": 8, "compile": False, "check_images": 0, "grid_every": 0, "checkpoint_every": 1}
+SAMPLE = {"steps": 2, "compile": False}
+
+
+def test_generator__is_trained_once_and_drawn_from_once_for_all_choices():
+    own = {"generator": TRAIN, "sample": {"num_per_class": 4, **SAMPLE}}
+    producers = {
+        "Some": {**own, "selector": "random"},
+        "Others": {"like": "Some", "selector": "herding", "network": "convnet1_w8"},
+        "All": {"like": "Some", "selector": "all"},
+        "As many": {"generator": TRAIN, "sample": SAMPLE},
+    }
+    assert compare(write(producers=producers, ipc=2, seeds=1)) == 0
+    assert len(files("generators/*/model/gendd.json")) == 1 == len(files("classifiers/*"))
+    assert len(files("pools/*/index.json")) == 2
+    images = {path.name[:-9]: DistilledSet.load(path) for path in Path("out/sets").iterdir()}
+    counts = {name: dset.hard_labels.bincount().tolist() for name, dset in images.items()}
+    assert counts["Some-digits-ipc2-seed0"] == counts["Others-digits-ipc2-seed0"] == [2] * 10
+    assert counts["All-digits-ipc2-seed0"] == [4] * 10 and counts["As-many-digits-ipc2-seed0"] == [2] * 10
+    assert len({dset.digest() for dset in images.values()}) == 4 == len(files("scores/*"))
+
+    # The same from a folder, as a generator that was trained before.
+    [model] = Path("out/generators").iterdir()
+    again = {"There": {"generator": str(model), "sample": SAMPLE}}
+    assert compare(write("again.yaml", producers=again, ipc=2, seeds=1), "--out=other") == 0
+    [place] = Path("other/sets").iterdir()
+    assert DistilledSet.load(place).digest() == images["As-many-digits-ipc2-seed0"].digest()
+
+
+def test_generator__of_each_seed():
+    producers = {"Own": {"generator": TRAIN, "sample": SAMPLE, "each_seed": True}}
+    assert compare(write(producers=producers, ipc=1)) == 0
+    assert len(files("generators/*")) == len(files("pools/*")) == 2
+    first, second = (DistilledSet.load(path).digest() for path in Path("out/sets").iterdir())
+    assert first != second
+
+
+def test_generator__is_forecast(capsys):
+    assert compare(write(producers={"Own": {"generator": TRAIN, "sample": SAMPLE}}, ipc=1, seeds=1), "--dry_run") == 0
+    assert any("generator" in line and "measured" in line for line in capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"generator": "nowhere"}, "no generator at nowhere"),
+        ({"generator": {"iteration": 2}}, "did you mean 'iterations'"),
+        ({"generator": {"config": "digit"}}, "no config is called 'digit'; did you mean 'digits'"),
+        ({"generator": {"seed": 2}}, "G: 'seed' is the comparison's to say"),
+        ({"generator": [1]}, "G: 'generator' must hold options as 'key: value' pairs"),
+        ({"generator": TRAIN, "sample": {"step": 2}}, "did you mean 'steps'"),
+        ({"generator": TRAIN, "sample": {"model": "m"}}, "G: 'model' is the comparison's to say"),
+        (
+            {"generator": TRAIN, "selector": "random"},
+            "leaves no choice. Give num_per_class or budget",
+        ),
+        ({"generator": TRAIN, "sample": {"budget": "2s"}, "selector": "randon"}, "selector 'randon'; did you mean 'ra"),
+        ({"generator": TRAIN, "samples": {}}, "G: unknown option 'samples'"),
+    ],
+)
+def test_generator__refuses(options, message):
+    with pytest.raises(InputError) as error:
+        compare(write(producers={"G": options}))
+    assert message in str(error.value)
+
+
+def test_pool__whole(digits):
+    from matching_dd import coreset
+
+    pool = coreset("random", digits, 3)
+    pool.save(Path("pool.safetensors"))
+    assert compare(write(producers={"Whole": {"pool": "pool.safetensors", "selector": "all"}}, ipc=5)) == 0
+    [folder] = Path("out/sets").iterdir()  # another seed gives no other
+    assert DistilledSet.load(folder).digest() == pool.digest()
+    assert SMALL["seeds"] == 2
