@@ -44,8 +44,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def describe_set(path: Path) -> dict[str, object]:
     """What a distilled set holds."""
     from core_dd.sets.distilled import DistilledSet  # with torch, which --help need not wait for
+    from core_dd.sets.formats.base import converted_first
 
-    dset = DistilledSet.load(path)
+    with converted_first():
+        dset = DistilledSet.load(path)
     counts = dset.hard_labels.bincount()
     return {
         "set": path,

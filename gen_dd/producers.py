@@ -17,6 +17,7 @@ from core_dd.errors import about, pick, require
 from core_dd.judge.choose import CHOOSERS
 from core_dd.judge.protocols import QUICK, Protocol
 from core_dd.sets.distilled import DistilledSet
+from core_dd.sets.formats.base import converted_first
 from core_dd.speed import pick_device
 from gen_dd.options import SampleConfig, TrainConfig
 from gen_dd.sample import run
@@ -44,7 +45,8 @@ def pool(request: Request) -> Made:
     allowed({key: value for key, value in request.options.items() if key != "pool"}, ("selector", "network"), request)
 
     def check(data: ImageData, protocol: Protocol) -> None:
-        own = DistilledSet.load(place)
+        with converted_first():
+            own = DistilledSet.load(place)
         own.check(data, where=str(place))
         smallest = int(own.hard_labels.bincount(minlength=data.num_classes).min())
         require(

@@ -10,6 +10,7 @@ from core_dd.config import load_config, to_dict
 from core_dd.data.images import ImageData
 from core_dd.judge.choose import choose
 from core_dd.sets.distilled import DistilledSet, new_meta
+from core_dd.sets.formats.base import converted_first
 from core_dd.sets.learnt import warn_of
 from core_dd.speed import prepare_device
 from gen_dd.options import SelectConfig
@@ -56,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Choose and write one set."""
     config = load_config(SelectConfig, argv, prog="gendd select")
     files.require_new(Path(config.out))
-    pool, data = DistilledSet.load(config.pool), config.load_data(config.seed)
+    data = config.load_data(config.seed)
+    with converted_first():
+        pool = DistilledSet.load(config.pool, data)
     warn_of(pool.meta, config.pool)
     cache = Path(config.classifier) if config.classifier else None
     with locks.own_file(Path(config.out)):

@@ -771,6 +771,21 @@ CASES = {
     ),
     "select unknown selector": Case(SELECT + "--selector herdin", "did you mean 'herding'?", distilled()),
     "select pool of another dataset": Case(SELECT + "--ipc 1", "was made from mnist", distilled(foreign)),
+    "select pool of another code that leaves something open": Case(
+        SELECT.replace("set.safetensors", "x.pt"),
+        "how many tiles an image holds. Run gendd convert on it, with --factor 2 (1: none); then give what it writes",
+        saved([BYTES, torch.arange(2)]),
+    ),
+    "info of another code's set that leaves something open": Case(
+        "info x.pt",
+        "Run gendd convert on it, with --data NAME, whose training images it was made from; then give",
+        saved({"data": [[BYTES.float(), torch.arange(2)]]}),
+    ),
+    "export of another code's set that leaves something open": Case(
+        "export x.pt --to dc --out o",
+        "Run gendd convert on it, with --factor 2",
+        saved([BYTES, torch.arange(2)]),
+    ),
     "submit of data that is not the challenge's": Case(
         SUBMIT.replace("idx:set", "digits"), "digits is no dataset of the challenge", distilled()
     ),

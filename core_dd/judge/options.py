@@ -178,14 +178,15 @@ class EvaluateConfig(DataConfig, ForeignConfig):
 
 
 @dataclass(kw_only=True)
-class SubmitConfig(DataConfig):
+class SubmitConfig(DataConfig, ForeignConfig):
     """Write, reread, check and score a submission to the ECCV 2024 challenge."""
 
     GROUP: ClassVar[str] = "submission"
     RENAMED: ClassVar[Mapping[str, str]] = MappingProxyType({"steps": "iterations"})
 
     set: str = ""
-    """The distilled set: 10 images per class for track 1, anything sampled inside the budget for track 2."""
+    """The distilled set, ours or of other people's code: 10 images per class for track 1, anything sampled inside the
+    budget for track 2."""
     track: int = 1
     """1 (10 images per class) or 2 (as many as the generator drew; the fullest equal number per class is handed in)."""
     out: str = option("", group="run")

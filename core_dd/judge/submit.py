@@ -78,7 +78,7 @@ def submit(config: SubmitConfig) -> tuple[Path, Scores]:
     target = target_of(data, config.data)
     path = Path(config.out) / target.file
     files.require_new(path)
-    dset = DistilledSet.load(config.set)
+    dset = DistilledSet.load(config.set, data, **config.told())
     dset.check(data, where=config.set)
     warn_of(dset.meta, config.set)
     tensor = to_tensor(dset, target, data.num_classes, config.track)

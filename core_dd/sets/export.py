@@ -14,7 +14,7 @@ from core_dd.errors import InputError, needed, pick, require
 from core_dd.notes import note
 from core_dd.sets.distilled import DistilledSet
 from core_dd.sets.formats import FORMATS
-from core_dd.sets.formats.base import PARTS, Outgoing
+from core_dd.sets.formats.base import PARTS, Outgoing, converted_first
 from core_dd.sets.options import ExportConfig
 
 
@@ -118,7 +118,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = load_config(ExportConfig, with_first(sys.argv[1:] if argv is None else argv, "set"), prog="gendd export")
     files.require_new(Path(config.out))
     data = config.load_data(seed=0) if config.data else None
-    dset = DistilledSet.load(config.set, data)
+    with converted_first():
+        dset = DistilledSet.load(config.set, data)
     print(export(dset, config.out, config.to, data, config.normalised_by))
 
 

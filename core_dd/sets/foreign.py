@@ -10,11 +10,11 @@ from torch import Tensor
 from core_dd.data.imagenet import as_called
 from core_dd.data.images import ImageData
 from core_dd.data.preprocess import PREPROCESSES, Preprocess
-from core_dd.errors import needed, pick, require
+from core_dd.errors import pick, require
 from core_dd.notes import note
 from core_dd.sets.distilled import SCHEMA, DistilledSet
 from core_dd.sets.formats import PIXELS, SOFT, Foreign, find
-from core_dd.sets.formats.base import are_probabilities, renamed, whole
+from core_dd.sets.formats.base import LeftOpen, are_probabilities, renamed, told, whole
 
 SLACK = 0.5
 """How far pixels of another code's file may stray from 0..1, as images that were learnt do."""
@@ -52,8 +52,8 @@ def read(
     kind, factor = normalised_by or found.normalised_by, factor or found.factor
     looks = f"{path} looks like {found.layout}, which does not say"
     kinds = " or ".join((*PREPROCESSES, PIXELS))
-    require(kind is not None, f"{looks} by what its images are normalised. Add --normalised_by {kinds}.")
-    require(factor is not None, f"{looks} how many tiles an image holds. Add --factor 2 (1: none).")
+    told(kind is not None, f"{looks} by what its images are normalised.", f"--normalised_by {kinds}")
+    told(factor is not None, f"{looks} how many tiles an image holds.", "--factor 2 (1: none)")
     DistilledSet(found.images, whole(found.labels), {}).check_tensors(str(path))
     labels = _labels(found, soft_labels, path)
     names = tuple(class_order or found.class_names or ())
@@ -61,7 +61,9 @@ def read(
         labels = in_order(labels, names, data, path)
     lr = found.lr if learned_lr is None else learned_lr
     if found.learns_lr and lr is None:
-        note(f"{path} brings no learned learning rate, which its protocol needs. If you know it, add --learned_lr.")
+        note(
+            f"{path} brings no learned learning rate, which its protocol needs. gendd evaluate takes it: --learned_lr."
+        )
     meta: dict[str, Any] = {
         "schema": SCHEMA,
         "data": data and data.name,
@@ -84,18 +86,21 @@ def _pixels(
     space = found.trained_in if kind == PIXELS else kind
     if kind == PIXELS:
         low, high = dset.images.min(), dset.images.max()
-        require(
+        told(
             dset.images.dtype == torch.uint8 or (low >= -SLACK and high <= 1 + SLACK),
             f"{path} looks like {found.layout}, and has values from {low:.3g} to {high:.3g} where pixels are on "
-            f"the 0..1 scale. Divide by 255, or say by what they are normalised: --normalised_by {kinds}.",
+            "the 0..1 scale. Divide by 255, or say by what they are normalised.",
+            f"--normalised_by {kinds}",
         )
     if space is None:
         return dset
-    data = needed(
-        data,
+    told(
+        data is not None,
         f"{path} looks like {found.layout}, {'trained in' if kind == PIXELS else 'normalised by'} {space}: only with "
-        "the real data can it be brought to pixels. Add --data NAME, whose training images it was made from.",
+        "the real data can it be brought to pixels.",
+        "--data NAME, whose training images it was made from",
     )
+    assert data is not None
     dset.check_against(data, str(path))
     fitted = Preprocess.fit(data, pick(PREPROCESSES, space, "preprocess").kind)
     described, tensors = fitted.to_meta()
@@ -105,7 +110,7 @@ def _pixels(
     return DistilledSet(images, dset.labels, dset.meta | {"preprocess": described}, tensors)
 
 
-def _labels(found: Foreign, told: str | None, path: Path) -> Tensor:
+def _labels(found: Foreign, soft: str | None, path: Path) -> Tensor:
     """Labels that classifiers train on: classes, or probabilities (N, K).
 
     Raises:
@@ -113,19 +118,20 @@ def _labels(found: Foreign, told: str | None, path: Path) -> Tensor:
     """
     labels = whole(found.labels)
     if labels.ndim != 2:
-        require(told is None, f"{path} has hard labels. Leave out --soft_labels.")
+        require(soft is None, f"{path} has hard labels. Leave out --soft_labels.")
         return labels
-    kind = needed(
-        told or found.soft or ("probabilities" if are_probabilities(labels) else None),
-        f"{path} looks like {found.layout}, with labels of shape {tuple(labels.shape)} that are no probabilities. Add "
-        f"--soft_labels {' or '.join(SOFT)}.",
-    )
+    kind = soft or found.soft or ("probabilities" if are_probabilities(labels) else None)
+    if kind is None:
+        raise LeftOpen(
+            f"{path} looks like {found.layout}, with labels of shape {tuple(labels.shape)} that are no probabilities.",
+            f"--soft_labels {' or '.join(SOFT)}",
+        )
     if kind != "probabilities":
         note(f"{path}: its labels are taken as {kind}" + (": the largest is the class." if kind == "classes" else "."))
-    require(
+    told(
         kind != "probabilities" or are_probabilities(labels),
-        f"{path} has labels that are no probabilities: negative, or of another sum than 1. Say what they are: "
-        "--soft_labels logits or classes.",
+        f"{path} has labels that are no probabilities: negative, or of another sum than 1.",
+        "--soft_labels logits or classes",
     )
     return SOFT[kind](labels)
 

@@ -1,7 +1,8 @@
 """What the layouts of other people's sets share: what a file holds and leaves open, and what goes into one."""
 
+import contextlib
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 from core_dd.data import readers
 from core_dd.data.images import ImageData
 from core_dd.data.preprocess import Preprocess
-from core_dd.errors import require
+from core_dd.errors import InputError, require
 from core_dd.sets.formats import pickles
 
 if TYPE_CHECKING:
@@ -22,6 +23,36 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".pt", ".pth", ".pkl", ".pickle")
 IMAGES, LABELS, RATE = "images", "labels", "lr"
+
+
+class LeftOpen(InputError):
+    """A file of another code leaves open, or gets wrong, what an option of `gendd convert` and `gendd evaluate` says.
+
+    Attributes:
+        what: is open, a sentence.
+        option: says it, with its values and what else there is to know of it.
+    """
+
+    def __init__(self, what: str, option: str) -> None:
+        super().__init__(f"{what} Add {option}.")
+        self.what, self.option = what, option
+
+
+def told(condition: bool, what: str, option: str) -> None:
+    """Raise `LeftOpen(what, option)` unless the condition holds."""
+    if not condition:
+        raise LeftOpen(what, option)
+
+
+@contextlib.contextmanager
+def converted_first() -> Iterator[None]:
+    """Have what is left open said to `gendd convert`: for commands that do not have its options."""
+    try:
+        yield
+    except LeftOpen as error:
+        raise InputError(
+            f"{error.what} Run gendd convert on it, with {error.option}; then give what it writes."
+        ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,12 +239,13 @@ def renamed(labels: Tensor, own: Sequence[str], names: Sequence[str], where: obj
     numbers = {name: number for number, name in enumerate(names)}
     strangers = [name for name in own if name not in numbers]
     missing = [name for name in names if name not in set(own)]
-    require(
+    told(
         not strangers and len(own) == len(names) and len(set(own)) == len(own),
         f"the classes of {where} are not those of the data: {_listed(own)} against {_listed(names)}"
         + (f"; no class of the data is called {_listed(strangers)}" if strangers else "")
         + (f"; {_listed(missing)} is missing" if missing else "")
-        + ". Give the data it was made from, or its classes by their names there: --class_order FILE.",
+        + ". Give the data it was made from, or its classes by their names there.",
+        "--class_order FILE",
     )
     to = torch.tensor([numbers[name] for name in own])
     if labels.ndim == 1:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from core_dd.data.preprocess import MeanStd
 from core_dd.errors import require
-from core_dd.sets.formats.base import Foreign, Format, Outgoing, Place, mean_std
+from core_dd.sets.formats.base import Foreign, Format, Outgoing, Place, mean_std, told
 
 if TYPE_CHECKING:
     from core_dd.sets.distilled import DistilledSet
@@ -83,10 +83,8 @@ def read(place: Place) -> Foreign | None:
         return None
     named = {target.file: target.classes for target in TARGETS.values()}.get(place.path.name)
     classes = named if place.data is None else place.data.num_classes
-    require(
-        classes is not None,
-        f"{place.path} holds one tensor without labels: of how many classes? Give the real data: --data NAME.",
-    )
+    told(classes is not None, f"{place.path} holds one tensor without labels: of how many classes?", "--data NAME")
+    assert classes is not None
     ipc, rest = divmod(len(images), classes)
     require(
         ipc > 0 and rest == 0,

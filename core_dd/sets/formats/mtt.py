@@ -23,6 +23,7 @@ from core_dd.sets.formats.base import (
     Place,
     are_probabilities,
     of_mtt,
+    told,
 )
 
 FOR_THE_EYE = f"{IMAGES}_zca_"
@@ -63,10 +64,10 @@ def pair(place: Place) -> Foreign | None:
     if not isinstance(images, Tensor):
         return None
     original = file.with_name(file.name.replace(FOR_THE_EYE, f"{IMAGES}_"))
-    require(
+    told(
         original == file,
-        f"{file} holds pictures of whitened images, for the eye. Give {original}, which classifiers train on, with "
-        "--normalised_by zca.",
+        f"{file} holds pictures of whitened images, for the eye. Give {original}, which classifiers train on.",
+        "--normalised_by zca",
     )
     labels = beside(file, LABELS)
     require(

@@ -82,6 +82,16 @@ def toy(tmp_path, generator, monkeypatch):
     return {"data": "folder:toy", "set": "set.safetensors", "out": "out", "device": "cpu"}
 
 
+def test_submit__takes_a_file_of_other_people_and_what_it_leaves_open(toy):
+    data = load_data("folder:toy")
+    torch.save([data.train_images.float() / 255, data.train_labels], "data.pt")
+    with pytest.raises(InputError, match="how many tiles an image holds. Add --factor 2"):
+        submit(SubmitConfig(**toy | {"set": "data.pt"}))
+    path, _ = submit(SubmitConfig(**toy | {"set": "data.pt"}, factor=1, iterations=2))
+    ours, _ = submit(SubmitConfig(**toy | {"out": "ours"}, iterations=2))
+    assert torch.allclose(torch.load(path), torch.load(ours), atol=1e-6)
+
+
 def test_submit__says_how_much_of_the_protocol_scored_it_and_in_which_order(tmp_path, toy, capsys):
     main([word for name, value in toy.items() for word in (f"--{name}", value)] + ["--iterations", "2"])
     said = capsys.readouterr().out
