@@ -900,7 +900,7 @@ CASES = {
     ),
     "evaluate a file that does not say its map": Case(
         EVALUATE + "images_best.pt",
-        "Add --normalised_by mean_std or cifar10_mean_std or zca or pixels",
+        "Add --normalised_by mean_std or cifar10_mean_std or pixel_mean_std or zca or pixels",
         lambda f: (saved(BYTES.float(), "images_best.pt")(f), saved(torch.arange(2), "labels_best.pt")(f)),
     ),
     "evaluate at a learned rate that is missing": Case(

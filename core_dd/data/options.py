@@ -46,6 +46,7 @@ PREPROCESS_CHOICES = MappingProxyType(
     {
         "mean_std": "normalised by the data's own constants",
         "cifar10_mean_std": "by CIFAR-10's, for any colour images: on CIFAR-100 those of MTT, IDC and M3D",
+        "pixel_mean_std": "by the mean and deviation of all training pixels, as KIP's; those of CIFAR are others",
         "zca": "whitened",
     }
 )

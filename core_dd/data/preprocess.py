@@ -123,8 +123,26 @@ class CIFAR10MeanStd(MeanStd):
         return cls({"mean": torch.tensor(cifar10.mean), "std": torch.tensor(cifar10.std)})
 
 
+class PixelMeanStd(MeanStd):
+    """Subtract the mean of each channel over all training pixels and divide by their standard deviation: so does KIP's
+    code. `MeanStd` has what the literature gives known sets, which is less for CIFAR and SVHN: 0.2023 where CIFAR-10's
+    red pixels deviate by 0.2470.
+    """
+
+    kind = "pixel_mean_std"
+
+    @classmethod
+    def fitted_on(cls, data: ImageData) -> "PixelMeanStd":
+        """The map of the training pixels of `data`, counted by value."""
+        counts = [data.train_images[:, c].flatten().bincount(minlength=256) for c in range(data.shape[0])]
+        shares = torch.stack(counts).double() / counts[0].sum()
+        values = torch.arange(256).double() / 255
+        mean = shares @ values
+        return cls({"mean": mean.float(), "std": (shares @ values**2 - mean**2).clamp_min(1e-12).sqrt().float()})
+
+
 class ZCA(Preprocess):
-    """Whitening x -> (x - mean) U (S + 0.1)^(-1/2) U^T of flattened images, as KIP, MTT and DataDAM use it.
+    """Whitening x -> (x - mean) U (S + 0.1)^(-1/2) U^T of flattened images, as MTT and DataDAM use it.
 
     `mean` is (D,), `transform` and `inverse` are (D, D), D = C H W; eps 0.1 is added to the covariance's eigenvalues,
     so the output's variance is below one.
@@ -158,7 +176,7 @@ class ZCA(Preprocess):
 
 
 PREPROCESSES: MappingProxyType[str, type[Preprocess]] = MappingProxyType(
-    {"mean_std": MeanStd, "cifar10_mean_std": CIFAR10MeanStd, "zca": ZCA}
+    {"mean_std": MeanStd, "cifar10_mean_std": CIFAR10MeanStd, "pixel_mean_std": PixelMeanStd, "zca": ZCA}
 )
 """Maps by name."""
 

@@ -53,6 +53,7 @@ def read(
     looks = f"{path} looks like {found.layout}, which does not say"
     kinds = " or ".join((*PREPROCESSES, PIXELS))
     told(kind is not None, f"{looks} by what its images are normalised.", f"--normalised_by {kinds}")
+    require(kind != "zca" or not found.whitened, f"{path} looks like {found.layout}, {found.whitened}")
     told(factor is not None, f"{looks} how many tiles an image holds.", "--factor 2 (1: none)")
     DistilledSet(found.images, whole(found.labels), {}).check_tensors(str(path))
     labels = _labels(found, soft_labels, path)

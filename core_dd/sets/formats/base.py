@@ -65,6 +65,7 @@ class Foreign:
         layout: what the file looks like, in words.
         normalised_by: the map its images are in: a key of `core_dd.data.preprocess.PREPROCESSES`, or `PIXELS`; None:
             the layout leaves it open.
+        whitened: what to say where the images are in `zca` and that is not ours; empty: it is.
         trained_in: of images in pixels, the map that classifiers train in; None: any.
         factor: every image holds factor x factor smaller ones; None: the layout leaves it open.
         decode: which tiles classifiers see, see `core_dd.sets.factor`.
@@ -78,6 +79,7 @@ class Foreign:
     labels: Tensor
     layout: str
     normalised_by: str | None
+    whitened: str = ""
     trained_in: str | None = None
     factor: int | None = 1
     decode: str = "single"

@@ -1,12 +1,24 @@
 """KIP (Nguyen et al., 2021): an .npz of images (N, H, W, C), standardised or whitened, and labels (N, K).
 
-The labels are targets of a regression; the class is the largest.
+The labels are targets of a regression; the class is the largest. A file's name says how its images are stored, as in
+`ConvNet_ssize100_nozca_nol_noaug_ckpt1000.npz`. KIP's ZCA is not the one that others use: every image loses its mean
+and its length before it is whitened, and what is added to the eigenvalues is a tenth of their average.
 """
+
+from types import MappingProxyType
 
 from torch import Tensor
 
 from core_dd.sets.formats.base import IMAGES, LABELS, Foreign, Format, Place, are_probabilities, are_tensors
 from core_dd.sets.formats.mapping import channels_first
+
+STORED = MappingProxyType({"nozca": "pixel_mean_std", "zca": "zca"})
+"""The map of the images, by the word for it in a file's name."""
+
+WHITENED = (
+    "whitened as KIP does it: with the mean and the length that every image loses before, there is no way back to "
+    "pixels. Take a file of KIP's whose name says nozca."
+)
 
 
 def read(place: Place) -> Foreign | None:
@@ -17,8 +29,14 @@ def read(place: Place) -> Foreign | None:
     images, labels = content[IMAGES], content[LABELS]
     if not (images.ndim == 4 and images.is_floating_point() and labels.ndim == 2):
         return None
+    named = [word for word in place.path.stem.split("_") if word in STORED]
     return Foreign(
-        images=channels_first(images), labels=labels, layout="KIP's .npz", normalised_by=None, soft="classes"
+        images=channels_first(images),
+        labels=labels,
+        layout="KIP's .npz",
+        normalised_by=STORED[named[0]] if named else None,
+        whitened=WHITENED,
+        soft="classes",
     )
 
 

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -49,6 +50,15 @@ def test_cifar10_mean_std__has_cifar10s_constants_for_any_colour_images(colour):
     for channel, (mean, std) in enumerate([(0.4914, 0.2023), (0.4822, 0.1994), (0.4465, 0.2010)]):
         assert torch.allclose(x[:, channel], (pixels[:, channel] - mean) / std)
     assert torch.allclose(preprocess.inverse(x), pixels, atol=1e-6)
+
+
+def test_pixel_mean_std__is_that_of_the_pixels_whatever_the_datas_constants(colour):
+    data = replace(colour, train_images=torch.stack([colour.train_images[:, 0] // k for k in (1, 2, 3)], 1))
+    fitted = Preprocess.fit(data, "pixel_mean_std")
+    pixels = data.train_images.numpy() / 255
+    assert np.allclose(fitted.tensors["mean"], pixels.mean((0, 2, 3)), atol=1e-6)
+    assert np.allclose(fitted.tensors["std"], pixels.std((0, 2, 3)), atol=1e-6)
+    assert torch.allclose(fitted.inverse(fitted.forward(data.test_images)) * 255, data.test_images.float(), atol=1e-3)
 
 
 def test_cifar10_mean_std__round_trip(colour):

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -234,6 +235,28 @@ def test_kip__channels_last_and_targets_of_a_regression(digits, some, capsys):
         DistilledSet.load("kip.npz", digits)
     assert close(DistilledSet.load("kip.npz", digits, normalised_by="mean_std"), some)
     assert "labels are taken as classes" in capsys.readouterr().err
+
+
+def test_kip__standardised_by_the_pixels_own_deviation_as_the_name_says(digits, some):
+    """As nn_training.ipynb does it, whatever constants the data have."""
+    images, labels = some
+    data = replace(digits, mean=torch.tensor([0.5]), std=torch.tensor([0.25]))
+    train = data.train_images.numpy()[:, 0, ..., None].astype(np.float64)  # 0..255, channels last
+    stored = (images.permute(0, 2, 3, 1).numpy() * 255 - train.mean((0, 1, 2))) / train.std((0, 1, 2))
+    name = "ConvNet_ssize20_nozca_nol_noaug_ckpt1000.npz"
+    np.savez(name, images=stored, labels=np.eye(10)[labels] - 0.1)
+    dset = DistilledSet.load(name, data)
+    assert close(dset, some) and dset.preprocess.kind == "pixel_mean_std"
+    assert torch.allclose(dset.preprocess.forward(dset.images), torch.from_numpy(stored).permute(0, 3, 1, 2).float())
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("ConvNet_ssize20_zca_nol_noaug_ckpt1000.npz", {}), ("x.npz", {"normalised_by": "zca"})]
+)
+def test_kip__whitened_by_a_zca_that_has_no_way_back(digits, some, name, told):
+    np.savez(name, images=some[0].permute(0, 2, 3, 1).numpy(), labels=np.eye(10)[some[1]] - 0.1)
+    with pytest.raises(InputError, match="whitened as KIP does it: .* no way back to pixels. Take a file .* nozca"):
+        DistilledSet.load(name, digits, **told)
 
 
 def test_npz__all_that_is_known_travels(digits, some, tmp_path):
