@@ -22,7 +22,7 @@ from core_dd.compare.view import PLAN, Planned
 from core_dd.errors import require
 from core_dd.judge.scores import Score, read_score
 from core_dd.report import ranking, study
-from core_dd.report.ranking import Entry, beside_published, cells, grouped, published_text, read_entry
+from core_dd.report.ranking import Entry, beside_published, grouped, published_text, read_entry
 from core_dd.report.tables import text_table
 from core_dd.run import read_stats
 
@@ -250,8 +250,8 @@ def used(rows: Sequence[Mapping[str, str]]) -> set[str]:
 
 def demo_ranking() -> str:
     """The table that the demo ends with."""
-    [group] = grouped([read_entry(path) for path in ranking.find_scores([RESULTS / "digits_demo"])])
-    return f"{group.title}\n{text_table(cells(group, brief=True))}"
+    groups = grouped([read_entry(path) for path in ranking.find_scores([RESULTS / "digits_demo"])])
+    return "\n\n".join(f"{title}\n{text_table(rows)}" for title, rows in ranking.tables(groups).items())
 
 
 def demo_seconds() -> dict[str, float]:

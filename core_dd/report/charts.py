@@ -1,14 +1,19 @@
 """Charts as inline SVG, written by hand: no library, no script; colours are CSS variables of the page (page.css)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from types import MappingProxyType
 
 from core_dd.errors import require
 
-COLOURS = 8
-"""How many series colours the page defines, `--series-0` to `--series-7`; further series start over."""
+COLOURS, SHAPES = 8, 4
+"""How many series colours the page defines, `--series-0` to `--series-7`, and shapes of their squares and dashes of
+their lines, `shape-0` to `shape-3`; series after all their combinations start over."""
+
+REFERENCES = ("dashed", "dotted")
+"""How lines that bound what is drawn look, in their order."""
 
 POINTS = 120
 """A longer curve is drawn as the means of this many equal pieces, over the band of their extremes."""
@@ -48,9 +53,20 @@ class Line:
     colour: int = 0
 
 
-def bars(rows: Sequence[Bar], title: str, unit: str = "%") -> str:
-    """Horizontal bars from zero with their 95 % intervals; values in 0..100."""
+def bars(
+    rows: Sequence[Bar], title: str, unit: str = "%", references: Mapping[str, float] = MappingProxyType({})
+) -> str:
+    """Horizontal bars from zero with their 95 % intervals; values in 0..100.
+
+    Args:
+        rows: the bars.
+        title, unit: of what they show.
+        references: values to draw a line at, by their names, in the look of `REFERENCES`.
+    """
     frame = _Rows(rows, low=0.0, high=100.0, unit=unit)
+    for look, (name, value) in zip(REFERENCES, references.items(), strict=False):
+        path = tag("path", cls=f"reference {look}", d=f"M{frame.x(value):.1f} {frame.TOP}V{frame.bottom}")
+        frame.parts.append(tag("g", tag("title", escape(f"{name}: {value:.1f} {unit}")) + path))
     for bar, y, group in frame.drawn():
         start, end, low, high = frame.x(0), frame.x(bar.mean), frame.x(max(bar.low, 0)), frame.x(min(bar.high, 100))
         group.append(tag("rect", cls=_kind("bar", bar), x=start, y=y - 8, width=max(end - start, 1), height=16, rx=3))
@@ -109,12 +125,17 @@ def lines(series: Sequence[Line], title: str, x_label: str = "step") -> str:
         if low != high:
             shapes.append(tag("path", cls="band", d=f"M{path(xs, high)}L{path(xs[::-1], low[::-1])}Z"))
         if len(xs) > 1:
-            shapes.append(tag("path", cls="line", d=f"M{path(xs, mean)}"))
+            shapes.append(tag("path", cls=f"line {shape(line.colour)}", d=f"M{path(xs, mean)}"))
         else:
             shapes.append(tag("circle", cls="dot", cx=across(xs[0]), cy=down(mean[0]), r=3))
         parts.append(_coloured(shapes, line.colour))
     said = "; ".join(f"{line.label}: from {number(line.y[0])} to {number(line.y[-1])}" for line in series)
     return _drawing(parts, width, height, f"{title}. {said}")
+
+
+def shape(series: int) -> str:
+    """The class of a series' shape: it changes when the colours start over."""
+    return f"shape-{series // COLOURS % SHAPES}"
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:

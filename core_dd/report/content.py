@@ -8,7 +8,7 @@ import yaml
 from core_dd.judge.options import REAL
 from core_dd.report import charts
 from core_dd.report.beyond import NOTE, beyond, confusions
-from core_dd.report.charts import COLOURS, Bar, Line
+from core_dd.report.charts import Bar, Line
 from core_dd.report.document import (
     Block,
     Cell,
@@ -44,6 +44,9 @@ from core_dd.report.ranking import (
 from core_dd.report.trained import UNKNOWN
 
 _SMOKE = Words(text="smoke", badge=True)
+
+_SUMMARISED = 6
+"""Rankings whose best set is named at the top, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,14 +96,16 @@ def summary(groups: Sequence[Group]) -> tuple[Words, ...]:
     said: list[str | Words] = [
         f"{sets} scored with {_count(sum(len(entry.accuracies) for entry in entries), 'classifier')}."
     ]
-    for group in groups:
-        best = next((entry for entry in group.entries if entry.rank == 1), None)
-        if best is None:
-            said.append(f" On {group.title}, only smoke scores: nothing is ranked.")
-        else:
-            ranked = sum(entry.rank is not None for entry in group.entries)
-            found = Words(text=f"{best.label}, {accuracy(best)} %", strong=True)
-            said += [f" Best of {ranked} on {group.title}: ", found, "."]
+    rankings = [(ranking, size) for group in groups for size, ranking in group.by_size().items()]
+    if len(rankings) > _SUMMARISED:
+        return line(*said, f" {len(rankings)} rankings follow.")
+    for ranking, size in rankings:
+        ranked = [entry for entry in ranking.entries if entry.rank is not None]
+        if ranked:
+            found = Words(text=f"{ranked[0].label}, {accuracy(ranked[0])} %", strong=True)
+            said += [f" Best of {len(ranked)} on {ranking.title}, {size}: ", found, "."]
+        elif any(not entry.is_reference for entry in ranking.entries):
+            said.append(f" On {ranking.title}, {size}, only smoke scores: nothing is ranked.")
     return line(*said)
 
 
@@ -128,14 +133,49 @@ def _name(group: Group, groups: Sequence[Group]) -> str:
 
 
 def _group(group: Group, colours: Mapping[str, int]) -> list[Block]:
-    """Ranking, charts and published rows of one group."""
-    drawn = [_bar(entry, colours) for entry in group.entries]
+    """Rankings, charts and published rows of one group."""
+    trained = {entry.optimiser for entry in group.entries} - {None}
+    about = f"Protocol {group.protocol}, network {group.network}, {group.labels} labels"
+    about += f", {trained.pop()}" if len(trained) == 1 else ""
+    about += f", data fingerprint {group.fingerprint}."
+    blocks: list[Block] = [Paragraph(text=about)]
+    rankings = group.by_size()
+    for size, ranking in rankings.items():
+        blocks += [Heading(text=size)] if len(rankings) > 1 else []
+        blocks += [_ranking(ranking, size, colours), _charts(ranking, colours)]
+    return [*blocks, *_beyond(group), *_published(group, colours), *_fids(group), *_moments(group)]
+
+
+def _ranking(group: Group, size: str, colours: Mapping[str, int]) -> Table:
+    heads, *texts = cells(group)
+    rows = []
+    for entry, (place, name, *rest) in zip(group.entries, texts, strict=False):
+        mark = place if entry.rank else Words(text=place, badge=True)
+        rows.append((_cell(mark), (line(_named(entry, name, colours)),), *map(_cell, rest)))
+    rows += [tuple(map(_cell, row)) for row in texts[len(group.entries) :]]
+    return Table(
+        caption=f"Ranking on {group.title}, {size}",
+        heads=tuple(heads),
+        rows=tuple(rows),
+        left=frozenset({0, 1}),
+        named=1,
+        strong=heads.index("accuracy %"),
+        foot=len(group.references),
+    )
+
+
+def _charts(group: Group, colours: Mapping[str, int]) -> Figures:
+    """The accuracies of one ranking, and those of every classifier."""
+    sets = [entry for entry in group.entries if not entry.is_reference] or group.entries
+    drawn = [_bar(entry, colours) for entry in sets]
     runs = [(entry.label, ", ".join(f"{value:.2f}" for value in entry.accuracies)) for entry in group.entries]
+    lines = [f"{kind} line: {name} {value:.1f} %" for kind, (name, value) in zip(
+        charts.REFERENCES, group.references.items(), strict=False)]  # fmt: skip
     figures = (
         Figure(
             title="Test accuracy",
-            subtitle="mean, with its 95 % interval",
-            drawing=charts.bars(drawn, "Test accuracy"),
+            subtitle="; ".join(["mean, with its 95 % interval", *lines]),
+            drawing=charts.bars(drawn, "Test accuracy", references=group.references),
         ),
         Figure(
             title="Every classifier",
@@ -143,35 +183,8 @@ def _group(group: Group, colours: Mapping[str, int]) -> list[Block]:
             drawing=charts.strips(drawn, "Accuracy of every classifier"),
         ),
     )
-    trained = {entry.optimiser for entry in group.entries} - {None}
-    about = f"Protocol {group.protocol}, network {group.network}, {group.labels} labels"
-    about += f", {trained.pop()}" if len(trained) == 1 else ""
-    about += f", data fingerprint {group.fingerprint}."
     every = _table("Every classifier", [("set", "accuracy % of each classifier"), *runs], left={0, 1})
-    return [
-        Paragraph(text=about),
-        _ranking(group, colours),
-        Figures(figures=figures, table=every, wide=True),
-        *_beyond(group),
-        *_published(group, colours),
-        *_fids(group),
-        *_moments(group),
-    ]
-
-
-def _ranking(group: Group, colours: Mapping[str, int]) -> Table:
-    heads, *texts = cells(group)
-    rows = []
-    for entry, (place, name, *rest) in zip(group.entries, texts, strict=True):
-        rows.append((_cell(place if entry.rank else _SMOKE), (line(_named(entry, name, colours)),), *map(_cell, rest)))
-    return Table(
-        caption=f"Ranking on {group.title}",
-        heads=tuple(heads),
-        rows=tuple(rows),
-        left=frozenset({0, 1}),
-        named=1,
-        strong=heads.index("accuracy %"),
-    )
+    return Figures(figures=figures, table=every, wide=True)
 
 
 def _published(group: Group, colours: Mapping[str, int]) -> list[Block]:
@@ -260,7 +273,7 @@ def _curves(panels: Sequence[Panel]) -> Figures:
     figures = []
     for panel in panels:
         several = len(panel.lines) > 1
-        legend = [Words(text=each.label, colour=each.colour % COLOURS) for each in panel.lines] if several else []
+        legend = [Words(text=each.label, colour=each.colour) for each in panel.lines] if several else []
         drawing = charts.lines(panel.lines, panel.title, panel.x_label)
         figures.append(Figure(title=panel.title, subtitle=panel.subtitle, drawing=drawing, legend=tuple(legend)))
         for each in panel.lines:
@@ -315,7 +328,7 @@ def _cell(text: str | Words) -> Cell:
 
 def _named(entry: Entry, text: str, colours: Mapping[str, int]) -> Words:
     """Words beside the coloured square of an entry's set, hollow for smoke."""
-    return Words(text=text, colour=colours[entry.digest] % COLOURS, hollow=entry.smoke)
+    return Words(text=text, colour=colours[entry.digest], hollow=entry.smoke)
 
 
 def _bar(entry: Entry, colours: Mapping[str, int]) -> Bar:

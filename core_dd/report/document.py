@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from core_dd.report.charts import COLOURS, shape
 from core_dd.report.tables import markdown_table, markdown_text
 
 
@@ -20,9 +21,19 @@ class Words:
     badge: bool = False
     """A short mark beside or instead of a number, such as "smoke"."""
     colour: int | None = None
-    """The series colour of the square before it, which stands for a set in every chart; None: there is no square."""
+    """The number of the series whose mark is before it, which stands for a set in every chart; None: there is none."""
     hollow: bool = False
-    """The square is an outline."""
+    """The mark is an outline."""
+
+    @property
+    def mark(self) -> str:
+        """The classes of its mark."""
+        return f"chip {shape(self.colour or 0)}{' hollow' if self.hollow else ''}"
+
+    @property
+    def hue(self) -> int:
+        """The number of its colour in the page."""
+        return (self.colour or 0) % COLOURS
 
 
 Line = tuple[Words, ...]
@@ -81,6 +92,8 @@ class Table:
     """The column whose words may take several lines."""
     marked: frozenset[int] = frozenset()
     """Rows that are set off."""
+    foot: int = 0
+    """How many of the last rows bound the others, and stay below them however these are sorted."""
 
     def plain(self) -> list[list[str]]:
         """Headings and rows as text."""
@@ -139,6 +152,30 @@ class Pictures:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Plate:
+    """A figure that lies beside the report as a file."""
+
+    title: str
+    subtitle: str
+    svg: bytes
+    file: str
+    """Its path relative to the report's folder."""
+
+    @property
+    def url(self) -> str:
+        """The figure as an address that holds it."""
+        return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode("ascii")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plates:
+    """Figures side by side."""
+
+    kind: ClassVar[str] = "plates"
+    plates: tuple[Plate, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Notes:
     """What a reader must know, point by point."""
 
@@ -166,7 +203,7 @@ class Records:
     """The shortest of it."""
 
 
-Block = Paragraph | Heading | Table | Figures | Pictures | Notes | Records
+Block = Paragraph | Heading | Table | Figures | Plates | Pictures | Notes | Records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +227,8 @@ class Document:
 
 
 def html(document: Document) -> str:
-    """One page that needs nothing else: style, charts and pictures are inside it, and no script."""
+    """One page that needs nothing else: style, charts and pictures are inside it, and a script that sorts tables by the
+    heading that is clicked; without it they stay as they are."""
     return _templates().get_template("report.html.jinja").render(document=document)
 
 

@@ -71,6 +71,16 @@ class Entry:
     """Whether its interval overlaps that of the entry ranked just above."""
 
     @property
+    def size(self) -> str:
+        """By what sets are ranked apart: their images per class, or images where these are not said."""
+        return f"{self.images:,} images" if self.ipc is None else f"ipc {self.ipc}"
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is of the real training images, with which no set is ranked."""
+        return self.method == REAL
+
+    @property
     def is_pool(self) -> bool:
         """Whether it is of all that a generator drew, however many."""
         return self.method == UVIT
@@ -83,7 +93,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Scores that may be ranked together: same data, protocol, network and label regime."""
+    """Scores that compare: same data, protocol, network and label regime. Those of one size are ranked together."""
 
     data: str
     fingerprint: str
@@ -91,13 +101,35 @@ class Group:
     network: str
     labels: str
     entries: tuple[Entry, ...]
-    """Ranked ones first, best first; then smoke scores."""
+    """By size, the smallest first, and of each the ranked ones, best first, then smoke scores; last the real training
+    images."""
 
     @property
     def title(self) -> str:
         """What the group measured."""
         soft = ", soft labels" if self.labels == "soft" else ""
         return f"{self.data}, protocol {self.protocol}, network {self.network}{soft}"
+
+    @property
+    def chance(self) -> float | None:
+        """What not looking at the images would score, in percent; None where no score says."""
+        return next((entry.chance for entry in self.entries if entry.chance is not None), None)
+
+    @property
+    def references(self) -> dict[str, float]:
+        """Accuracies in percent that bound the others, by name: of the real training images, and of chance."""
+        found = {entry.label: entry.mean for entry in self.entries if entry.is_reference}
+        return found if self.chance is None else {**found, CHANCE_NAME: self.chance}
+
+    def by_size(self) -> "dict[str, Group]":
+        """The rankings, each with the references; of the real training images alone, these."""
+        sizes = dict.fromkeys(entry.size for entry in self.entries if not entry.is_reference)
+        if not sizes:
+            return {"the real training images": self}
+        return {
+            size: replace(self, entries=tuple(own for own in self.entries if own.is_reference or own.size == size))
+            for size in sizes
+        }
 
     @property
     def chosen_by_test(self) -> bool:
@@ -221,17 +253,17 @@ def read_entry(path: Path) -> Entry:
 
 
 def grouped(entries: Sequence[Entry]) -> list[Group]:
-    """Rank scores within groups of the same data, protocol, network and label regime; smoke scores come last, without a
-    rank."""
-    keys = dict.fromkeys(map(_comparable, entries))
+    """Put together scores of the same data, protocol, network and label regime, and rank those of one size; smoke
+    scores come after them, without a rank, and the real training images last."""
     groups = []
-    for key in keys:
-        mine = [entry for entry in entries if _comparable(entry) == key]
-        mine = sorted(_told_apart(mine), key=lambda entry: -entry.mean)
-        ranked = [entry for entry in mine if not entry.smoke]
-        ranked = [
-            replace(entry, rank=i + 1, close=i > 0 and _overlap(entry, ranked[i - 1])) for i, entry in enumerate(ranked)
-        ]
+    for key in dict.fromkeys(map(_comparable, entries)):
+        mine = _told_apart([entry for entry in entries if _comparable(entry) == key])
+        sets = sorted(
+            (entry for entry in mine if not entry.is_reference),
+            key=lambda entry: (entry.ipc is None, entry.ipc or entry.images),
+        )
+        sizes = dict.fromkeys(entry.size for entry in sets)
+        ordered = [own for size in sizes for own in _ranked([entry for entry in sets if entry.size == size])]
         data, fingerprint, protocol, network, labels = key
         groups.append(
             Group(
@@ -240,29 +272,49 @@ def grouped(entries: Sequence[Entry]) -> list[Group]:
                 protocol=protocol,
                 network=network,
                 labels=labels,
-                entries=(*ranked, *(entry for entry in mine if entry.smoke)),
+                entries=(*ordered, *(entry for entry in mine if entry.is_reference)),
             )
         )
     return groups
 
 
+def _ranked(entries: Sequence[Entry]) -> list[Entry]:
+    """Best first, with ranks; then the smoke scores, without."""
+    best_first = sorted(entries, key=lambda entry: -entry.mean)
+    ranked = [entry for entry in best_first if not entry.smoke]
+    ranked = [
+        replace(entry, rank=i + 1, close=i > 0 and _overlap(entry, ranked[i - 1])) for i, entry in enumerate(ranked)
+    ]
+    return ranked + [entry for entry in best_first if entry.smoke]
+
+
 def across_networks(groups: Sequence[Group]) -> dict[str, list[list[str]]]:
-    """Sets that several networks judged, side by side: by data and protocol, a row of headings, then one per set with a
-    column per network; empty where each set has one network."""
+    """Sets that several networks judged, side by side: by data, protocol and size, a row of headings, then one per set
+    with a column per network; empty where each set has one network."""
     tables = {}
     for place in dict.fromkeys((group.data, group.fingerprint, group.protocol, group.labels) for group in groups):
         mine = [g for g in groups if (g.data, g.fingerprint, g.protocol, g.labels) == place]
-        by_set: dict[str, list[Entry]] = {}
-        for entry in (entry for group in mine for entry in group.entries):
-            by_set.setdefault(entry.digest, []).append(entry)
-        if all(len({entry.network for entry in own}) == 1 for own in by_set.values()):
-            continue
-        rows = [["set", "ipc", *(group.network for group in mine)]]
-        for first, *others in by_set.values():
-            said = ["; ".join(_marked(e) for e in (first, *others) if e.network == g.network) or "-" for g in mine]
-            rows.append([first.label, "-" if first.ipc is None else str(first.ipc), *said])
-        tables[f"{place[0]}, protocol {place[2]}{', soft labels' if place[3] == 'soft' else ''}"] = rows
+        sizes = dict.fromkeys(size for group in mine for size in group.by_size())
+        title = f"{place[0]}, protocol {place[2]}{', soft labels' if place[3] == 'soft' else ''}"
+        for size in sizes:
+            rows = _side_by_side([group.by_size()[size] for group in mine if size in group.by_size()])
+            if rows:
+                tables[f"{title}, {size}" if len(sizes) > 1 else title] = rows
     return tables
+
+
+def _side_by_side(groups: Sequence[Group]) -> list[list[str]]:
+    """The table of some groups, a column each; empty where each set has one network."""
+    by_set: dict[str, list[Entry]] = {}
+    for entry in sorted((entry for group in groups for entry in group.entries), key=lambda entry: entry.is_reference):
+        by_set.setdefault(entry.digest, []).append(entry)
+    if all(len({entry.network for entry in own}) == 1 for own in by_set.values()):
+        return []
+    rows = [["set", "ipc", *(group.network for group in groups)]]
+    for first, *others in by_set.values():
+        said = ["; ".join(_marked(e) for e in (first, *others) if e.network == g.network) or "-" for g in groups]
+        rows.append([first.label, "-" if first.ipc is None else str(first.ipc), *said])
+    return rows
 
 
 def _marked(entry: Entry) -> str:
@@ -375,6 +427,9 @@ def fid_beside_published(group: Group) -> list[list[str]]:
     return [list(row) for row in (_FID_HEADINGS, *rows)]
 
 
+CHANCE_NAME = "chance"
+"""Of the line of what not looking at the images would score."""
+
 CHANCE = (
     "† marks a score that cannot be told from chance, the share of the largest class of the test images: its 95 % "
     "interval reaches down to it, or a single classifier's that of its test images."
@@ -401,8 +456,10 @@ def notes(groups: Sequence[Group]) -> list[str]:
             "Scores on different data, protocols, networks or label regimes stand in separate tables and do not "
             "compare."
         )
-    if len({entry.images for entry in entries}) > 1:
-        said.append("Sets of different size are ranked together; compare methods at equal images per class (ipc).")
+    if any(len(group.by_size()) > 1 for group in groups):
+        said.append("Sets are ranked among those of their own size; of others the ranking says nothing.")
+    if any(entry.is_reference for entry in entries):
+        said.append("The real training images are a line to look up to, in charts a dashed one, and are never ranked.")
     if len({len(entry.accuracies) for entry in entries}) > 1:
         said.append("Some scores rest on more classifiers than others; see column n.")
     if any(entry.made_in is not None for entry in entries):
@@ -483,7 +540,7 @@ _HEADINGS = ("#", "set", "ipc", "images", "accuracy %", "95 % interval", "n", "m
 
 def cells(group: Group, brief: bool = False) -> list[list[str]]:
     """The ranking table as text: a row of headings, then one row per entry; a brief one fits a terminal, without the
-    moment distances."""
+    moment distances. Last come what the others lie between, the real training images and chance."""
     names = [name for name in group.distances if not (brief and name in MOMENTS)]
     chosen = ["best_of_test"] if group.chosen_by_test else []
     apart = _apart(group.entries)
@@ -505,7 +562,20 @@ def cells(group: Group, brief: bool = False) -> list[list[str]]:
                 *(_short(entry.distances[name]) if name in entry.distances else "-" for name in names),
             ]
         )
+    if group.chance is not None:
+        row = dict.fromkeys(rows[0], "-") | {"set": CHANCE_NAME, "accuracy %": f"{group.chance:.1f}"}
+        rows.append(list(row.values()))
     return rows
+
+
+def tables(groups: Sequence[Group]) -> dict[str, list[list[str]]]:
+    """Every ranking, brief, by its title."""
+    found = {}
+    for group in groups:
+        rankings = group.by_size()
+        for size, ranking in rankings.items():
+            found[f"{group.title}, {size}" if len(rankings) > 1 else group.title] = cells(ranking, brief=True)
+    return found
 
 
 def _apart(entries: Sequence[Entry]) -> dict[str, list[str]]:
@@ -523,7 +593,9 @@ def _known(value: int | str | None) -> str:
 
 
 def _rank(entry: Entry) -> str:
-    """The first column: 1, 2≈ (overlaps 1), or smoke."""
+    """The first column: 1, 2≈ (overlaps 1), real, or smoke."""
+    if entry.is_reference:
+        return REAL
     return "smoke" if entry.rank is None else f"{entry.rank}{'≈' if entry.close else ''}"
 
 

@@ -45,6 +45,20 @@ def test_bars__whiskers_stay_inside_0_to_100():
     assert float(ends[0]) <= start + right + 0.1
 
 
+def test_bars__references_are_lines_where_their_values_are():
+    drawn = bars([bar(20), bar(80)], "t", references={"all of <it>": 80.0, "chance": 20.0})
+    ends = [float(rect["x"]) + float(rect["width"]) for rect in shapes(drawn, "rect", "bar")]
+    places = [float(path["d"][1:].split()[0]) for path in shapes(drawn, "path", "reference")]
+    assert places == pytest.approx([ends[1], ends[0]], abs=0.2)
+    assert [path["class"].split()[1] for path in shapes(drawn, "path", "reference")] == ["dashed", "dotted"]
+
+
+def test_lines__the_ninth_curve_has_the_first_ones_colour_and_other_dashes():
+    curve = {"x": (0, 1), "y": (0.0, 1.0)}
+    drawn = lines([Line(label="x", colour=number, **curve) for number in (0, 8)], "t")
+    assert [path["class"] for path in shapes(drawn, "path", "line")] == ["line shape-0", "line shape-1"]
+
+
 def test_strips__one_dot_per_run_in_order_of_value():
     dots = shapes(strips([bar(50, runs=(48.0, 50.0, 53.0))], "t"), "circle", "dot")
     places = [float(dot["cx"]) for dot in dots]

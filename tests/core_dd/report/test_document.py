@@ -1,6 +1,7 @@
 """One document, written as HTML and as Markdown: the same words, none of which is markup."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -14,6 +15,8 @@ from core_dd.report.document import (
     Paragraph,
     Picture,
     Pictures,
+    Plate,
+    Plates,
     Record,
     Records,
     Section,
@@ -53,6 +56,7 @@ BLOCKS = {
             Picture(label="gone", caption="No picture", png=None, file="pictures/01.png"),
         )
     ),
+    "plates": Plates(plates=(Plate(title=ODD, subtitle=ODD, svg=b"<svg/>", file="../figures/a.svg"),)),
     "notes": Notes(points=(ODD, "two")),
     "records": Records(records=(Record(title=line(ODD), facts={ODD: ODD}, config=f"a: {ODD}\n"),), table=TABLE),
 }
@@ -102,7 +106,21 @@ def test_html__a_table_says_what_its_columns_and_rows_are():
     assert [row.get("class") for row in page.all("tr")] == [None, None, "ours"]
     assert [head["scope"] for head in page.all("th")] == ["col"] * 3 + ["row"] * 2
     marks = [(each["class"], each.get("style", "")[-2:-1]) for each in page.all("span")]
-    assert marks == [("badge", ""), ("chip hollow", "1"), ("chip", "2"), ("chip", "3"), ("badge", "")]
+    assert marks == [
+        ("badge", ""), ("chip shape-0 hollow", "1"), ("chip shape-0", "2"), ("chip shape-0", "3"), ("badge", "")
+    ]  # fmt: skip
+
+
+def test_html__what_bounds_the_rows_stands_in_the_foot():
+    page = html(document(replace(TABLE, foot=1)))
+    body, foot = page.split("<tbody>")[1].split("</tbody>")[0], page.split("<tfoot>")[1].split("</tfoot>")[0]
+    assert body.count("<tr") == foot.count("<tr") == 1 and "smoke" in body and "41" in foot
+    assert "<tfoot>" not in html(document(TABLE))
+
+
+def test_words__thirty_sets_have_marks_that_differ():
+    marks = {(Words(text="", colour=number).mark, Words(text="", colour=number).hue) for number in range(32)}
+    assert len(marks) == 32
 
 
 def test_markdown__a_cell_of_several_lines_is_one():
@@ -114,6 +132,12 @@ def test_pictures__inside_the_page_and_beside_the_markdown():
     written = document(BLOCKS["pictures"])
     assert [each["src"] for each in Elements(html(written)).all("img")] == ["data:image/png;base64,cG5n"]
     assert re.findall(r"\]\((pictures/[^)]+)\)", markdown(written)) == ["pictures/00.png"]
+
+
+def test_plates__inside_the_page_and_beside_the_markdown():
+    written = document(BLOCKS["plates"])
+    assert [each["src"] for each in Elements(html(written)).all("img")] == ["data:image/svg+xml;base64,PHN2Zy8+"]
+    assert re.findall(r"\]\((\.\.[^)]+)\)", markdown(written)) == ["../figures/a.svg"]
 
 
 def test_figures__are_drawn_or_told():

@@ -38,7 +38,9 @@ from core_dd.report.tables import markdown_table, text_table
 from core_dd.sets.distilled import DistilledSet, new_meta
 
 
-def score(folder: Path, accuracies, *, method="dm", ipc=10, data="digits", fingerprint="f", **changes) -> Path:
+def score(
+    folder: Path, accuracies, *, method="dm", ipc=10, data="digits", fingerprint="f", tested=None, **changes
+) -> Path:
     """A scores.json as `gendd evaluate` writes it."""
     n, mean = len(accuracies), statistics.fmean(accuracies)
     half = 2.776 * statistics.stdev(accuracies) / n**0.5 if n > 1 else None
@@ -54,7 +56,7 @@ def score(folder: Path, accuracies, *, method="dm", ipc=10, data="digits", finge
         "smoke": False,
         "seconds": 1.5,
         "set": {"path": "none.safetensors", "method": method, "ipc": ipc, "images": 100, "hash": folder.name},
-        "data": {"name": data, "fingerprint": fingerprint},
+        "data": {"name": data, "fingerprint": fingerprint} | (tested or {}),
         "config": {"protocol": "quick", "nested": {"lr": 0.01}},
         "versions": {"torch": "2"},
         "curves": {},
@@ -259,6 +261,35 @@ def test_grouped__smoke_is_shown_last_and_never_ranked(tmp_path):
     assert "nothing is ranked" in plain([summary(grouped(entries(smoke)))])
 
 
+def test_grouped__ranks_by_size_and_never_the_real_images(tmp_path):
+    paths = {
+        name: score(tmp_path / name, [value], method=method, ipc=ipc, chance=0.102, tested={"test_images": 355})
+        for name, method, ipc, value in (
+            ("a", "dm", 1, 0.6), ("b", "dm", 10, 0.9), ("c", "m3d", 10, 0.8), ("d", "m3d", 1, 0.7),
+            ("e", "real", None, 0.99),
+        )
+    }  # fmt: skip
+    (group,) = groups = grouped(entries(*paths.values()))
+    assert [(e.file.parent.name, e.rank) for e in group.entries] == [
+        ("d", 1), ("a", 2), ("b", 1), ("c", 2), ("e", None),
+    ]  # fmt: skip
+    small, large = group.by_size().values()
+    assert [entry.file.parent.name for entry in large.entries] == ["b", "c", "e"]
+    assert [row[:2] for row in cells(small)[1:]] == [["1", "m3d ipc 1"], ["2", "dm ipc 1"], ["real", "real"],
+                                                     ["-", "chance"]]  # fmt: skip
+    assert large.references == pytest.approx({"real": 99.0, "chance": 10.2})
+    said = plain([summary(groups)])
+    assert "Best of 2" in said and "ipc 10: dm ipc 10, 90.0 %" in said and "99.0" not in said
+    main([str(tmp_path), "--out", "out"])
+    page = Path("out/report.html").read_text()
+    assert page.count("<tfoot>") == 2 and page.count('class="reference dashed"') == 2
+
+
+def test_summary__of_many_rankings_counts_them(tmp_path):
+    groups = grouped(entries(*(score(tmp_path / f"s{ipc}", [0.5], ipc=ipc) for ipc in range(1, 9))))
+    assert plain([summary(groups)]) == "8 sets scored with 8 classifiers. 8 rankings follow."
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -299,7 +330,7 @@ def test_report__marks_a_score_at_chance_and_says_what_that_means(tmp_path, caps
         record = json.loads(path.read_text())
         path.write_text(json.dumps(record | {"data": record["data"] | {"test_images": 355}}))
     (group,) = groups = grouped(entries(lost, fine))
-    assert [row[4] for row in cells(group)[1:]] == ["41.0 ± 1.4", "9.7 ± 0.7†"]
+    assert [row[4] for row in cells(group)[1:]] == ["41.0 ± 1.4", "9.7 ± 0.7†", "10.2"]
     assert CHANCE in notes(groups) and CHANCE not in notes(grouped(entries(fine)))
     for places, marked in ((tmp_path, True), (tmp_path / "fine", False)):
         main([str(places), "--out", str(tmp_path / f"report-{marked}")])
@@ -387,7 +418,7 @@ def test_beside_published__a_pool_stands_beside_the_challenges(tmp_path, data, n
     lines = beside_published(group)
     drawn = [line for line in lines if line.published and "track 2" in line.published[0].source]
     assert len(drawn) == 5 and drawn[0].published[0].percent == best
-    assert [line.method for line in lines if any(entry.is_pool for entry in line.ours)] == [group.entries[0].label]
+    assert [line.method for line in lines if any(entry.is_pool for entry in line.ours)] == [group.entries[-1].label]
     main([*map(str, paths), "--out", str(tmp_path / "report")])
     assert "| zheli (U-ViT) | any | " in (tmp_path / "report" / "report.md").read_text()
     (group,) = grouped(entries(paths[1]))
@@ -446,7 +477,8 @@ def test_main__names_are_words_and_nothing_else(tmp_path, capsys):
     assert all("\x1b" not in words and "\u202e" not in words for words in (html, text, printed))
     assert "\\x1b[31m\\u202e|\\n# e" in printed
     page = Page(html)
-    assert page.open == [] and "script" not in page.names and not any("javascript" in each for each in page.addresses)
+    assert page.open == [] and page.names.count("script") == 1  # ours
+    assert not any("javascript" in each for each in page.addresses)
     assert "<script>alert(1)</script>" in page.text and "**d**" in page.text
     assert r"\<script\>alert(1)\</script\> \[x\](javascript:y) \*b\* \`c\` \*\*d\*\*" in text
     assert "<script>" not in re.sub(r"\\<", "", text) and not re.search(r"(?<!\\)\[x", text)
@@ -599,7 +631,7 @@ def test_main__writes_a_page_that_needs_nothing_else(demo, capsys):
     main([str(demo / "scores"), "--curves", str(demo / "run"), "--out", str(demo / "out"), "--title", "A & B"])
     text = (demo / "out" / "report.html").read_text()
     page = Page(text)
-    assert page.open == [] and "script" not in page.names and "link" not in page.names
+    assert page.open == [] and page.names.count("script") == 1 and "link" not in page.names
     assert all(address.startswith(("data:image/png;base64,", "#")) for address in page.addresses)
     assert {address[1:] for address in page.addresses if address.startswith("#")} <= page.places
     assert "url(" not in text and "@import" not in text
@@ -613,7 +645,8 @@ def test_main__markdown_has_the_same_ranking_and_its_pictures(demo):
     main([str(demo / "scores"), "--out", str(demo / "out")])
     text = (demo / "out" / "report.md").read_text()
     groups = grouped(entries(*find_scores([demo / "scores"])))
-    assert markdown_table(cells(groups[0])) in text
+    assert [*groups[0].by_size()] == ["ipc 3", "ipc 10"]
+    assert all(markdown_table(cells(ranking)) in text for ranking in groups[0].by_size().values())
     pictures = re.findall(r"\]\((pictures/[^)]+)\)", text)
     assert len(pictures) == 2 and all((demo / "out" / picture).is_file() for picture in pictures)
 
