@@ -23,6 +23,11 @@ COMMANDS = MappingProxyType(
         "train": Command(
             "gen_dd.train:main", "gen_dd.options:TrainConfig", "train a class-conditional U-ViT on real images"
         ),
+        "tune": Command(
+            "gen_dd.tune:main",
+            "gen_dd.options:TuneConfig",
+            "tune it into a consistency model, to draw in two steps",
+        ),
         "sample": Command(
             "gen_dd.sample:main",
             "gen_dd.options:SampleConfig",

@@ -38,6 +38,8 @@ def model_card(card: Mapping[str, Any], config: Mapping[str, Any], grid: bool) -
         grid: whether a picture of samples lies beside it.
     """
     size, name = config["image_size"], card.get("data") or "unnamed data"
+    tuned = config.get("consistency")
+    kind, steps, flags = ("consistency", 2, " --solver consistency --steps 2") if tuned else ("diffusion", 50, "")
     head = {
         "license": "apache-2.0",
         "library_name": "diffusers",
@@ -47,15 +49,15 @@ def model_card(card: Mapping[str, Any], config: Mapping[str, Any], grid: bool) -
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
         f"# U-ViT, {name} {size}x{size}",
-        f"A class-conditional diffusion model in pixel space (U-ViT, Bao et al., CVPR 2023): {config['num_classes']} "
+        f"A class-conditional {kind} model in pixel space (U-ViT, Bao et al., CVPR 2023): {config['num_classes']} "
         f"classes, {config['in_channels']} channels, width {config['hidden_size']}, depth {config['depth']}, "
         f"patches of {config['patch_size']}. The weights are the moving average of the training.",
         *([f"![samples, a class per row]({GRID})"] if grid else []),
         "## Use",
         "```python\nfrom diffusers import DiffusionPipeline\n\n"
         'pipeline = DiffusionPipeline.from_pretrained("FOLDER", custom_pipeline="pipeline", trust_remote_code=True)\n'
-        "images = pipeline([0, 1, 2], num_inference_steps=50).images\n```",
-        "It needs the package `gendd`; `gendd sample --model FOLDER --budget 60s --out POOL` draws many.",
+        f"images = pipeline([0, 1, 2], num_inference_steps={steps}).images\n```",
+        f"It needs the package `gendd`; `gendd sample --model FOLDER{flags} --budget 60s --out POOL` draws many.",
         "## Data",
         f"{name}, fingerprint `{card.get('fingerprint')}`; pixels in [-1, 1].\n\n"
         f"Classes, in the order of their labels: {', '.join(card.get('class_names') or ['not recorded'])}.",

@@ -18,9 +18,6 @@ from core_dd.rng import stream
 LEARNT = "learnt.json"
 """Where a run folder keeps what was found; the model's card has the same under "learnt"."""
 
-STEPS = 20
-"""Network evaluations per sample: enough to see whether anything was learnt."""
-
 _REAL = 2000
 """Training images, at most, that the samples are compared with."""
 

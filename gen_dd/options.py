@@ -49,6 +49,7 @@ SOLVER_CHOICES = MappingProxyType(
         "unipc": "UniPC of second order",
         "ddim": "DDIM, of first order",
         "dpm_fast": "the official code's DPM-Solver-fast",
+        "consistency": "1 to 8 steps of a consistency model, as gendd tune makes them",
     }
 )
 """How noise becomes images (`gen_dd.solvers.SOLVERS`)."""
@@ -77,6 +78,7 @@ class TrainConfig(RunConfig, DataConfig):
     """
 
     GROUP: ClassVar[str] = "model and training"
+    OBJECTIVE: ClassVar[str] = "noise"  # of gen_dd.objectives.OBJECTIVES
     RENAMED: ClassVar[Mapping[str, str]] = MappingProxyType({"steps": "iterations"})
 
     preset: str = option("tiny", choices=PRESET_CHOICES)
@@ -200,6 +202,16 @@ class TrainConfig(RunConfig, DataConfig):
             self.eval_ipc == 0 or self.val_fraction > 0,
             "eval_ipc wants a validation split. Pass --val_fraction 0.1, or leave it out.",
         )
+        require(
+            (self.eval_solver == "consistency") == (self.OBJECTIVE == "consistency"),
+            f"eval_solver {self.eval_solver} cannot draw with the model that this command trains: consistency is the "
+            "one of gendd tune, the others are those of gendd train.",
+        )
+
+    @property
+    def WORD(self) -> str:
+        """What a run folder is called after the data."""
+        return f"uvit-{self.preset}"
 
     def training_data(self) -> "RealData":
         """The data this config names, in memory or streamed."""
@@ -227,6 +239,52 @@ class TrainConfig(RunConfig, DataConfig):
 
 
 @dataclass(kw_only=True)
+class TuneConfig(TrainConfig):
+    """Tune a trained U-ViT into a consistency model, which draws in 1, 2 or 4 steps what took a solver 10 to 50.
+
+    Easy Consistency Tuning (Geng et al., ICLR 2025): the same network learns to map two noise levels of one image to
+    the same end. Draw with it by gendd sample --solver consistency --steps 2. On several processes:
+    torchrun --nproc_per_node 2 -m gen_dd.tune ..., or accelerate launch -m gen_dd.tune ...
+    """
+
+    OBJECTIVE: ClassVar[str] = "consistency"
+
+    stages: int = 8
+    """Parts of the training, as long as each other; from each to the next the two noise levels move twice as close."""
+    iterations: int = option(10000, free_on_resume=True)
+    """Optimiser steps, which decide how long a stage is."""
+    lr: float = 1e-4
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's moment decays."""
+    weight_decay: float = 0.0
+    """Weight decay, on every parameter."""
+    warmup: int = 100
+    """Steps over which the learning rate rises linearly."""
+    ema_decay: float = 0.999
+    """Decay of the moving average of the weights that samples are drawn with."""
+    eval_steps: int = option(2, group=CHECKS, free_on_resume=True)
+    """Network evaluations per sample of an evaluation."""
+    eval_solver: str = option("consistency", group=CHECKS, choices=SOLVER_CHOICES, free_on_resume=True)
+    """How noise becomes such samples."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.init_from is not None, "tune what? Pass --init_from RUN, a run folder of gendd train.")
+        at_least(self, 1, "stages")
+        require(
+            self.time_sampling == "uniform" and self.weighting == "none",
+            "time_sampling and weighting belong to gendd train: tuning has noise levels and weights of its own. Leave "
+            "them out.",
+        )
+
+    @property
+    def WORD(self) -> str:
+        """What a run folder is called after the data."""
+        return "consistency"
+
+
+@dataclass(kw_only=True)
 class SampleConfig(Options):
     """Draw labelled, class-balanced images from a trained U-ViT, as many as a time budget allows or a fixed number.
 
@@ -246,8 +304,9 @@ class SampleConfig(Options):
     num_per_class: int | None = None
     """Images per class; beside a budget, at most so many."""
     steps: int | str = 50
-    """Network evaluations per image; or auto: the most, from 10 to 50, with which num_per_class images of every class
-    fit into the budget. Without num_per_class, room is made for 500 per class, and the whole budget is drawn."""
+    """Network evaluations per image, of a consistency model 1 to 8; or auto, for the others: the most, from 10 to 50,
+    with which num_per_class images of every class fit into the budget. Without num_per_class, room is made for 500 per
+    class, and the whole budget is drawn."""
     solver: str = option("dpmpp_2m", choices=SOLVER_CHOICES)
     """How noise becomes images."""
     cfg_scale: float = 0.0
@@ -286,6 +345,10 @@ class SampleConfig(Options):
         require(bool(self.model), "which model? Pass --model FOLDER, a run folder of gendd train.")
         require(bool(self.out), "where to? Pass --out FOLDER.")
         check_amount(self.num_per_class, self.budget, self.steps)
+        require(
+            self.solver != "consistency" or self.steps != "auto",
+            "steps auto chooses from 10 to 50, and a consistency model draws in 1 to 8. Pass --steps 2.",
+        )
         require(self.batch is None or self.batch >= 1, f"batch must be >= 1, got {self.batch}.")
         require(self.cfg_scale >= 0, f"cfg_scale must be >= 0, got {self.cfg_scale}.")
         low, high = self.cfg_interval or (0, 1)

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from core_dd.errors import require
+from gen_dd import consistency
 from gen_dd.solvers import ExactDPMSolver, guided
 from gen_dd.uvit import UViT
 
@@ -55,7 +56,7 @@ class UViTPipeline(DiffusionPipeline):
         class_labels: int | Sequence[int] | Tensor,
         *,
         guidance_scale: float = 1.0,
-        num_inference_steps: int = 50,
+        num_inference_steps: int | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
@@ -65,7 +66,7 @@ class UViTPipeline(DiffusionPipeline):
         Args:
             class_labels: labels in 0..K-1, one or (N,).
             guidance_scale: w of classifier-free guidance null + w (cond - null), as diffusers counts; 1 is off.
-            num_inference_steps: network evaluations per image.
+            num_inference_steps: network evaluations per image; default: 50, of a consistency model 2.
             generator: of the noise, one for all images or one for each.
             output_type: "pil", "np" or "pt".
             return_dict: a `UViTPipelineOutput`, or a tuple with the images alone.
@@ -90,9 +91,13 @@ class UViTPipeline(DiffusionPipeline):
         shape = (len(labels), config.in_channels, config.image_size, config.image_size)
         x = _noise(shape, generator).to(device, self.unet.dtype)
         noise_of = guided(self.unet, labels, guidance_scale - 1, classes)
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
-        for timestep in self.progress_bar(self.scheduler.timesteps):
-            x = self.scheduler.step(noise_of(x, timestep), timestep, x, return_dict=False)[0]
+        if config.consistency:
+            steps = 2 if num_inference_steps is None else num_inference_steps
+            x = consistency.sample(noise_of, x, steps, lambda number: _noise(shape, generator).to(x))
+        else:
+            self.scheduler.set_timesteps(50 if num_inference_steps is None else num_inference_steps, device=device)
+            for timestep in self.progress_bar(self.scheduler.timesteps):
+                x = self.scheduler.step(noise_of(x, timestep), timestep, x, return_dict=False)[0]
         self.maybe_free_model_hooks()
 
         images: Any = ((x.float() + 1) / 2).clamp(0, 1).cpu()

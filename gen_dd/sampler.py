@@ -13,11 +13,12 @@ from core_dd.errors import needed, pick, require
 from core_dd.notes import note
 from core_dd.rng import stream
 from core_dd.speed import UVIT_SAMPLING, autocast, compiled, peak_mib
+from gen_dd import consistency
 from gen_dd.budget import AUTO_STEPS, LARGEST, BatchPace, Clock, Ranks, fastest, free_mib, most_steps, wait, within
 from gen_dd.diffusion import TIME_SCALE
 from gen_dd.guidance import Guide
-from gen_dd.solvers import SOLVERS, NoiseOf, guided, inside
-from gen_dd.uvit import UViT, image_flops
+from gen_dd.solvers import SOLVERS, Fresh, NoiseOf, guided, inside
+from gen_dd.uvit import CONSISTENCY, UViT, image_flops
 
 _AUTO_PER_CLASS = 500
 """The images per class that "auto" makes room for where no number is given: as many as CIFAR-100 has."""
@@ -55,8 +56,8 @@ class Sampler:
         batch: the largest batch; None leaves it to `calibrate`.
 
     Raises:
-        InputError: if the model takes no labels, is to be guided and never learnt without them, or a batch does not
-            hold one group of the guide's.
+        InputError: if the model takes no labels, is to be guided and never learnt without them, is not of the solver's
+            kind, or a batch does not hold one group of the guide's; steps that the solver does not have.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Sampler:
     ) -> None:
         self.null_class = needed(model.null_class, "the model takes no labels; train one with classes.")
         model.check_guidance(cfg_scale)
+        model.check_solver(solver)
         self.device, self.seed, self.bf16 = torch.device(device), seed, bf16
         self.model = model.to(device).eval()
         self.fast = _faster(self.model, self.device) if compile else self.model
@@ -83,6 +85,8 @@ class Sampler:
         self.guide, self.group = guide, guide.slots if guide is not None and guide.joint else 1
         self.auto_steps, self.auto_batch = steps == "auto", batch is None
         self.steps = AUTO_STEPS[1] if steps == "auto" else steps
+        if solver == CONSISTENCY:
+            consistency.times(self.steps)  # refuses what it has not
         self.shares = [1 / self.steps] * self.steps
         batch = max(_BATCH, self.group) if batch is None else batch
         require(batch >= self.group, f"batch {batch} is smaller than a group of {self.group}. Pass a larger --batch.")
@@ -100,10 +104,16 @@ class Sampler:
         """Their labels alone."""
         return self.places(numbers)[0]
 
-    def noise(self, numbers: Sequence[int]) -> Tensor:
-        """Their noise, (N, C, H, W), each keyed by (seed, class, index within the class)."""
+    def noise(self, numbers: Sequence[int], *again: int) -> Tensor:
+        """Their noise, (N, C, H, W), each keyed by (seed, class, index within the class), and by what more is given."""
         keys = zip(*(part.tolist() for part in self.places(numbers)), strict=True)
-        return torch.stack([torch.randn(self.shape, generator=stream(self.seed, "noise", *key)) for key in keys])
+        return torch.stack(
+            [torch.randn(self.shape, generator=stream(self.seed, "noise", *key, *again)) for key in keys]
+        )
+
+    def fresh(self, numbers: Sequence[int]) -> Fresh:
+        """What gives other noise for the same images: see `gen_dd.solvers`."""
+        return lambda number: self.noise(numbers, number).to(self.device)
 
     def begin(self, numbers: Sequence[int], network: Callable[..., Tensor]) -> tuple[NoiseOf, Tensor]:
         """For the images of these numbers, what predicts their noise, and the noise that they start from."""
@@ -124,7 +134,7 @@ class Sampler:
         """
         noise_of, x = self.begin(numbers, self.fast if len(numbers) == self.batch else self.model)
         with autocast(self.device, self.bf16):
-            x = self.solve(within(seconds, self.shares, noise_of), x, self.steps)
+            x = self.solve(within(seconds, self.shares, noise_of), x, self.steps, self.fresh(numbers))
         require(
             bool(torch.isfinite(x).all()),
             "the model draws values that are not finite: its training diverged, or cfg_scale or guide_scale is far too "
@@ -222,7 +232,7 @@ class Sampler:
             return time.perf_counter() - began
 
         with autocast(self.device, self.bf16):
-            self.solve(nothing, x, self.steps)
+            self.solve(nothing, x, self.steps, self.fresh(range(images)))
             wait(self.device)
             rest = time.perf_counter() - began
             kinds = [self.kind(float(timestep) / TIME_SCALE) for timestep in timesteps]

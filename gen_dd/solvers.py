@@ -1,7 +1,8 @@
-"""From noise to images: solvers of the probability-flow ODE, each a function (noise_of, x, steps) -> x.
+"""From noise to images: solvers of the probability-flow ODE, each a function (noise_of, x, steps, fresh) -> x.
 
 `noise_of(x, timestep)` is the network's prediction at x_t for the scalar timestep 999 t; x is standard normal noise
-(B, C, H, W) and what is returned is the image at the end of the grid, not clamped.
+(B, C, H, W) and what is returned is the image at the end of the grid, not clamped. `fresh(n)` is other noise like x,
+for evaluation number n >= 1, and wanted by consistency models alone.
 """
 
 import math
@@ -17,11 +18,14 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401 (
 from torch import Tensor
 
 from core_dd.errors import require
+from gen_dd import consistency
 from gen_dd.diffusion import TIME_SCALE, alpha_sigma, half_log_snr, log_alpha, time_of
 from gen_dd.guidance import Guide
+from gen_dd.uvit import CONSISTENCY
 
 NoiseOf = Callable[[Tensor, Tensor], Tensor]
-Solver = Callable[[NoiseOf, Tensor, int], Tensor]
+Fresh = Callable[[int], Tensor]
+Solver = Callable[[NoiseOf, Tensor, int, Fresh | None], Tensor]
 
 T_START, T_END = 1.0, 1e-3
 
@@ -81,7 +85,7 @@ def make_scheduler(cls: type[S], order: int) -> S:
 def _multistep(cls: type[ExactDPMSolver] | type[_ExactUniPC], order: int) -> Solver:
     """A solver that steps one of the schedulers above: one network evaluation per step."""
 
-    def solve(noise_of: NoiseOf, x: Tensor, steps: int) -> Tensor:
+    def solve(noise_of: NoiseOf, x: Tensor, steps: int, fresh: Fresh | None = None) -> Tensor:
         scheduler = make_scheduler(cls, order)
         scheduler.set_timesteps(steps, device=x.device)
         for timestep in scheduler.timesteps:
@@ -91,7 +95,7 @@ def _multistep(cls: type[ExactDPMSolver] | type[_ExactUniPC], order: int) -> Sol
     return solve
 
 
-def dpm_fast(noise_of: NoiseOf, x: Tensor, steps: int) -> Tensor:
+def dpm_fast(noise_of: NoiseOf, x: Tensor, steps: int, fresh: Fresh | None = None) -> Tensor:
     """The official code's sampler, "DPM-Solver-fast" (Lu et al. 2022): singlestep, noise prediction, orders 3, 2, 1.
 
     K = steps // 3 + 1 intervals of equal lambda from t = 1 to 1e-4; all of order 3 but the last one or two, so that the
@@ -138,6 +142,7 @@ SOLVERS: MappingProxyType[str, Solver] = MappingProxyType(
         "ddim": _multistep(ExactDPMSolver, 1),
         "unipc": _multistep(_ExactUniPC, 2),
         "dpm_fast": dpm_fast,
+        CONSISTENCY: consistency.sample,
     }
 )
 """Solvers by name; each evaluates the network `steps` times."""

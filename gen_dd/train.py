@@ -118,7 +118,7 @@ def open_run(config: TrainConfig, data: RealData) -> Run:
 
 def _run_name(config: TrainConfig, data: RealData) -> str:
     """What the run folder is called where none is given."""
-    return f"{data.name}-uvit-{config.preset}"
+    return f"{data.name}-{config.WORD}"
 
 
 def _open_validator(config: TrainConfig, data: RealData, device: torch.device) -> Validator:

@@ -25,16 +25,17 @@ from core_dd.errors import require
 from core_dd.notes import note
 from core_dd.rng import stream
 from core_dd.run import Run
+from core_dd.sets.learnt import warn_of
 from core_dd.speed import UVIT_TRAINING, bf16_pays, compile_in_place, prepare_device, uncompiled
 from gen_dd.batches import Batch, Batches
 from gen_dd.checkpoint import adapt, load_official
-from gen_dd.diffusion import TIME_SCALE, add_noise, noise_loss
-from gen_dd.learnt import STEPS, Finding, SampleJudge, find, initial_share, numbers_for
+from gen_dd.learnt import Finding, SampleJudge, find, initial_share, numbers_for
+from gen_dd.objectives import OBJECTIVES
 from gen_dd.options import TrainConfig
-from gen_dd.recipe import OPTIMIZERS, TIMES, WEIGHTINGS, rate
+from gen_dd.recipe import OPTIMIZERS, rate
 from gen_dd.sampler import Sampler, pays_to_compile
 from gen_dd.sharding import gathered, make_accelerator, split_like, split_optimizer, whole
-from gen_dd.uvit import PRESETS, UViT, image_flops
+from gen_dd.uvit import CONSISTENCY, PRESETS, UViT, image_flops
 from gen_dd.validate import Validator, keep_best, save_samples
 from gen_dd.weights import CARD, Card, load_model, save_model
 
@@ -88,7 +89,8 @@ class Trainer:
         options = {"lr": config.lr, "betas": config.betas, "weight_decay": config.weight_decay}
         optimizer = OPTIMIZERS[config.optimizer](self.model, **options, bf16=accelerator.mixed_precision == "bf16")
         self.share = config.batch_size // parts  # images of a process and pass
-        self._flops = 3 * config.accumulate * self.share * image_flops(model)
+        self.objective = OBJECTIVES[config.OBJECTIVE](config)
+        self._flops = self.objective.passes * config.accumulate * self.share * image_flops(model)
         self.network, self.optimizer = accelerator.prepare(self.model, optimizer)
         self.ema = EMAModel(
             self.model.parameters(),
@@ -161,12 +163,9 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         for part, last in self._parts(self.batches(step)):
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.network):
-                t = TIMES[self.config.time_sampling](part.time)
-                noisy = add_noise(part.images, part.noise, t)
                 with self.accelerator.autocast():
-                    predicted = self.network(noisy, TIME_SCALE * t, part.labels)
-                weight = WEIGHTINGS[self.config.weighting](t)
-                loss = (weight * noise_loss(predicted, part.noise)).mean() / self.config.accumulate
+                    losses = self.objective(self.network, part, self.progress(step))
+                loss = losses.mean() / self.config.accumulate
                 self.accelerator.backward(loss)
                 total += loss.detach()
         if self.config.grad_clip is not None:
@@ -179,9 +178,18 @@ class Trainer:
 
     def lr(self, step: int) -> float:
         """The learning rate of a step, which may depend on the time used up: see `recipe.rate`."""
-        config, limit = self.config, self.config.max_seconds
-        elapsed = self.seconds / limit if limit else 0.0
-        return config.lr * rate(step, config.iterations, warmup=config.warmup, anneal=config.anneal, elapsed=elapsed)
+        config = self.config
+        return config.lr * rate(
+            step, config.iterations, warmup=config.warmup, anneal=config.anneal, elapsed=self._elapsed()
+        )
+
+    def progress(self, step: int) -> float:
+        """The part of the training that is done before a step, in [0, 1): of its steps, or of its time if more."""
+        return max(step / self.config.iterations, self._elapsed())
+
+    def _elapsed(self) -> float:
+        """The part of the time limit that is used up; 0 without one."""
+        return self.seconds / self.config.max_seconds if self.config.max_seconds else 0.0
 
     def _parts(self, batch: Batch) -> Iterator[tuple[Batch, bool]]:
         """The passes that this process's rows of a global batch are dealt out to, and whether each is the last."""
@@ -284,14 +292,14 @@ class Trainer:
         classes = self.data.num_classes
         numbers = [i * classes + label for label in range(min(10, classes)) for i in range(10)]
         with self.averaged() as model:
-            images, labels = self.draw(model, numbers, steps=20)
+            images, labels = self.draw(model, numbers, **self.objective.drawing)
         return save_samples(run, images, labels, step)
 
     def learnt(self, judge: SampleJudge | None, step: int) -> Finding | None:
         """What samples of the averaged weights show of the classes, on the process that has a judge; all draw."""
         numbers = numbers_for(self.config.check_images, self.data.num_classes)
         with self.averaged() as model:
-            images, labels = self.draw(model, numbers, steps=STEPS)
+            images, labels = self.draw(model, numbers, **self.objective.drawing)
         if judge is None:
             return None
         return find(judge, images, labels, step=step, initial_share=initial_share(self.ema))
@@ -342,7 +350,7 @@ def make_model(config: TrainConfig, data: RealData) -> UViT:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream(config.seed, "weights").initial_seed())
             model = UViT(**sizes, num_classes=data.num_classes)
-    model.register_to_config(null_trained=config.label_dropout > 0)
+    model.register_to_config(null_trained=config.label_dropout > 0, consistency=config.OBJECTIVE == CONSISTENCY)
     return model
 
 
@@ -359,6 +367,7 @@ def _initialised_from(place: Path, data: RealData, seed: int, num_heads: int | N
         place = place.parent  # the checkpoint, whose model folder has the averaged weights
     if place.is_dir():
         model, card = load_model(place)
+        warn_of(card, place)
         known = card.get("fingerprint") == data.fingerprint
         heads = model.config.num_heads
         require(num_heads in (None, heads), f"{place} says num_heads {heads}, got {num_heads}. Leave it out.")

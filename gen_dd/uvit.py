@@ -13,6 +13,9 @@ from torch.nn import functional as F
 from core_dd.errors import pick, require
 from core_dd.speed import forward_flops
 
+CONSISTENCY = "consistency"
+"""The solver of consistency models, by its name."""
+
 PRESETS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
     {
         "tiny": {"image_size": 8, "patch_size": 2, "in_channels": 1, "hidden_size": 96, "depth": 4, "num_heads": 4},
@@ -60,6 +63,7 @@ class UViT(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' bases d
         mlp_time_embed: whether the sinusoid of the time passes through an MLP.
         final_conv: whether a 3x3 convolution follows the patches' decoder.
         null_trained: whether the null class was learnt, which guidance needs; see `check_guidance`.
+        consistency: whether it was tuned into a consistency model (`gen_dd.consistency`); see `check_solver`.
 
     Raises:
         InputError: if the sizes do not fit each other.
@@ -93,6 +97,7 @@ class UViT(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' bases d
         mlp_time_embed: bool = False,
         final_conv: bool = True,
         null_trained: bool = True,
+        consistency: bool = False,
     ) -> None:
         super().__init__()
         sizes = {"image_size": image_size, "patch_size": patch_size, "in_channels": in_channels, "depth": depth}
@@ -159,6 +164,25 @@ class UViT(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' bases d
             "label_dropout 0, or its null class was made anew. Leave out cfg_scale (of a pipeline: guidance_scale), or "
             "train with --label_dropout 0.1.",
         )
+
+    def check_solver(self, solver: str) -> None:
+        """Refuse a solver of the other kind of model.
+
+        Raises:
+            InputError: a consistency model is to be drawn by a solver of diffusion models, or the reverse.
+        """
+        if self.config.consistency:
+            require(
+                solver == CONSISTENCY,
+                f"this model was tuned into a consistency model, which the solver {solver} cannot draw with. Pass "
+                f"--solver {CONSISTENCY} --steps 2, or the model it was tuned from.",
+            )
+        else:
+            require(
+                solver != CONSISTENCY,
+                "this model was not tuned into a consistency model. Tune it by gendd tune --init_from RUN, or draw "
+                "with another solver, such as --solver dpmpp_2m.",
+            )
 
     def forward(self, sample: Tensor, timestep: Tensor, class_labels: Tensor | None = None) -> Tensor:
         """Predict the noise.

@@ -59,6 +59,7 @@ class _NetworkConfig(TypedDict, total=False):
     mlp_time_embed: bool
     final_conv: bool
     null_trained: bool
+    consistency: bool
 
 
 class _Kind(TypedDict):

@@ -539,6 +539,15 @@ CASES = {
     ),
     "missing yaml": Case("distill --config b.yaml", "no config file at b.yaml"),
     "unknown config": Case("distill --config dn", "no config is called 'dn'; did you mean 'dm'?"),
+    "tuning of nothing": Case("tune --data digits --out out", "tune what? Pass --init_from RUN"),
+    "tuning at given times": Case(
+        "tune --init_from run --time_sampling logit_normal --out out",
+        "time_sampling and weighting belong to gendd train",
+    ),
+    "evaluating by the other kind of solver": Case(TRAIN + "--eval_solver consistency", "is the one of gendd tune"),
+    "automatic steps of a consistency model": Case(
+        "sample --model run --out pool --budget 20s --solver consistency --steps auto", "Pass --steps 2"
+    ),
     "config of another command": Case("train --config dm", "no config is called 'dm'"),
     "config for another pair": Case(
         "distill --config dm --data svhn --ipc 2", "dm.yaml has no settings for --data svhn"

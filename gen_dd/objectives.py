@@ -1,0 +1,73 @@
+"""What a training step lowers, by name: the noise's error of diffusion, or ECT's distance of a consistency model."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from gen_dd import consistency
+from gen_dd.batches import Batch
+from gen_dd.diffusion import TIME_SCALE, add_noise, noise_loss
+from gen_dd.options import TrainConfig, TuneConfig
+from gen_dd.recipe import TIMES, WEIGHTINGS
+
+
+class Objective(Protocol):
+    """What a step lowers.
+
+    Attributes:
+        passes: forward passes that a step costs, a backward pass counted as two.
+        drawing: options of a `Sampler` for pictures and for whether anything was learnt.
+    """
+
+    passes: int
+    drawing: Mapping[str, Any]
+
+    def __call__(self, network: Callable[..., Tensor], batch: Batch, progress: float) -> Tensor:
+        """The loss of each image, (B,), float32.
+
+        Args:
+            network: the U-ViT, as the processes share it.
+            batch: what to learn from.
+            progress: the part of the training that is done, in [0, 1).
+        """
+        ...
+
+
+class NoisePrediction:
+    """The noise's squared error at the config's times, with their weights (Ho et al., 2020)."""
+
+    passes = 3
+    drawing: Mapping[str, Any] = MappingProxyType({"steps": 20})
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.times, self.weights = TIMES[config.time_sampling], WEIGHTINGS[config.weighting]
+
+    def __call__(self, network: Callable[..., Tensor], batch: Batch, progress: float) -> Tensor:
+        """See `Objective`."""
+        t = self.times(batch.time)
+        predicted = network(add_noise(batch.images, batch.noise, t), TIME_SCALE * t, batch.labels)
+        return self.weights(t) * noise_loss(predicted, batch.noise)
+
+
+class Consistency:
+    """ECT (`gen_dd.consistency`), its stages as long as each other."""
+
+    passes = 4
+    drawing: Mapping[str, Any] = MappingProxyType({"steps": 2, "solver": "consistency"})
+
+    def __init__(self, config: TuneConfig) -> None:
+        self.stages = config.stages
+
+    def __call__(self, network: Callable[..., Tensor], batch: Batch, progress: float) -> Tensor:
+        """See `Objective`."""
+        stage = min(int(progress * self.stages), self.stages - 1)
+        sigma = consistency.levels(batch.time)
+        return consistency.tuning_loss(network, batch.images, batch.noise, sigma, stage, batch.labels)
+
+
+OBJECTIVES: Mapping[str, Callable[[Any], Objective]] = MappingProxyType(
+    {"noise": NoisePrediction, "consistency": Consistency}
+)
+"""Objectives by name, made from a training's config."""
