@@ -65,6 +65,11 @@ COMMANDS = MappingProxyType(
             "core_dd.compare.options:CompareConfig",
             "make, judge and tabulate many sets by one file",
         ),
+        "rank-networks": Command(
+            "core_dd.compare.ranks:main",
+            "core_dd.compare.options:RankConfig",
+            "rank networks by training on small sets, beside their ranking on real images",
+        ),
         "report": Command(
             "core_dd.report.report:main",
             "core_dd.report.options:ReportConfig",

@@ -109,6 +109,7 @@ FIRST = {
     "convert": "--src",
     "export": "--set",
     "info": "--what",
+    "rank-networks": "--file",
     "report": "--scores",
 }
 """Flags of what may be given first, without one."""

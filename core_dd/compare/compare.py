@@ -3,10 +3,10 @@
 import contextlib
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import yaml
@@ -36,12 +36,23 @@ HOME = "compare"
 """The folder of the packaged comparisons in configs/."""
 GIB_PER_WORKER = 2.0
 """What a worker is expected to take where nothing is finished."""
+Conclude = Callable[[Plan, Comparison, str, Any, Path], None]
+"""What is made of the scores of a plan: (plan, comparison, title, config, out)."""
 FILE, REPORT, FIGURES = "compare.yaml", "report", "figures"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read, check, do what is missing, write the tables."""
-    config = load_config(CompareConfig, with_flag(sys.argv[1:] if argv is None else argv), prog="gendd compare")
+    carried_out(load_config(CompareConfig, with_flag(sys.argv[1:] if argv is None else argv), prog="gendd compare"))
+
+
+def carried_out(config: CompareConfig, conclude: "Conclude | None" = None) -> None:
+    """Read, check and do what is missing of the comparison that `config` names, or what else it asks for.
+
+    Args:
+        config: what to do.
+        conclude: what is made of it in the end; None: the tables, figures and report.
+    """
     path = find(config.file, HOME)
     out = Path(config.out or Path("runs", "compare", path.stem))
     if config.status:
@@ -83,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             view = View(plan, out, executor.capacity)
             carry_out(plan, executor, view)
             view.close()
-        write(plan, comparison, comparison.title or path.stem, config, out)
+        (conclude or write)(plan, comparison, comparison.title or path.stem, config, out)
     failed = failures(plan, view)
     if failed:
         note("\n".join([f"{len(view.failed)} failed, {len(view.blocked)} could not be done for that:", *failed]))

@@ -4,7 +4,7 @@ matplotlib comes with the extra `gendd[figures]` and takes a second to import: i
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -229,6 +229,24 @@ def bars(pivot: Pivot, ipc: int, methods: Sequence[str]) -> "Figure | None":
         )
         axes.set_xlim(0, None)
         axes.set_xlabel("test accuracy %")
+    return figure
+
+
+def scatter(
+    title: str, panels: Mapping[str, tuple[Iterable[float], Iterable[float]]], x_label: str, y_label: str
+) -> "Figure":
+    """Fractions against fractions, in %, a panel for each pair of lists."""
+    columns = min(len(panels), 3)
+    lines = -(-len(panels) // columns)
+    with _panels(title, (2.4 * columns + 0.4, 2.4 * lines + 0.6), lines, columns) as (figure, drawn):
+        for number, (panel, (name, (xs, ys))) in enumerate(zip(drawn, panels.items(), strict=False)):
+            own = look(0) | {"linestyle": "none", "markersize": 4, "alpha": 0.7}
+            panel.plot([100 * x for x in xs], [100 * y for y in ys], gid=f"series-{number}", **own)
+            panel.set_title(name, fontsize=8)
+        for panel in drawn[len(panels) :]:
+            panel.set_visible(False)
+        figure.supxlabel(x_label, fontsize=8)
+        figure.supylabel(y_label, fontsize=8)
     return figure
 
 

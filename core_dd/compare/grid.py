@@ -112,7 +112,7 @@ def cells_of(comparison: Comparison) -> list[Cell]:
 
 def _judged(comparison: Comparison, place: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A place by every network and protocol."""
-    networks, protocols = listed(comparison.networks), [choice.name for choice in comparison.protocol_choices]
+    networks, protocols = comparison.network_names, [choice.name for choice in comparison.protocol_choices]
     return [
         {**place, "network": network, "protocol": protocol}
         for network, protocol in itertools.product(networks, protocols)

@@ -76,3 +76,25 @@ class CompareConfig(Options):
             )
         require(self.device in (None, "cpu", "cuda"), f"device must be cpu or cuda, got '{self.device}'.")
         require(not (self.status and self.dry_run), "give --status or --dry_run, not both.")
+
+
+@dataclass(kw_only=True)
+class RankConfig(CompareConfig):
+    """Rank networks by training them on small sets: does a set choose the network that the real images would?
+
+    The file is a comparison whose `networks` are many, by name or as a grid, and which judges the real training images,
+    too, by the epochs it says: gendd rank-networks search_fashion_mnist. Networks are trained and found again as by
+    gendd compare, which the other options are for.
+    """
+
+    GROUP: ClassVar[str] = "ranking"
+
+    top: float = 0.2
+    """The share of the networks, best on real images, among which the ranking is looked at, too."""
+
+    def __post_init__(self) -> None:
+        require(
+            bool(self.file), "rank which networks? Give a file or a name, first: gendd rank-networks search_cifar10."
+        )
+        super().__post_init__()
+        require(0 < self.top <= 1, f"top must be in (0, 1], got {self.top}.")

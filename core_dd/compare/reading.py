@@ -1,5 +1,7 @@
 """A comparison's YAML file: what it says, typed, and every name in it known. No torch."""
 
+import itertools
+import random
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -78,6 +80,31 @@ class Judge(Struct, frozen=True, forbid_unknown_fields=True):
     """Whether the scores are marked smoke, because the sets are from shortened runs."""
 
 
+class NetworkGrid(Struct, frozen=True, forbid_unknown_fields=True):
+    """ConvNets by depth, width, and suffixes of their names (`core_dd.judge.networks.VARIANTS`). The defaults are the
+    720 of DC's and DataDAM's architecture search ([Zhao et al., ICLR 2021](https://arxiv.org/abs/2006.05929))."""
+
+    depth: tuple[Count, ...] = (1, 2, 3, 4)
+    width: tuple[Count, ...] = (32, 64, 128, 256)
+    act: tuple[str, ...] = ("sigmoid", "relu", "leakyrelu")
+    norm: tuple[str, ...] = ("nonorm", "bn", "ln", "in", "gn")
+    pool: tuple[str, ...] = ("nopool", "maxpool", "avgpool")
+    draw: Count | None = None
+    """Only so many of them, drawn at random."""
+    seed: Annotated[int, Meta(ge=0)] = 0
+    """Of the draw."""
+
+    @property
+    def names(self) -> list[str]:
+        """The networks, in the order of the grid."""
+        own = itertools.product(self.depth, self.width, self.norm, self.act, self.pool)
+        names = ["convnet{}_w{}_{}_{}_{}".format(*each) for each in own]
+        if self.draw is None or self.draw >= len(names):
+            return names
+        drawn = set(random.Random(self.seed).sample(range(len(names)), self.draw))
+        return [name for number, name in enumerate(names) if number in drawn]
+
+
 class Comparison(Struct, frozen=True, forbid_unknown_fields=True):
     """What the file says; lists may be single values."""
 
@@ -87,7 +114,7 @@ class Comparison(Struct, frozen=True, forbid_unknown_fields=True):
     title: str = ""
     seeds: Count | Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)] = 1
     """How many seeds, from 0, or which."""
-    networks: str | list[str] = "convnet3"
+    networks: str | list[str] | NetworkGrid = "convnet3"
     protocols: str | ProtocolChoice | list[str | ProtocolChoice] = "dm"
     judge: Judge = Judge()
     real: bool = True
@@ -115,6 +142,11 @@ class Comparison(Struct, frozen=True, forbid_unknown_fields=True):
     def protocol_choices(self) -> list[ProtocolChoice]:
         """The protocols."""
         return [ProtocolChoice(own) if isinstance(own, str) else own for own in listed(self.protocols)]
+
+    @property
+    def network_names(self) -> list[str]:
+        """The networks."""
+        return self.networks.names if isinstance(self.networks, NetworkGrid) else listed(self.networks)
 
     def judge_of(self, cell: Mapping[str, Value | None]) -> Judge:
         """How a cell is judged: as all, but for what its overrides say."""
@@ -249,7 +281,7 @@ def axis_values(comparison: Comparison) -> dict[str, list[Value]]:
         "data": [choice.name for choice in comparison.data_choices],
         "ipc": listed(comparison.ipc),
         "seed": comparison.seed_numbers,
-        "network": listed(comparison.networks),
+        "network": comparison.network_names,
         "protocol": [choice.name for choice in comparison.protocol_choices],
     }
 
