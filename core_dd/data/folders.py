@@ -5,6 +5,7 @@ import os
 import re
 import stat
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from core_dd.errors import InputError, require
@@ -176,14 +177,16 @@ def _annotated(annotations: Path, names: Sequence[str]) -> Members:
 def listing_key(members: Mapping[str, Members], names: Sequence[str]) -> str:
     """A hash of all that decides what a listing is read as: the classes, and each file's split, class and state."""
     key = hashlib.blake2b(repr(names).encode("ascii", "backslashreplace"), digest_size=16)
+    resolved = cache(Path.resolve)  # of folders, which hold many files each
     for split, pairs in members.items():
         for file, label in pairs:
-            key.update(f"\n{split} {label} ".encode() + _state(file))
+            place = file.resolve() if file.is_symlink() else resolved(file.parent) / file.name
+            key.update(f"\n{split} {label} ".encode() + _state(file, place))
     return key.hexdigest()
 
 
-def _state(file: Path) -> bytes:
-    """What changes when the content of a file does, or that of the file it links to."""
+def _state(file: Path, place: Path) -> bytes:
+    """What changes when the content of a file does, or that of the file it links to, whose place is given."""
     status = file.stat()
     numbers = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    return os.fsencode(file.resolve()) + f" {' '.join(map(str, numbers))}".encode()
+    return os.fsencode(place) + f" {' '.join(map(str, numbers))}".encode()

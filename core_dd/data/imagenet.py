@@ -20,6 +20,7 @@ from core_dd.data.arrays import opened
 from core_dd.data.cache import cache_folder, kept
 from core_dd.data.folders import Members, files_under, images_of, split_folders
 from core_dd.errors import needed, require
+from core_dd.progress import Progress
 
 SUBSETS: Mapping[str, tuple[str, slice]] = MappingProxyType(
     {
@@ -210,9 +211,11 @@ class NpzBatches:
         def write(place: Path, _: None) -> None:
             first = len(next(iter(self))[1])
             copy = np.lib.format.open_memmap(place, mode="w+", dtype=np.uint8, shape=(len(self), first))
-            for row, (where, content) in enumerate(self):
-                require(len(content) == first, f"{where} has another size than those before. Fetch it again.")
-                copy[row] = np.frombuffer(content, np.uint8)
+            with Progress(f"unpacking {self._files[0].parent}", len(self), unit="img", leave=False) as progress:
+                for row, (where, content) in enumerate(self):
+                    require(len(content) == first, f"{where} has another size than those before. Fetch it again.")
+                    copy[row] = np.frombuffer(content, np.uint8)
+                    progress.update()
             copy.flush()
 
         def read(place: Path) -> None:
