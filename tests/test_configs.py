@@ -100,12 +100,19 @@ def test_settings__of_datadam_as_its_code_runs_it():
 
 
 def test_settings__of_imagenet_subsets():
-    """Facts A2 and A3: M3D on ResNetAP-10 at 224 pixels, DataDAM on ConvNet-5 at 128."""
+    """Facts A2, A3 and A7: IDC and M3D on ResNetAP-10 at 224 pixels, DataDAM on ConvNet-5 at 128."""
     m3d = {key: own for key, own in configs("m3d").items() if key[0].startswith("imagenet")}
     assert {data for data, _ in m3d} == {"imagenet10", *(f"imagenet100_{part}" for part in range(5))}
     for found in m3d.values():
         facts = (found.network, found.image_size, found.iterations, found.lr_img, found.factor, found.ipm)
         assert facts == ("resnetap10", 224, 1000, 0.1, 3, 5)
+    for variant, factor in (("idc", 3), ("idc_i", 1)):
+        for ipc in (10, 20):
+            found = config(variant, "imagenet10", ipc)
+            assert (found.network, found.image_size, found.side_img) == ("resnetap10", 224, 224)
+            assert (found.distance, found.lr_img, found.real_net, found.iterations) == ("l1", 0.003, 500, 500)
+            assert (found.pretrain, found.cutmix, found.factor) == (10, 1.0, factor)
+            assert found.decode == ("bound" if (factor, ipc) == (3, 20) else "single")
     for data in ("imagenette", "imagewoof", "imagesquawk"):
         found = config("datadam_paper", data, 10)
         assert (found.network, found.image_size, found.mmd_weight) == ("convnet5", 128, 0.02)
