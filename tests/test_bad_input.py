@@ -597,7 +597,7 @@ CASES = {
         distilled(change(images=torch.zeros(20, 3, 8, 8))),
     ),
     "set of another dataset": Case(EVALUATE + "set.safetensors", "was made from mnist", distilled(foreign)),
-    "unknown protocol": Case(EVALUATE + "set.safetensors --protocol md", "did you mean 'dm'?", distilled()),
+    "unknown protocol": Case(EVALUATE + "set.safetensors --protocol dmm", "did you mean 'dm'?", distilled()),
     "scores exist": Case(
         EVALUATE + "set.safetensors", "out.json exists", lambda f: (distilled()(f), (f / "out.json").touch())
     ),
@@ -901,6 +901,24 @@ CASES = {
     "convert of a hostile pickle": Case("convert x.pt --out o", "pickle that wants to run code", hostile),
     "evaluate by a measure that is none": Case(
         EVALUATE + "set.safetensors --fidelity kid,fdi", "unknown measure 'fdi'; did you mean 'fid'?", distilled()
+    ),
+    "evaluate under an augmentation that is none": Case(
+        EVALUATE + "set.safetensors --augment rand", "unknown augment 'rand'; did you mean 'randaugment'?", distilled()
+    ),
+    "evaluate by a teacher that a protocol has not": Case(
+        EVALUATE + "set.safetensors --teacher x.pt",
+        "protocol quick has no teacher. Leave out --teacher.",
+        lambda f: (distilled()(f), saved(torch.zeros(1))(f)),
+    ),
+    "evaluate by a teacher that is not there": Case(
+        EVALUATE.replace("quick", "rd3") + "set.safetensors --teacher x.pt",
+        "no teacher at x.pt: expected a file of weights of a resnet18_bn",
+        distilled(),
+    ),
+    "evaluate by a teacher that is a hostile pickle": Case(
+        EVALUATE.replace("quick", "rd3") + "set.safetensors --iterations 1 --classifiers 1 --teacher x.pt",
+        "pickle that wants to run code",
+        lambda f: (distilled()(f), hostile(f)),
     ),
     "evaluate by Inception without its weights": Case(
         EVALUATE + "set.safetensors --fidelity fid --inception_weights none",

@@ -14,7 +14,7 @@ from core_dd.commands import imported
 from core_dd.compare.jobs import Job, Order, code_version, key_of
 from core_dd.compare.producers import KINDS, Made, Request
 from core_dd.compare.reading import AXES, Comparison, DataChoice, ProtocolChoice, listed
-from core_dd.errors import InputError, about, brief, likely, pick, require
+from core_dd.errors import InputError, about, brief, likely, require
 from core_dd.judge.options import REAL
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _cell(
             "learns none. Skip it, or give it another protocol.",
         )
     ipc = "" if made is None else f" ipc {place['ipc']}, seed {place['seed']}"
-    options = {**msgspec.to_builtins(judge), **msgspec.to_builtins(protocol)}
+    options = {**msgspec.to_builtins(judge), **protocol.options}
     score = Job(
         kind="score",
         title=f"{data.name} {place['producer']}{ipc}, by {place['network']}, {protocol.name}",
@@ -146,10 +146,10 @@ def _cell(
 
 
 def _resolved(choice: ProtocolChoice) -> Any:
-    """The protocol of a choice, shortened as it says."""
-    from core_dd.judge.protocols import PROTOCOLS
+    """The protocol of a choice, shortened and augmented as it says."""
+    from core_dd.judge.protocols import resolved
 
-    return pick(PROTOCOLS, choice.protocol, "protocol").shortened(choice.epochs, choice.iterations)
+    return resolved(choice.protocol, choice.epochs, choice.iterations, choice.augment)
 
 
 def _made(request: Request) -> Made:

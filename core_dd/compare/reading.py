@@ -45,18 +45,27 @@ class DataChoice(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ProtocolChoice(Struct, frozen=True, forbid_unknown_fields=True):
-    """How classifiers are trained: a protocol, whole or shortened."""
+    """How classifiers are trained: a protocol, whole or shortened, with its own augmentation or another."""
 
     protocol: str
     epochs: Count | None = None
     iterations: Count | None = None
+    augment: str | None = None
+    """A key of `core_dd.judge.options.AUGMENT_CHOICES`."""
 
     @property
     def name(self) -> str:
-        """As scores call it, see `core_dd.judge.protocols.Protocol.shortened`."""
+        """As scores call it, see `core_dd.judge.protocols.resolved`."""
         shortened = [f"_{self.epochs}_epochs"] * (self.epochs is not None)
         shortened += [f"_{self.iterations}_steps"] * (self.iterations is not None)
+        shortened += [f", augment {self.augment}"] * (self.augment is not None)
         return self.protocol + "".join(shortened)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the job of a score is told of it, and known by; augment where there is one."""
+        said = msgspec.to_builtins(self)
+        return said if self.augment is not None else {name: own for name, own in said.items() if name != "augment"}
 
 
 class Override(Struct, frozen=True, forbid_unknown_fields=True):

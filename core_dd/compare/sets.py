@@ -18,7 +18,7 @@ from core_dd.data.images import ImageData
 from core_dd.errors import InputError, likely, require
 from core_dd.judge import evaluate as judging
 from core_dd.judge import fidelity
-from core_dd.judge.protocols import PROTOCOLS, Protocol
+from core_dd.judge.protocols import PROTOCOLS, Protocol, resolved
 from core_dd.sets.distilled import DistilledSet
 from core_dd.speed import pick_device
 
@@ -173,6 +173,7 @@ def judge(
     made: str | None = None,
     epochs: int | None = None,
     iterations: int | None = None,
+    augment: str | None = None,
     classifiers: int | None = None,
     fidelity: bool = False,
     smoke: bool = False,
@@ -189,6 +190,7 @@ def judge(
         device=device,
         epochs=epochs,
         steps=iterations,
+        augment=augment,
         with_fidelity=fidelity,
     )
     scores = scores.with_record(
@@ -207,6 +209,7 @@ def measure_judge(
     images_per_class: int | None,
     epochs: int | None = None,
     iterations: int | None = None,
+    augment: str | None = None,
     classifiers: int | None = None,
     **_: Any,
 ) -> Forecast:
@@ -214,9 +217,8 @@ def measure_judge(
     count = len(data.train_images) if images_per_class is None else data.num_classes * images_per_class
     index = torch.arange(count) % len(data.train_images)
     dset = DistilledSet(data.train_images[index], data.train_labels[index], {})
-    resolved = PROTOCOLS[protocol].shortened(epochs, iterations)
     options = {"network": network, "runs": classifiers, "seed": seed, "device": device}
-    found = judging.measured(dset, data, resolved, **options)
+    found = judging.measured(dset, data, resolved(protocol, epochs, iterations, augment), **options)
     return Forecast(found.seconds, found.mib)
 
 

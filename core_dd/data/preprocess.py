@@ -192,3 +192,14 @@ def fractions(pixels: Tensor) -> Tensor:
     if pixels.dtype == torch.uint8:
         return pixels.float().div(255)
     return pixels.to(torch.promote_types(pixels.dtype, torch.float32))
+
+
+def as_bytes(pixels: Tensor) -> Tensor:
+    """Pixels as uint8, as files of images hold them; floats outside of 0..1 are clamped.
+
+    Examples:
+        >>> import torch
+        >>> as_bytes(torch.tensor([-1.0, 0.5, 2.0]))
+        tensor([  0, 128, 255], dtype=torch.uint8)
+    """
+    return pixels if pixels.dtype == torch.uint8 else pixels.float().clamp(0, 1).mul(255).round().to(torch.uint8)

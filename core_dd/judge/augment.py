@@ -11,13 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from core_dd.data.images import ImageData
+from core_dd.data.preprocess import as_bytes
 from core_dd.errors import pick, require
+from core_dd.rng import drawn_by
 
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
 """The published DSA strategy."""
@@ -38,6 +41,16 @@ def strategy_for(data: ImageData) -> str:
     return STRATEGY if data.hflip else STRATEGY.replace("_flip", "")
 
 
+class Augment(Protocol):
+    """What training images go through."""
+
+    in_pixels: ClassVar[bool]
+    """Whether it takes pixels, before they go to training space, or images that are there."""
+
+    def per_image(self, x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Images (G, B, C, H, W), changed; one generator per group."""
+
+
 @dataclass(frozen=True)
 class DSAugment:
     """DSA, differentiable siamese augmentation (Zhao & Bilen, ICML 2021, https://arxiv.org/abs/2102.08259).
@@ -52,6 +65,7 @@ class DSAugment:
 
     strategy: str = STRATEGY
     mode: str = "S"
+    in_pixels: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for name in self.names:
@@ -265,6 +279,88 @@ def cutmix(x: Tensor, y: Tensor, probability: float, generators: Sequence[torch.
     return x, y
 
 
+@dataclass(frozen=True)
+class CropAugment:
+    """Random resized crops ([Szegedy et al., CVPR 2015](https://arxiv.org/abs/1409.4842)), an own one for every image,
+    stretched back to the image's size, and mirrored with probability 1/2.
+
+    Args:
+        flips: whether to mirror.
+        least: the smallest part of the area, in (0, 1]; the largest is 1. Half is what RDED takes of images that hold
+            2 x 2 smaller ones.
+        stretch: how far the ratio of the sides is from 1, at most: drawn from 1 / stretch to stretch, evenly in its
+            logarithm. A side that would be longer than the image's is as long.
+    """
+
+    flips: bool = True
+    least: float = 0.5
+    stretch: float = 4 / 3
+    in_pixels: ClassVar[bool] = False
+
+    def per_image(self, x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """As `DSAugment.per_image`."""
+        count = x.shape[1]
+        draws = torch.stack([torch.rand(count, 5, generator=own, device=own.device) for own in generators])
+        area, ratio, *place, mirror = draws.to(x.device).flatten(0, 1).unbind(1)
+        area = self.least + (1 - self.least) * area
+        ratio = torch.exp((2 * ratio - 1) * math.log(self.stretch))
+        sides = [(area * ratio).sqrt().clamp_max(1), (area / ratio).sqrt().clamp_max(1)]  # width, height
+        centres = [(2 * where - 1) * (1 - side) for where, side in zip(place, sides, strict=True)]
+        theta = torch.cat([torch.diag_embed(torch.stack(sides, 1)), torch.stack(centres, 1)[:, :, None]], 2)
+        images = x.flatten(0, 1)
+        grid = F.affine_grid(theta.to(x.dtype), list(images.shape), align_corners=False)
+        cropped = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        return (flip(cropped, mirror) if self.flips else cropped).reshape(x.shape)
+
+
+RANDAUGMENT = "randaugment"
+
+
+def policy_for(data: ImageData) -> str:
+    """The policy of AutoAugment for a dataset, of the three that were found: svhn's for digits and whatever else a
+    mirror image changes the label of, imagenet's above 32 pixels, else cifar10's.
+
+    Examples:
+        >>> from core_dd import load_data
+        >>> policy_for(load_data("digits"))
+        'svhn'
+    """
+    return "svhn" if not data.hflip else "cifar10" if max(data.shape[1:]) <= 32 else "imagenet"
+
+
+@dataclass(frozen=True)
+class PolicyAugment:
+    """AutoAugment ([Cubuk et al., CVPR 2019](https://arxiv.org/abs/1805.09501)) or RandAugment ([Cubuk et al., NeurIPS
+    2020](https://arxiv.org/abs/1909.13719)), as torchvision has them, on bytes.
+
+    All images of a group get one draw, as in DC-BENCH ([Cui et al., NeurIPS 2022](https://arxiv.org/abs/2207.09639)),
+    which compares distilled sets under them. Pixels outside of 0..1 are clamped.
+
+    Args:
+        policy: randaugment, or a policy of AutoAugment: cifar10, svhn, imagenet.
+    """
+
+    policy: str = RANDAUGMENT
+    in_pixels: ClassVar[bool] = True
+
+    @torch.no_grad()
+    def per_image(self, x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Pixels (G, B, C, H, W), uint8 or float on the 0..1 scale, C 1 or 3, as uint8; one generator per group."""
+        transform, changed = _policy(self.policy), []
+        for images, generator in zip(as_bytes(x), generators, strict=True):
+            with drawn_by(generator):
+                changed.append(transform(images))
+        return torch.stack(changed)
+
+
+@cache
+def _policy(name: str) -> Callable[[Tensor], Tensor]:
+    """A transform of torchvision, which is imported where one is asked for."""
+    from torchvision.transforms import AutoAugmentPolicy, v2
+
+    return v2.RandAugment() if name == RANDAUGMENT else v2.AutoAugment(AutoAugmentPolicy(name))
+
+
 _DC_CROP, _DC_SCALE, _DC_ROTATE, _DC_NOISE = 4, 0.2, 45, 0.001
 
 
@@ -280,6 +376,7 @@ class DCAugment:
     """
 
     strategy: str = "crop_scale_rotate"
+    in_pixels: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for name in self.strategy.split("_"):

@@ -16,13 +16,14 @@ from torch import Tensor
 from core_dd import cli, files
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data.images import ImageData
-from core_dd.errors import Diverged, pick, whole
-from core_dd.judge import across, costs, habits, membership, permuted, robustness, training
+from core_dd.errors import Diverged, whole
+from core_dd.judge import across, costs, habits, membership, permuted, protocols, robustness, training
+from core_dd.judge import teacher as teaching
 from core_dd.judge.chance import at_chance, below_chance, chance, mean_interval
 from core_dd.judge.measures import Measuring, Meter
 from core_dd.judge.networks import NetworkLike, build_network, name_of
 from core_dd.judge.options import REAL, EvaluateConfig
-from core_dd.judge.protocols import PROTOCOLS, Protocol, TrainingPlan
+from core_dd.judge.protocols import Protocol, TrainingPlan
 from core_dd.notes import note
 from core_dd.run import claimed_file, find_folder
 from core_dd.sets.distilled import DistilledSet, new_meta, versions
@@ -39,7 +40,8 @@ class Scores:
     `accuracies` are fractions of the real test set, one per classifier; `record` is everything else in scores.json:
     protocol, network and its number of parameters, runs, seed, smoke; `chance`, the accuracy of who does not look, and
     `at_chance`, whether these cannot be told from it (`core_dd.judge.chance`); `set` (name, path, method, ipc, images,
-    hash, labels: hard or soft, factor, bytes, cost), `data` (name, fingerprint, training and test images); `answers` by
+    hash, labels: hard or soft, factor, bytes, cost), `label_regime` (labels of the set, or
+    teacher), `data` (name, fingerprint, training and test images); `answers` by
     class (`core_dd.judge.answers`) and `training_cost` (`core_dd.judge.costs`); the protocol as it was resolved, the
     config, versions, device, seconds; `curves` (training loss of each run at `curve_steps`), `permuted` where the
     labels look so and, if asked for, `fidelity` and `best_of_test`.
@@ -95,6 +97,8 @@ def evaluate(
     *,
     epochs: int | None = None,
     steps: int | None = None,
+    augment: str | None = None,
+    teacher: str | None = None,
     bf16: bool = True,
     with_fidelity: bool | Measuring = False,
     with_membership: bool = False,
@@ -114,6 +118,8 @@ def evaluate(
         seed: of the classifiers' initial weights, batches and augmentation.
         device: where; None: CUDA where there is one.
         epochs, steps: shorten the protocol; the score is marked smoke, and its protocol's name says to what.
+        augment: in place of the protocol's augmentation, see `core_dd.judge.protocols.Protocol.augmented`; so named.
+        teacher: for a protocol that has one, a file of its weights, see `core_dd.judge.teacher.teacher_of`.
         bf16: compute in bf16 where the hardware does it faster.
         with_fidelity: also measure the set's distance from the real images; True: `classifier_frechet` and M3D's
             distances of moments.
@@ -128,49 +134,56 @@ def evaluate(
     """
     start, device = time.perf_counter(), prepare_device(None if device is None else str(device))
     _check((dset, *earlier), data, seed, runs)
-    resolved = pick(PROTOCOLS, protocol, "protocol").fitted_to(dset.meta.get("lr")).shortened(epochs, steps)
+    resolved = protocols.resolved(protocol, epochs, steps, augment).fitted_to(dset.meta.get("lr"))
     numbers = range(resolved.runs if runs is None else runs)
     how = {"protocol": resolved, "network": network, "runs": numbers, "seed": seed, "device": device, "bf16": bf16}
     habit = habits.habit(protocol) if with_best_of_test else habits.Habit()
     images, labels = _pixels_and_labels(dset)
-    if with_fidelity:
-        measuring = Measuring() if with_fidelity is True else with_fidelity
-        meter = Meter(measuring, data, network=network, seed=seed, device=device, bf16=bf16)
-        meter.check(len(images))
+    meter = _meter(with_fidelity, data, len(images), network=network, seed=seed, device=device, bf16=bf16)
     if with_membership:
         membership.check(data)
-    tests: list[list[float]] = []
-    classifiers = training.train(
-        images,
-        labels,
-        data,
-        preprocess=dset.preprocess,
-        pauses=habit.tests,
-        at_pause=lambda unfinished: tests.append(unfinished.accuracies(data.test_images, data.test_labels)),
-        **how,
-    )
+    how["teacher"] = teaching.teacher_of(resolved, data, seed, device, teacher)
+    classifiers, tests = _trained(dset, data, habit.tests, how)
     accuracies, judged = _judged(classifiers, data)
-    record = {
-        **_settings(resolved, network, numbers, seed),
-        **judged,
-        **_identities(dset, data),
-        "resolved_protocol": to_dict(resolved),
-        "std_kind": "sample",
-        "versions": versions(),
-        "device": str(device),
-        "seconds": time.perf_counter() - start,
-    }
-    if with_fidelity:
+    record = _settings(resolved, network, numbers, seed) | judged | _identities(dset, data, resolved)
+    record |= {"versions": versions(), "device": str(device), "seconds": time.perf_counter() - start}
+    record |= teaching.said_of(how["teacher"], resolved, data, teacher)
+    if meter is not None:
         record |= meter.measure(images, labels)
     if with_membership:
         record["membership"] = membership.inferred(classifiers, dset, data, **how)
     if with_robustness:
         record["robustness"] = robustness.robustness(classifiers, data)
     if with_best_of_test:
-        options = (protocol, network, len(numbers), seed, device)
-        others = _tested(earlier, data, *options, epochs=epochs, steps=steps, bf16=bf16)
+        options = {"epochs": epochs, "steps": steps, "augment": augment, "teacher": teacher, "bf16": bf16}
+        others = _tested(earlier, data, protocol, network, len(numbers), seed, device, **options)
         record["best_of_test"] = habits.chosen(accuracies, tests, others)
     return Scores(accuracies, record)
+
+
+def _trained(
+    dset: DistilledSet, data: ImageData, pauses: Sequence[float], how: Mapping[str, Any]
+) -> tuple[training.Classifiers, list[list[float]]]:
+    """Classifiers trained on a set, and their accuracies after these parts of the training."""
+    tests: list[list[float]] = []
+    classifiers = training.train(
+        *_pixels_and_labels(dset),
+        data,
+        preprocess=dset.preprocess,
+        pauses=pauses,
+        at_pause=lambda unfinished: tests.append(unfinished.accuracies(data.test_images, data.test_labels)),
+        **how,
+    )
+    return classifiers, tests
+
+
+def _meter(asked: bool | Measuring, data: ImageData, images: int, **options: Any) -> Meter | None:
+    """What measures the distances of so many images, as far as they are asked for and can be."""
+    if not asked:
+        return None
+    meter = Meter(Measuring() if asked is True else asked, data, **options)
+    meter.check(images)
+    return meter
 
 
 def _check(sets: Sequence[DistilledSet], data: ImageData, seed: int, runs: int | None) -> None:
@@ -190,6 +203,8 @@ def _settings(protocol: Protocol, network: NetworkLike, numbers: range, seed: in
         "runs": len(numbers),
         "seed": seed,
         "smoke": protocol.smoke,
+        "resolved_protocol": to_dict(protocol),
+        "std_kind": "sample",
     }
 
 
@@ -217,9 +232,11 @@ def _tested(sets: Sequence[DistilledSet], data: ImageData, *options: Any, **more
     return found
 
 
-def _identities(dset: DistilledSet, data: ImageData) -> dict[str, dict[str, Any]]:
-    """What was scored on what, for the record."""
+def _identities(dset: DistilledSet, data: ImageData, protocol: Protocol) -> dict[str, Any]:
+    """What was scored on what, and by whose labels, for the record."""
+    own = "soft" if dset.labels.is_floating_point() else "hard"
     return {
+        "label_regime": "teacher" if protocol.teacher else own,
         "set": {
             "name": None,
             "path": None,
@@ -227,7 +244,7 @@ def _identities(dset: DistilledSet, data: ImageData) -> dict[str, dict[str, Any]
             "ipc": dset.meta.get("ipc"),
             "images": len(dset),
             "hash": dset.digest(),
-            "labels": "soft" if dset.labels.is_floating_point() else "hard",
+            "labels": own,
             "factor": dset.factor,
             "bytes": costs.bytes_of(dset),
             "cost": dset.meta.get("cost"),
@@ -324,6 +341,8 @@ def _score(
             device=config.device,
             epochs=config.epochs,
             steps=config.iterations,
+            augment=config.augment,
+            teacher=config.teacher,
             bf16=config.bf16,
             with_fidelity=measuring_of(config),
             with_membership=config.membership,
@@ -386,7 +405,7 @@ def _pixels_and_labels(dset: DistilledSet) -> tuple[Tensor, Tensor]:
 
 def _forecast(dset: DistilledSet, data: ImageData, config: EvaluateConfig) -> str:
     """How long the training will be and what it will take, from a step of it."""
-    protocol = PROTOCOLS[config.protocol].fitted_to(dset.meta.get("lr")).shortened(config.epochs, config.iterations)
+    protocol = config.resolved.fitted_to(dset.meta.get("lr"))
     options = {"network": config.network, "runs": config.classifiers, "seed": config.seed, "device": config.device}
     found = measured(dset, data, protocol, **options, bf16=config.bf16)
     return (
@@ -416,8 +435,8 @@ def measured(
     device: str | None,
     bf16: bool = True,
 ) -> _Measured:
-    """What training classifiers takes, from a step of it; `protocol` is resolved, the others are those of
-    `evaluate`."""
+    """What training classifiers takes, from a step of it, a teacher's own training left out; `protocol` is resolved,
+    the others are those of `evaluate`."""
     place = prepare_device(device)
     trained = training.Training(
         *_pixels_and_labels(dset),
@@ -429,6 +448,7 @@ def measured(
         device=place,
         preprocess=dset.preprocess,
         bf16=bf16,
+        teacher=teaching.untrained(protocol, data, place),
     )
     trained.step(0)  # compiles, where that pays
     start = time.perf_counter()

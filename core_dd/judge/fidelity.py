@@ -121,7 +121,9 @@ def real_classifier(
         tensors, meta = read_tensors(cache)
         data.check_origin(meta, f"{cache} holds a classifier", "Name another file, or remove this one.")
         other = ", ".join(
-            f"{name} {meta.get(name)} instead of {own}" for name, own in identity.items() if meta.get(name) != own
+            f"{name} {meta.get(name)} instead of {own}"
+            for name, own in identity.items()
+            if _complete(meta.get(name)) != own
         )
         require(not other, f"{cache} holds another classifier: {other}. Name another file, or remove this one.")
         net, params, buffers = training.initialise(network, data, [0], seed, device)
@@ -159,23 +161,31 @@ def check_features(network: NetworkLike, data: RealData) -> None:
     require_shown(build_network(network, data.shape, data.num_classes), "features", network, "a distance of features")
 
 
-def kept_classifier(data: ImageData, network: str, seed: int, device: torch.device) -> training.Classifiers:
-    """A classifier trained on all real training images by protocol `quick`: the first time, then read from the cache
-    folder; networks of other code, which may change under one name, are trained each time."""
-    trained = partial(real_classifier, data, network, seed, device)
+def kept_classifier(
+    data: ImageData, network: str, seed: int, device: torch.device, protocol: Protocol = QUICK
+) -> training.Classifiers:
+    """A classifier trained on all real training images: the first time, then read from the cache folder; networks of
+    other code, which may change under one name, are trained each time."""
+    trained = partial(real_classifier, data, network, seed, device, protocol)
     if ":" in network:
         return trained()
+    how = "" if protocol == QUICK else f"-{protocol.name}"
     return kept(
-        f"classifier-{data.fingerprint}-{data.training_digest}-{network}-seed{seed}.safetensors",
+        f"classifier-{data.fingerprint}-{data.training_digest}-{network}{how}-seed{seed}.safetensors",
         make=trained,
         read=lambda place: trained(cache=place),
-        write=lambda place, made: _write_classifier(place, made, data, classifier_identity(network, seed)),
+        write=lambda place, made: _write_classifier(place, made, data, classifier_identity(network, seed, protocol)),
     )
 
 
 def classifier_identity(network: NetworkLike, seed: int, protocol: Protocol = QUICK) -> dict[str, Any]:
     """What tells a classifier of the same data from another."""
     return {"network": name_of(network), "protocol": asdict(protocol), "seed": seed}
+
+
+def _complete(said: Any) -> Any:
+    """A part of a classifier's identity as it was written, in a protocol's place with what protocols had not then."""
+    return {**asdict(Protocol(name="")), **said} if isinstance(said, Mapping) else said
 
 
 def _write_classifier(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from core_dd.data.cache import kept_tensors
 from core_dd.data.images import ImageData
+from core_dd.data.preprocess import as_bytes
 from core_dd.errors import pick, require
 from core_dd.judge import copies, fidelity, samples
 from core_dd.judge.inception import inception_outputs, load_inception, weights_digest
@@ -324,8 +325,3 @@ def _by_class(measure: Measure, ours: Sample, real: Sample, classes: int) -> dic
 def _pixels(images: Tensor) -> Tensor:
     """On the 0..1 scale, as floats."""
     return images.float() / 255 if images.dtype == torch.uint8 else images.float()
-
-
-def as_bytes(images: Tensor) -> Tensor:
-    """Pixels as uint8, as networks that learnt from files of images know them; what is outside of 0..1 is clamped."""
-    return images if images.dtype == torch.uint8 else images.float().clamp(0, 1).mul(255).round().to(torch.uint8)

@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from core_dd.data.options import DataConfig
 from core_dd.errors import at_least, pick, require
 from core_dd.options import option
 from core_dd.sets.options import ForeignConfig
+
+if TYPE_CHECKING:
+    from core_dd.judge.protocols import Protocol
 
 REAL = "real"
 """The name of the full real training set where a set is asked for."""
@@ -26,10 +29,24 @@ PROTOCOL_CHOICES = MappingProxyType(
         "idc_svhn_ipc1": "the same with cutout instead: IDC's on SVHN with one whole image per class",
         "datadam_paper": "DataDAM's supplement (Sajedi et al. 2023): 300 passes, 100 classifiers",
         "datadam_code": "DataDAM's released code: 1801 passes in batches of 64, 10 classifiers",
+        "rded": "RDED (Sun et al. 2024): soft labels of a ResNet-18 of the real data, 300 passes, AdamW, CutMix",
+        "rd3": "RD3 (Zhong et al. 2026): as rded, 400 passes",
+        "constant_compute": "ours: 2000 steps of 256 images, whatever the size of the set",
         "quick": "ours, for trials: 200 steps, whatever the size of the set",
     }
 )
 """How classifiers are trained (`core_dd.judge.protocols.PROTOCOLS`)."""
+
+AUGMENT_CHOICES = MappingProxyType(
+    {
+        "none": "none",
+        "dsa": "DSA (Zhao & Bilen 2021): one of colour, crop, cutout, flip, scale, rotation for a batch",
+        "flip_crop": "mirrored, where that keeps the class, and moved by up to an eighth of the side",
+        "autoaugment": "AutoAugment (Cubuk et al. 2019), torchvision's policy for such data, one draw for a batch",
+        "randaugment": "RandAugment (Cubuk et al. 2020), torchvision's, one draw for a batch",
+    }
+)
+"""What `--augment` puts in place of a protocol's own augmentation."""
 
 MEASURE_CHOICES = MappingProxyType(
     {
@@ -110,6 +127,12 @@ class EvaluateConfig(DataConfig, ForeignConfig):
     and never ranked."""
     iterations: int | None = None
     """Shorten any protocol to this many steps; likewise (challenge_4000_steps)."""
+    augment: str | None = option(None, choices=AUGMENT_CHOICES)
+    """What training images go through, in place of the protocol's augmentation, CutMix included; the protocol is so
+    named ("dm, augment randaugment"), and its scores rank among themselves."""
+    teacher: str | None = None
+    """For rded and rd3: the teacher's weights, a state dict of a ResNet-18 with batch normalisation; default: one is
+    trained on the real training images, the first time, and kept in the cache folder."""
     smoke: bool = False
     """Mark the score as smoke although the protocol is whole, because the set itself comes from a shortened run."""
     best_of_test: bool = False
@@ -148,15 +171,14 @@ class EvaluateConfig(DataConfig, ForeignConfig):
     """Check everything, print the resolved config and how long the training is, stop."""
 
     def __post_init__(self) -> None:
-        from core_dd.judge import habits
-        from core_dd.judge.protocols import PROTOCOLS
+        from core_dd.judge import habits, teacher
 
         super().__post_init__()
         at_least(self, 1, "classifiers", "epochs", "iterations")
         require(all(self.networks), f"network '{self.network}' has an empty name between its commas.")
         twice = [name for name in self.networks if self.networks.count(name) > 1]
         require(not twice, f"network {self.network} names {' and '.join(dict.fromkeys(twice))} twice.")
-        PROTOCOLS[self.protocol].shortened(self.epochs, self.iterations)
+        teacher.check(self.resolved, self.teacher)
         if self.best_of_test:
             habits.habit(self.protocol)
         at_least(self, 1, "fidelity_images")
@@ -165,6 +187,13 @@ class EvaluateConfig(DataConfig, ForeignConfig):
             self.fidelity = _SWITCHES[switch]
         for name in self.measures:
             pick(MEASURE_CHOICES, name, "measure")
+
+    @property
+    def resolved(self) -> "Protocol":
+        """How classifiers are trained."""
+        from core_dd.judge.protocols import resolved
+
+        return resolved(self.protocol, self.epochs, self.iterations, self.augment)
 
     @property
     def networks(self) -> list[str]:

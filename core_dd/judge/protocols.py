@@ -6,18 +6,32 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from core_dd.data.images import ImageData
-from core_dd.errors import require, whole
-from core_dd.judge.augment import DCAugment, DSAugment, IDCAugment, strategy_for
+from core_dd.errors import pick, require, whole
+from core_dd.judge.augment import (
+    Augment,
+    CropAugment,
+    DCAugment,
+    DSAugment,
+    IDCAugment,
+    PolicyAugment,
+    policy_for,
+    strategy_for,
+)
+from core_dd.judge.options import AUGMENT_CHOICES
 
-_DSA_KINDS = MappingProxyType(
+_AUGMENTS: MappingProxyType[str, Callable[[ImageData], Augment | None]] = MappingProxyType(
     {
-        "dsa": DSAugment,
-        "idc": lambda strategy: IDCAugment(strategy.replace("_cutout", "")),
-        "idc_cutout": IDCAugment,
-        "none": lambda strategy: None,
+        "none": lambda data: None,
+        "dsa": lambda data: DSAugment(strategy_for(data)),
+        "idc": lambda data: IDCAugment(strategy_for(data).replace("_cutout", "")),
+        "idc_cutout": lambda data: IDCAugment(strategy_for(data)),
+        "flip_crop": lambda data: DSAugment("crop_flip" if data.hflip else "crop", mode="M"),
+        "resized_crop": lambda data: CropAugment(flips=data.hflip),
+        "autoaugment": lambda data: PolicyAugment(policy_for(data)),
+        "randaugment": lambda data: PolicyAugment("randaugment"),
     }
 )
-"""Augmentations made from a DSA strategy; beside CutMix, IDC leaves out cutout."""
+"""Augmentations by name, but for dc, which asks for the network, too; beside CutMix, IDC leaves out cutout."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +43,8 @@ class Schedule:
     factor: float
     restarts: bool = False
     """A new optimiser at each drop: its momentum is cleared."""
+    cosine: float = 0.0
+    """The part of half a cosine wave that the learning rate falls along: 1 to zero, 0.5 to a half, 0 not at all."""
 
 
 SCHEDULES: MappingProxyType[str, Callable[[int], Schedule]] = MappingProxyType(
@@ -36,6 +52,8 @@ SCHEDULES: MappingProxyType[str, Callable[[int], Schedule]] = MappingProxyType(
         "dc": lambda epochs: Schedule(epochs + 1, (epochs // 2 + 2,), 0.1, restarts=True),
         "idc": lambda epochs: Schedule(epochs, (2 * epochs // 3, 5 * epochs // 6), 0.2),
         "constant": lambda epochs: Schedule(epochs, (), 1.0),
+        "cosine": lambda epochs: Schedule(epochs, (), 1.0, cosine=1.0),
+        "half_cosine": lambda epochs: Schedule(epochs, (), 1.0, cosine=0.5),
         "datadam": lambda epochs: Schedule(epochs, tuple(range(15, epochs, 15)), 0.5),
     }
 )
@@ -44,11 +62,11 @@ SCHEDULES: MappingProxyType[str, Callable[[int], Schedule]] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """SGD on shuffled batches, then one test in evaluation mode, without augmentation.
+    """SGD or AdamW on shuffled batches, then one test in evaluation mode, without augmentation.
 
     A published protocol counts `epochs` as its code does (`SCHEDULES`), the last partial batch of a pass kept. A
-    protocol with `steps` takes that many batches, the last partial one of each pass left out, under a cosine learning
-    rate after a warm-up.
+    protocol with `steps` takes that many batches, the last partial one of each pass left out, or with `wraps` filled up
+    from the next pass, under a cosine learning rate after a warm-up.
     """
 
     name: str
@@ -60,29 +78,61 @@ class Protocol:
     """What E stands for: a name of `SCHEDULES`."""
     steps: int | None = None
     """Batches, where those are counted."""
+    wraps: bool = False
+    """Batches run over the ends of passes, so all have `batch_size` images, however few the set has."""
     batch_size: int = 256
+    optimiser: str = "sgd"
+    """sgd; adamw: with betas 0.9 and 0.999, no decay of biases and norms."""
     lr: float = 0.01
     learned_lr: bool = False
     """The set brings its own learning rate."""
     momentum: float = 0.9
+    """Of SGD."""
     weight_decay: float = 5e-4
     augment: str = "dsa"
     """dsa; dc: that of DC, which augments MNIST and ConvNets with batch normalisation only; idc: that of IDC, without
-    cutout, and idc_cutout, with it; none."""
+    cutout, and idc_cutout, with it; flip_crop; resized_crop; autoaugment; randaugment; none."""
     cutmix: float = 0.0
     """Probability that a batch is mixed by CutMix, with Beta(1, 1)."""
+    teacher: str | None = None
+    """A network that, trained on the real data, labels every batch as it is augmented, in place of the set's labels
+    (`core_dd.judge.teacher`); the loss is the Kullback-Leibler divergence from it."""
+    temperature: float = 1.0
+    """By which the outputs of classifier and teacher are divided in that loss."""
     runs: int = 5
     """Classifiers per score, unless said otherwise."""
     smoke: bool = False
     """Shortened: the score says nothing beyond that things run."""
 
-    def augmentation(self, data: ImageData, network: str) -> DSAugment | DCAugment | None:
-        """What training images go through, or None."""
-        if self.augment in _DSA_KINDS:
-            return _DSA_KINDS[self.augment](strategy_for(data))
+    def augmentation(self, data: ImageData, network: str) -> Augment | None:
+        """What training images go through, or None.
+
+        Raises:
+            InputError: images of a number of channels that it does not know.
+        """
+        if self.augment != "dc":
+            made = _AUGMENTS[self.augment](data)
+            channels = data.shape[0]
+            require(
+                not isinstance(made, PolicyAugment) or channels in (1, 3),
+                f"augment {self.augment} knows images of 1 or 3 channels, {data.name} has {channels}. Choose another.",
+            )
+            return made
         if network.startswith("convnet") and "bn" in network.split("_"):
             return DCAugment("crop_noise")
         return DCAugment("crop_scale_rotate") if data.name == "mnist" else None
+
+    def augmented(self, augment: str | None) -> "Protocol":
+        """The protocol with another augmentation in place of its own, CutMix included, and named so: dm, augment
+        randaugment. None leaves it as it is.
+
+        Raises:
+            InputError: an augmentation that is none of `core_dd.judge.options.AUGMENT_CHOICES`.
+        """
+        if augment is None:
+            return self
+        pick(AUGMENT_CHOICES, augment, "augment")
+        return replace(self, name=f"{self.name}, augment {augment}", augment=augment, cutmix=0.0)
 
     def shortened(self, epochs: int | None = None, steps: int | None = None) -> "Protocol":
         """The protocol with E or the number of steps set by hand, smoke and named so, e.g. challenge_4000_steps.
@@ -120,15 +170,17 @@ class Protocol:
 
     def plan(self, images: int, augmented: bool) -> "TrainingPlan":
         """The schedule for a set of `images` images."""
-        batch = min(self.batch_size, images)
+        batch = self.batch_size if self.wraps else min(self.batch_size, images)
         if self.epochs is None:
-            return TrainingPlan(batch, images // batch, self.steps, self.lr, warmup=max(1, self.steps // 10))
+            per_pass, warmup = max(1, images // batch), max(1, self.steps // 10)
+            return TrainingPlan(batch, per_pass, self.steps, self.lr, warmup=warmup, cosine=1.0, wraps=self.wraps)
         epochs = self.augmented_epochs if augmented and self.augmented_epochs else self.epochs
         per_pass, schedule = math.ceil(images / batch), SCHEDULES[self.schedule](epochs)
         total = schedule.passes * per_pass
         steps = total if self.steps is None else self.steps
         drops = tuple(drop * per_pass * steps // total for drop in schedule.drops)
-        return TrainingPlan(batch, per_pass, steps, self.lr, drops, schedule.factor, schedule.restarts)
+        falls = {"drops": drops, "factor": schedule.factor, "restarts": schedule.restarts, "cosine": schedule.cosine}
+        return TrainingPlan(batch, per_pass, steps, self.lr, **falls)
 
 
 @dataclass(frozen=True)
@@ -146,17 +198,22 @@ class TrainingPlan:
     restarts: bool = False
     """Whether each drop starts with a new optimiser."""
     warmup: int = 0
-    """Steps of linear warm-up before a cosine, where there are no drops."""
+    """Steps of linear warm-up."""
+    cosine: float = 0.0
+    """See `Schedule.cosine`."""
+    wraps: bool = False
+    """Whether batches run over the ends of passes."""
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step."""
-        if not self.warmup:
-            return self.lr * self.factor ** sum(step >= drop for drop in self.drops)
-        rise = min(1.0, (step + 1) / self.warmup)
-        return self.lr * rise * (1 + math.cos(math.pi * step / self.steps)) / 2
+        rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        fall = (1 + math.cos(math.pi * self.cosine * step / self.steps)) / 2
+        return self.lr * self.factor ** sum(step >= drop for drop in self.drops) * rise * fall
 
     def images_seen(self, images: int) -> int:
         """How many of a set of `images` images a classifier trains on, each counted as often as it is."""
+        if self.wraps:
+            return self.steps * self.batch
         passes, rest = divmod(self.steps, self.per_pass)
         return passes * min(images, self.per_pass * self.batch) + min(images, rest * self.batch)
 
@@ -211,15 +268,55 @@ DATADAM_CODE = Protocol(name="datadam_code", epochs=1800, batch_size=64, runs=10
 """DataDAM's [released code](https://github.com/DataDistillation/DataDAM): 1801 passes in batches of 64. (It
 prints the best checkpoint's test; ours is the last's.)"""
 
+CONSTANT_COMPUTE = Protocol(name="constant_compute", steps=2000, wraps=True)
+"""Ours: 2000 batches of 256, so 512,000 images and 2000 steps whatever the size of the set, about what DM's protocol
+shows of 50 images of each of 10 classes. Under a protocol that counts passes a larger set also trains longer; at one
+budget of compute sets of different size can be told apart by what is in them ([Sahdev et al., CVPR
+2026](https://arxiv.org/abs/2604.18811))."""
+
+RDED = Protocol(
+    name="rded",
+    epochs=300,
+    schedule="half_cosine",
+    batch_size=50,
+    optimiser="adamw",
+    lr=1e-3,
+    weight_decay=0.01,
+    augment="resized_crop",
+    cutmix=1.0,
+    teacher="resnet18_bn",
+    temperature=20.0,
+)
+"""The soft labels of RDED ([Sun et al., CVPR 2024](https://arxiv.org/abs/2312.03526); [its
+code](https://github.com/LINs-lab/RDED)): a ResNet-18 of the real data labels every batch after random resized crop,
+flip and CutMix; Kullback-Leibler divergence at temperature 20, AdamW, learning rate 0.001 down the first half of a
+cosine wave, 300 passes in batches of 50, the code's for 10 images of each of 10 classes. (The code reports the best of
+several tests; ours is the last. It also shuffles the tiles of images that hold several; ours are cut into their tiles
+before.)"""
+
+RD3 = replace(RDED, name="rd3", epochs=400, schedule="cosine")
+"""RD3 ([Zhong et al., ICLR 2026](https://arxiv.org/abs/2509.19743)), which puts one soft-label protocol in place of
+many: as RDED, but 400 passes, and a cosine down to zero. (Temperature, decay and the crops' sizes are RDED's.)"""
+
 PROTOCOLS = MappingProxyType(
     {
         protocol.name: protocol
         for protocol in (
-            DM, DC, CHALLENGE, IDM, MTT, IDC, M3D, IDC_MNIST, IDC_SVHN_IPC1, DATADAM_PAPER, DATADAM_CODE, QUICK,
+            DM, DC, CHALLENGE, IDM, MTT, IDC, M3D, IDC_MNIST, IDC_SVHN_IPC1, DATADAM_PAPER, DATADAM_CODE, RDED, RD3,
+            CONSTANT_COMPUTE, QUICK,
         )
     }
 )  # fmt: skip
 """Protocols by name."""
+
+
+def resolved(name: str, epochs: int | None = None, steps: int | None = None, augment: str | None = None) -> Protocol:
+    """The protocol of a name, shortened and augmented as asked for.
+
+    Raises:
+        InputError: an unknown name, or what `Protocol.shortened` and `Protocol.augmented` refuse.
+    """
+    return pick(PROTOCOLS, name, "protocol").shortened(epochs, steps).augmented(augment)
 
 
 def alike(first: str, second: str) -> bool:

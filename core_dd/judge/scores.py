@@ -123,6 +123,7 @@ class _Trained(TypedDict, total=False):
 
     lr: _Amount
     batch_size: _Count
+    optimiser: _Name
 
 
 class Score(TypedDict, total=False):
@@ -138,6 +139,7 @@ class Score(TypedDict, total=False):
     runs: _Count
     seed: int | None
     smoke: Required[bool]
+    label_regime: Literal["hard", "soft", "teacher"]
     seconds: Required[_Amount]
     set: Required[_ScoredSet]
     data: Required[_ScoredData]

@@ -120,9 +120,10 @@ class Training:
         stacked: one vmapped step for all classifiers, where the network allows it, or one after the other; None:
             stacked on CUDA.
         bf16: autocast to bf16 where it pays; master weights stay fp32.
+        teacher: the classifier that labels the batches of a protocol that has one.
 
     Raises:
-        InputError: a network that cannot take the images.
+        InputError: a network that cannot take the images; a protocol that asks for a teacher, and none.
     """
 
     def __init__(
@@ -139,7 +140,12 @@ class Training:
         preprocess: Preprocess | None = None,
         stacked: bool | None = None,
         bf16: bool = True,
+        teacher: Classifiers | None = None,
     ) -> None:
+        require(
+            (protocol.teacher is None) == (teacher is None),
+            f"protocol {protocol.name} {'has no' if protocol.teacher is None else 'needs a'} teacher.",
+        )
         labels = labels.float() if labels.is_floating_point() else labels.long()
         if protocol.cutmix and not labels.is_floating_point():
             labels = F.one_hot(labels, data.num_classes).float()
@@ -148,6 +154,7 @@ class Training:
         self.preprocess = (preprocess or Preprocess.fit(data)).to(device)
         self.augmentation = protocol.augmentation(data, name_of(network))
         self.plan = protocol.plan(len(images), augmented=self.augmentation is not None)
+        self._teacher = None if teacher is None else teacher.network(0).to(device)
         self.net, self.params, self.buffers = initialise(network, data, self.runs, seed, device)
         self._draws = draws(self.net, data.shape)
         stacked = device.type == "cuda" if stacked is None else stacked
@@ -157,24 +164,23 @@ class Training:
             stacked=stacked and not self._draws and stacks(self.net, self.params, self.buffers, data.shape),
             bf16=bf16,
             fast=pays_to_compile(self.net, self.plan, len(self.runs), data.shape, device),
+            temperature=None if teacher is None else protocol.temperature,
         )
 
     def step(self, step: int) -> Tensor:
         """Step number `step` of every run, called in order from 0; returns the training losses (R,)."""
         # A new optimiser at the start, and where the protocol drops the learning rate.
         if self.plan.new_optimizer_at(step):
-            momentum, decay = self.protocol.momentum, self.protocol.weight_decay
-            self.optimizer = torch.optim.SGD(self.params.values(), momentum=momentum, weight_decay=decay)
-        self.optimizer.param_groups[0]["lr"] = self.plan.lr_at(step)
+            self.optimizer = optimizer_of(self.protocol, self.params)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.plan.lr_at(step)
 
-        # Every run's own batch (R, B, ...) and augmentation.
-        index = draw_batches(self.plan, len(self.images), self.runs, self.seed, step).to(self.device)
-        x, y = self.preprocess.forward(self.images[index]), self.labels[index]
-        if self.augmentation is not None:
-            x = self.augmentation.per_image(x, [stream(self.seed, "augment", r, step) for r in self.runs])
+        # Every run's own batch (R, B, ...), augmentation and, where a teacher gives them, labels.
+        x, y = self._batch(step)
         if self.protocol.cutmix:
             generators = [stream(self.seed, "cutmix", r, step) for r in self.runs]
             x, y = cutmix(x, y, self.protocol.cutmix, generators)
+        y = y if self._teacher is None else self._taught(x)
 
         # One step of all.
         dropout = [stream(self.seed, "dropout", r, step) for r in self.runs] if self._draws else None
@@ -183,6 +189,26 @@ class Training:
             parameter.grad = grads[name]
         self.optimizer.step()
         return loss
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Every run's images, augmented, in training space, and labels of the set."""
+        index = draw_batches(self.plan, len(self.images), self.runs, self.seed, step).to(self.device)
+        x, augmentation = self.images[index], self.augmentation
+        generators = [stream(self.seed, "augment", r, step) for r in self.runs]
+        if augmentation is not None and augmentation.in_pixels:
+            x = augmentation.per_image(x, generators)
+        x = self.preprocess.forward(x)
+        if augmentation is not None and not augmentation.in_pixels:
+            x = augmentation.per_image(x, generators)
+        return x, self.labels[index]
+
+    @torch.no_grad()
+    def _taught(self, x: Tensor) -> Tensor:
+        """What the teacher says of images (R, B, C, H, W): probabilities at the protocol's temperature, (R, B, K)."""
+        assert self._teacher is not None
+        with autocast(self.device, self.bf16):
+            logits = self._teacher(x.flatten(0, 1)).float()
+        return (logits / self.protocol.temperature).softmax(1).unflatten(0, x.shape[:2])
 
     def classifiers(self, curve_steps: Sequence[int] = (), curve_loss: Sequence[list[float]] = ()) -> Classifiers:
         """The runs as classifiers, whose weights the next step changes; with the curves so far."""
@@ -227,6 +253,17 @@ def train(
             at_pause(training.classifiers())
     classifiers = training.classifiers(curve_steps, torch.stack(curve, 1).tolist())
     return replace(classifiers, images_seen=training.plan.images_seen(len(training.images)))
+
+
+def optimizer_of(protocol: Protocol, params: State) -> torch.optim.Optimizer:
+    """A protocol's optimiser of stacked parameters (R, ...): what is alike for each of them alone."""
+    decay = protocol.weight_decay
+    if protocol.optimiser == "sgd":
+        return torch.optim.SGD(params.values(), momentum=protocol.momentum, weight_decay=decay)
+    weights = [tensor for tensor in params.values() if tensor.dim() > 2]  # of one run: more than a vector
+    others = [tensor for tensor in params.values() if tensor.dim() <= 2]
+    groups = [{"params": weights, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW([group for group in groups if group["params"]])
 
 
 def initialise(
@@ -276,7 +313,13 @@ def stacks(net: nn.Module, params: State, buffers: State, shape: tuple[int, int,
 
 
 def gradients_of(
-    net: nn.Module, device: torch.device, *, stacked: bool, bf16: bool = True, fast: bool = True
+    net: nn.Module,
+    device: torch.device,
+    *,
+    stacked: bool,
+    bf16: bool = True,
+    fast: bool = True,
+    temperature: float | None = None,
 ) -> Callable[..., tuple[State, Tensor]]:
     """A function of (params, buffers, x (R, B, C, H, W), y (R, B)) that gives every run's (gradients, loss (R,)).
 
@@ -287,6 +330,8 @@ def gradients_of(
         stacked: vmap over the runs, or one after the other.
         bf16: autocast where it pays.
         fast: compile.
+        temperature: the loss is the Kullback-Leibler divergence from y, a teacher's probabilities (R, B, K), of outputs
+            divided by this; None: cross-entropy.
     """
     # Under vmap, batch normalisation cannot mix bf16 images with fp32 statistics.
     kind, mixed = device.type, bf16 and bf16_pays(device.type) and not (stacked and interact(net))
@@ -294,7 +339,9 @@ def gradients_of(
     def loss(params: State, buffers: State, x: Tensor, y: Tensor) -> Tensor:
         with torch.autocast(kind, torch.bfloat16, enabled=mixed):
             logits = functional_call(net, (params, buffers), (x,))
-        return F.cross_entropy(logits.float(), y)
+        if temperature is None:
+            return F.cross_entropy(logits.float(), y)
+        return F.kl_div((logits.float() / temperature).log_softmax(1), y, reduction="batchmean")
 
     if stacked:
         step = vmap(grad_and_value(loss), randomness="error")
@@ -325,10 +372,19 @@ def one(state: State, r: int) -> State:
 
 
 def draw_batches(plan: TrainingPlan, images: int, runs: Sequence[int], seed: int, step: int) -> Tensor:
-    """Indices (R, B) of a step: slices of each run's permutation of the pass; the last of a pass may be shorter."""
-    number, position = divmod(step, plan.per_pass)
-    orders = [torch.randperm(images, generator=stream(seed, "order", r, number)) for r in runs]
-    return torch.stack(orders)[:, position * plan.batch : (position + 1) * plan.batch]
+    """Indices (R, B) of a step: slices of each run's permutation of the pass; the last of a pass may be shorter, unless
+    batches run over the ends of passes."""
+    if plan.wraps:
+        first, start = divmod(step * plan.batch, images)
+        passes = range(first, first + -(-(start + plan.batch) // images))
+    else:
+        number, position = divmod(step, plan.per_pass)
+        start, passes = position * plan.batch, range(number, number + 1)
+    orders = [
+        torch.cat([torch.randperm(images, generator=stream(seed, "order", r, number)) for number in passes])
+        for r in runs
+    ]
+    return torch.stack(orders)[:, start : start + plan.batch]
 
 
 def pays_to_compile(

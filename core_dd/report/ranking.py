@@ -17,7 +17,14 @@ from core_dd.judge.scores import read_score
 from core_dd.notes import printable
 from core_dd.report import published
 from core_dd.report.published import PublishedRow
-from core_dd.report.trained import UNKNOWN, optimiser_of, published_images_seen, published_optimiser, regime
+from core_dd.report.trained import (
+    UNKNOWN,
+    optimiser_of,
+    published_images_seen,
+    published_optimiser,
+    regime,
+    regime_said,
+)
 
 UVIT = "uvit"
 """What a set that holds all that a generator drew says its method is."""
@@ -51,7 +58,7 @@ class Entry:
     """Seconds that making the set took, as its file says."""
     smoke: bool
     labels: str
-    """hard, or soft where the set brings them; hard where the score does not say."""
+    """hard, soft where the set brings them, or teacher where one relabels it; hard where the score does not say."""
     factor: int | None
     """Every image holds factor x factor smaller ones; None where the score does not say."""
     optimiser: str | None
@@ -107,8 +114,7 @@ class Group:
     @property
     def title(self) -> str:
         """What the group measured."""
-        soft = ", soft labels" if self.labels == "soft" else ""
-        return f"{self.data}, protocol {self.protocol}, network {self.network}{soft}"
+        return f"{self.data}, protocol {self.protocol}, network {self.network}{regime_said(self.labels)}"
 
     @property
     def chance(self) -> float | None:
@@ -242,7 +248,7 @@ def read_entry(path: Path) -> Entry:
         seconds=record["seconds"],
         made_in=(dset.get("cost") or {}).get("seconds"),
         smoke=record["smoke"],
-        labels=dset.get("labels", "hard"),
+        labels=record.get("label_regime", dset.get("labels", "hard")),
         factor=dset.get("factor"),
         optimiser=optimiser_of(record.get("resolved_protocol") or {}),
         images_seen=record.get("training_cost", {}).get("images_seen"),
@@ -295,7 +301,7 @@ def across_networks(groups: Sequence[Group]) -> dict[str, list[list[str]]]:
     for place in dict.fromkeys((group.data, group.fingerprint, group.protocol, group.labels) for group in groups):
         mine = [g for g in groups if (g.data, g.fingerprint, g.protocol, g.labels) == place]
         sizes = dict.fromkeys(size for group in mine for size in group.by_size())
-        title = f"{place[0]}, protocol {place[2]}{', soft labels' if place[3] == 'soft' else ''}"
+        title = f"{place[0]}, protocol {place[2]}{regime_said(place[3])}"
         for size in sizes:
             rows = _side_by_side([group.by_size()[size] for group in mine if size in group.by_size()])
             if rows:

@@ -8,6 +8,8 @@ from core_dd.data.images import KNOWN
 from core_dd.judge.protocols import PROTOCOLS
 from core_dd.report.published import PublishedRow
 
+_OPTIMISERS = {"sgd": "SGD", "adamw": "AdamW"}
+
 UNKNOWN = "?"
 """Where a source, or an older score, does not say."""
 
@@ -17,7 +19,8 @@ def optimiser_of(protocol: Mapping[str, Any]) -> str | None:
     say."""
     if "lr" not in protocol:
         return None
-    return f"SGD {protocol['lr']:g}" + (f", batch {protocol['batch_size']}" if "batch_size" in protocol else "")
+    name = _OPTIMISERS.get(protocol.get("optimiser", "sgd"), protocol.get("optimiser"))
+    return f"{name} {protocol['lr']:g}" + (f", batch {protocol['batch_size']}" if "batch_size" in protocol else "")
 
 
 def published_optimiser(row: PublishedRow) -> str | None:
@@ -55,3 +58,8 @@ def regime(labels: str) -> str:
         ('soft', 'hard', '')
     """
     return "soft" if labels == "learnt" else labels
+
+
+def regime_said(labels: str) -> str:
+    """What a heading adds where labels are not hard."""
+    return {"soft": ", soft labels", "teacher": ", labels of a teacher"}.get(labels, "")

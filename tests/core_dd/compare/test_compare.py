@@ -56,6 +56,20 @@ def test_compare__makes_judges_and_tabulates_every_cell_once(capsys):
     assert files("s*/*/*") == before  # nothing is made or judged twice
 
 
+def test_compare__augmentations_are_protocols_of_their_own(capsys):
+    """A score of each, by its name; the unchanged one is the job it was before there were others."""
+    short = {"protocol": "quick", "iterations": 3}
+    own = {"producers": {"Random": {"coreset": "random"}}, "ipc": 1, "seeds": 1}
+    assert compare(write(**own)) == 0
+    before = files("scores/*/scores.json")
+    assert compare(write(**own, protocols=[short, {**short, "augment": "randaugment"}])) == 0
+    assert before.items() < files("scores/*/scores.json").items() and len(files("scores/*/scores.json")) == 2
+    out = capsys.readouterr().out
+    assert "protocol quick_3_steps\n" in out and "protocol quick_3_steps, augment randaugment\n" in out
+    first, second = accuracies().values()
+    assert first != second
+
+
 def test_compare__a_set_is_made_once_for_all_its_judges():
     assert compare(write(networks=["convnet1_w8", "convnet1_w4"], ipc=1, seeds=1)) == 0
     assert len(files("sets/*")) == 2 and len(files("scores/*")) == 4
@@ -258,6 +272,7 @@ CANNOT = {
     "function's options": (
         {"producers": {"F": {"function": "mine:make", "lft": 3}}}, "mine:make cannot be called as it would be"
     ),
+    "augment": ({"protocols": [{"protocol": "dm", "augment": "randaug"}]}, "unknown augment 'randaug'; did you mean"),
     "protocol": ({"protocols": "qick"}, "unknown protocol 'qick'; did you mean 'quick'?"),
     "network": ({"networks": "convent1"}, "network convent1 on digits: "),
     "nothing left": ({"skip": [{"data": "digits"}]}, "the grid is empty"),

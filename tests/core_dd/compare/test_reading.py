@@ -6,7 +6,7 @@ import pytest
 
 from core_dd.compare.reading import ProtocolChoice, read_comparison
 from core_dd.errors import InputError
-from core_dd.judge.protocols import PROTOCOLS
+from core_dd.judge.protocols import resolved
 
 LEAST = "producers: {Random: {coreset: random}}\ndata: digits\nipc: 1\n"
 
@@ -30,10 +30,17 @@ def test_read__data_lie_where_they_are_said_to():
 
 
 @pytest.mark.parametrize(
-    "choice", [ProtocolChoice("dm"), ProtocolChoice("dm", epochs=3), ProtocolChoice("dm", iterations=9)]
+    "choice",
+    [
+        ProtocolChoice("dm"),
+        ProtocolChoice("dm", epochs=3),
+        ProtocolChoice("dm", iterations=9),
+        ProtocolChoice("dm", iterations=9, augment="flip_crop"),
+    ],
 )
 def test_protocol__is_called_as_in_scores(choice):
-    assert choice.name == PROTOCOLS["dm"].shortened(choice.epochs, choice.iterations).name
+    assert choice.name == resolved("dm", choice.epochs, choice.iterations, choice.augment).name
+    assert ("augment" in choice.options) is (choice.augment is not None)  # what is done stays done
 
 
 def test_overrides__the_last_that_matches_wins():

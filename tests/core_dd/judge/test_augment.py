@@ -13,9 +13,11 @@ from core_dd.judge import augment
 from core_dd.judge.augment import (
     DSA_OPS,
     STRATEGY,
+    CropAugment,
     DCAugment,
     DSAugment,
     IDCAugment,
+    PolicyAugment,
     cutmix,
     spline_rotate,
     strategy_for,
@@ -258,3 +260,46 @@ def test_cutmix__happens_with_its_probability_and_per_group(generator):
     assert 0.3 < sum(mixed) / 200 < 0.6  # a box may also be empty, or the partner the image itself
     both, alone = cutmix(x, y, 1.0, generators(1, 2)), cutmix(x[1:], y[1:], 1.0, generators(2))
     assert torch.equal(both[0][1], alone[0][0]) and torch.equal(both[1][1], alone[1][0])
+
+
+def test_crop_augment__is_the_resized_window(generator):
+    """Against a crop by whole pixels, interpolated: area 1/4 of a square, in the middle."""
+    x = torch.rand(2, 3, 1, 8, 8, generator=generator)
+    whole = CropAugment(flips=False, least=1.0, stretch=1.0).per_image(x, generators(0, 1))
+    torch.testing.assert_close(whole, x)
+    mirrored = CropAugment(least=1.0, stretch=1.0).per_image(x.expand(2, 3, 1, 8, 8), generators(0, 5)).flatten(0, 1)
+    assert {torch.allclose(own, old) for own, old in zip(mirrored, x.flatten(0, 1), strict=True)} == {True, False}
+
+    ramp = torch.arange(64.0).expand(1, 200, 1, 64, 64)  # what is at a place says where the window lies
+    cut = CropAugment(flips=False, least=0.25).per_image(ramp, generators(3))[0, :, 0]
+    torch.testing.assert_close(cut, cut[:, :1].expand_as(cut))  # no turning
+    left, right = cut[:, 0, 0], cut[:, 0, -1]
+    assert left.min() >= 0 and right.max() <= 63 and (left < right).all()
+    widths = (right - left) / 63
+    assert 0.43 < widths.min() < 0.5 and 0.95 < widths.max() <= 1 + 1e-6  # (1/4 * 3/4)^(1/2) to 1
+    assert left.std() > 5 and right.std() > 5
+
+
+def test_crop_augment__depends_on_its_own_generator_only(generator):
+    x = torch.rand(1, 4, 3, 8, 8, generator=generator).expand(3, -1, -1, -1, -1)
+    together = CropAugment().per_image(x, generators(1, 2, 1))
+    assert together[0].equal(together[2]) and not together[0].equal(together[1])
+    torch.testing.assert_close(CropAugment().per_image(x[:1], generators(2))[0], together[1])
+
+
+@pytest.mark.parametrize("policy", ["randaugment", "cifar10", "svhn", "imagenet"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_policy_augment__is_torchvisions_on_bytes(policy, channels, generator):
+    from torchvision.transforms import AutoAugmentPolicy, v2
+
+    plain = v2.RandAugment() if policy == "randaugment" else v2.AutoAugment(AutoAugmentPolicy(policy))
+    x = torch.rand(6, 4, channels, 8, 8, generator=generator) * 1.2 - 0.1
+    before = torch.get_rng_state()
+    found = PolicyAugment(policy).per_image(x, generators(*range(6)))
+    assert torch.get_rng_state().equal(before) and found.dtype == torch.uint8 and found.shape == x.shape
+    images = (x.clamp(0, 1) * 255).round().to(torch.uint8)
+    for own, images_of_group, generator_of_group in zip(found, images, generators(*range(6)), strict=True):
+        with augment.drawn_by(generator_of_group):
+            assert own.equal(plain(images_of_group))
+    assert any(not own.equal(old) for own, old in zip(found, images, strict=True))
+    assert found.equal(PolicyAugment(policy).per_image(images, generators(*range(6))))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -13,12 +14,14 @@ import torch
 import core_dd
 from core_dd import DistilledSet, Scores, evaluate
 from core_dd.errors import InputError
-from core_dd.judge import fidelity
+from core_dd.judge import fidelity, protocols
+from core_dd.judge import teacher as teaching
 from core_dd.judge.evaluate import main, real_set
 from core_dd.judge.networks import build_network
-from core_dd.judge.protocols import QUICK
+from core_dd.judge.protocols import PROTOCOLS, QUICK
 from core_dd.judge.scores import read_score
 from core_dd.judge.training import train
+from core_dd.report.ranking import grouped, read_entry
 from core_dd.sets.distilled import new_meta
 
 TINY = ["--network", "convnet1_w16", "--protocol", "quick", "--iterations", "5", "--classifiers", "2"]
@@ -123,6 +126,51 @@ def test_evaluate__soft_labels_and_tiles_are_said(small, digits):
     assert (record["set"]["labels"], record["set"]["factor"]) == ("soft", 2)
 
 
+def test_evaluate__another_augmentation_is_another_protocol(small_file, tmp_path, capsys):
+    """Its score has its own name, trains otherwise, and never ranks with the unchanged one."""
+    files = [tmp_path / f"{name}.json" for name in ("own", "rand", "none")]
+    for file, more in zip(files, ([], ["--augment", "randaugment"], ["--augment", "none"]), strict=True):
+        main(["--set", str(small_file), *TINY, "--out", str(file), *more])
+    records = [json.loads(file.read_text()) for file in files]
+    names = ["quick_5_steps", "quick_5_steps, augment randaugment", "quick_5_steps, augment none"]
+    assert [record["protocol"] for record in records] == names and names[1] in capsys.readouterr().out
+    assert records[1]["resolved_protocol"]["augment"] == "randaugment"
+    assert len({tuple(record["curves"]["loss"][0]) for record in records}) == 3
+    assert [len(group.entries) for group in grouped([read_entry(file) for file in files])] == [1, 1, 1]
+    with pytest.raises(InputError, match="holds a score of other settings"):
+        main(["--set", str(small_file), *TINY, "--network", "convnet1_w16,convnet1_w8", "--out", "all.json"])
+        main(["--set", str(small_file), *TINY, "--network", "convnet1_w16,convnet1_w8", "--out", "all.json", *more])
+
+
+def test_evaluate__by_a_teacher_is_a_regime_of_its_own(small, digits, tmp_path, monkeypatch):
+    """The teacher is trained once, and kept; its scores stand apart from those of hard labels."""
+    how = {"protocol": "rd3", "network": "convnet1_w8", "runs": 1, "steps": 2}
+    small_teacher = MappingProxyType(PROTOCOLS | {"rd3": replace(PROTOCOLS["rd3"], teacher="convnet1_w8_bn")})
+    monkeypatch.setattr(protocols, "PROTOCOLS", small_teacher)
+    first, again = (evaluate(small, digits, **how) for _ in range(2))
+    assert first.accuracies == again.accuracies
+    own = first.record["teacher"]
+    assert first.record["label_regime"] == "teacher" and first.record["set"]["labels"] == "hard"
+    assert own["network"] == "convnet1_w8_bn" and own["file"] is None and 0 <= own["accuracy"] <= 1
+    hard = evaluate(small, digits, "quick", "convnet1_w8", runs=1, steps=2)
+    places = [write(tmp_path / f"{i}.json", scores.to_json()) for i, scores in enumerate((first, hard))]
+    relabelled, plain = (read_entry(place) for place in places)
+    assert (relabelled.labels, relabelled.optimiser) == ("teacher", "AdamW 0.001, batch 50") and plain.labels == "hard"
+    groups = grouped([relabelled, replace(plain, protocol=relabelled.protocol)])
+    assert len(groups) == 2 and groups[0].title.endswith("labels of a teacher")
+
+    # Its weights may come from a file of anybody's; what is no such file is refused.
+    net = teaching.teacher_of(protocols.resolved("rd3", steps=2), digits, 0, torch.device("cpu")).network(0)
+    torch.save({f"module.{name}": tensor for name, tensor in net.state_dict().items()}, "teacher.pt")
+    from_file = evaluate(small, digits, **how, teacher="teacher.pt")
+    assert from_file.accuracies == first.accuracies and from_file.record["teacher"]["file"] == "teacher.pt"
+    torch.save(build_network("convnet2_w8_bn", digits.shape, 10).state_dict(), "other.pt")
+    with pytest.raises(InputError, match="Expected a state dict of convnet1_w8_bn for digits"):
+        evaluate(small, digits, **how, teacher="other.pt")
+    with pytest.raises(InputError, match="no teacher at nothing.pt"):
+        evaluate(small, digits, **how, teacher="nothing.pt")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -180,7 +228,9 @@ def test_evaluate__preprocesses_as_the_set_says(small, digits):
         ({"images": torch.full((30, 1, 8, 8), torch.nan)}, {}, "NaN"),
         ({"images": torch.zeros(30, 3, 8, 8)}, {}, r"\(3, 8, 8\), but digits has \(1, 8, 8\)"),
         ({"labels": torch.full((30,), 10)}, {}, "labels from 10 to 10, expected 0 to 9"),
-        ({}, {"protocol": "md"}, "did you mean 'dm'"),
+        ({}, {"protocol": "dmm"}, "did you mean 'dm'"),
+        ({}, {"augment": "rand"}, "unknown augment 'rand'; did you mean 'randaugment'"),
+        ({}, {"teacher": "none.pt"}, "protocol dm_1_steps has no teacher. Leave out --teacher"),
         ({}, {"network": "convent3"}, "did you mean 'convnet3'"),
         ({}, {"network": "convnet6"}, "too small"),
         ({}, {"runs": 0}, "runs must be >= 1"),

@@ -7,11 +7,12 @@ import torch
 from sklearn.datasets import load_sample_images
 
 from core_dd.data.images import load_data
+from core_dd.data.preprocess import as_bytes
 from core_dd.errors import InputError
 from core_dd.judge import fidelity, measures
 from core_dd.judge.evaluate import switched
 from core_dd.judge.lite import EfficientNetLite0, SameConv2d, lite_features, load_lite
-from core_dd.judge.measures import COPIES, MEASURES, Measuring, Meter, Sample, as_bytes
+from core_dd.judge.measures import COPIES, MEASURES, Measuring, Meter, Sample
 from core_dd.judge.options import MEASURE_CHOICES, EvaluateConfig
 from core_dd.judge.samples import prdc
 

@@ -4,10 +4,26 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 
 from core_dd.errors import InputError
-from core_dd.judge.augment import DCAugment, DSAugment, IDCAugment
-from core_dd.judge.protocols import CHALLENGE, DATADAM_CODE, DATADAM_PAPER, DC, DM, IDC, MTT, PROTOCOLS, QUICK
+from core_dd.judge.augment import CropAugment, DCAugment, DSAugment, IDCAugment, PolicyAugment
+from core_dd.judge.protocols import (
+    CHALLENGE,
+    CONSTANT_COMPUTE,
+    DATADAM_CODE,
+    DATADAM_PAPER,
+    DC,
+    DM,
+    IDC,
+    MTT,
+    PROTOCOLS,
+    QUICK,
+    RD3,
+    RDED,
+    alike,
+    resolved,
+)
 from core_dd.judge.training import draw_batches
 
 
@@ -26,7 +42,10 @@ def test_plan__counts_passes_as_published(protocol, augmented, passes, before_th
     assert [step for step in range(plan.steps) if plan.new_optimizer_at(step)] == [0, drop]
 
 
-@pytest.mark.parametrize(("images", "protocol"), [(10, DM), (300, DM), (300, QUICK), (100, QUICK)])
+@pytest.mark.parametrize(
+    ("images", "protocol"),
+    [(10, DM), (300, DM), (300, QUICK), (100, QUICK), (300, CONSTANT_COMPUTE)],
+)
 @pytest.mark.parametrize("steps", [None, 7])
 def test_images_seen__equals_the_batches_drawn(images, protocol, steps):
     plan = protocol.shortened(steps=steps).plan(images, augmented=True)
@@ -44,7 +63,7 @@ def test_published__share_their_optimiser(name):
 def test_runs__as_published():
     assert {name: protocol.runs for name, protocol in PROTOCOLS.items()} == {
         "dm": 5, "dc": 5, "challenge": 3, "idm": 5, "mtt": 5, "idc": 3, "m3d": 10, "idc_mnist": 3, "idc_svhn_ipc1": 3,
-        "datadam_paper": 100, "datadam_code": 10, "quick": 5,
+        "datadam_paper": 100, "datadam_code": 10, "rded": 5, "rd3": 5, "constant_compute": 5, "quick": 5,
     }  # fmt: skip
 
 
@@ -56,6 +75,61 @@ def test_idc__drops_to_a_fifth_twice_and_keeps_its_momentum():
     assert rates == pytest.approx([0.01, 0.01, 0.002, 0.002, 0.0004, 0.0004])
     assert not any(plan.new_optimizer_at(step) for step in range(1, plan.steps))
     assert IDC.cutmix == 0.5
+
+
+def test_soft_labels__of_rd3_and_rded():
+    rded, rd3 = RDED.plan(100, augmented=True), RD3.plan(100, augmented=True)
+    assert (rded.batch, rded.steps, rd3.steps) == (50, 300 * 2, 400 * 2)
+    assert [rded.lr_at(step) for step in (0, 300)] == pytest.approx([1e-3, 1e-3 * (1 + math.cos(math.pi / 4)) / 2])
+    assert (rded.lr_at(600), rd3.lr_at(800)) == pytest.approx((5e-4, 0))  # the code's wave is cut at its middle
+    for protocol in (RDED, RD3):
+        trained = protocol.optimiser, protocol.weight_decay, protocol.cutmix, protocol.temperature, protocol.teacher
+        assert trained == ("adamw", 0.01, 1.0, 20.0, "resnet18_bn")
+
+
+def test_constant_compute__shows_as_many_images_of_every_set():
+    for images in (3, 100, 1000, 70000):
+        plan = CONSTANT_COMPUTE.plan(images, augmented=True)
+        assert (plan.steps, plan.batch, plan.images_seen(images)) == (2000, 256, 512_000)
+    plan = CONSTANT_COMPUTE.plan(10, augmented=True)
+    drawn = torch.cat([draw_batches(plan, 10, [0, 1], 0, step) for step in range(3)], 1)
+    assert all(int(own.max() - own.min()) <= 1 for own in (run.bincount() for run in drawn))  # pass after pass
+    assert not drawn[0].equal(drawn[1]) and sorted(drawn[0, :10].tolist()) == [*range(10)]
+
+
+def test_alike__whatever_the_number_of_classifiers():
+    assert alike("m3d", "idc") and alike("challenge", "idm") and not alike("mtt", "dm") and not alike("rd3", "rded")
+
+
+@pytest.mark.parametrize(
+    ("augment", "expected"),
+    [
+        ("none", None),
+        ("dsa", DSAugment("color_crop_cutout_scale_rotate")),
+        ("flip_crop", DSAugment("crop", mode="M")),
+        ("autoaugment", PolicyAugment("svhn")),
+        ("randaugment", PolicyAugment("randaugment")),
+    ],
+)
+def test_augmented__replaces_all_of_it_and_says_so(digits, augment, expected):
+    protocol = IDC.augmented(augment)
+    assert protocol.augmentation(digits, "convnet3") == expected and protocol.cutmix == 0
+    assert protocol.name == f"idc, augment {augment}" and not alike(protocol.name, "idc")
+    assert resolved("idc", steps=7, augment=augment).name == f"idc_7_steps, augment {augment}"
+
+
+def test_augmented__by_none_and_of_other_data(digits):
+    assert DM.augmented(None) is DM
+    mirrored = replace(digits, hflip=True)
+    assert DM.augmented("flip_crop").augmentation(mirrored, "convnet3") == DSAugment("crop_flip", mode="M")
+    assert DM.augmented("autoaugment").augmentation(mirrored, "convnet3") == PolicyAugment("cifar10")
+    assert RDED.augmentation(digits, "convnet3") == CropAugment(flips=False)
+    assert DC.augmented("randaugment").plan(10, augmented=True).steps == 1001  # as DC trains where it augments
+    with pytest.raises(InputError, match="unknown augment 'randaug'; did you mean 'randaugment'"):
+        DM.augmented("randaug")
+    two = replace(digits, train_images=digits.train_images.expand(-1, 2, -1, -1))
+    with pytest.raises(InputError, match="augment randaugment knows images of 1 or 3 channels, digits has 2"):
+        DM.augmented("randaugment").augmentation(two, "convnet3")
 
 
 def test_datadam__paper_halves_every_15_passes_and_code_runs_1801():

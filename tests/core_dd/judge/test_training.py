@@ -1,5 +1,6 @@
 """Training R classifiers at once: equal to one alone, to a plain loop, across step forms and precisions."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,10 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from core_dd.errors import InputError
+from core_dd.judge import teacher as teaching
 from core_dd.judge import training
 from core_dd.judge.augment import DSAugment, strategy_for
 from core_dd.judge.networks import build_network
-from core_dd.judge.protocols import DM, QUICK
+from core_dd.judge.protocols import DM, QUICK, RD3
 from core_dd.judge.training import Training, draw_batches, draws, gradients_of, initialise, stacks, train
 from core_dd.rng import stream
 from core_dd.speed import autocast, bf16_pays, can_compile
@@ -291,6 +293,57 @@ def test_train__keeps_buffers_that_are_not_saved_and_shared_weights(digits, few)
         assert torch.equal(net.net.seen, trained.buffers["net.seen"][r]) and net.net.seen > 0
         assert net.net.again.weight is net.net.first.weight
         assert torch.equal(net.net.first.weight, trained.params["net.first.weight"][r])
+
+
+def soft(**changes):
+    """Options of a training by a teacher that knows nothing, on small networks."""
+    protocol = replace(RD3.shortened(steps=4), teacher="resnet10_w4", **changes)
+    return {"protocol": protocol, "bf16": False}
+
+
+@pytest.mark.parametrize("augment", ["randaugment", "flip_crop", "resized_crop"])
+@pytest.mark.parametrize("network", ["convnet2_w8_bn", "convnet1_w8"])
+def test_train__stacked_equals_one_by_one_under_other_augmentations(digits, few, augment, network):
+    how = options(protocol=replace(DM.shortened(steps=4), augment=augment), network=network, bf16=False)
+    one, other = (train(*few, digits, **how, stacked=stacked) for stacked in (True, False))
+    for name in one.params:
+        torch.testing.assert_close(one.params[name], other.params[name], atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_train__by_a_teacher_equals_the_plain_loop(digits, few, stacked):
+    """AdamW with decay of weights only, and the divergence from what the teacher says of the very images."""
+    how = options(**soft(augment="none", cutmix=0.0, temperature=3.0, lr=0.01), network="convnet1_w8", runs=[2])
+    protocol, teacher = how["protocol"], teaching.untrained(how["protocol"], digits, CPU)
+    ours = train(*few, digits, **how, teacher=teacher, stacked=stacked)
+    net, judge = build_network("convnet1_w8", digits.shape, 10, stream(1, "network", 2)), teacher.network(0)
+    weights = [own for own in net.parameters() if own.dim() > 1]
+    others = [own for own in net.parameters() if own.dim() <= 1]
+    adam = torch.optim.AdamW([{"params": weights}, {"params": others, "weight_decay": 0.0}], weight_decay=0.01)
+    x, plan = (few[0] / 255 - digits.mean[:, None, None]) / digits.std[:, None, None], protocol.plan(40, True)
+    for step in range(4):
+        index = draw_batches(plan, 40, [2], 1, step)[0]
+        said = (judge(x[index]) / 3).softmax(1).detach()
+        loss = (said * (said.log() - (net(x[index]) / 3).log_softmax(1))).sum(1).mean()
+        adam.zero_grad()
+        loss.backward()
+        for group in adam.param_groups:
+            group["lr"] = 0.01 * (1 + math.cos(math.pi * step / 4)) / 2
+        adam.step()
+    # Not the weights: Adam makes steps of the noise in a gradient that is zero, that of a bias before the norm.
+    torch.testing.assert_close(ours.network(0)(x), net.eval()(x), atol=1e-4, rtol=1e-3)
+    assert ours.curve_loss[0][-1] == pytest.approx(loss.item(), abs=1e-5)
+
+
+def test_train__by_a_teacher_needs_one_and_ignores_the_sets_labels(digits, few):
+    how = options(**soft(), network="convnet1_w8", runs=[0])
+    teacher = teaching.untrained(how["protocol"], digits, CPU)
+    mine, theirs = (train(few[0], own, digits, **how, teacher=teacher) for own in (few[1], few[1].flip(0)))
+    assert all(torch.equal(mine.params[name], theirs.params[name]) for name in mine.params)
+    with pytest.raises(InputError, match="protocol rd3_4_steps needs a teacher"):
+        train(*few, digits, **how)
+    with pytest.raises(InputError, match="protocol dm_2_epochs has no teacher"):
+        train(*few, digits, **options(), teacher=teacher)
 
 
 def LINEAR():
