@@ -101,7 +101,7 @@ def evaluate(
     teacher: str | None = None,
     bf16: bool = True,
     with_fidelity: bool | Measuring = False,
-    with_membership: bool = False,
+    with_membership: bool | membership.ShadowMaker = False,
     with_robustness: bool = False,
     with_best_of_test: bool = False,
     earlier: Sequence[DistilledSet] = (),
@@ -123,7 +123,8 @@ def evaluate(
         bf16: compute in bf16 where the hardware does it faster.
         with_fidelity: also measure the set's distance from the real images; True: `classifier_frechet` and M3D's
             distances of moments.
-        with_membership: also ask what the classifiers give away of their images, see `core_dd.judge.membership`.
+        with_membership: also ask what the classifiers give away of their images, see `core_dd.judge.membership`; a
+            function (data, seed) -> set that makes the set's like of half the training images makes its shadow sets.
         with_robustness: also attack and corrupt test images, see `core_dd.judge.robustness`.
         with_best_of_test: also record what the protocol's authors report, who choose by the test set, among `earlier`,
             the set at other times of its distillation, too; one whose classifiers diverge is not the best.
@@ -151,7 +152,9 @@ def evaluate(
     if meter is not None:
         record |= meter.measure(images, labels)
     if with_membership:
-        record["membership"] = membership.inferred(classifiers, dset, data, **how)
+        record["membership"] = membership.inferred(
+            classifiers, dset, data, make=None if with_membership is True else with_membership, **how
+        )
     if with_robustness:
         record["robustness"] = robustness.robustness(classifiers, data)
     if with_best_of_test:

@@ -150,9 +150,9 @@ class EvaluateConfig(DataConfig, ForeignConfig):
     fidelity_images: int | None = None
     """Compare with so many real training images, drawn at random; default: with all."""
     membership: bool = False
-    """Also tell the real training images from the test images by the classifiers' loss (membership inference): AUC, and
-    the part found at 1 % false positives, beside those of classifiers trained on as many random real images, which
-    takes as long as the score."""
+    """Also tell the real training images from the test images by the classifiers' loss and by likelihood ratios with 8
+    shadow classifiers (membership inference): AUC, and the part found at 1 % false positives, beside those of
+    classifiers trained on as many random real images, which takes two to three times as long as the score."""
     robustness: bool = False
     """Also test on up to 1000 test images that were attacked (FGSM, PGD of 10 steps, 8 / 255) or corrupted (noise,
     impulse, blur, contrast, brightness, pixelate)."""

@@ -99,16 +99,28 @@ class _Copies(TypedDict):
 
 
 class _Attack(TypedDict):
-    """How well a threshold on the loss tells members from others (`core_dd.judge.membership.attack`)."""
+    """How well a threshold tells members from others (`core_dd.judge.membership.attack`)."""
 
     auc: _Fraction
     tpr_at_1_fpr: _Fraction
 
 
-class _Membership(_Attack):
+class _RatioAttack(_Attack):
+    """The same by likelihood ratios."""
+
+    shadows: _Count
+
+
+class _Attacks(_Attack, total=False):
+    """By the loss and, in scores of today, by likelihood ratios."""
+
+    likelihood_ratio: _RatioAttack
+
+
+class _Membership(_Attacks):
     """The same of a set, beside random real images."""
 
-    random: _Attack
+    random: _Attacks
 
 
 class _Snapshot(TypedDict):

@@ -17,6 +17,8 @@ _COLUMNS: MappingProxyType[str, Callable[[dict[str, Any]], str | None]] = Mappin
         "ECE %": lambda record: _percent(record, "ece"),
         "members found, AUC % (random)": lambda record: _attack(record, "auc"),
         "at 1 % FPR, %": lambda record: _attack(record, "tpr_at_1_fpr"),
+        "by likelihood ratio, AUC %": lambda record: _attack(record, "auc", "likelihood_ratio"),
+        "by it at 1 % FPR, %": lambda record: _attack(record, "tpr_at_1_fpr", "likelihood_ratio"),
         "FGSM %": lambda record: _robust(record, "fgsm"),
         "PGD %": lambda record: _robust(record, "pgd"),
         "corrupted %": lambda record: _robust(record, *CORRUPTIONS),
@@ -34,9 +36,10 @@ NOTE = (
     "seen and training FLOPs are of one classifier (operations of matrix products and convolutions, a backward pass "
     "taken as two forward ones); members found is how well a threshold on the loss tells training images from test "
     "images (50 % of AUC, and 1 % at 1 % false positives, are luck), in brackets of classifiers trained on as many "
-    "random real images, which are then the members; FGSM, PGD and corrupted are accuracies on changed test images "
-    "(within 8 / 255; the mean over six corruptions of ours); peak MiB is of the whole process; set KiB are the set's "
-    "tensors as stored."
+    "random real images, which are then the members; by likelihood ratio is the same where the loss of an image is put "
+    "beside its loss by classifiers that it had no part in; FGSM, PGD and corrupted are accuracies on changed test "
+    "images (within 8 / 255; the mean over six corruptions of ours); peak MiB is of the whole process; set KiB are the "
+    "set's tensors as stored."
 )
 """What the headings mean."""
 
@@ -90,10 +93,11 @@ def _worst(record: dict[str, Any]) -> str | None:
     return f"{100 * min(known)[0]:.1f} (class {min(known)[1]})" if known else None
 
 
-def _attack(record: dict[str, Any], name: str) -> str | None:
-    """What an attack finds, and in brackets on classifiers of random real images."""
-    found = record.get("membership")
-    return None if found is None else f"{100 * found[name]:.1f} ({100 * found['random'][name]:.1f})"
+def _attack(record: dict[str, Any], name: str, kind: str | None = None) -> str | None:
+    """What an attack finds, by the loss or of another kind, and in brackets on classifiers of random real images."""
+    sides = [record.get("membership"), record.get("membership", {}).get("random")]
+    sides = [side if side is None or kind is None else side.get(kind) for side in sides]
+    return None if None in sides else "{:.1f} ({:.1f})".format(*(100 * side[name] for side in sides))
 
 
 def _robust(record: dict[str, Any], *names: str) -> str | None:

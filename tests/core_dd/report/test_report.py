@@ -243,11 +243,14 @@ def test_beyond__stands_beside_the_accuracy(tmp_path, capsys):
 
 def test_beyond__shows_what_was_asked_for(tmp_path):
     """Membership inference beside random images, and robustness."""
-    found = {"auc": 0.52, "tpr_at_1_fpr": 0.015, "random": {"auc": 0.9, "tpr_at_1_fpr": 0.4}}
+    ratio = {"auc": 0.54, "tpr_at_1_fpr": 0.02, "shadows": 8}
+    random = {"auc": 0.9, "tpr_at_1_fpr": 0.4, "likelihood_ratio": ratio | {"auc": 0.95}}
+    found = {"auc": 0.52, "tpr_at_1_fpr": 0.015, "likelihood_ratio": ratio, "random": random}
     changed = {"clean": 0.9, "fgsm": 0.5, "pgd": 0.25, "noise": 0.8, "blur": 0.6}
     heads, row = beyond(grouped(entries(score(tmp_path / "a", [0.9], membership=found, robustness=changed)))[0])
     assert dict(zip(heads[1:], row[1:], strict=True)) == {
-        "members found, AUC % (random)": "52.0 (90.0)", "at 1 % FPR, %": "1.5 (40.0)", "FGSM %": "50.0",
+        "members found, AUC % (random)": "52.0 (90.0)", "at 1 % FPR, %": "1.5 (40.0)",
+        "by likelihood ratio, AUC %": "54.0 (95.0)", "by it at 1 % FPR, %": "2.0 (2.0)", "FGSM %": "50.0",
         "PGD %": "25.0", "corrupted %": "70.0",
     }  # fmt: skip
 
