@@ -178,6 +178,7 @@ def check_data(cells: Sequence[Cell], data: "ImageData") -> None:
     Raises:
         InputError: naming the first such cell, and why.
     """
+    from core_dd.judge.incremental import class_groups
     from core_dd.judge.networks import build_network
     from core_dd.judge.protocols import PROTOCOLS
     from core_dd.sets.factor import check_factor
@@ -197,6 +198,8 @@ def check_data(cells: Sequence[Cell], data: "ImageData") -> None:
             )
             if cell.made.check is not None:
                 cell.made.check(data, PROTOCOLS[cell.score.options["protocol"]])
+            if "incremental" in cell.score.options:
+                class_groups(data.num_classes, cell.score.options["incremental"], cell.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

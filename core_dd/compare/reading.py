@@ -52,6 +52,8 @@ class ProtocolChoice(Struct, frozen=True, forbid_unknown_fields=True):
     iterations: Count | None = None
     augment: str | None = None
     """A key of `core_dd.judge.options.AUGMENT_CHOICES`."""
+    incremental: Count | None = None
+    """Learn the classes in so many steps, with the set as memory, see `core_dd.judge.incremental`."""
 
     @property
     def name(self) -> str:
@@ -59,13 +61,14 @@ class ProtocolChoice(Struct, frozen=True, forbid_unknown_fields=True):
         shortened = [f"_{self.epochs}_epochs"] * (self.epochs is not None)
         shortened += [f"_{self.iterations}_steps"] * (self.iterations is not None)
         shortened += [f", augment {self.augment}"] * (self.augment is not None)
+        shortened += [f"_incremental_{self.incremental}"] * (self.incremental is not None)
         return self.protocol + "".join(shortened)
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the job of a score is told of it, and known by; augment where there is one."""
+        """What the job of a score is told of it, and known by; augment and incremental where there are such."""
         said = msgspec.to_builtins(self)
-        return said if self.augment is not None else {name: own for name, own in said.items() if name != "augment"}
+        return {name: own for name, own in said.items() if own is not None or name in ("epochs", "iterations")}
 
 
 class Override(Struct, frozen=True, forbid_unknown_fields=True):

@@ -18,6 +18,7 @@ from core_dd.data.images import ImageData
 from core_dd.errors import InputError, likely, require
 from core_dd.judge import evaluate as judging
 from core_dd.judge import fidelity
+from core_dd.judge import incremental as continual
 from core_dd.judge.protocols import PROTOCOLS, Protocol, resolved
 from core_dd.sets.distilled import DistilledSet
 from core_dd.speed import pick_device
@@ -177,22 +178,16 @@ def judge(
     classifiers: int | None = None,
     fidelity: bool = False,
     smoke: bool = False,
+    incremental: int | None = None,
 ) -> None:
     """Train classifiers on the set in the folder `made`, or on all real images, and write scores.json."""
     dset = judging.real_set(data, seed) if made is None else DistilledSet.load(Path(made) / SET)
-    scores = judging.evaluate(
-        dset,
-        data,
-        protocol=protocol,
-        network=network,
-        runs=classifiers,
-        seed=seed,
-        device=device,
-        epochs=epochs,
-        steps=iterations,
-        augment=augment,
-        with_fidelity=fidelity,
-    )
+    how = {"protocol": protocol, "network": network, "runs": classifiers, "seed": seed, "device": device}
+    how |= {"epochs": epochs, "augment": augment, "with_fidelity": fidelity}
+    if incremental is None:
+        scores = judging.evaluate(dset, data, steps=iterations, **how)
+    else:
+        scores = continual.incremental(dset, data, incremental, iterations=iterations, **how)
     scores = scores.with_record(
         set={"name": name, "path": made}, smoke=scores.record["smoke"] or smoke, config=dict(place)
     )

@@ -12,6 +12,7 @@ from comparisons import SMALL, TINY, accuracies, compare, files, write
 from core_dd.compare.view import status
 from core_dd.errors import InputError
 from core_dd.judge.scores import read_score
+from core_dd.records import read as read_json
 from core_dd.sets.distilled import DistilledSet
 
 MINE = """\
@@ -73,6 +74,17 @@ def test_compare__augmentations_are_protocols_of_their_own(capsys):
 def test_compare__a_set_is_made_once_for_all_its_judges():
     assert compare(write(networks=["convnet1_w8", "convnet1_w4"], ipc=1, seeds=1)) == 0
     assert len(files("sets/*")) == 2 and len(files("scores/*")) == 4
+
+
+def test_compare__sets_as_the_memory_of_classes_that_come_in_steps(capsys):
+    protocols = [{"protocol": "quick", "iterations": 3, "incremental": steps} for steps in (2, 5)]
+    assert compare(write(protocols=protocols, ipc=1, seeds=1)) == 0
+    assert "protocol quick_3_steps_incremental_5" in capsys.readouterr().out and len(files("sets/*")) == 2
+    scores = [read_json(path) for path in Path("out").glob("scores/*DM*/scores.json")]
+    assert sorted(len(score["incremental"]["accuracies"]) for score in scores) == [2, 5]
+    protocols[0]["incremental"] = 6
+    with pytest.raises(InputError, match="Random/digits/ipc1/.*10 classes cannot come in 6 steps"):
+        compare(write("other.yaml", protocols=protocols), "--out=other")
 
 
 def test_compare__the_set_and_its_score_are_those_of_the_commands(digits):
