@@ -650,6 +650,14 @@ CASES = {
         TRAIN + "--stream True --data parquet:set", "truncated or no parquet", parquet(cut("train-*"))
     ),
     "train negative workers": Case(TRAIN + "--workers -1", "workers must be >= 0, got -1"),
+    "missing subset of ImageNet": Case(
+        CORESET + "imagenette:nowhere", "imagenette:PATH wants nowhere/train/WNID/*.JPEG and nowhere/val"
+    ),
+    "subset of ImageNet that is another folder": Case(
+        CORESET + "imagewoof:x",
+        "x lacks its train or its val folder. imagewoof:PATH wants",
+        lambda f: (f / "x").mkdir(),
+    ),
     "missing Tiny-ImageNet": Case(CORESET + "tiny_imagenet:nowhere", "no folder at nowhere"),
     "train unknown optimizer": Case(TRAIN + "--optimizer moun", "unknown optimizer 'moun'; did you mean 'muon'?"),
     "train unknown time sampling": Case(TRAIN + "--time_sampling normal", "unknown time_sampling 'normal'"),

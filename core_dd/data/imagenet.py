@@ -110,20 +110,24 @@ def list_tree(name: str, path: Path) -> dict[str, Members]:
     roots = [
         needed(root, f"{path} lacks its train or its val folder. {_wanted(name, path)}") for root in split_folders(path)
     ]
-    lacking = [said for root in roots if (said := _lacking(name, root))]
-    require(not lacking, f"{'; '.join(lacking)}. {_wanted(name, path)}")
+    _check_classes(name, roots, path)
     wnids = [one.wnid for one in classes_of(name)]
     return {split: images_of(root, wnids) for split, root in zip(("train", "test"), roots, strict=True)}
 
 
-def _lacking(name: str, root: Path) -> str:
-    """Which classes of a subset have no folder in that of a split, in words."""
-    classes = classes_of(name)
-    missing = [f"{one.wnid} ({one.name})" for one in classes if not (root / one.wnid).is_dir()]
-    if not missing:
-        return ""
-    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-    return f"{root} lacks {len(missing)} of the {len(classes)} classes of {name}: {', '.join(missing[:5])}{more}"
+def _check_classes(name: str, roots: Sequence[Path], path: Path) -> None:
+    """Refuse splits that lack folders of a subset's classes."""
+    classes, lacking = classes_of(name), dict[tuple[str, ...], list[str]]()
+    for root in roots:
+        missing = tuple(f"{one.wnid} ({one.name})" for one in classes if not (root / one.wnid).is_dir())
+        lacking.setdefault(missing, []).append(str(root))
+    lacking.pop((), None)
+    said = [
+        f"{' and '.join(places)} {'lack' if len(places) > 1 else 'lacks'} {len(missing)} of the {len(classes)} classes "
+        f"of {name}: {', '.join(missing[:5])}" + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        for missing, places in lacking.items()
+    ]
+    require(not said, f"{'; '.join(said)}. {_wanted(name, path)}")
 
 
 def _wanted(name: str, path: Path) -> str:
