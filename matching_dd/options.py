@@ -243,11 +243,7 @@ class CoresetConfig(DataConfig):
     """The file to write; default: distilled.safetensors in the next folder under runs/DATA-SELECTOR-ipcN/."""
 
     def __post_init__(self) -> None:
-        from core_dd.judge.protocols import PROTOCOLS
+        from core_dd.judge.protocols import of_real
 
         super().__post_init__()
-        require(
-            not PROTOCOLS[self.protocol].learned_lr,
-            f"protocol {self.protocol} trains at a learning rate learnt with a distilled set; a classifier of the "
-            "training images has none. Choose another, such as quick.",
-        )
+        of_real(self.protocol)

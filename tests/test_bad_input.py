@@ -377,6 +377,9 @@ CASES = {
     "coreset by a protocol without a learning rate": Case(
         CORESET + "digits --selector herding --protocol mtt", "trains at a learning rate learnt with a distilled set"
     ),
+    "coreset by a protocol that has a teacher": Case(
+        CORESET + "digits --selector herding --protocol rd3", "trains by the labels of a teacher"
+    ),
     "unknown method": Case("distill --method d", "unknown method 'd'; did you mean 'dm'?"),
     "distil ipc zero": Case(DISTILL + "--ipc 0", "ipc must be >= 1, got 0"),
     "distil ipc above the smallest class": Case(DISTILL + "--ipc 141", "ipc is 141"),
@@ -927,6 +930,14 @@ CASES = {
         EVALUATE.replace("quick", "rd3") + "set.safetensors --iterations 1 --classifiers 1 --teacher x.pt",
         "pickle that wants to run code",
         lambda f: (distilled()(f), hostile(f)),
+    ),
+    "evaluate by ddranking with no score of the real images": Case(
+        EVALUATE + "set.safetensors --ddranking_real none.json", "cannot read none.json", distilled()
+    ),
+    "evaluate by ddranking at a rate that random images have not": Case(
+        EVALUATE.replace("quick", "mtt") + "set.safetensors --ddranking",
+        "trains by the learning rate of the set. Choose another, such as dm",
+        distilled(lambda dset: dset.meta.update(lr=0.01)),
     ),
     "evaluate by Inception without its weights": Case(
         EVALUATE + "set.safetensors --fidelity fid --inception_weights none",

@@ -2,13 +2,25 @@
 
 They ask how much of a method's accuracy is the images' and how much the soft labels' or the augmentation's. Accuracies
 are fractions, as the definition has them; the authors' code passes percents into the exponential, and its numbers
-differ.
+differ. It also takes the best of several tests; here every classifier is tested once.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import torch
+
+from core_dd.data.images import ImageData
 from core_dd.errors import require
+from core_dd.judge.fidelity import probabilities, real_classifier
+from core_dd.judge.networks import NetworkLike
+from core_dd.judge.protocols import Protocol
+from core_dd.judge.scores import read_score
+from core_dd.rng import stream
+from core_dd.sets.distilled import DistilledSet, new_meta
 
 
 def label_robust_score(
@@ -79,17 +91,115 @@ def label_robust_score_of(
     """
     own = hard if own is None else own
     for name, score in (("full", full), ("random", random), ("own", own)):
-        for what, found, expected in (
-            ("data", score["data"]["fingerprint"], hard["data"]["fingerprint"]),
-            ("network", score["network"], hard["network"]),
-            ("protocol", score["protocol"], hard["protocol"]),
-        ):
-            require(found == expected, f"score '{name}' has {what} {found}, but score 'hard' {expected}.")
+        _together(name, score, hard)
     for name, score, regime in (("full", full, "hard"), ("hard", hard, "hard"), ("random", random, _labels(own))):
         require(_labels(score) == regime, f"score '{name}' is of {_labels(score)} labels, expected {regime} ones.")
     images, others = own["set"]["images"], random["set"]["images"]
     require(images == others, f"score 'random' is of {others} images, the set has {images}. Draw as many.")
     return label_robust_score(full["mean"], hard["mean"], own["mean"], random["mean"], weight)
+
+
+def check(asked: bool | str, protocol: Protocol, dset: DistilledSet, data: ImageData, network: str) -> None:
+    """Refuse what the two scores cannot be said of, before any work.
+
+    Args:
+        asked: whether they are asked for, or `real` as `scores_of` takes it.
+        protocol: as it is resolved.
+        dset: the set.
+        data: the real data.
+        network: its name.
+
+    Raises:
+        InputError: a protocol that trains by what only the set comes with (a learnt learning rate) or by a teacher's
+            labels, fewer real images of a class than the set has, or a file that is no score of all real images by
+            this protocol and network.
+    """
+    if not asked:
+        return
+    for kind, has in (("learning rate of the set", protocol.learned_lr), ("labels of a teacher", protocol.teacher)):
+        require(
+            not has,
+            f"ddranking compares with random images under the same recipe and hard labels; protocol {protocol.name} "
+            f"trains by the {kind}. Choose another, such as dm.",
+        )
+    wanted, there = (labels.bincount(minlength=data.num_classes) for labels in (dset.hard_labels, data.train_labels))
+    k = int((there - wanted).argmin())
+    require(
+        bool(wanted[k] <= there[k]),
+        f"ddranking compares with as many random real images, but {data.name} has {there[k]} of class {k}, the set "
+        f"{wanted[k]}.",
+    )
+    if isinstance(asked, str):
+        score, own = read_score(Path(asked)), {"data": {"fingerprint": data.fingerprint}}
+        _together(asked, score, own | {"network": network, "protocol": protocol.name}, "what is asked for is")
+        require(score["set"]["images"] == len(data.train_labels), f"{asked} is no score of all real training images.")
+
+
+def scores_of(
+    own: Mapping[str, Any],
+    dset: DistilledSet,
+    random: DistilledSet,
+    full: DistilledSet,
+    again: Callable[..., Any],
+    real: bool | str = True,
+) -> dict[str, Any]:
+    """LRS and ARS of a set, from its score and from those they compare it with.
+
+    Args:
+        own: the score of the set, as a record.
+        dset: the set.
+        random: what `random_like` draws.
+        full: all real training images.
+        again: `again(dset)` trains and tests as for `own`, `again(dset, augment="none")` without augmentation; returns
+            `Scores`.
+        real: a scores.json of `full` by the same protocol, network and data, in place of training on it once more.
+
+    Returns:
+        `lrs`, and `ars` (None for a protocol that does not augment), in [0, 1], and the `accuracies` they are of.
+    """
+    soft = dset.labels.is_floating_point()
+    hard = again(replace(dset, labels=dset.hard_labels)).to_json() if soft else own
+    real_hard = read_score(Path(real)) if isinstance(real, str) else again(full).to_json()
+    random_any = again(random).to_json()
+    found: dict[str, Any] = {"lrs": label_robust_score_of(real_hard, hard, random_any, own), "ars": None}
+    by_name = {"real_hard": real_hard, "syn_hard": hard, "syn_any": own, "random_any": random_any}
+    if own["resolved_protocol"]["augment"] != "none":
+        plain = {"syn_plain": again(dset, augment="none"), "random_plain": again(random, augment="none")}
+        by_name |= {name: scores.to_json() for name, scores in plain.items()}
+        of = [by_name[name]["mean"] for name in ("syn_any", "random_any", "syn_plain", "random_plain")]
+        found["ars"] = augmentation_robust_score(*of)
+    return found | {"accuracies": {name: score["mean"] for name, score in by_name.items()}}
+
+
+def random_like(
+    dset: DistilledSet, data: ImageData, network: NetworkLike, seed: int, device: torch.device, bf16: bool = True
+) -> DistilledSet:
+    """As many random real training images of each class as a set stores, in its preprocessing and label regime: where
+    the set has soft labels, theirs are what a classifier of the real data says (`network`, protocol quick)."""
+    draws = [
+        members[torch.randperm(len(members), generator=stream(seed, "ddranking", k))[:count]]
+        for k, (members, count) in enumerate(
+            zip(data.class_indices(), dset.hard_labels.bincount(minlength=data.num_classes).tolist(), strict=True)
+        )
+    ]
+    index = torch.cat(draws)
+    images, labels = data.train_images[index], data.train_labels[index]
+    if dset.labels.is_floating_point():
+        judge = real_classifier(data, network, seed, device, bf16=bf16)
+        labels = probabilities(judge.network(0), images, judge.preprocess).cpu()
+    preprocess = dset.meta.get("preprocess")
+    meta = new_meta(data, method="random", ipc=dset.meta.get("ipc"), seed=seed, preprocess=preprocess)
+    return DistilledSet(images, labels, meta, dict(dset.tensors))
+
+
+def _together(name: str, score: Mapping, other: Mapping, than: str = "score 'hard'") -> None:
+    """Refuse a score of other data, network or protocol than another one."""
+    for what, found, expected in (
+        ("data", score["data"]["fingerprint"], other["data"]["fingerprint"]),
+        ("network", score["network"], other["network"]),
+        ("protocol", score["protocol"], other["protocol"]),
+    ):
+        require(found == expected, f"score '{name}' has {what} {found}, but {than} {expected}.")
 
 
 def _labels(score: Mapping) -> str:

@@ -5,8 +5,9 @@ import itertools
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from core_dd import cli, files
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data.images import ImageData
 from core_dd.errors import Diverged, whole
-from core_dd.judge import across, costs, habits, membership, permuted, protocols, robustness, training
+from core_dd.judge import across, costs, ddranking, habits, membership, permuted, protocols, robustness, training
 from core_dd.judge import teacher as teaching
 from core_dd.judge.chance import at_chance, below_chance, chance, mean_interval
 from core_dd.judge.measures import Measuring, Meter
@@ -103,6 +104,7 @@ def evaluate(
     with_fidelity: bool | Measuring = False,
     with_membership: bool | membership.ShadowMaker = False,
     with_robustness: bool = False,
+    with_ddranking: bool | str = False,
     with_best_of_test: bool = False,
     earlier: Sequence[DistilledSet] = (),
 ) -> Scores:
@@ -126,6 +128,7 @@ def evaluate(
         with_membership: also ask what the classifiers give away of their images, see `core_dd.judge.membership`; a
             function (data, seed) -> set that makes the set's like of half the training images makes its shadow sets.
         with_robustness: also attack and corrupt test images, see `core_dd.judge.robustness`.
+        with_ddranking: also give LRS and ARS, see `core_dd.judge.ddranking.scores_of`; True, or its `real`.
         with_best_of_test: also record what the protocol's authors report, who choose by the test set, among `earlier`,
             the set at other times of its distillation, too; one whose classifiers diverge is not the best.
 
@@ -137,30 +140,34 @@ def evaluate(
     _check((dset, *earlier), data, seed, runs)
     resolved = protocols.resolved(protocol, epochs, steps, augment).fitted_to(dset.meta.get("lr"))
     numbers = range(resolved.runs if runs is None else runs)
-    how = {"protocol": resolved, "network": network, "runs": numbers, "seed": seed, "device": device, "bf16": bf16}
+    same = {"network": network, "seed": seed, "device": device, "bf16": bf16}
     habit = habits.habit(protocol) if with_best_of_test else habits.Habit()
-    images, labels = _pixels_and_labels(dset)
-    meter = _meter(with_fidelity, data, len(images), network=network, seed=seed, device=device, bf16=bf16)
+    meter = _meter(with_fidelity, dset, data, **same)
     if with_membership:
         membership.check(data)
-    how["teacher"] = teaching.teacher_of(resolved, data, seed, device, teacher)
+    ddranking.check(with_ddranking, resolved, dset, data, name_of(network))
+    judge = teaching.teacher_of(resolved, data, seed, device, teacher)
+    how = {"protocol": resolved, "runs": numbers, "teacher": judge, **same}
     classifiers, tests = _trained(dset, data, habit.tests, how)
     accuracies, judged = _judged(classifiers, data)
-    record = _settings(resolved, network, numbers, seed) | judged | _identities(dset, data, resolved)
-    record |= {"versions": versions(), "device": str(device), "seconds": time.perf_counter() - start}
-    record |= teaching.said_of(how["teacher"], resolved, data, teacher)
+    record = _settings(resolved, network, numbers, seed, device) | judged | _identities(dset, data, resolved)
+    record |= {"seconds": time.perf_counter() - start, **teaching.said_of(judge, resolved, data, teacher)}
     if meter is not None:
-        record |= meter.measure(images, labels)
+        record |= meter.measure(*_pixels_and_labels(dset))
     if with_membership:
         record["membership"] = membership.inferred(
             classifiers, dset, data, make=None if with_membership is True else with_membership, **how
         )
     if with_robustness:
         record["robustness"] = robustness.robustness(classifiers, data)
+    shortened = {"epochs": epochs, "steps": steps, "augment": augment, "teacher": teacher}
+    again = partial(evaluate, data=data, protocol=protocol, runs=len(numbers), **same, **shortened)
+    if with_ddranking:
+        own, full = Scores(accuracies, record).to_json(), real_set(data, seed)
+        random = ddranking.random_like(dset, data, **same)
+        record["ddranking"] = ddranking.scores_of(own, dset, random, full, again, with_ddranking)
     if with_best_of_test:
-        options = {"epochs": epochs, "steps": steps, "augment": augment, "teacher": teacher, "bf16": bf16}
-        others = _tested(earlier, data, protocol, network, len(numbers), seed, device, **options)
-        record["best_of_test"] = habits.chosen(accuracies, tests, others)
+        record["best_of_test"] = habits.chosen(accuracies, tests, _tested(earlier, again))
     return Scores(accuracies, record)
 
 
@@ -180,12 +187,12 @@ def _trained(
     return classifiers, tests
 
 
-def _meter(asked: bool | Measuring, data: ImageData, images: int, **options: Any) -> Meter | None:
-    """What measures the distances of so many images, as far as they are asked for and can be."""
+def _meter(asked: bool | Measuring, dset: DistilledSet, data: ImageData, **options: Any) -> Meter | None:
+    """What measures the distances of a set's images, as far as they are asked for and can be."""
     if not asked:
         return None
     meter = Meter(Measuring() if asked is True else asked, data, **options)
-    meter.check(images)
+    meter.check(len(_pixels_and_labels(dset)[0]))
     return meter
 
 
@@ -198,7 +205,9 @@ def _check(sets: Sequence[DistilledSet], data: ImageData, seed: int, runs: int |
         dset.check(data)
 
 
-def _settings(protocol: Protocol, network: NetworkLike, numbers: range, seed: int) -> dict[str, Any]:
+def _settings(
+    protocol: Protocol, network: NetworkLike, numbers: range, seed: int, device: torch.device
+) -> dict[str, Any]:
     """How the classifiers were trained, as the record begins."""
     return {
         "protocol": protocol.name,
@@ -208,6 +217,8 @@ def _settings(protocol: Protocol, network: NetworkLike, numbers: range, seed: in
         "smoke": protocol.smoke,
         "resolved_protocol": to_dict(protocol),
         "std_kind": "sample",
+        "versions": versions(),
+        "device": str(device),
     }
 
 
@@ -226,12 +237,12 @@ def _judged(classifiers: training.Classifiers, data: ImageData) -> tuple[list[fl
     }
 
 
-def _tested(sets: Sequence[DistilledSet], data: ImageData, *options: Any, **more: Any) -> list[list[float]]:
-    """The accuracies of each set by `evaluate` with these options, but of those whose classifiers diverge."""
+def _tested(sets: Sequence[DistilledSet], again: Callable[[DistilledSet], Scores]) -> list[list[float]]:
+    """The accuracies of each set by `evaluate` likewise, but of those whose classifiers diverge."""
     found = []
     for dset in sets:
         with contextlib.suppress(Diverged):
-            found.append(evaluate(dset, data, *options, **more).accuracies)
+            found.append(again(dset).accuracies)
     return found
 
 
@@ -350,6 +361,7 @@ def _score(
             with_fidelity=measuring_of(config),
             with_membership=config.membership,
             with_robustness=config.robustness,
+            with_ddranking=config.ddranking_real or config.ddranking,
             with_best_of_test=config.best_of_test,
             earlier=earlier,
         )

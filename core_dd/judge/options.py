@@ -156,6 +156,13 @@ class EvaluateConfig(DataConfig, ForeignConfig):
     robustness: bool = False
     """Also test on up to 1000 test images that were attacked (FGSM, PGD of 10 steps, 8 / 255) or corrupted (noise,
     impulse, blur, contrast, brightness, pixelate)."""
+    ddranking: bool = False
+    """Also give DD-Ranking's label robust score and augmentation robust score, by their definition on fractions (the
+    authors' code exponentiates percents). They compare with classifiers of all real training images, of as many random
+    ones, and of both without augmentation, which are trained for it."""
+    ddranking_real: str | None = None
+    """The same, with the score of all real training images from this scores.json (gendd evaluate --set real), of the
+    same protocol and network, instead of training on them once more."""
     fidelity_per_class: bool = False
     """Also measure class by class; classes of too few images are left out."""
     bf16: bool = option(True, group="speed")

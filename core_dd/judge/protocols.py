@@ -319,6 +319,26 @@ def resolved(name: str, epochs: int | None = None, steps: int | None = None, aug
     return pick(PROTOCOLS, name, "protocol").shortened(epochs, steps).augmented(augment)
 
 
+def of_real(name: str) -> Protocol:
+    """The protocol of a name, for a classifier of the real training images themselves.
+
+    Raises:
+        InputError: one that asks for what only distilled sets come with: a learnt learning rate, or a teacher.
+    """
+    protocol = pick(PROTOCOLS, name, "protocol")
+    require(
+        not protocol.learned_lr,
+        f"protocol {name} trains at a learning rate learnt with a distilled set; a classifier of the training images "
+        "has none. Choose another, such as quick.",
+    )
+    require(
+        protocol.teacher is None,
+        f"protocol {name} trains by the labels of a teacher, which a classifier of the training images would itself "
+        "be. Choose another, such as quick.",
+    )
+    return protocol
+
+
 def alike(first: str, second: str) -> bool:
     """Whether protocols of two names train alike: they are one, or differ in the number of classifiers only.
 

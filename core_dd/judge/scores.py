@@ -130,6 +130,14 @@ class _Snapshot(TypedDict):
     accuracies: Annotated[list[_Fraction], Meta(min_length=1)]
 
 
+class _DDRanking(TypedDict):
+    """DD-Ranking's scores and what they are of (`core_dd.judge.ddranking`)."""
+
+    lrs: _Fraction
+    ars: _Fraction | None
+    accuracies: dict[_Name, _Fraction]
+
+
 class _Trained(TypedDict, total=False):
     """Of the protocol as it was resolved, what is shown."""
 
@@ -163,6 +171,7 @@ class Score(TypedDict, total=False):
     copies: _Copies
     membership: _Membership
     robustness: dict[_Name, _Fraction]
+    ddranking: _DDRanking
     fidelity_per_class: dict[_Name, list[records.Number | None]] | None
     best_of_test: _Chosen | None
     along: list[_Snapshot]

@@ -22,6 +22,8 @@ _COLUMNS: MappingProxyType[str, Callable[[dict[str, Any]], str | None]] = Mappin
         "FGSM %": lambda record: _robust(record, "fgsm"),
         "PGD %": lambda record: _robust(record, "pgd"),
         "corrupted %": lambda record: _robust(record, *CORRUPTIONS),
+        "LRS": lambda record: _ranked(record, "lrs"),
+        "ARS": lambda record: _ranked(record, "ars"),
         "parameters": lambda record: _count(record.get("parameters")),
         "images seen": lambda record: _count(record.get("training_cost", {}).get("images_seen")),
         "training FLOPs": lambda record: _short(record.get("training_cost", {}).get("training_flops")),
@@ -38,8 +40,9 @@ NOTE = (
     "images (50 % of AUC, and 1 % at 1 % false positives, are luck), in brackets of classifiers trained on as many "
     "random real images, which are then the members; by likelihood ratio is the same where the loss of an image is put "
     "beside its loss by classifiers that it had no part in; FGSM, PGD and corrupted are accuracies on changed test "
-    "images (within 8 / 255; the mean over six corruptions of ours); peak MiB is of the whole process; set KiB are the "
-    "set's tensors as stored."
+    "images (within 8 / 255; the mean over six corruptions of ours); LRS and ARS are DD-Ranking's, times 100, by their "
+    "definition on fractions (their code exponentiates percents, and its numbers differ); peak MiB is of the whole "
+    "process; set KiB are the set's tensors as stored."
 )
 """What the headings mean."""
 
@@ -98,6 +101,12 @@ def _attack(record: dict[str, Any], name: str, kind: str | None = None) -> str |
     sides = [record.get("membership"), record.get("membership", {}).get("random")]
     sides = [side if side is None or kind is None else side.get(kind) for side in sides]
     return None if None in sides else "{:.1f} ({:.1f})".format(*(100 * side[name] for side in sides))
+
+
+def _ranked(record: dict[str, Any], name: str) -> str | None:
+    """A score of DD-Ranking, times 100 as they are shown."""
+    value = record.get("ddranking", {}).get(name)
+    return None if value is None else f"{100 * value:.1f}"
 
 
 def _robust(record: dict[str, Any], *names: str) -> str | None:

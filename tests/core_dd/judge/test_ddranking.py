@@ -1,11 +1,23 @@
 """DD-Ranking's scores against their formulas, worked by hand."""
 
+import json
 import math
+from dataclasses import replace
 
 import pytest
+import torch
 
+from core_dd import DistilledSet, evaluate
 from core_dd.errors import InputError
-from core_dd.judge.ddranking import augmentation_robust_score, label_robust_score, label_robust_score_of
+from core_dd.judge.ddranking import augmentation_robust_score, label_robust_score, label_robust_score_of, random_like
+from core_dd.judge.evaluate import main, real_set
+from core_dd.judge.scores import read_score
+from core_dd.report.beyond import beyond
+from core_dd.report.ranking import grouped, read_entry
+from core_dd.sets.distilled import new_meta
+
+CPU, HOW = torch.device("cpu"), {"protocol": "quick", "network": "convnet1_w8", "runs": 1, "steps": 15}
+DRAWN = "convnet1_w8", 0, CPU
 
 
 def test_label_robust_score__by_hand():
@@ -61,3 +73,74 @@ def test_label_robust_score_of__records():
     ):
         with pytest.raises(InputError, match=message):
             label_robust_score_of(*wrong)
+
+
+@pytest.fixture(scope="module")
+def small(digits):
+    """Three real images of each digit as a set."""
+    index = torch.cat([members[:3] for members in digits.class_indices()])
+    meta = new_meta(digits, method="mine", ipc=3, seed=0)
+    return DistilledSet(digits.train_images[index], digits.train_labels[index], meta)
+
+
+def test_evaluate__ddranking_follows_from_the_runs_it_names(small, digits):
+    """Each accuracy is that of a score which anyone can make, and the two follow from them."""
+    found = evaluate(small, digits, **HOW, with_ddranking=True).record["ddranking"]
+    random, of = random_like(small, digits, *DRAWN), found["accuracies"]
+    assert of == {
+        "syn_any": evaluate(small, digits, **HOW).mean,
+        "syn_hard": evaluate(small, digits, **HOW).mean,
+        "random_any": evaluate(random, digits, **HOW).mean,
+        "real_hard": evaluate(real_set(digits, 0), digits, **HOW).mean,
+        "syn_plain": evaluate(small, digits, **HOW, augment="none").mean,
+        "random_plain": evaluate(random, digits, **HOW, augment="none").mean,
+    }
+    alpha = 0.5 * (of["syn_any"] - of["random_any"]) - 0.5 * (of["real_hard"] - of["syn_hard"])
+    beta = 0.5 * (of["syn_any"] - of["random_any"]) + 0.5 * (of["syn_plain"] - of["random_plain"])
+    for name, value in (("lrs", alpha), ("ars", beta)):
+        assert found[name] == pytest.approx((math.exp(value) - math.exp(-1)) / (math.e - math.exp(-1)))
+    assert evaluate(small, digits, **HOW, augment="none", with_ddranking=True).record["ddranking"]["ars"] is None
+
+
+def test_random_like__is_real_of_the_same_size_labels_and_preprocessing(small, digits):
+    random = random_like(small, digits, *DRAWN)
+    assert random.labels.equal(small.labels) and not random.images.equal(small.images)
+    rows = {tuple(image.flatten().tolist()) for image in digits.train_images}
+    assert all(tuple(image.flatten().tolist()) in rows for image in random.images)
+    assert not random_like(small, digits, "convnet1_w8", 1, CPU).images.equal(random.images)
+    soft = replace(small, labels=torch.nn.functional.one_hot(small.labels, 10).float())
+    labels = random_like(soft, digits, *DRAWN).labels
+    assert labels.shape == (30, 10) and labels.sum(1).allclose(torch.ones(30))
+    assert (labels.argmax(1) == small.labels).float().mean() > 0.8 and (labels.max(1).values < 1).any()
+
+
+def test_evaluate__ddranking_of_soft_labels_compares_like_with_like(small, digits):
+    """The set counts with its own labels against soft ones of random images, and with hard ones against all images."""
+    soft = replace(small, labels=torch.nn.functional.one_hot(small.labels, 10).float() * 0.6 + 0.04)
+    real = evaluate(real_set(digits, 0), digits, **HOW)
+    place = "real.json"
+    with open(place, "w") as file:
+        json.dump(real.to_json(), file)
+    of = evaluate(soft, digits, **HOW, with_ddranking=place).record["ddranking"]["accuracies"]
+    assert of["syn_hard"] == evaluate(small, digits, **HOW).mean and of["real_hard"] == real.mean
+    assert of["syn_any"] == evaluate(soft, digits, **HOW).mean != of["syn_hard"]
+    assert of["random_any"] == evaluate(random_like(soft, digits, *DRAWN), digits, **HOW).mean
+
+    with pytest.raises(InputError, match="real.json' has protocol quick_15_steps, but what is asked for is quick_5"):
+        evaluate(soft, digits, **(HOW | {"steps": 5}), with_ddranking=place)
+    with pytest.raises(InputError, match="trains by the labels of a teacher. Choose another"):
+        evaluate(soft, digits, **(HOW | {"protocol": "rd3"}), with_ddranking=True)
+    many = DistilledSet(digits.train_images.repeat(2, 1, 1, 1), digits.train_labels.repeat(2), small.meta)
+    with pytest.raises(InputError, match="as many random real images, but digits has"):
+        evaluate(many, digits, **HOW, with_ddranking=True)
+
+
+def test_command__writes_and_shows_ddranking(small, tmp_path, capsys):
+    place = small.save(tmp_path / "set.safetensors")
+    flags = ["--protocol", "quick", "--network", "convnet1_w8", "--classifiers", "1", "--iterations", "3"]
+    main(["--set", str(place), *flags, "--ddranking", "--out", "scores.json"])
+    found = read_score("scores.json")["ddranking"]
+    heads, row = beyond(grouped([read_entry("scores.json")])[0])
+    shown = dict(zip(heads, row, strict=True))
+    assert (shown["LRS"], shown["ARS"]) == (f"{100 * found['lrs']:.1f}", f"{100 * found['ars']:.1f}")
+    capsys.readouterr()
