@@ -1,7 +1,5 @@
 """Command: one file of methods, data and judges -> every set made, every score, and the tables people publish."""
 
-import contextlib
-import io
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -21,7 +19,7 @@ from core_dd.compare.jobs import load, read_done, sources
 from core_dd.compare.options import CompareConfig
 from core_dd.compare.reading import Comparison, read_comparison
 from core_dd.compare.schedule import carry_out, failures
-from core_dd.compare.view import SCORES, Pace, View, status
+from core_dd.compare.view import Pace, View, status
 from core_dd.config import load_config
 from core_dd.errors import pick, require
 from core_dd.locks import own_folder
@@ -30,6 +28,7 @@ from core_dd.settings import find
 from core_dd.yaml_files import read_yaml
 
 if TYPE_CHECKING:
+    from core_dd.compare.page import Sketch
     from core_dd.compare.tables import Pivot
 
 HOME = "compare"
@@ -38,7 +37,7 @@ GIB_PER_WORKER = 2.0
 """What a worker is expected to take where nothing is finished."""
 Conclude = Callable[[Plan, Comparison, str, Any, Path], None]
 """What is made of the scores of a plan: (plan, comparison, title, config, out)."""
-FILE, REPORT, FIGURES = "compare.yaml", "report", "figures"
+FILE = "compare.yaml"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -171,7 +170,8 @@ def listing(plan: Plan) -> str:
 
 def write(plan: Plan, comparison: Comparison, title: str, config: CompareConfig, out: Path) -> None:
     """Write the tables, the figures and the report of what is judged, and print the tables."""
-    from core_dd.compare.tables import latex, markdown, pivots_of, table_csv, text  # with torch: not for --status
+    from core_dd.compare import page  # with torch: not for --status
+    from core_dd.compare.tables import latex, markdown, pivots_of, table_csv, text
 
     found = pivots_of(plan)
     if not found:
@@ -182,34 +182,26 @@ def write(plan: Plan, comparison: Comparison, title: str, config: CompareConfig,
         ("table.csv", table_csv(found)),
     ):
         files.write_text(out / name, content)
+    drawn: list[page.Sketch] = []
     if config.figures:
-        draw_figures(plan, found, comparison, config, out / FIGURES)
-    keys = dict.fromkeys(key for _, key in plan.cells if plan.orders[key].done)
-    scores = [str(Path(plan.orders[key].folder) / SCORES) for key in keys]
-    report(scores, title, out / REPORT)
-    print(f"{text(found)}\n\n{out / REPORT / 'report.html'}\n{out / 'table.md'}, table.tex, table.csv")
+        drawn = draw_figures(plan, found, comparison, config, out / page.FIGURES)
+    page.write(plan, found, drawn, title, out)
+    print(f"{text(found)}\n\n{out / page.REPORT / 'report.html'}\n{out / 'table.md'}, table.tex, table.csv")
 
 
 def draw_figures(
     plan: Plan, pivots: "Sequence[Pivot]", comparison: Comparison, config: CompareConfig, place: Path
-) -> None:
+) -> "list[Sketch]":
     """The figures, in place of earlier ones; where they cannot be drawn, that is said."""
-    from core_dd.compare import figures, page  # with torch
+    from core_dd.compare import figures, page
 
     why = figures.missing()
     if why is not None:
         note(why)
-        return
+        return []
     with files.atomic(place, replace=True) as temporary:
         temporary.mkdir()
-        page.draw(plan, pivots, comparison.ablations, config.device, temporary)
-
-
-def report(scores: Sequence[str], title: str, place: Path) -> None:
-    """The report of scores, in place of an earlier one; what it prints is left out."""
-    make = imported("core_dd.report.report:main")
-    with files.atomic(place, replace=True) as temporary, contextlib.redirect_stdout(io.StringIO()):
-        make(["--scores", *scores, "--title", title, "--out", str(temporary)])
+        return page.draw(plan, pivots, comparison.ablations, config.device, temporary)
 
 
 def with_flag(argv: Sequence[str]) -> list[str]:

@@ -369,7 +369,7 @@ def _reach(level: Level) -> tuple[float, float]:
     return max(0.0, 100 * (level.mean - low)), max(0.0, 100 * (high - level.mean))
 
 
-def _logarithmic(axes: "Axes", xs: Sequence[float], ticks: Sequence[int] | None) -> None:
+def _logarithmic(axes: "Axes", xs: Sequence[float], ticks: Sequence[float] | None) -> None:
     """A logarithmic axis where values are positive and span a factor of 5; with ticks at these alone, if any."""
     if min(xs) > 0 and max(xs) >= 5 * min(xs):
         axes.set_xscale("log")

@@ -255,9 +255,9 @@ def _checked(comparison: Comparison, path: Path) -> Comparison:
         )
     require(REAL not in comparison.producers, f"{path}: the producer 'real' is always there; give 'real: true'.")
     for name, varied in comparison.ablations.items():
-        for own in varied:
-            known = comparison.producers
-            require(own in known, f"{path}: ablation '{name}': there is no producer '{own}'{likely(own, known)}")
+        for producer in varied:
+            unknown = f"{path}: ablation '{name}': there is no producer '{producer}'"
+            require(producer in comparison.producers, f"{unknown}{likely(producer, comparison.producers)}")
     for kind, filters in (("only", comparison.only), ("skip", comparison.skip)):
         for chosen in filters:
             _check_filter(chosen, values, f"{path}: '{kind}'")

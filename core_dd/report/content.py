@@ -8,7 +8,8 @@ import yaml
 from core_dd.judge.options import REAL
 from core_dd.report import charts
 from core_dd.report.beyond import NOTE, beyond, confusions
-from core_dd.report.charts import Bar, Line
+from core_dd.report.charts import Bar
+from core_dd.report.charts import Line as Curve
 from core_dd.report.document import (
     Block,
     Cell,
@@ -16,6 +17,7 @@ from core_dd.report.document import (
     Figure,
     Figures,
     Heading,
+    Line,
     Notes,
     Paragraph,
     Picture,
@@ -55,7 +57,7 @@ class Panel:
 
     title: str
     subtitle: str
-    lines: tuple[Line, ...]
+    lines: tuple[Curve, ...]
     x_label: str = "step"
 
 
@@ -64,7 +66,14 @@ def colours_of(entries: Sequence[Entry]) -> dict[str, int]:
     return {digest: i for i, digest in enumerate(dict.fromkeys(entry.digest for entry in entries))}
 
 
-def report_of(title: str, groups: Sequence[Group], pictures: Sequence[Picture], panels: Sequence[Panel]) -> Document:
+def report_of(
+    title: str,
+    groups: Sequence[Group],
+    pictures: Sequence[Picture],
+    panels: Sequence[Panel],
+    before: Sequence[Section] = (),
+    lede: Line | None = None,
+) -> Document:
     """The whole report.
 
     Args:
@@ -72,6 +81,8 @@ def report_of(title: str, groups: Sequence[Group], pictures: Sequence[Picture], 
         groups: the ranked scores; none: the report is of curves alone.
         pictures: one per set.
         panels: the training curves.
+        before: what stands before all of that.
+        lede: the report in two sentences; None: `summary`.
     """
     entries = [entry for group in groups for entry in group.entries]
     colours = colours_of(entries)
@@ -86,10 +97,11 @@ def report_of(title: str, groups: Sequence[Group], pictures: Sequence[Picture], 
         for place, (heading, blocks) in parts.items()
         if blocks
     )
-    return Document(title=title, lede=summary(groups) if groups else _of_curves(panels), sections=tuple(sections))
+    lede = lede or (summary(groups) if groups else _of_curves(panels))
+    return Document(title=title, lede=lede, sections=(*before, *sections))
 
 
-def summary(groups: Sequence[Group]) -> tuple[Words, ...]:
+def summary(groups: Sequence[Group]) -> Line:
     """The report in two sentences, the best set of each ranking set off."""
     entries = [entry for group in groups for entry in group.entries]
     sets = _count(len({entry.digest for entry in entries}), "set")
@@ -109,7 +121,7 @@ def summary(groups: Sequence[Group]) -> tuple[Words, ...]:
     return line(*said)
 
 
-def _of_curves(panels: Sequence[Panel]) -> tuple[Words, ...]:
+def _of_curves(panels: Sequence[Panel]) -> Line:
     folders = _count(len({panel.title for panel in panels}), "folder")
     return line(f"The curves of {folders}; no score is given, so nothing is ranked.")
 

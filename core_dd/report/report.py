@@ -2,7 +2,7 @@
 
 import itertools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -38,20 +38,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         require_unoccupied(Path(config.out), resumable=False)
 
     # Everything is read and checked before anything is written.
-    bare = [place for place in config.scores if _has_only_curves(Path(place))]
-    scored = [place for place in config.scores if place not in bare]
-    groups = grouped([read_entry(path) for path in find_scores(scored)])
-    entries = [entry for group in groups for entry in group.entries]
-    colours = colours_of(entries)
-    runs = [path.parent for place in bare for path in sorted(Path(place).rglob(STATS))]
-    panels = [panel for place in (*runs, *map(Path, config.curves)) for panel in _run_panels(place)]
-    panels += [panel for group in groups for panel in _score_panel(group, colours)]
+    groups, panels = read(config.scores, config.curves)
     folder = None
     if not config.dry_run:
-        firsts = {entry.digest: entry for entry in reversed(entries)}
-        drawn = [_picture(firsts[digest], config.per_class, i) for digest, i in colours.items()]
-        looked = {entry.digest: entry for entry in entries if "copies" in entry.record}
-        drawn += [_nearest(entry, colours[digest]) for digest, entry in looked.items()]
+        drawn = pictures_of(groups, config.per_class)
         folder = _write(config.out, report_of(printable(config.title), groups, drawn, panels), drawn)
 
     # Printed last: a reader that has gone away keeps nothing from being written.
@@ -61,21 +51,56 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"\n{title}, accuracy % across networks\n{text_table(rows)}")
     if groups:
         print("\n≈: the 95 % interval overlaps that of the set above. What compares with what is said in the report.")
-    if any(entry.at_chance for entry in entries):
+    if any(entry.at_chance for group in groups for entry in group.entries):
         print(CHANCE)
     print("\n" + to_yaml(config) if folder is None else f"\n{folder / 'report.md'}\n{folder / 'report.html'}")
+
+
+def read(scores: Sequence[str], curves: Sequence[str] = ()) -> tuple[list[Group], list[Panel]]:
+    """What a report shows of scores and of run folders' curves, as the options of the command name them.
+
+    Raises:
+        InputError: if something is not there, or damaged.
+    """
+    bare = [place for place in scores if _has_only_curves(Path(place))]
+    groups = grouped([read_entry(path) for path in find_scores([place for place in scores if place not in bare])])
+    colours = colours_of([entry for group in groups for entry in group.entries])
+    runs = [path.parent for place in bare for path in sorted(Path(place).rglob(STATS))]
+    panels = [panel for place in (*runs, *map(Path, curves)) for panel in _run_panels(place)]
+    return groups, [*panels, *(panel for group in groups for panel in _score_panel(group, colours))]
+
+
+def pictures_of(groups: Sequence[Group], per_class: int, only: Collection[str] | None = None) -> list[Picture]:
+    """A picture of every set, and of its copies of training images where a score has looked for them.
+
+    Args:
+        groups: the scores.
+        per_class: images of each class, at most.
+        only: hashes of the sets to show; None: all.
+    """
+    entries = [entry for group in groups for entry in group.entries]
+    colours, firsts = colours_of(entries), {entry.digest: entry for entry in reversed(entries)}
+    shown = [digest for digest in colours if only is None or digest in only]
+    drawn = [_picture(firsts[digest], per_class, colours[digest]) for digest in shown]
+    looked = {entry.digest: entry for entry in entries if "copies" in entry.record}
+    return drawn + [_nearest(looked[digest], colours[digest]) for digest in shown if digest in looked]
 
 
 def _write(out: str | None, document: Document, drawn: Sequence[Picture]) -> Path:
     """The report's folder, which appears whole or not at all."""
     with claimed(out, "report") as folder, files.atomic(folder, replace=True) as temporary:
-        (temporary / "pictures").mkdir(parents=True)
-        for picture in drawn:
-            if picture.png is not None:
-                (temporary / picture.file).write_bytes(picture.png)
-        for name, text in (("report.md", markdown(document)), ("report.html", html(document))):
-            (temporary / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+        fill(temporary, document, drawn)
     return folder
+
+
+def fill(folder: Path, document: Document, drawn: Sequence[Picture]) -> None:
+    """Write a report's files into a new folder."""
+    (folder / "pictures").mkdir(parents=True)
+    for picture in drawn:
+        if picture.png is not None:
+            (folder / picture.file).write_bytes(picture.png)
+    for name, text in (("report.md", markdown(document)), ("report.html", html(document))):
+        (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _has_only_curves(place: Path) -> bool:

@@ -50,7 +50,11 @@ def test_compare__makes_judges_and_tabulates_every_cell_once(capsys):
     ]  # fmt: skip
     assert all(row["smoke"] == "True" and row["surely_best"] == "False" for row in rows)
     assert "\\toprule" in Path("out/table.tex").read_text() and "| DM |" in Path("out/table.md").read_text()
-    assert "Random ipc 1, seed 0" in Path("out/report/report.html").read_text()
+    page = Path("out/report/report.html").read_text()
+    assert "Random ipc 1, seed 0" in page and "2 methods on digits: 8 sets, judged by convnet1_w8." in page
+    methods = page.split('id="methods"')[1].split("</section>")[0]
+    assert [name in methods for name in ("ipc 1", "ipc 2", "Random", "<tfoot>", "random-effects")] == [True] * 5
+    assert page.count("data:image/png") == 4  # of each method and ipc the first set
 
     before = files("s*/*/*")
     assert compare("small.yaml") == 0

@@ -141,3 +141,6 @@ def test_compare__draws_what_it_has_and_names_what_is_missing(monkeypatch, capsy
     expected |= {f"ablation-matching-{judge}-ipc1" for judge in judges} | {"networks-digits-quick_3_steps-ipc1"}
     assert found == expected | {f"sheets-digits-ipc1/{method}" for method in ("Random", "DM")}
     assert all(ElementTree.parse(path) for path in Path("out/figures").rglob("*.svg"))
+    page, text = Path("out/report/report.html").read_text(), Path("out/report/report.md").read_text()
+    assert page.count("data:image/svg+xml") == len(expected) == len(re.findall(r"\]\(\.\./figures/[^)]+\.svg\)", text))
+    assert all((Path("out/report") / place).is_file() for place in re.findall(r"\]\(([^)]+\.svg)\)", text))
