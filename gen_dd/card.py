@@ -63,9 +63,9 @@ def model_card(card: Mapping[str, Any], config: Mapping[str, Any], grid: bool) -
         f"Classes, in the order of their labels: {', '.join(card.get('class_names') or ['not recorded'])}.",
     ]
     if card.get("train"):
-        steps = f"{card['step']} steps. " if "step" in card else ""
+        length = f"{card['step']} steps. " if "step" in card else ""
         recipe = yaml.safe_dump(dict(card["train"]), sort_keys=False)
-        parts += ["## Recipe", f"{steps}Everything else of the configuration:", f"```yaml\n{recipe}```"]
+        parts += ["## Recipe", f"{length}Everything else of the configuration:", f"```yaml\n{recipe}```"]
     if card.get("metrics"):
         rows = [f"| {key} | {value:.6g} |" for key, value in card["metrics"].items()]
         parts += ["## Metrics", "\n".join(["| measure | value |", "|---|---|", *rows])]

@@ -17,7 +17,7 @@ from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepSchedu
 from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401 (a pipeline looks for it in this module)
 from torch import Tensor
 
-from core_dd.errors import require
+from core_dd.errors import needed, require
 from gen_dd import consistency
 from gen_dd.diffusion import TIME_SCALE, alpha_sigma, half_log_snr, log_alpha, time_of
 from gen_dd.guidance import Guide
@@ -135,6 +135,13 @@ def _singlestep(noise_of: NoiseOf, x: Tensor, low: Tensor, high: Tensor, order: 
     return first_order(high) - float(1.5 * sigma_t * (torch.expm1(h) / h - 1)) * (second - start)
 
 
+def _consistency(noise_of: NoiseOf, x: Tensor, steps: int, fresh: Fresh | None = None) -> Tensor:
+    """`gen_dd.consistency.sample`."""
+    return consistency.sample(
+        noise_of, x, steps, needed(fresh, "a consistency model wants fresh noise for every step.")
+    )
+
+
 SOLVERS: MappingProxyType[str, Solver] = MappingProxyType(
     {
         "dpmpp_2m": _multistep(ExactDPMSolver, 2),
@@ -142,7 +149,7 @@ SOLVERS: MappingProxyType[str, Solver] = MappingProxyType(
         "ddim": _multistep(ExactDPMSolver, 1),
         "unipc": _multistep(_ExactUniPC, 2),
         "dpm_fast": dpm_fast,
-        CONSISTENCY: consistency.sample,
+        CONSISTENCY: _consistency,
     }
 )
 """Solvers by name; each evaluates the network `steps` times."""

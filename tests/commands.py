@@ -102,7 +102,7 @@ def load(command: str, argv: list[str]) -> Any:
     return load_config(config_class(command, argv), argv, home=HOMES.get(command, ""))
 
 
-HOMES = {"train": "gen", "distill": "matching", "experts": "experts", "evaluate": "eval"}
+HOMES = {"train": "gen", "tune": "tune", "distill": "matching", "experts": "experts", "evaluate": "eval"}
 """Where each command looks its configs up by name."""
 FIRST = {
     "compare": "--file",
