@@ -22,8 +22,8 @@ SIGMA_MIN, SIGMA_MAX = 0.002, 80.0
 """The noise levels that are tuned at lie between these, as EDM's."""
 
 SIGMA_START = 20.0
-"""Where sampling starts from noise alone. At higher levels, which are hardly ever tuned at, an error in the noise counts
-too much: on 8x8 digits one step from 80 is recognised in 22 % of the samples, from 40 in 63 %, from 20 in 95 %."""
+"""Where sampling starts from noise alone. Higher levels are hardly ever tuned at, and an error in the noise counts too
+much: on 8x8 digits one step from 80 is recognised in 22 % of the samples, from 40 in 63 %, from 20 in 95 %."""
 
 SIGMA_MID = 0.821
 """Where the second of two steps begins, as published for CIFAR-10."""

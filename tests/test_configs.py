@@ -14,7 +14,7 @@ from core_dd.settings import CONFIGS, ConfigFile, packaged
 from matching_dd.methods import METHODS
 
 MATCHING = packaged("matching")
-REQUIRED = {"evaluate": ["--out=x"]}
+REQUIRED = {"tune": ["--init_from", "run"], "evaluate": ["--out=x"]}
 
 
 @cache
