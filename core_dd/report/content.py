@@ -140,8 +140,14 @@ def _columns(groups: Sequence[Group]) -> list[str]:
 
 
 def _name(group: Group, groups: Sequence[Group]) -> str:
-    """The data's name; with protocol and network where several groups share the data."""
-    return group.data if sum(other.data == group.data for other in groups) == 1 else group.title
+    """The data's name, and what else tells the group from the others."""
+    told = {
+        group.protocol: {other.protocol for other in groups},
+        group.network: {other.network for other in groups},
+        f"{group.labels} labels": {other.labels for other in groups},
+        f"fingerprint {group.fingerprint}": {other.fingerprint for other in groups if other.data == group.data},
+    }
+    return ", ".join([group.data, *(name for name, values in told.items() if len(values) > 1)])
 
 
 def _group(group: Group, colours: Mapping[str, int]) -> list[Block]:
