@@ -123,8 +123,7 @@ def evaluate(
         augment: in place of the protocol's augmentation, see `core_dd.judge.protocols.Protocol.augmented`; so named.
         teacher: for a protocol that has one, a file of its weights, see `core_dd.judge.teacher.teacher_of`.
         bf16: compute in bf16 where the hardware does it faster.
-        with_fidelity: also measure the set's distance from the real images; True: `classifier_frechet` and M3D's
-            distances of moments.
+        with_fidelity: also measure the set's distance from the real images; True: in the ways of `Measuring()`.
         with_membership: also ask what the classifiers give away of their images, see `core_dd.judge.membership`; a
             function (data, seed) -> set that makes the set's like of half the training images makes its shadow sets.
         with_robustness: also attack and corrupt test images, see `core_dd.judge.robustness`.
@@ -141,31 +140,29 @@ def evaluate(
     resolved = protocols.resolved(protocol, epochs, steps, augment).fitted_to(dset.meta.get("lr"))
     numbers = range(resolved.runs if runs is None else runs)
     same = {"network": network, "seed": seed, "device": device, "bf16": bf16}
-    habit = habits.habit(protocol) if with_best_of_test else habits.Habit()
+    changed = {"epochs": epochs, "steps": steps, "augment": augment, "teacher": teacher}
+    again = partial(evaluate, data=data, protocol=protocol, runs=len(numbers), **same, **changed)
+    pauses = habits.habit(protocol).tests if with_best_of_test else ()
     meter = _meter(with_fidelity, dset, data, **same)
     if with_membership:
         membership.check(data)
     ddranking.check(with_ddranking, resolved, dset, data, name_of(network))
     judge = teaching.teacher_of(resolved, data, seed, device, teacher)
     how = {"protocol": resolved, "runs": numbers, "teacher": judge, **same}
-    classifiers, tests = _trained(dset, data, habit.tests, how)
+    classifiers, tests = _trained(dset, data, pauses, how)
     accuracies, judged = _judged(classifiers, data)
     record = _settings(resolved, network, numbers, seed, device) | judged | _identities(dset, data, resolved)
     record |= {"seconds": time.perf_counter() - start, **teaching.said_of(judge, resolved, data, teacher)}
-    if meter is not None:
-        record |= meter.measure(*_pixels_and_labels(dset))
+    record |= {} if meter is None else meter.measure(*_pixels_and_labels(dset))
     if with_membership:
-        record["membership"] = membership.inferred(
-            classifiers, dset, data, make=None if with_membership is True else with_membership, **how
-        )
+        make = None if with_membership is True else with_membership
+        record["membership"] = membership.inferred(classifiers, dset, data, make=make, **how)
     if with_robustness:
         record["robustness"] = robustness.robustness(classifiers, data)
-    shortened = {"epochs": epochs, "steps": steps, "augment": augment, "teacher": teacher}
-    again = partial(evaluate, data=data, protocol=protocol, runs=len(numbers), **same, **shortened)
     if with_ddranking:
-        own, full = Scores(accuracies, record).to_json(), real_set(data, seed)
-        random = ddranking.random_like(dset, data, **same)
-        record["ddranking"] = ddranking.scores_of(own, dset, random, full, again, with_ddranking)
+        beside = ddranking.random_like(dset, data, **same), real_set(data, seed)
+        own = Scores(accuracies, record).to_json()
+        record["ddranking"] = ddranking.scores_of(own, dset, *beside, again, with_ddranking)
     if with_best_of_test:
         record["best_of_test"] = habits.chosen(accuracies, tests, _tested(earlier, again))
     return Scores(accuracies, record)
