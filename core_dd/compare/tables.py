@@ -4,20 +4,25 @@ import csv
 import io
 import statistics
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from core_dd.compare.grid import Cell, Plan
 from core_dd.compare.jobs import Order, read_done
 from core_dd.compare.levels import FEWEST_PAIRS, Level, surely_best, two_levels
 from core_dd.compare.view import SCORES
 from core_dd.judge.options import REAL
+from core_dd.judge.protocols import alike
 from core_dd.judge.scores import Score, read_score
 from core_dd.report import published
 from core_dd.report.published import PublishedRow
 from core_dd.report.ranking import plain_name, published_text
 from core_dd.report.tables import markdown_table, markdown_text, text_table
+from core_dd.report.trained import optimiser_of, published_images_seen, published_optimiser, regime, told
+
+_T = TypeVar("_T")
 
 REAL_NAME, CHANCE_NAME = "whole training set", "chance"
 TAKEN = "core_dd.compare.sets:take"
@@ -32,7 +37,7 @@ class CellEntry:
         scores: by the seeds of the sets.
         level: what they are worth together.
         best: whether the method is better than all others of its column beyond doubt.
-        published: the paper's number, where there is one of this data, ipc, method and network.
+        published: the paper's number, where there is one of this data, ipc, method, network and label regime.
         whole: whether all sets of the grid are there.
         seconds: what making a set took, on the average, without experts and classifiers that several share; None where
             that is not known.
@@ -57,12 +62,42 @@ class CellEntry:
         return statistics.fmean(seen) if len(seen) == len(self.scores) else None
 
     @property
+    def labels(self) -> str:
+        """The label regime of the scores, which is that of the sets unless a teacher relabels them."""
+        return " and ".join(dict.fromkeys(regime_of(score) for score in self.scores.values()))
+
+    @property
+    def factor(self) -> int | None:
+        """Of the sets; None where a score does not say, or they differ."""
+        return _common(score["set"].get("factor") for score in self.scores.values())
+
+    @property
+    def optimiser(self) -> str | None:
+        """By what classifiers were trained, in words; None where a score does not say, or sets bring own rates."""
+        return _common(optimiser_of(score.get("resolved_protocol") or {}) for score in self.scores.values())
+
+    @property
     def beyond_published(self) -> float | None:
-        """By how many published standard deviations the mean is above the published one; None where there are none."""
+        """By how many published standard deviations the mean is above the published one; None where there are none, or
+        the published classifiers are known to be trained otherwise."""
         theirs = self.published
         if theirs is None or theirs.percent is None or not theirs.std:
             return None
+        trained = {score["protocol"] for score in self.scores.values()}
+        if theirs.protocol and not all(alike(own, theirs.protocol) for own in trained):
+            return None
         return (100 * self.level.mean - theirs.percent) / theirs.std
+
+
+def regime_of(score: Score) -> str:
+    """The label regime of a score: hard, soft or teacher; hard where it does not say."""
+    return score.get("label_regime", score["set"].get("labels", "hard"))
+
+
+def _common(values: Iterable[_T]) -> _T | None:
+    """The one value; None where there are several."""
+    found = {*values}
+    return found.pop() if len(found) == 1 else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +172,9 @@ def _entry(plan: Plan, cells: Sequence[tuple[Cell, str]]) -> CellEntry | None:
         return None
     first = cells[0][0]
     level = two_levels([score["accuracies"] for score in scores.values()])
-    theirs = published_row(next(iter(scores.values()))["data"]["name"], first.ipc, first.producer, first.network)
+    one = next(iter(scores.values()))
+    place = one["data"]["name"], first.ipc, first.producer, first.network
+    theirs = published_row(*place, labels=regime_of(one), protocol=one["protocol"])
     spent = [_seconds(plan, plan.orders[key], scores[cell.seed]) for cell, key in cells if cell.seed in scores]
     known = [own for own in spent if own is not None]
     seconds = statistics.fmean(known) if len(known) == len(scores) else None
@@ -151,22 +188,34 @@ def _seconds(plan: Plan, order: Order, score: Score) -> float | None:
     return read_done(made[0].folder)["seconds"] if cost is None and made else cost
 
 
-def published_row(data: str, ipc: int | None, method: str, network: str) -> PublishedRow | None:
-    """The accuracy that a paper prints of a method, by its `plain_name`; one with a deviation before one without."""
+def published_row(
+    data: str, ipc: int | None, method: str, network: str, labels: str = "hard", protocol: str = ""
+) -> PublishedRow | None:
+    """The accuracy that a paper prints of a method, by its `plain_name`, of no other label regime; one of the same
+    protocol before others, then one with a deviation before one without."""
     rows = [
         row
         for row in published.rows(data, ipc)
         if row.percent is not None and plain_name(row.method) == plain_name(method) and row.network in (network, "")
-        and (ipc is not None or plain_name(row.method) == plain_name(REAL))
+        and (ipc is not None or plain_name(row.method) == plain_name(REAL)) and regime(row.labels) in (labels, "")
     ]  # fmt: skip
-    return max(rows, key=lambda row: (row.network == network, row.std is not None), default=None)
+
+    def nearness(row: PublishedRow) -> tuple[bool, ...]:
+        return row.network == network, alike(row.protocol, protocol), row.std is not None
+
+    return max(rows, key=nearness, default=None)
 
 
 def _with_best(entries: Mapping[tuple[str, int], CellEntry]) -> dict[tuple[str, int], CellEntry]:
-    """The entries, of every column the surely best one marked; what was shortened is neither marked nor compared."""
+    """The entries, of every column and label regime the surely best one marked; what was shortened is neither marked
+    nor compared."""
     found = dict(entries)
-    for ipc in dict.fromkeys(ipc for _, ipc in entries):
-        column = {method: own for (method, other), own in entries.items() if other == ipc and not own.smoke}
+    for ipc, labels in dict.fromkeys((ipc, entry.labels) for (_, ipc), entry in entries.items()):
+        column = {
+            method: own
+            for (method, other), own in entries.items()
+            if (other, own.labels) == (ipc, labels) and not own.smoke
+        }
         best = surely_best(
             {method: {seed: s["mean"] for seed, s in own.scores.items()} for method, own in column.items()}
         )
@@ -177,14 +226,14 @@ def _with_best(entries: Mapping[tuple[str, int], CellEntry]) -> dict[tuple[str, 
 
 LEGEND = (
     "Accuracy in %: mean ± standard deviation over sets ± over classifiers trained on the same set (random-effects "
-    "model; - where there is only one). Bold (* in text): better than every other method of its column, by a two-sided "
-    f"paired t-test over the seeds that both have ({FEWEST_PAIRS} or more) at 5 %. Marked °: shortened (smoke), never "
-    "bold. Marked …: some sets are still to come."
+    "model; - where there is only one). Bold (* in text): better than every other method of its column and label "
+    f"regime, by a two-sided paired t-test over the seeds that both have ({FEWEST_PAIRS} or more) at 5 %. Marked °: "
+    "shortened (smoke), never bold. Marked …: some sets are still to come."
 )
 PUBLISHED, DIFFERENCE = "published", "Δ/std"
 BESIDE = (
-    f" {PUBLISHED}: what papers print of the same data, ipc, method and network; {DIFFERENCE}: how many published "
-    "standard deviations ours is above that, - where none is printed."
+    f" {PUBLISHED}: what papers print of the same data, ipc, method, network and label regime; {DIFFERENCE}: how many "
+    "published standard deviations ours is above that, - where none is printed or classifiers were trained otherwise."
 )
 
 
@@ -267,6 +316,27 @@ def references(pivot: Pivot) -> int:
     return (pivot.real is not None) + (pivot.chance is not None)
 
 
+TRAINED = "How classifiers were trained, ours and behind the published values (?: not said)"
+
+
+def trained(pivot: Pivot) -> list[list[str]]:
+    """How the classifiers of each entry were trained, and those behind the published value: headings, then lines."""
+    ours = ("labels", "factor", "images seen", "optimiser")
+    entries = {**pivot.entries, **({} if pivot.real is None else {(REAL_NAME, None): pivot.real})}
+    several = any(entry.published is not None for entry in entries.values())
+    theirs = (PUBLISHED, "labels", "factor", "protocol", "images seen", "optimiser") if several else ()
+    lines = [["method", "ipc", *ours, *theirs]]
+    for (method, ipc), entry in entries.items():
+        said: list[Any] = [entry.labels, entry.factor, entry.images_seen, entry.optimiser]
+        row = entry.published
+        if several and row is not None:
+            seen, by = published_images_seen(row), published_optimiser(row)
+            said += [published_text(row), row.labels or None, row.factor, row.protocol or None, seen, by]
+        cells = [method, "all" if ipc is None else str(ipc), *map(told, said)]
+        lines.append([*cells, *["-"] * (len(lines[0]) - len(cells))])
+    return lines
+
+
 def text(pivots: Sequence[Pivot]) -> str:
     """All tables for a terminal."""
     tables = [f"{pivot.title}\n{text_table(rows(pivot), frozenset({0}))}" for pivot in pivots]
@@ -283,6 +353,7 @@ def markdown(title: str, pivots: Sequence[Pivot]) -> str:
     for pivot in pivots:
         table = markdown_table(rows(pivot, strong=(MARK + "{}" + MARK).format), frozenset({0}))
         parts += [f"## {markdown_text(pivot.title)}", table.replace(MARK, "**")]
+        parts += [f"{markdown_text(TRAINED)}:", markdown_table(trained(pivot), frozenset({0, 2, 5, 7, 9, 11}))]
     return "\n\n".join([*parts, markdown_text(legend(pivots))]) + "\n"
 
 
@@ -302,29 +373,29 @@ def latex(title: str, pivots: Sequence[Pivot]) -> str:
 
     parts = [f"% {title}\n% Wants \\usepackage{{booktabs}}."]
     for pivot in pivots:
-        lines = [" & ".join(line) + r" \\" for line in rows(pivot, write, r"\textbf{{{}}}".format)]
-        last = len(lines) - references(pivot)
-        head, body, reference = lines[0], lines[1:last], lines[last:]
-        table = [
-            r"\toprule",
-            head,
-            r"\midrule",
-            *body,
-            *([r"\midrule"] if reference else []),
-            *reference,
-            r"\bottomrule",
-        ]
-        caption = rf"\caption{{{write(pivot.title)}. {write(legend([pivot]))}}}"
-        begin = rf"\begin{{tabular}}{{l{'r' * lines[0].count(' & ')}}}"
-        lines = [r"\begin{table}", r"\centering", caption, begin, *table, r"\end{tabular}", r"\end{table}"]
-        parts.append("\n".join(lines))
+        found, few = rows(pivot, write, r"\textbf{{{}}}".format), references(pivot)
+        parts.append(_tabular(found, write(f"{pivot.title}. {legend([pivot])}"), "r", few))
+        how = [[write(cell) for cell in line] for line in trained(pivot)]
+        parts.append(_tabular(how, write(f"{pivot.title}. {TRAINED}."), "l"))
     return "\n\n".join(parts) + "\n"
+
+
+def _tabular(rows: Sequence[Sequence[str]], caption: str, columns: str, references: int = 0) -> str:
+    """A table of LaTeX, all columns but the first set alike, its last lines, `references` many, below a rule."""
+    head, *lines = [" & ".join(row) + r" \\" for row in rows]
+    last = len(lines) - references
+    table = [r"\toprule", head, r"\midrule", *lines[:last], *[r"\midrule"] * bool(references), *lines[last:]]
+    begin = rf"\begin{{tabular}}{{l{columns * (len(rows[0]) - 1)}}}"
+    caption = rf"\caption{{{caption}}}"
+    table = [r"\begin{table}", r"\centering", caption, begin, *table, r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    return "\n".join(table)
 
 
 COLUMNS = (
     "data", "network", "protocol", "method", "ipc", "mean", "std_sets", "std_classifiers", "low95", "high95", "sets",
-    "classifiers", "seconds", "images_seen", "chance", "surely_best", "smoke", "complete", "published",
-    "published_std", "difference_in_published_std", "published_source",
+    "classifiers", "labels", "factor", "optimiser", "seconds", "images_seen", "chance", "surely_best", "smoke",
+    "complete", "published", "published_std", "difference_in_published_std", "published_labels", "published_factor",
+    "published_protocol", "published_optimiser", "published_images_seen", "published_source",
 )  # fmt: skip
 """Of table.csv; accuracies in %, cells empty where there is no such number."""
 
@@ -351,10 +422,14 @@ def _record(entry: CellEntry) -> dict[str, object]:
     percent |= {"low95": low, "high95": high}
     record: dict[str, object] = {name: None if own is None else round(100 * own, 4) for name, own in percent.items()}
     record |= {"sets": level.sets, "classifiers": level.classifiers}
+    record |= {"labels": entry.labels, "factor": entry.factor, "optimiser": entry.optimiser}
     record |= {"seconds": None if entry.seconds is None else round(entry.seconds, 3), "images_seen": entry.images_seen}
     record |= {"surely_best": entry.best, "smoke": entry.smoke, "complete": entry.whole}
     if theirs is not None:
         record |= {"published": theirs.percent, "published_std": theirs.std, "published_source": theirs.source}
+        record |= {"published_labels": theirs.labels, "published_factor": theirs.factor}
+        record |= {"published_protocol": theirs.protocol, "published_optimiser": published_optimiser(theirs)}
+        record["published_images_seen"] = published_images_seen(theirs)
         far = entry.beyond_published
         record["difference_in_published_std"] = None if far is None else round(far, 2)
     return record

@@ -24,6 +24,7 @@ from core_dd.report.trained import (
     published_optimiser,
     regime,
     regime_said,
+    told,
 )
 
 UVIT = "uvit"
@@ -175,14 +176,14 @@ class Beside:
     @property
     def images_seen(self) -> tuple[str, ...]:
         """By a classifier: of the published values, then of ours where that differs."""
-        theirs = [_told(published_images_seen(row)) for row in self.published]
-        return tuple(dict.fromkeys([*theirs, *(_told(entry.images_seen) for entry in self.ours)]))
+        theirs = [told(published_images_seen(row)) for row in self.published]
+        return tuple(dict.fromkeys([*theirs, *(told(entry.images_seen) for entry in self.ours)]))
 
     @property
     def optimiser(self) -> tuple[str, ...]:
         """Likewise."""
-        theirs = [_told(published_optimiser(row)) for row in self.published]
-        return tuple(dict.fromkeys([*theirs, *(_told(entry.optimiser) for entry in self.ours)]))
+        theirs = [told(published_optimiser(row)) for row in self.published]
+        return tuple(dict.fromkeys([*theirs, *(told(entry.optimiser) for entry in self.ours)]))
 
     @property
     def protocols(self) -> tuple[str, ...]:
@@ -193,8 +194,8 @@ class Beside:
     @property
     def factors(self) -> tuple[str, ...]:
         """Likewise."""
-        theirs = [_told(row.factor) for row in self.published]
-        return tuple(dict.fromkeys([*theirs, *(_told(entry.factor) for entry in self.ours)]))
+        theirs = [told(row.factor) for row in self.published]
+        return tuple(dict.fromkeys([*theirs, *(told(entry.factor) for entry in self.ours)]))
 
 
 def find_scores(places: Sequence[str | Path]) -> list[Path]:
@@ -662,7 +663,3 @@ def _values(line: Beside) -> list[float]:
     """What a line is ranked by: the published values; ours where there are none, or trained alike."""
     ours = [entry.mean for entry in line.ours if alike(entry.protocol, line.protocol)]
     return [row.percent for row in line.published if row.percent is not None] + ours
-
-
-def _told(value: int | str | None) -> str:
-    return UNKNOWN if value is None else f"{value:,}" if isinstance(value, int) else value

@@ -63,3 +63,8 @@ def regime(labels: str) -> str:
 def regime_said(labels: str) -> str:
     """What a heading adds where labels are not hard."""
     return {"soft": ", soft labels", "teacher": ", labels of a teacher"}.get(labels, "")
+
+
+def told(value: float | str | None) -> str:
+    """A value in a table, numbers in groups of three digits."""
+    return UNKNOWN if value is None else value if isinstance(value, str) else f"{value:,.0f}"

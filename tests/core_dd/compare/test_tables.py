@@ -17,17 +17,20 @@ from core_dd.compare.tables import (
     rows,
     table_csv,
     text,
+    trained,
 )
 from core_dd.compare.tables import _with_best as with_best
 
 
-def entry(*sets: list[float], smoke: bool = False, whole: bool = True, **more) -> CellEntry:
-    scores = {seed: {"accuracies": own, "mean": sum(own) / len(own), "smoke": smoke} for seed, own in enumerate(sets)}
+def entry(*sets: list[float], smoke: bool = False, whole: bool = True, score: dict | None = None, **more) -> CellEntry:
+    known = {"smoke": smoke, "protocol": "dm", "set": {"factor": 1}, **(score or {})}
+    scores = {seed: {"accuracies": own, "mean": sum(own) / len(own), **known} for seed, own in enumerate(sets)}
     return CellEntry(scores=scores, level=two_levels(sets), whole=whole, **more)
 
 
 GOOD = ([0.80, 0.82], [0.82, 0.84], [0.85, 0.87])
 BAD = ([0.70, 0.72], [0.705, 0.735], [0.72, 0.74])
+WORSE = ([0.50, 0.52], [0.51, 0.52], [0.52, 0.54])
 
 
 def pivot(**changed) -> Pivot:
@@ -56,6 +59,36 @@ def test_rows__methods_by_ipc_the_reference_last_and_never_best():
 def test_best__never_among_shortened_scores():
     entries = {("A", 1): entry(*GOOD, smoke=True), ("B", 1): entry(*BAD, smoke=True)}
     assert not any(own.best for own in with_best(entries).values())
+
+
+def test_best__is_told_among_scores_of_one_label_regime():
+    """A soft-label method that beats all others is not compared with those of hard labels."""
+    taught = {"label_regime": "teacher"}
+    entries = {("A", 1): entry(*GOOD, score=taught), ("B", 1): entry(*BAD), ("C", 1): entry(*WORSE)}
+    assert [name for (name, _), own in with_best(entries).items() if own.best] == ["B"]
+    entries = {("A", 1): entry(*GOOD, score=taught), ("B", 1): entry(*BAD)}
+    assert not any(own.best for own in with_best(entries).values())
+
+
+def test_trained__how_ours_and_the_published_were():
+    theirs, other = (published_row("cifar10", 10, name, "convnet3") for name in ("m3d", "k-center"))
+    ours = {"set": {"factor": 2}, "resolved_protocol": {"lr": 0.01, "batch_size": 256}}
+    ours |= {"training_cost": {"images_seen": 4000}}
+    entries = {("M3D", 10): entry([0.6], published=theirs, score=ours), ("K-Center", 10): entry([0.2], published=other)}
+    own = pivot(entries=entries, methods=["M3D", "K-Center"], real=None)
+    heads, m3d, k_center = trained(own)
+    assert heads[2:6] == ["labels", "factor", "images seen", "optimiser"]
+    assert heads[6:] == ["published", *heads[2:4], "protocol", *heads[4:6]]
+    assert m3d[2:6] == ["hard", "2", "4,000", "SGD 0.01, batch 256"]
+    assert m3d[6:] == ["63.5 ± 0.2", "hard", "2", "m3d", "400,000", "SGD 0.01, batch 64"]
+    assert k_center[2:] == ["hard", "1", "?", "?", "14.7 ± 0.9", "hard", "1", "?", "?", "?"]
+    assert own.entries["M3D", 10].beyond_published is None  # by dm, theirs by IDC's
+    assert own.entries["K-Center", 10].beyond_published == pytest.approx((20 - 14.7) / 0.9)  # not known
+    assert "| M3D | 10 | hard | 2 | 4,000 |" in markdown("t", [own]) and "& hard & 2 & 4,000 &" in latex("t", [own])
+    row = next(csv.DictReader(io.StringIO(table_csv([own]))))
+    names = "labels", "factor", "published_labels", "published_factor", "published_protocol", "published_images_seen"
+    assert [row[name] for name in names] == ["hard", "2", "hard", "2", "m3d", "400000"]
+    assert (row["optimiser"], row["published_optimiser"]) == ("SGD 0.01, batch 256", "SGD 0.01, batch 64")
 
 
 def test_markdown__bold_and_escaped():
@@ -127,3 +160,12 @@ def test_rows__end_with_chance_where_scores_say_it():
 def test_published_row__by_the_methods_name(data, ipc, method, percent):
     found = published_row(data, ipc, method, "convnet3")
     assert (found and found.percent) == percent
+
+
+def test_published_row__is_of_the_label_regime_and_rather_of_the_protocol():
+    assert published_row("cifar10", 10, "DATM", "convnet3") is None
+    assert published_row("cifar10", 10, "DATM", "convnet3", labels="soft").percent == 66.8
+    assert published_row("cifar10", 10, "AT-BPTT", "convnet3").percent == 72.4  # which does not say
+    assert published_row("cifar10", 10, "DM", "convnet3", labels="teacher") is None
+    tables = [published_row("mnist", 1, "idc", "convnet3", protocol=name).table for name in ("idc_mnist", "dm")]
+    assert tables == ["readmes", "readmes"]
