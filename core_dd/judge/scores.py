@@ -3,7 +3,7 @@
 import math
 import statistics
 from pathlib import Path
-from typing import Annotated, Literal, Required, TypedDict
+from typing import Annotated, Literal, NotRequired, Required, TypedDict
 
 from msgspec import Meta
 
@@ -80,6 +80,9 @@ class _TrainingCost(TypedDict):
     peak_mib: _Amount
 
 
+_Pair = tuple[Annotated[int, Meta(ge=0)], Annotated[int, Meta(ge=0)], _Amount]
+
+
 class _Copying(TypedDict):
     """How near images are to training images (`core_dd.judge.copies.copying`)."""
 
@@ -94,7 +97,9 @@ class _Copies(TypedDict):
 
     pixels: _Copying
     features: _Copying
-    pairs: list[tuple[Annotated[int, Meta(ge=0)], Annotated[int, Meta(ge=0)], _Amount]]
+    lpips: NotRequired[_Copying]
+    pairs: list[_Pair]
+    lpips_pairs: NotRequired[list[_Pair]]
     training_digest: _Name
 
 

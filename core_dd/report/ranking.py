@@ -487,10 +487,10 @@ def notes(groups: Sequence[Group]) -> list[str]:
         )
     if any("copies_pixels" in entry.distances for entry in entries):
         said.append(
-            "copies_pixels and copies_features are the probability that an image of the set is nearer to its nearest "
-            "training image than a test image is to its own, in pixels and in the features of a classifier of the real "
-            "data (after Meehan et al., AISTATS 2020): 0.5 is as far as unseen images, 1 is a copy, which chosen real "
-            "images are."
+            "copies_pixels, copies_features and copies_lpips are the probability that an image of the set is nearer to "
+            "its nearest training image than a test image is to its own, in pixels, in the features of a classifier of "
+            "the real data and, among those nearest in pixels, by LPIPS (after Meehan et al., AISTATS 2020): 0.5 is as "
+            "far as unseen images, 1 is a copy, which chosen real images are."
         )
     if any("fid" in entry.distances for entry in entries):
         said.append(

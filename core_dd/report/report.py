@@ -83,7 +83,13 @@ def pictures_of(groups: Sequence[Group], per_class: int, only: Collection[str] |
     shown = [digest for digest in colours if only is None or digest in only]
     drawn = [_picture(firsts[digest], per_class, colours[digest]) for digest in shown]
     looked = {entry.digest: entry for entry in entries if "copies" in entry.record}
-    return drawn + [_nearest(looked[digest], colours[digest]) for digest in shown if digest in looked]
+    return drawn + [
+        _nearest(looked[digest], colours[digest], way)
+        for digest in shown
+        if digest in looked
+        for way in ("pixels", "lpips")
+        if way in looked[digest].record["copies"]
+    ]
 
 
 def _write(out: str | None, document: Document, drawn: Sequence[Picture]) -> Path:
@@ -140,14 +146,16 @@ def _picture(entry: Entry, per_class: int, number: int) -> Picture:
     )
 
 
-def _nearest(entry: Entry, number: int) -> Picture:
-    """The images of an entry's set that are nearest to training images, and these below, if all are still there."""
-    file, label = f"pictures/{number:02d}-nearest.png", f"{entry.label}, nearest training images"
+def _nearest(entry: Entry, number: int, way: str) -> Picture:
+    """The images of an entry's set that are nearest to training images, in pixels or by LPIPS, and these below, if all
+    are still there."""
+    by, end = ("in pixels", "") if way == "pixels" else ("by LPIPS", "-lpips")
+    file, label = f"pictures/{number:02d}-nearest{end}.png", f"{entry.label}, nearest training images {by}"
     found, config = entry.record["copies"], entry.record.get("config") or {}
     try:
         dset, data = _load_set(entry), DataConfig(**_known(DataConfig, config)).load_data(entry.record["seed"])
         require(dset.digest() == entry.digest, "the set has changed since it was scored.")
-        images, pairs = dset.decoded()[0], found["pairs"]
+        images, pairs = dset.decoded()[0], found["pairs" if way == "pixels" else "lpips_pairs"]
         ours, theirs = ([pair[side] for pair in pairs] for side in (0, 1))
         same = data.training_digest == found["training_digest"]
         require(same and max(ours) < len(images) and max(theirs) < len(data.train_labels), "the data are others now.")
@@ -160,8 +168,8 @@ def _nearest(entry: Entry, number: int) -> Picture:
         label=label,
         png=pictures.png(pictures.grid(drawn, rows, len(pairs))),
         file=file,
-        caption=f"the {len(pairs)} nearest in pixels, at {pairs[0][2]:.3g} to {pairs[-1][2]:.3g}; nearer than a test "
-        f"image in {100 * found['pixels']['share']:.1f} % of cases (50: alike)",
+        caption=f"the {len(pairs)} nearest {by}, at {pairs[0][2]:.3g} to {pairs[-1][2]:.3g}; nearer than a test "
+        f"image in {100 * found[way]['share']:.1f} % of cases (50: alike)",
         rows=("the set", "training"),
     )
 

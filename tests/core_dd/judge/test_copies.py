@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from core_dd.errors import InputError
-from core_dd.judge.copies import compared, copying, nearest
+from core_dd.judge.copies import CANDIDATES, compared, copying, nearest, neighbours, perceived
 
 
 def test_nearest__equals_a_loop(generator):
@@ -49,3 +49,26 @@ def test_compared__training_images_are_copies_and_test_images_are_not(digits):
     assert len(copied["pairs"]) == 10 and all(i == j and d == 0 for i, j, d in copied["pairs"])
     fresh = compared(both(unseen[:100]), both(pixels), both(unseen[100:]))
     assert 0.35 < fresh["pixels"]["share"] < 0.65
+
+
+def test_neighbours__are_the_nearest_in_order(generator):
+    x, others = torch.randn(3, 4, generator=generator), torch.randn(50, 4, generator=generator)
+    found = neighbours(x, others, 5)
+    for row, own in zip(found, x, strict=True):
+        assert row.tolist() == (others - own).norm(dim=1).argsort()[:5].tolist()
+    assert neighbours(x, others[:2], 5).shape == (3, 2)
+
+
+def test_perceived__takes_the_likest_of_the_candidates(generator):
+    """By a distance of means only: of the nearest in pixels it is the one of the nearest mean."""
+    ours, real, unseen = (torch.rand(n, 1, 4, 4, generator=generator) for n in (12, 60, 30))
+    found = perceived(lambda a, b: (a.mean((1, 2, 3))[:, None] - b.mean((2, 3, 4))).abs(), ours, real, unseen)
+    least = []
+    for image in ours:
+        near = (real - image).flatten(1).norm(dim=1).argsort()[:CANDIDATES]
+        gaps = (real[near].mean((1, 2, 3)) - image.mean()).abs()
+        least.append((float(gaps.min()), int(near[gaps.argmin()])))
+    assert found["lpips"]["median"] == pytest.approx(float(torch.tensor([gap for gap, _ in least]).median()))
+    assert len(found["lpips_pairs"]) == 10
+    for i, j, distance in found["lpips_pairs"]:
+        assert distance == pytest.approx(least[i][0], abs=1e-6) and j == least[i][1]

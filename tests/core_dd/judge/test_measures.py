@@ -12,7 +12,7 @@ from core_dd.errors import InputError
 from core_dd.judge import fidelity, measures
 from core_dd.judge.evaluate import switched
 from core_dd.judge.lite import EfficientNetLite0, SameConv2d, lite_features, load_lite
-from core_dd.judge.measures import COPIES, MEASURES, Measuring, Meter, Sample
+from core_dd.judge.measures import COPIES, MEASURES, PERCEIVED, Measuring, Meter, Sample
 from core_dd.judge.options import MEASURE_CHOICES, EvaluateConfig
 from core_dd.judge.samples import prdc
 
@@ -46,7 +46,7 @@ def meter(data, *names, **options):
 
 
 def test_measures__are_those_that_help_lists():
-    assert [*MEASURES, COPIES] == list(MEASURE_CHOICES)
+    assert [*MEASURES, COPIES, PERCEIVED] == list(MEASURE_CHOICES)
 
 
 def test_measure__values_are_those_of_the_features(few, flat, capsys):
