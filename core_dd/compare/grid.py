@@ -132,6 +132,8 @@ def _cell(
         )
     ipc = "" if made is None else f" ipc {place['ipc']}, seed {place['seed']}"
     options = {**msgspec.to_builtins(judge), **protocol.options}
+    if not judge.along:  # older scores are known by what was asked of them
+        del options["along"]
     score = Job(
         kind="score",
         title=f"{data.name} {place['producer']}{ipc}, by {place['network']}, {protocol.name}",

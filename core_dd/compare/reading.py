@@ -90,6 +90,9 @@ class Judge(Struct, frozen=True, forbid_unknown_fields=True):
     """Whether the distance to the real images is measured, too."""
     smoke: bool = False
     """Whether the scores are marked smoke, because the sets are from shortened runs."""
+    along: bool = False
+    """Whether the sets that a distillation kept on its way are judged, too: as many as its `checkpoint_every` and
+    `keep` say, each as long as the set itself."""
 
 
 class NetworkGrid(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,5 +1,6 @@
 """Producers that need no track: sets that are there, and functions of the user's own; and how any set is judged."""
 
+import contextlib
 import hashlib
 import inspect
 from collections.abc import Mapping
@@ -15,9 +16,9 @@ from core_dd.commands import imported
 from core_dd.compare.jobs import Forecast, Job
 from core_dd.compare.producers import Made, Request
 from core_dd.data.images import ImageData
-from core_dd.errors import InputError, likely, require
+from core_dd.errors import Diverged, InputError, likely, require
 from core_dd.judge import evaluate as judging
-from core_dd.judge import fidelity
+from core_dd.judge import fidelity, habits
 from core_dd.judge import incremental as continual
 from core_dd.judge.protocols import PROTOCOLS, Protocol, resolved
 from core_dd.sets.distilled import DistilledSet
@@ -179,15 +180,29 @@ def judge(
     fidelity: bool = False,
     smoke: bool = False,
     incremental: int | None = None,
+    along: bool = False,
 ) -> None:
-    """Train classifiers on the set in the folder `made`, or on all real images, and write scores.json."""
+    """Train classifiers on the set in the folder `made`, or on all real images, and write scores.json; with `along`
+    also on what a distillation kept on its way there, which is recorded beside it."""
     dset = judging.real_set(data, seed) if made is None else DistilledSet.load(Path(made) / SET)
     how = {"protocol": protocol, "network": network, "runs": classifiers, "seed": seed, "device": device}
-    how |= {"epochs": epochs, "augment": augment, "with_fidelity": fidelity}
-    if incremental is None:
-        scores = judging.evaluate(dset, data, steps=iterations, **how)
-    else:
-        scores = continual.incremental(dset, data, incremental, iterations=iterations, **how)
+    how |= {"epochs": epochs, "augment": augment}
+
+    def judged(own: DistilledSet, **more: Any) -> judging.Scores:
+        if incremental is None:
+            return judging.evaluate(own, data, steps=iterations, **how, **more)
+        return continual.incremental(own, data, incremental, iterations=iterations, **how, **more)
+
+    scores = judged(dset, with_fidelity=fidelity)
+    if along and made is not None:
+        snapshots = []
+        for step, own in habits.kept(Path(made)).items():
+            if not habits.trains(own):
+                continue
+            with contextlib.suppress(Diverged):  # of a set that is far from done
+                found = scores if own.digest() == dset.digest() else judged(own)
+                snapshots.append({"step": step, "accuracies": found.accuracies})
+        scores = scores.with_record(along=snapshots)
     scores = scores.with_record(
         set={"name": name, "path": made}, smoke=scores.record["smoke"] or smoke, config=dict(place)
     )

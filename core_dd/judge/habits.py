@@ -81,12 +81,21 @@ def earlier_sets(place: Path, dset: DistilledSet) -> list[DistilledSet]:
     Raises:
         InputError: if there are none.
     """
-    files = [folder / "distilled.safetensors" for _, folder in checkpoints(place)]
-    sets = [DistilledSet.load(file) for file in files if file.is_file()]
-    others = [other for other in sets if other.digest() != dset.digest()]
+    others = {step: other for step, other in kept(place).items() if other.digest() != dset.digest()}
     require(
         bool(others),
         f"best_of_test chooses among the checkpoints of a run folder, and {place} has none but the set itself. Give a "
         "folder that gendd distill wrote, with several: --checkpoint_every 100 --keep 50.",
     )
-    return [other for other in others if other.meta.get("lr") is None or other.meta["lr"] > 0]
+    return [other for other in others.values() if trains(other)]
+
+
+def kept(place: Path) -> dict[int, DistilledSet]:
+    """The sets that the checkpoints of a run folder hold, by iteration, rising; none where it has none."""
+    files = {step: folder / "distilled.safetensors" for step, folder in checkpoints(place)}
+    return {step: DistilledSet.load(file) for step, file in files.items() if file.is_file()}
+
+
+def trains(dset: DistilledSet) -> bool:
+    """Whether a classifier can train on a set: not where the learning rate learnt with it is not positive."""
+    return dset.meta.get("lr") is None or dset.meta["lr"] > 0

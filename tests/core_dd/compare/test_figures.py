@@ -13,6 +13,7 @@ from core_dd.compare import figures
 from core_dd.compare.gallery import plane
 from core_dd.compare.tables import CellEntry
 from core_dd.compare.tables import _with_best as with_best
+from core_dd.judge.scores import read_score
 
 pytest.importorskip("matplotlib")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -129,6 +130,7 @@ def test_save__the_same_figure_twice_is_the_same_file():
 
 def test_compare__draws_what_it_has_and_names_what_is_missing(monkeypatch, capsys):
     changed = {"networks": ["convnet1_w8", "convnet1_w4"], "seeds": 1, "ipc": 1}
+    changed["judge"] = {"classifiers": 2, "along": True}
     file = write(**changed, ablations={"matching": ["DM", "Random"]})
     with monkeypatch.context() as without:
         without.setattr(figures, "find_spec", lambda name: None)
@@ -138,9 +140,14 @@ def test_compare__draws_what_it_has_and_names_what_is_missing(monkeypatch, capsy
     found = {str(path.relative_to("out/figures").with_suffix("")) for path in Path("out/figures").rglob("*.*")}
     judges = [f"digits-{network}-quick_3_steps" for network in ("convnet1_w8", "convnet1_w4")]
     expected = {f"accuracy-by-{name}-{judge}" for name in ("ipc", "seconds", "images-seen") for judge in judges}
+    expected |= {f"along-{judge}-ipc1" for judge in judges}
     expected |= {f"ablation-matching-{judge}-ipc1" for judge in judges} | {"networks-digits-quick_3_steps-ipc1"}
     assert found == expected | {f"sheets-digits-ipc1/{method}" for method in ("Random", "DM")}
     assert all(ElementTree.parse(path) for path in Path("out/figures").rglob("*.svg"))
+    kept = {path.parent.name.split("-ipc")[0]: read_score(path) for path in Path("out").glob("scores/*/scores.json")}
+    for name, score in kept.items():
+        assert [own["step"] for own in score["along"]] == ([2, 4] if "DM" in name else [])
+        assert not score["along"] or score["along"][-1]["accuracies"] == score["accuracies"]
     page, text = Path("out/report/report.html").read_text(), Path("out/report/report.md").read_text()
     assert page.count("data:image/svg+xml") == len(expected) == len(re.findall(r"\]\(\.\./figures/[^)]+\.svg\)", text))
     assert all((Path("out/report") / place).is_file() for place in re.findall(r"\]\(([^)]+\.svg)\)", text))
