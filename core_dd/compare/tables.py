@@ -322,7 +322,8 @@ TRAINED = "How classifiers were trained, ours and behind the published values (?
 def trained(pivot: Pivot) -> list[list[str]]:
     """How the classifiers of each entry were trained, and those behind the published value: headings, then lines."""
     ours = ("labels", "factor", "images seen", "optimiser")
-    entries = {**pivot.entries, **({} if pivot.real is None else {(REAL_NAME, None): pivot.real})}
+    entries: dict[tuple[str, int | None], CellEntry] = {key: own for key, own in pivot.entries.items()}
+    entries |= {} if pivot.real is None else {(REAL_NAME, None): pivot.real}
     several = any(entry.published is not None for entry in entries.values())
     theirs = (PUBLISHED, "labels", "factor", "protocol", "images seen", "optimiser") if several else ()
     lines = [["method", "ipc", *ours, *theirs]]

@@ -6,12 +6,16 @@ from typing import Any
 
 from core_dd.judge.robustness import CORRUPTIONS
 from core_dd.report.ranking import Entry, Group
+from core_dd.report.trained import optimiser_of
 
 _UNKNOWN = "-"
 """Where a score does not say."""
 
 _COLUMNS: MappingProxyType[str, Callable[[dict[str, Any]], str | None]] = MappingProxyType(
     {
+        "labels": lambda record: record.get("label_regime", record["set"].get("labels")),
+        "factor": lambda record: _count(record["set"].get("factor")),
+        "optimiser": lambda record: optimiser_of(record.get("resolved_protocol") or {}),
         "balanced %": lambda record: _percent(record, "balanced_accuracy"),
         "worst class %": lambda record: _worst(record),
         "ECE %": lambda record: _percent(record, "ece"),
@@ -34,7 +38,8 @@ _COLUMNS: MappingProxyType[str, Callable[[dict[str, Any]], str | None]] = Mappin
 """Headings, and what stands below them for the record of a score; None where it does not say."""
 
 NOTE = (
-    "balanced is the mean accuracy over classes; ECE the expected calibration error in 15 bins of confidence; images "
+    "labels are hard, soft where the set brings them, or a teacher's; balanced is the mean accuracy over classes; ECE "
+    "the expected calibration error in 15 bins of confidence; images "
     "seen and training FLOPs are of one classifier (operations of matrix products and convolutions, a backward pass "
     "taken as two forward ones); members found is how well a threshold on the loss tells training images from test "
     "images (50 % of AUC, and 1 % at 1 % false positives, are luck), in brackets of classifiers trained on as many "

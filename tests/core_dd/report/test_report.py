@@ -241,6 +241,18 @@ def test_beyond__stands_beside_the_accuracy(tmp_path, capsys):
     Page((tmp_path / "out" / "report.html").read_text())
 
 
+def test_beyond__says_of_every_score_how_its_classifiers_were_trained(tmp_path):
+    trained = {"resolved_protocol": {"lr": 1e-3, "batch_size": 50, "optimiser": "adamw"}, "label_regime": "teacher"}
+    path = score(tmp_path / "a", [0.9], **trained, **SAID_SEEN)
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"set": record["set"] | {"labels": "hard", "factor": 2}}))
+    heads, row = beyond(grouped(entries(path))[0])
+    shown = dict(zip(heads, row, strict=True))
+    assert [shown[name] for name in ("labels", "factor", "optimiser", "images seen")] == [
+        "teacher", "2", "AdamW 0.001, batch 50", "4,000",
+    ]  # fmt: skip
+
+
 def test_beyond__shows_what_was_asked_for(tmp_path):
     """Membership inference beside random images, and robustness."""
     ratio = {"auc": 0.54, "tpr_at_1_fpr": 0.02, "shadows": 8}
