@@ -9,8 +9,10 @@ Words and the order of rows stand in the templates of docs/made/; every number i
 
 import argparse
 import csv
+import itertools
 import re
 import shutil
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,8 +38,10 @@ METHODS = ["dm", "m3d", "datadam", "idm", "cafe", "dc", "dsa", "idc", "mtt", "ea
 """In the order of the tables."""
 KEPT = ("*/scores.json", "*/stats.jsonl", "*/grid.png", "stages.json")
 """What is kept of a demo."""
-CURVES = ("curves", "curve_steps", "config")
-"""Of a score, what is not kept of a comparison's."""
+TABLES = ("table.csv", "table.md", "ranks.csv", "ranks.md", "ranks.svg")
+"""What is kept of a comparison, as far as it has them, beside its scores and the first of its ablations' figures."""
+LEFT_OUT = ("curves", "curve_steps", "config", "answers", "resolved_protocol", "versions")
+"""Of a comparison's scores, what is not kept."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -67,22 +71,26 @@ def keep(demo: Path, out: Path) -> None:
 
 
 def keep_comparison(comparison: Path, out: Path) -> None:
-    """Replace `out` by what results/ holds of a comparison: its tables, and every score as
-    PRODUCER-ipcN/SEED/scores.json, without the curves of its classifiers."""
-    require((comparison / "table.csv").exists(), f"{comparison} is no finished comparison: it has no table.csv.")
-    plan = records.read(comparison / PLAN, dict[str, Planned], "Start the comparison again.")
+    """Replace `out` by what results/ holds of a comparison: see `TABLES`, and its scores as
+    PRODUCER-ipcN/SEED/scores.json, with network and protocol in the name where there are several."""
+    plan = records.read(comparison / PLAN, dict[str, Planned], "It is no comparison's folder.")
+    cells = {own["folder"]: own["cells"][0].split("/") for own in plan.values() if own["cells"]}
+    done = {folder: cell for folder, cell in cells.items() if (comparison / folder / "scores.json").exists()}
+    several = [i for i in (4, 5) if len({cell[i] for cell in cells.values()}) > 1]
     with files.atomic(out, replace=True) as temporary:
         temporary.mkdir()
-        for name in ("table.csv", "table.md"):
-            shutil.copyfile(comparison / name, temporary / name)
-        for own in plan.values():
-            place = comparison / own["folder"] / "scores.json"
-            if own["cells"] and place.exists():
-                producer, _, ipc, seed, *_ = own["cells"][0].split("/")
-                score = {key: value for key, value in records.read(place, dict[str, Any]).items() if key not in CURVES}
-                score["set"]["path"] = None
-                folder = temporary / f"{producer}-{ipc}".replace(" ", "-") / seed.removeprefix("seed")
-                files.write_text(folder / "scores.json", files.json_text(score) + "\n")
+        for path in (comparison / name for name in TABLES):
+            if path.exists():
+                shutil.copyfile(path, temporary / path.name)
+        for path in sorted(comparison.glob("figures/ablation-*.svg"))[:1]:
+            shutil.copyfile(path, temporary / "ablation.svg")
+        for folder, cell in done.items():
+            score = records.read(comparison / folder / "scores.json", dict[str, Any])
+            score["set"]["path"] = None
+            name = "-".join([cell[0], cell[2], *(cell[i] for i in several)]).replace(" ", "-")
+            kept = {key: value for key, value in score.items() if key not in LEFT_OUT}
+            place = temporary / name / cell[3].removeprefix("seed") / "scores.json"
+            files.write_text(place, files.json_text(kept) + "\n")
 
 
 def made(name: str) -> str:
@@ -171,6 +179,30 @@ def choices(folder: str, first: str) -> Iterator[dict[str, Any]]:
             own, base = (found.get(f"{name} ipc {ipc}") for name in (method, first))
             cells += [study.accuracy(own), study.gain(own, base)] if own and base else ["-", "-"]
         yield {"said": method, "cells": cells}
+
+
+def first_table(place: str) -> str:
+    """The first table of a Markdown file under results/."""
+    lines = (RESULTS / place).read_text(encoding="utf-8").splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    return "\n".join(itertools.takewhile(lambda line: line.startswith("|"), lines[start:])) + "\n"
+
+
+def steps(folder: str, count: int) -> Iterator[list[str]]:
+    """The rows of a table of class-incremental learning in so many steps: the method and, in % and as the mean over its
+    sets, the accuracy on the classes known after each step and its mean over the steps."""
+    found: dict[str, list[list[float]]] = {}
+    classes: list[int] = []
+    for path in sorted((RESULTS / folder).glob("*/*/scores.json")):
+        own = records.read(path, dict[str, Any])
+        if len(own["incremental"]["classes"]) == count:
+            classes = own["incremental"]["classes"]
+            after = [100 * statistics.fmean(accuracies) for accuracies in own["incremental"]["accuracies"]]
+            found.setdefault(own["set"]["name"].partition(" ipc ")[0], []).append([*after, statistics.fmean(after)])
+    require(bool(found), f"results/{folder} holds no learning in {count} steps.")
+    yield ["known classes", *map(str, classes), "mean"]
+    for method, several in found.items():
+        yield [method, *(f"{statistics.fmean(column):.1f}" for column in zip(*several, strict=True))]
 
 
 def recipes(*names: str) -> Iterator[dict[str, Any]]:
@@ -269,6 +301,8 @@ FUNCTIONS = {
     "cost": cost,
     "settings": settings,
     "choices": choices,
+    "first_table": first_table,
+    "steps": steps,
     "recipes": recipes,
     "machines": machines,
     "benchmark": benchmark,

@@ -93,3 +93,40 @@ def test_results__each_folder_becomes_a_report(name, tmp_path, monkeypatch):
     report.main([f"results/{name}", "--out", str(tmp_path / "report")])
     page = (tmp_path / "report" / "report.html").read_text()
     assert "</html>" in page and ("Provenance" in page or "Training curves" in page)
+
+
+def test_comparison__is_kept_without_what_is_long(copied, tmp_path, monkeypatch):
+    """Its tables, its first figure, and every score that is done; the page then tells gains over the first row."""
+    source, plan = copied / "digits_guides" / "none", {}
+    for number, (producer, seed) in enumerate([("DM", 0), ("DM", 1), ("two words", 0), ("two words", 1), ("late", 0)]):
+        folder = f"scores/{number}"
+        plan[str(number)] = {"kind": "score", "title": "", "folder": folder, "log": "log"}
+        plan[str(number)]["cells"] = [f"{producer}/digits/ipc2/seed{seed}/convnet3/quick"]
+        if producer != "late":
+            record = read_json(source / str(seed) / "scores.json") | {"curves": {"loss": [[1.0]]}, "curve_steps": [0]}
+            record["set"] |= {"name": f"{producer} ipc 2, seed {seed}", "path": "/somewhere"}
+            (tmp_path / "runs" / folder).mkdir(parents=True)
+            (tmp_path / "runs" / folder / "scores.json").write_text(json.dumps(record))
+    rescore(tmp_path / "runs" / "scores" / "0" / "scores.json", 0.5)
+    rescore(tmp_path / "runs" / "scores" / "2" / "scores.json", 0.75)
+    (tmp_path / "runs" / "plan.json").write_text(json.dumps(plan))
+    (tmp_path / "runs" / "table.csv").write_text("method,ipc\nDM,2\ntwo words,2\nreal,\n")
+    (tmp_path / "runs" / "figures").mkdir()
+    for name in ("ablation-b", "ablation-a", "other"):
+        (tmp_path / "runs" / "figures" / f"{name}.svg").write_text(name)
+
+    pages.keep_comparison(tmp_path / "runs", copied / "kept")
+    kept = {str(path.relative_to(copied / "kept")) for path in (copied / "kept").rglob("*") if path.is_file()}
+    assert kept == {
+        "table.csv",
+        "ablation.svg",
+        *(f"{n}-ipc2/{s}/scores.json" for n in ("DM", "two-words") for s in "01"),
+    }
+    assert (copied / "kept" / "ablation.svg").read_text() == "ablation-a"
+    score = read_json(copied / "kept" / "two-words-ipc2" / "0" / "scores.json")
+    assert score["mean"] == 0.75 and score["set"]["path"] is None and not {"curves", "answers"} & score.keys()
+    first, second = pages.choices("kept", "DM")
+    assert first == {"said": "DM", "cells": [first["cells"][0], "-"]} and second["said"] == "two words"
+    assert second["cells"][1].startswith("+12.5 ± ")  # 25 points for one seed, none for the other
+    report.main([str(copied / "kept"), "--out", str(tmp_path / "report")])
+    assert "two words ipc 2, seed 1" in (tmp_path / "report" / "report.md").read_text()

@@ -157,9 +157,9 @@ def summary(rankings: Sequence[Ranking], top: float) -> list[list[str]]:
         lines.append([f"{own.method}, {own.protocol}", str(own.ipc), count, shown[0], ends, shown[1], chosen, minutes])
     references = {(own.data, own.real_protocol): own for own in rankings}
     for own in references.values():
-        best = f"{100 * max(own.real.values()):.1f} %"
+        highest = f"{100 * max(own.real.values()):.1f} %"
         count, minutes = str(len(own.real)), f"{own.real_seconds / 60:.1f}"
-        lines.append([f"real {own.data}, {own.real_protocol}", "", count, "1.00", "", "1.00", best, minutes])
+        lines.append([f"real {own.data}, {own.real_protocol}", "", count, "1.00", "", "1.00", highest, minutes])
     return lines
 
 
