@@ -2,7 +2,8 @@
 
 They ask how much of a method's accuracy is the images' and how much the soft labels' or the augmentation's. Accuracies
 are fractions, as the definition has them; the authors' code passes percents into the exponential, and its numbers
-differ. It also takes the best of several tests; here every classifier is tested once.
+differ. It also draws other random images for every classifier, and takes the best of several tests; here all
+classifiers get one draw, and are tested once.
 """
 
 import math

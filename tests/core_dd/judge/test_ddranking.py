@@ -124,7 +124,6 @@ def test_evaluate__ddranking_of_soft_labels_compares_like_with_like(small, digit
     of = evaluate(soft, digits, **HOW, with_ddranking=place).record["ddranking"]["accuracies"]
     assert of["syn_hard"] == evaluate(small, digits, **HOW).mean and of["real_hard"] == real.mean
     assert of["syn_any"] == evaluate(soft, digits, **HOW).mean != of["syn_hard"]
-    assert of["random_any"] == evaluate(random_like(soft, digits, *DRAWN), digits, **HOW).mean
 
     with pytest.raises(InputError, match="real.json' has protocol quick_15_steps, but what is asked for is quick_5"):
         evaluate(soft, digits, **(HOW | {"steps": 5}), with_ddranking=place)
