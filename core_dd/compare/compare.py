@@ -10,18 +10,19 @@ import msgspec
 import yaml
 
 from core_dd import cli, files
-from core_dd.commands import imported
 from core_dd.compare import local
-from core_dd.compare.executors import EXECUTORS, Means
+from core_dd.compare.executors import Means, executor_class
 from core_dd.compare.forecast import forecast
 from core_dd.compare.grid import Plan, cells_of, check_data, plan_of
 from core_dd.compare.jobs import load, read_done, sources
 from core_dd.compare.options import CompareConfig
+from core_dd.compare.pace import Pace
 from core_dd.compare.reading import Comparison, read_comparison
 from core_dd.compare.schedule import carry_out, failures
-from core_dd.compare.view import Pace, View, status
+from core_dd.compare.screen import show
+from core_dd.compare.view import View, status
 from core_dd.config import load_config
-from core_dd.errors import pick, require
+from core_dd.errors import require
 from core_dd.locks import own_folder
 from core_dd.notes import note
 from core_dd.settings import find
@@ -55,14 +56,14 @@ def carried_out(config: CompareConfig, conclude: "Conclude | None" = None) -> No
     path = find(config.file, HOME)
     out = Path(config.out or Path("runs", "compare", path.stem))
     if config.status:
-        print(status(out))
+        show(status(out))
         return
 
     # Whatever can be wrong is found before any work.
-    if not config.dry_run and config.workers != 0:
+    make_executor = executor_class(config.executor)
+    if config.executor == "local" and config.workers != 0 and not config.dry_run:
         local.start_server()  # whose imports take as long as ours
     comparison = read_comparison(path, dict(place.split("=", 1) for place in config.data))
-    make_executor = imported(pick(EXECUTORS, config.executor, "executor"))
     paths = import_paths(path)
     plan = planned(comparison, config, out)
     check_folder(out, path.stem)
@@ -78,21 +79,12 @@ def carried_out(config: CompareConfig, conclude: "Conclude | None" = None) -> No
 
     with own_folder(out):
         check_folder(out, path.stem)
-        settings = {"name": path.stem, **msgspec.json.decode(msgspec.json.encode(comparison))}
-        files.write_text(out / FILE, yaml.safe_dump(settings, sort_keys=False))
-        means = Means(
-            out=out,
-            workers=config.workers,
-            threads=config.threads,
-            memory_gib=config.memory_gib or expected_gib(plan),
-            device=config.device,
-            paths=paths,
-        )
-        with make_executor(means) as executor:
+        with make_executor(means_of(config, plan, out, paths)) as executor:
+            settings = {"name": path.stem, **msgspec.json.decode(msgspec.json.encode(comparison))}
+            files.write_text(out / FILE, yaml.safe_dump(settings, sort_keys=False))
             note(f"{out}: {len(plan.undone)} of {len(plan.orders)} jobs to do, {executor.said}")
-            view = View(plan, out, executor.capacity)
-            carry_out(plan, executor, view)
-            view.close()
+            with View(plan, out, executor) as view:
+                carry_out(plan, executor, view)
         (conclude or write)(plan, comparison, comparison.title or path.stem, config, out)
     failed = failures(plan, view)
     if failed:
@@ -119,6 +111,21 @@ def planned(comparison: Comparison, config: CompareConfig, out: Path) -> Plan:
             origins[choice.name] = data.origin
     known = [cell for cell in cells if cell.data in origins]
     return plan_of(known, {cell.name for cell in picked}, out, origins, config.code, config.device)
+
+
+def means_of(config: CompareConfig, plan: Plan, out: Path, paths: tuple[str, ...]) -> Means:
+    """What the executor may use; `paths` are where a user's functions are found."""
+    return Means(
+        out=out,
+        workers=config.workers,
+        threads=config.threads,
+        memory_gib=config.memory_gib or expected_gib(plan),
+        device=config.device,
+        paths=paths,
+        address=config.address,
+        copy=config.copy,
+        slurm=config.slurm_options,
+    )
 
 
 def check_folder(out: Path, name: str) -> None:

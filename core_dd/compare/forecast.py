@@ -1,6 +1,5 @@
 """What the rest of a comparison takes: from finished work of the same kind, else measured where that is cheap."""
 
-import datetime
 import tempfile
 import time
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 from core_dd.commands import imported
 from core_dd.compare.grid import Plan
 from core_dd.compare.jobs import Forecast, Order, load
-from core_dd.compare.view import Pace
+from core_dd.compare.pace import Pace, duration
 from core_dd.errors import InputError
 from core_dd.report.tables import text_table
 
@@ -55,8 +54,3 @@ def _expected(pace: Pace, orders: Sequence[Order], began: float) -> tuple[Foreca
     except InputError as error:
         return None, str(error)
     return found, "measured on a few steps"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as 1:02:03."""
-    return str(datetime.timedelta(seconds=round(seconds)))

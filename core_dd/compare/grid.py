@@ -260,17 +260,18 @@ def plan_of(
         needs = {name: ordered(need, "", {}) for name, need in job.needs.items()}
         key = key_of(job, origins, code)
         if key not in orders:
-            name, folders = f"{slug(job.title)}-{key[:8]}", {own: orders[need].folder for own, need in needs.items()}
+            name = f"{slug(job.title)}-{key[:8]}"
             orders[key] = Order(
                 key=key,
                 kind=job.kind,
                 title=job.title,
                 function=job.function,
-                options={**job.options, **job.shown, **folders},
+                options={**job.options, **job.shown},
                 data=job.data,
                 folder=str(out / ROOMS[job.kind] / name),
                 log=str(out / "logs" / f"{job.kind}-{name}.log"),
                 needs=tuple(needs.values()),
+                folders={own: orders[need].folder for own, need in needs.items()},
                 device=device,
                 like=like or f"{job.kind} {job.title}",
                 measure=job.measure,

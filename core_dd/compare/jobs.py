@@ -7,9 +7,11 @@ the folder can do it.
 import contextlib
 import hashlib
 import json
+import os
+import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib.metadata import version
@@ -92,6 +94,8 @@ class Order:
     log: str
     needs: tuple[str, ...]
     """Keys."""
+    folders: Mapping[str, str] = field(default_factory=dict)
+    """Of what it needs, by the argument that gets them."""
     device: str | None = None
     like: str = ""
     """What jobs of about the same time and memory have in common."""
@@ -147,6 +151,31 @@ def perform(order: Order) -> Outcome:
     return Outcome(order.key)
 
 
+def perform_alone(order: Order) -> Outcome:
+    """`perform` in a process that does nothing else: what is printed past Python goes to its log, too."""
+    place = Path(order.log)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    log = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for number in (1, 2):
+        os.dup2(log, number)
+    os.close(log)
+    return perform(order)
+
+
+def settle(threads: int, paths: Sequence[str]) -> None:
+    """What a process that does orders does first.
+
+    Args:
+        threads: how many it computes with.
+        paths: folders in which it looks for modules, too.
+    """
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    sys.path[:0] = [path for path in paths if path not in sys.path]
+    import torch
+
+    torch.set_num_threads(threads)
+
+
 def _fill(order: Order) -> None:
     """Fill an order's folder, and say what that took."""
     from core_dd.speed import peak_mib, prepare_device, restart_peak
@@ -156,7 +185,7 @@ def _fill(order: Order) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     data, began = load(order.data), time.perf_counter()
     restart_peak(device)
-    imported(order.function)(data, folder, order.device, **order.options)
+    imported(order.function)(data, folder, order.device, **{**order.options, **order.folders})
     done: Done = {
         "key": order.key,
         "kind": order.kind,

@@ -7,17 +7,16 @@ import multiprocessing.forkserver
 import os
 import queue
 import signal
-import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from pathlib import Path
 from types import TracebackType
 
 import psutil
 
+from core_dd.compare import executors
 from core_dd.compare.executors import Means
-from core_dd.compare.jobs import Order, Outcome, perform
+from core_dd.compare.jobs import Order, Outcome, perform, perform_alone, settle
 from core_dd.compare.producers import KINDS
 
 LOST = "its process ended abruptly: killed, or out of memory. Give fewer --workers, or look into its log."
@@ -41,13 +40,10 @@ class LocalExecutor:
 
     def __init__(self, means: Means) -> None:
         gpus = _gpus(means.device)
-        cores = _cores()
-        fitting = max(1, int(psutil.virtual_memory().available / (means.memory_gib * 2**30)))
-        workers = means.workers if means.workers is not None else len(gpus) or min(cores, fitting)
-        asked = os.environ.get("OMP_NUM_THREADS", "")
-        threads = means.threads or (
-            int(asked) if asked.isdecimal() and int(asked) else max(1, cores // max(workers, 1))
-        )
+        cores, free = executors.cores(), psutil.virtual_memory().available / 2**30
+        workers = max(1, executors.shares(cores, free, len(gpus), means.memory_gib))
+        workers = workers if means.workers is None else means.workers
+        threads = means.threads_asked or max(1, cores // max(workers, 1))
         self.capacity = max(workers, 1)
         self._own = workers == 0
         if self._own:
@@ -110,7 +106,7 @@ class _Worker:
                 context = multiprocessing.get_context("forkserver")
                 self._pool = ProcessPoolExecutor(1, context, initializer=_prepare, initargs=self._setting)
                 self._number = self._pool.submit(os.getpid).result()
-            return self._pool.submit(_perform_alone, order).result()
+            return self._pool.submit(perform_alone, order).result()
         except RuntimeError:  # a BrokenExecutor; or it was ended in between
             self._pool = self._number = None
             return Outcome(order.key, LOST)
@@ -131,13 +127,9 @@ def _prepare(threads: int, gpu: str | None, paths: Sequence[str]) -> None:
     """What a worker does first: its threads, its GPU, where modules are; it ends when the comparison's process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the comparison, which then ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.environ["OMP_NUM_THREADS"] = str(threads)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    sys.path[:0] = [path for path in paths if path not in sys.path]
-    import torch
-
-    torch.set_num_threads(threads)
+    settle(threads, paths)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -146,22 +138,6 @@ def _prepare(threads: int, gpu: str | None, paths: Sequence[str]) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _perform_alone(order: Order) -> Outcome:
-    """Do an order in a worker: what is printed past Python goes to its log, too."""
-    place = Path(order.log)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    log = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    for number in (1, 2):
-        os.dup2(log, number)
-    os.close(log)
-    return perform(order)
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _gpus(device: str | None) -> list[str]:

@@ -8,7 +8,11 @@ from core_dd.errors import above, at_least, require
 from core_dd.options import Options, option
 
 EXECUTOR_CHOICES = MappingProxyType(
-    {"local": "worker processes on this machine, as many as cores, memory or GPUs allow"}
+    {
+        "local": "worker processes on this machine, as many as cores, memory or GPUs allow",
+        "ray": "tasks of Ray, on this machine or a cluster (gendd[ray])",
+        "slurm": "job arrays of Slurm, which nodes do that share the folder (gendd[slurm])",
+    }
 )
 """Where the work is done (`core_dd.compare.executors.EXECUTORS`)."""
 
@@ -48,12 +52,21 @@ class CompareConfig(Options):
     executor: str = option("local", group="workers", choices=EXECUTOR_CHOICES)
     """Where the work is done."""
     workers: int | None = option(None, group="workers")
-    """Processes side by side; default: as many as cores and memory allow, on GPUs one each. 0: none but this one, one
-    thing after the other."""
+    """Processes side by side; default: as many as cores and memory allow, on GPUs one each; of Slurm 100 jobs. 0: none
+    but this one, one thing after the other."""
     threads: int | None = option(None, group="workers")
-    """Threads of each; default: OMP_NUM_THREADS where it is set, else the cores divided among the workers."""
+    """Threads of each; default: OMP_NUM_THREADS where it is set, else the cores divided among the workers; of Slurm's
+    jobs 1."""
     memory_gib: float | None = option(None, group="workers")
     """GiB of memory that a worker is expected to take; default: the most that finished work took, else 2."""
+    address: str | None = option(None, group="ray")
+    """Of the cluster: HOST:PORT, ray://HOST:PORT, or auto for one that this machine belongs to; default: an instance of
+    its own on this machine."""
+    copy: bool = option(False, group="ray")
+    """The nodes do not share the folder: what a task needs goes there, and sets, scores and logs come back."""
+    slurm: tuple[str, ...] = option((), group="slurm")
+    """What sbatch is told, as KEY=VALUE: partition=gpu time=600 gpus_per_node=1 account=me. cluster=local or
+    cluster=debug does the jobs here, to try them."""
     device: str | None = option(None, group="run")
     """cpu or cuda; default: cuda where there is one."""
     out: str | None = option(None, group="run")
@@ -74,8 +87,23 @@ class CompareConfig(Options):
                 f"--data {place} does not say where which data lie. Write --data NAME=SPEC, such as "
                 "cifar10=parquet:data/cifar10.",
             )
+        for own in self.slurm:
+            key, equals, value = own.partition("=")
+            require(bool(key and equals and value), f"--slurm {own} is not written as KEY=VALUE, such as time=600.")
+        for name, executor in (("address", "ray"), ("copy", "ray"), ("slurm", "slurm")):
+            require(
+                not getattr(self, name) or self.executor == executor,
+                f"--{name} is of --executor {executor}, and this is --executor {self.executor}.",
+            )
+        require(self.executor == "local" or self.workers != 0, f"--executor {self.executor} needs workers: 1 or more.")
         require(self.device in (None, "cpu", "cuda"), f"device must be cpu or cuda, got '{self.device}'.")
         require(not (self.status and self.dry_run), "give --status or --dry_run, not both.")
+
+    @property
+    def slurm_options(self) -> dict[str, str | int]:
+        """What sbatch is told, whole numbers as such."""
+        pairs = (own.partition("=")[::2] for own in self.slurm)
+        return {key: int(value) if value.isdecimal() else value for key, value in pairs}
 
 
 @dataclass(kw_only=True)

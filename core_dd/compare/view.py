@@ -1,21 +1,25 @@
-"""How far a comparison is: one line that is kept up on a terminal, lines now and then anywhere else; and its status
-from its folder alone. No torch."""
+"""How far a comparison is: a dashboard on a terminal, lines now and then anywhere else; and the same once, from its
+folder alone. No torch."""
 
-import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypedDict
+from types import TracebackType
+from typing import Annotated, Any, NotRequired, Required, TypedDict
 
-from tqdm import tqdm
+from msgspec import Meta
+from rich.console import Console
+from rich.live import Live
 
 from core_dd import files, records
+from core_dd.compare.executors import Executor
 from core_dd.compare.grid import Cell, Plan
-from core_dd.compare.jobs import DONE, Order, read_done
+from core_dd.compare.jobs import DONE, Order
+from core_dd.compare.pace import Pace
+from core_dd.compare.screen import Best, Standing, line, screen
 from core_dd.errors import InputError, require
-from core_dd.judge.options import REAL
-from core_dd.judge.scores import read_score
 from core_dd.locks import require_free
 from core_dd.notes import printable
 
@@ -25,6 +29,8 @@ SAVED_EVERY_S = 2.0
 """The least time between two writings of the state."""
 SAID_EVERY_S, SAID_EVERY_PART = 5.0, 0.02
 """The least time between two lines: so many seconds, and this part of the time that has passed."""
+DRAWN_PER_S = 4
+"""How often the dashboard is drawn."""
 
 
 class Planned(TypedDict):
@@ -35,50 +41,78 @@ class Planned(TypedDict):
     folder: str
     log: str
     cells: list[str]
+    places: NotRequired[list[dict[str, Any]]]
+    """Of the cells, by the axes."""
 
 
 class State(TypedDict):
-    """What state.json holds: by the keys of jobs, the titles of those that were running, and why others failed."""
+    """What state.json holds, as `Standing` does, but by the keys of jobs."""
 
-    running: dict[str, str]
+    by: str
+    began: float
+    ends: float | None
+    running: dict[str, float]
     failed: dict[str, str]
     blocked: dict[str, str]
-    left_s: float | None
+
+
+class _Mean(TypedDict, total=False):
+    """Of scores.json, what is shown."""
+
+    mean: Required[Annotated[float, Meta(ge=0, le=1)]]
 
 
 class View:
-    """Shows how many scores are done, what runs and failed, how long the rest takes, and the best score so far.
+    """Shows what is done, what runs since when, what failed, how long the rest takes, and the best scores so far.
+
+    A context, which ends what is shown.
 
     Args:
         plan: what is to be done.
         out: the comparison's folder, where the state is kept for `status`.
-        workers: how many work at once.
+        executor: who does it.
+        console: where it is shown; default: stderr.
     """
 
-    def __init__(self, plan: Plan, out: Path, workers: int) -> None:
-        self._out, self._workers = out, workers
-        self._cells: dict[str, Cell] = {key: cell for cell, key in reversed(plan.cells)}
-        self._undone = {order.key: order for order in plan.undone}
-        self._pace = Pace(order for order in plan.orders.values() if order.done)
-        self._best: tuple[float, str] | None = None
+    def __init__(self, plan: Plan, out: Path, executor: Executor, console: Console | None = None) -> None:
+        self._plan, self._out, self._executor = plan, out, executor
+        self._places = write_plan(plan, out)
+        self._undone = {order.key for order in plan.undone}
+        self._left = Counter((order.like, order.kind) for order in plan.undone)
+        done = [order for order in plan.orders.values() if order.key not in self._undone and order.done]
+        self._kinds = {order.kind: [0, 0] for order in plan.orders.values()}
+        for order in plan.orders.values():
+            self._kinds[order.kind][1] += 1
+        self._pace, self._best = Pace(done), Best()
+        for order in done:
+            self._count(order)
         self.failed: dict[str, str] = {}
         self.blocked: dict[str, str] = {}
-        self._running: dict[str, str] = {}
-        self._began = self._spoke = time.monotonic()
-        self._written = 0.0
-        self._lines = not (sys.stderr is not None and sys.stderr.isatty())
-        self._bar = tqdm(
-            total=len(self._cells),
-            initial=len(self._cells) - sum(key in self._undone for key in self._cells),
-            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} scores [{elapsed}{postfix}]",
-            disable=self._lines,
+        self._running: dict[str, float] = {}
+        self._began = self._spoke = time.time()
+        self._taken = self._written = 0.0
+        # stderr as it is now: a job that is done in this process sends it to its log.
+        self._console = console or Console(file=sys.stderr)
+        self._standing = self.standing()
+        self._live = Live(
+            get_renderable=lambda: screen(self._standing), console=self._console, refresh_per_second=DRAWN_PER_S
         )
-        self._done = len(self._cells) - sum(key in self._undone for key in self._cells)
-        write_plan(plan, out)
+        self._lines = not self._console.is_terminal or self._console.is_dumb_terminal
 
-    def started(self, order: Order) -> None:
+    def __enter__(self) -> "View":
+        if not self._lines:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._show(last=True)
+        self._live.stop()
+
+    def given(self, order: Order) -> None:
         """An order is being done."""
-        self._running[order.key] = order.title
+        self._running[order.key] = time.time()
         self._show()
 
     def ended(self, order: Order, error: str | None = None) -> None:
@@ -86,7 +120,7 @@ class View:
         del self._running[order.key]
         if error is None:
             self._pace.learn(order)
-            self._note_best(order)
+            self._count(order)
         else:
             self.failed[order.key] = error
             self._say(f"failed: {order.title}: {error} (log: {order.log})")
@@ -94,149 +128,138 @@ class View:
 
     def cannot(self, order: Order, cause: str) -> None:
         """An order cannot be done, because the one with the key `cause` failed."""
-        self.blocked[order.key] = cause
-        self._settle(order)
+        if order.key not in self.blocked:
+            self.blocked[order.key] = cause
+            self._settle(order)
 
-    def tick(self) -> None:
-        """Some time has passed."""
+    def tick(self, waiting: Iterable[str] = ()) -> None:
+        """Some time has passed, and of what was given out these keys still wait to begin."""
+        waiting = set(waiting)
+        for key, since in self._running.items():
+            if key in waiting:
+                self._running[key] = 0.0
+            elif not since:
+                self._running[key] = time.time()
         self._show()
-
-    def close(self) -> None:
-        """Nothing is to be done any more."""
-        self._show(last=True)
-        self._bar.close()
 
     def left(self) -> float | None:
         """Seconds that the rest takes, where that can be told."""
-        expected = [self._pace.seconds(order) for order in self._undone.values()]
-        if any(seconds is None for seconds in expected):
-            return None
-        return sum(expected) / self._workers
+        seconds = self._pace.seconds(self._left)
+        return None if seconds is None else seconds / self._executor.capacity
 
-    def __str__(self) -> str:
-        left = self.left()
-        parts = [f"{self._done} of {len(self._cells)} scores", f"{len(self._running)} running"]
-        if self.failed:
-            parts.append(f"{len(self.failed)} failed")
-        if left is not None and self._undone:
-            parts.append(f"about {tqdm.format_interval(left)} left")
-        if self._best is not None:
-            parts.append(f"best {100 * self._best[0]:.1f} % by {self._best[1]}")
-        return "compare: " + ", ".join(parts)
+    def standing(self) -> Standing:
+        """How far it is now."""
+        orders, left = self._plan.orders, self.left()
+        return Standing(
+            folder=str(self._out),
+            by=self._executor.said,
+            kinds={kind: (done, of) for kind, (done, of) in self._kinds.items()},
+            running=[(orders[key].title, since) for key, since in self._running.items()],
+            failed=[(orders[key].title, why, orders[key].log) for key, why in self.failed.items()],
+            blocked=len(self.blocked),
+            began=self._began,
+            ends=None if left is None or not self._undone else time.time() + left,
+            best=self._best.found(),
+        )
+
+    def _count(self, order: Order) -> None:
+        """An order is among the finished ones."""
+        self._kinds[order.kind][0] += 1
+        for place in self._places.get(order.key, ()):
+            self._best.learn(place, _mean(Path(order.folder)))
 
     def _settle(self, order: Order) -> None:
         """An order needs no more work."""
-        self._undone.pop(order.key, None)
-        if order.key in self._cells and order.key not in self.failed and order.key not in self.blocked:
-            self._done += 1
-            self._bar.update()
+        self._undone.discard(order.key)
+        self._left[order.like, order.kind] -= 1
         self._show()
-
-    def _note_best(self, order: Order) -> None:
-        cell = self._cells.get(order.key)
-        if cell is not None and cell.producer != REAL:
-            mean = read_score(Path(order.folder) / SCORES)["mean"]
-            if self._best is None or mean > self._best[0]:
-                self._best = (mean, cell.name)
 
     def _show(self, last: bool = False) -> None:
         """What is seen, and kept for `status`, where it is time for that."""
-        now = time.monotonic()
+        now = time.time()
+        if last or now - self._taken >= 1 / DRAWN_PER_S:
+            self._taken, self._standing = now, self.standing()
         if last or now - self._written >= SAVED_EVERY_S:
             self._written = now
-            state = {"running": self._running, "failed": self.failed, "blocked": self.blocked, "left_s": self.left()}
+            state: State = {
+                "by": self._standing.by,
+                "began": self._began,
+                "ends": self._standing.ends,
+                "running": self._running,
+                "failed": self.failed,
+                "blocked": self.blocked,
+            }
             files.write_json(self._out / STATE, state)
-        if not self._lines:
-            self._bar.set_postfix_str(str(self).partition(" scores, ")[2])
-        elif last or now - self._spoke >= max(SAID_EVERY_S, SAID_EVERY_PART * (now - self._began)):
+        if self._lines and (last or now - self._spoke >= max(SAID_EVERY_S, SAID_EVERY_PART * (now - self._began))):
             self._spoke = now
-            self._say(str(self))
+            self._say(line(self._standing))
 
     def _say(self, text: str) -> None:
-        tqdm.write(printable(text), file=sys.stderr)
+        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
-class Pace:
-    """What finished work took, for what is still to come.
-
-    Args:
-        orders: finished ones.
-    """
-
-    def __init__(self, orders: Iterable[Order]) -> None:
-        self._seconds: dict[str, list[float]] = {}
-        self._peaks: dict[str, list[float]] = {}
-        for order in orders:
-            self.learn(order)
-
-    def learn(self, order: Order) -> None:
-        """Take note of an order that is done."""
-        done = read_done(order.folder)
-        for name in (order.like, order.kind):
-            self._seconds.setdefault(name, []).append(done["seconds"])
-            self._peaks.setdefault(name, []).append(done["peak_mib"])
-
-    def seconds(self, order: Order) -> float | None:
-        """What an order takes: the median of its like, else of its kind; None where none is finished."""
-        found = self._seconds.get(order.like) or self._seconds.get(order.kind)
-        return statistics.median(found) if found else None
-
-    def alike(self, order: Order) -> tuple[int, float, float] | None:
-        """How many of its like are finished, the median of their seconds and the largest of their memory, in MiB."""
-        found = self._seconds.get(order.like)
-        return (len(found), statistics.median(found), max(self._peaks[order.like])) if found else None
-
-    @property
-    def peak_mib(self) -> float | None:
-        """The most memory that anything took."""
-        return max((peak for peaks in self._peaks.values() for peak in peaks), default=None)
-
-
-def write_plan(plan: Plan, out: Path) -> None:
-    """Keep what is to be done, for `status`."""
-    cells: dict[str, list[str]] = {}
+def write_plan(plan: Plan, out: Path) -> dict[str, list[dict[str, Any]]]:
+    """Keep what is to be done, for `status`; returns the places of cells by the keys of their scores."""
+    cells: dict[str, list[Cell]] = {}
     for cell, key in plan.cells:
-        cells.setdefault(key, []).append(cell.name)
-    listing = {
+        cells.setdefault(key, []).append(cell)
+    places = {key: [cell.place for cell in own] for key, own in cells.items()}
+    listing: dict[str, Planned] = {
         key: {
             "kind": order.kind,
             "title": order.title,
             "folder": str(Path(order.folder).relative_to(out)),
             "log": str(Path(order.log).relative_to(out)),
-            "cells": cells.get(key, []),
+            "cells": [cell.name for cell in cells.get(key, [])],
+            "places": places.get(key, []),
         }
         for key, order in plan.orders.items()
     }
     files.write_json(out / PLAN, listing)
+    return places
 
 
-def status(out: Path) -> str:
-    """How far the comparison in a folder is, in words, from its files alone.
+def status(out: Path) -> Standing:
+    """How far the comparison in a folder is, from its files alone.
 
     Raises:
         InputError: if there is none.
     """
     require((out / PLAN).is_file(), f"no comparison has begun in {out}. Name its folder: --out FOLDER.")
-    plan = records.read(out / PLAN, dict[str, Planned], "Start the comparison again.")
-    state: State = {"running": {}, "failed": {}, "blocked": {}, "left_s": None}
-    if (out / STATE).is_file():
-        state = records.read(out / STATE, State, "Start the comparison again.")
+    again = "Start the comparison again."
+    plan: dict[str, Planned] = records.read(out / PLAN, dict[str, Planned], again)
     done = {key for key, own in plan.items() if (out / own["folder"] / DONE).is_file()}
-    lines = [f"{out}: {'running' if _in_use(out) else 'not running'}"]
-    for kind in dict.fromkeys(own["kind"] for own in plan.values()):
-        keys = [key for key, own in plan.items() if own["kind"] == kind]
-        lines.append(f"  {kind:<10} {sum(key in done for key in keys):>5} of {len(keys)} done")
-    if _in_use(out):
-        lines += [f"  running: {title}" for key, title in state["running"].items() if key not in done]
-        left = state["left_s"]
-        lines += [] if left is None else [f"  about {tqdm.format_interval(left)} left"]
-    for key, why in state["failed"].items():
-        if key in plan and key not in done:
-            lines.append(f"  failed: {plan[key]['title']}: {why} (log: {out / plan[key]['log']})")
-    scored = [(out / own["folder"], own["cells"][0]) for key, own in plan.items() if key in done and own["cells"]]
-    means = [(read_score(folder / SCORES)["mean"], name) for folder, name in scored if not name.startswith(f"{REAL}/")]
-    lines += [f"  best so far: {100 * mean:.1f} % by {name}" for mean, name in sorted(means)[-1:]]
-    return "\n".join(lines)
+    kinds = {own["kind"]: (0, 0) for own in plan.values()}
+    best = Best()
+    for key, own in plan.items():
+        finished, of = kinds[own["kind"]]
+        kinds[own["kind"]] = (finished + (key in done), of + 1)
+        for place in own.get("places", []) if key in done else ():
+            best.learn(place, _mean(out / own["folder"]))
+    state: State = {"by": "", "began": 0.0, "ends": None, "running": {}, "failed": {}, "blocked": {}}
+    if (out / STATE).is_file():
+        state = records.read(out / STATE, State, again)
+    at_work, undone = _in_use(out), plan.keys() - done
+    return Standing(
+        folder=str(out),
+        by=state["by"] if at_work else "",
+        kinds=kinds,
+        running=[(plan[key]["title"], since) for key, since in state["running"].items() if at_work and key in undone],
+        failed=[
+            (plan[key]["title"], why, str(out / plan[key]["log"]))
+            for key, why in state["failed"].items()
+            if key in undone
+        ],
+        blocked=len(state["blocked"].keys() & undone),
+        began=state["began"] if at_work else None,
+        ends=state["ends"] if at_work else None,
+        best=best.found(),
+    )
+
+
+def _mean(folder: Path) -> float:
+    """The mean accuracy of the score in a folder."""
+    return records.read(folder / SCORES, _Mean, "Remove the folder, to judge again.")["mean"]
 
 
 def _in_use(out: Path) -> bool:

@@ -146,7 +146,7 @@ def test_compare__a_failed_cell_keeps_its_log_and_stops_no_other(own_module, cap
     [log] = Path("out/logs").glob("set-Bad*")
     assert str(log) in said and "Traceback" in log.read_text()
     assert list(accuracies()) == ["digits-Random-ipc-1-seed-0-by-convnet1_w8-quick_3_steps"]
-    assert "failed: Bad digits ipc1 seed0: ZeroDivisionError" in status(Path("out"))
+    assert ("Bad digits ipc1 seed0", "ZeroDivisionError: no way", str(log)) in status(Path("out")).failed
 
 
 def test_compare__a_users_function_is_known_by_its_source(own_module, digits):
@@ -266,7 +266,8 @@ def test_status__of_a_folder_alone(capsys):
     capsys.readouterr()
     assert compare("small.yaml", "--status") == 0
     said = capsys.readouterr().out
-    assert "not running" in said and "score          4 of 8 done" in said and "best so far: " in said
+    assert "out, not running" in said and "4 of 8 done" in said and "best so far" in said
+    assert "digits, convnet1_w8, protocol quick_3_steps" in said
 
 
 CANNOT = {

@@ -8,7 +8,7 @@ import torch
 from commands import Process
 from comparisons import write
 
-from core_dd.compare import local
+from core_dd.compare import executors, local
 from core_dd.compare.executors import Means
 
 
@@ -17,7 +17,7 @@ def machine(monkeypatch):
     """Pretend a machine of so many cores, GiB and GPUs."""
 
     def pretend(cores: int, gib: float, gpus: int = 0) -> None:
-        monkeypatch.setattr(local, "_cores", lambda: cores)
+        monkeypatch.setattr(executors, "cores", lambda: cores)
         memory = psutil.virtual_memory()._replace(available=int(gib * 2**30))
         monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)

@@ -65,9 +65,8 @@ def carried(tmp_path):
 
     def carry(orders: list[Order], engine: Engine) -> tuple[Plan, View]:
         plan = Lazy(orders={own.key: own for own in orders}, cells=[], picked=())
-        view = View(plan, Path("out"), engine.capacity)
-        carry_out(plan, engine, view)
-        view.close()
+        with View(plan, Path("out"), engine) as view:
+            carry_out(plan, engine, view)
         return plan, view
 
     return carry
@@ -97,4 +96,4 @@ def test_carry_out__a_failure_stops_only_what_needs_it(carried):
 def test_view__expects_of_the_rest_what_was_alike(carried):
     plan, _ = carried([order("a1"), order("a2")], Engine(1))
     more = Lazy(orders={**plan.orders, "a3": order("a3"), "z": order("z")}, cells=[], picked=())
-    assert View(more, Path("out"), 2).left() == pytest.approx(1.0)  # two of a second each, by two workers
+    assert View(more, Path("out"), Engine(2)).left() == pytest.approx(1.0)  # two of a second each, by two workers
