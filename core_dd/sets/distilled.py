@@ -9,6 +9,7 @@ import html
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Required, TypedDict
@@ -459,6 +460,12 @@ def new_meta(
 
 def versions() -> dict[str, str]:
     """The versions that decide a result."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Looked up once: each takes milliseconds."""
     packages = {}
     for name in ("gendd", "torch", "torchvision", "diffusers", "accelerate"):
         try:

@@ -1,5 +1,6 @@
 """A comparison on digits that takes seconds, and its command."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -50,3 +51,10 @@ def accuracies() -> dict[str, list[float]]:
 
     found = {path.parent.name: read(path)["accuracies"] for path in Path("out").glob("scores/*/scores.json")}
     return {name.rpartition("-")[0]: own for name, own in found.items()}
+
+
+def tables(folder: str) -> dict[str, list[str]]:
+    """The lines of the tables in a comparison's folder, but for the seconds that sets took."""
+    found = {name: Path(folder, name).read_text().splitlines() for name in ("table.md", "table.tex")}
+    rows = csv.DictReader(Path(folder, "table.csv").read_text().splitlines())
+    return {**found, "table.csv": [str({key: row[key] for key in row if key != "seconds"}) for row in rows]}

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from comparisons import SMALL, accuracies, compare, write
+from comparisons import SMALL, accuracies, compare, tables, write
 
 from core_dd.errors import InputError
 
@@ -42,8 +42,7 @@ def soon(monkeypatch):
 def test_slurm__by_the_debug_engine_equals_the_local_one():
     assert compare(write(ipc=1), "--out=local") == 0
     assert compare("small.yaml", *FLAGS, "--slurm", "cluster=debug", "time=5") == 0
-    for name in ("table.md", "table.csv"):
-        assert Path("out", name).read_text() == Path("local", name).read_text()
+    assert tables("out") == tables("local")
     assert not Path("out/slurm").exists()
     assert all("seed" in log.read_text() for log in Path("out/logs").iterdir())
 
