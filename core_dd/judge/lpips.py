@@ -60,7 +60,7 @@ class LPIPS(nn.Module):
     def apart(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
         """The distance (N,) of features (N, ...) and features."""
         layers = zip(self.weights, a, b, strict=True)
-        return sum(torch.einsum("c,nchw->n", w, (x - y).square()) / x[0, 0].numel() for w, x, y in layers)
+        return torch.stack([(w[:, None, None] * (x - y).square()).sum(1).mean((1, 2)) for w, x, y in layers]).sum(0)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """The distance (N,) of images and images, as `features` takes them."""
