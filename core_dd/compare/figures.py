@@ -4,6 +4,7 @@ matplotlib comes with the extra `gendd[figures]` and takes a second to import: i
 """
 
 import contextlib
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -22,6 +23,7 @@ from core_dd.sets import pictures
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -57,6 +59,11 @@ def look(number: int) -> dict[str, str]:
         "marker": MARKERS[number % len(MARKERS)],
         "linestyle": DASHES[number // len(COLOURS) % len(DASHES)],
     }
+
+
+def _look(number: int, smoke: bool) -> dict[str, str]:
+    """The same, hollow for what was shortened."""
+    return look(number) | ({"markerfacecolor": "white"} if smoke else {})
 
 
 def save(figure: "Figure", place: Path) -> list[Path]:
@@ -108,8 +115,7 @@ def against(pivot: Pivot, name: str) -> "Figure | None":
     with _figure(pivot.title) as (figure, axes):
         for number, method, points in drawn:
             xs, levels = [x for x, _ in points], [entry.level for _, entry in points]
-            smoke = any(entry.smoke for _, entry in points)
-            own = look(number) | ({"markerfacecolor": "white"} if smoke else {})
+            own = _look(number, any(entry.smoke for _, entry in points))
             axes.plot(xs, [100 * level.mean for level in levels], gid=f"series-{number}", label=method, **own)
             errors = list(zip(*map(_reach, levels), strict=True))
             axes.errorbar(
@@ -134,7 +140,7 @@ def along(pivot: Pivot, ipc: int) -> "Figure | None":
         return None
     with _figure(f"{pivot.title}, ipc {ipc}") as (figure, axes):
         for number, method, steps in drawn:
-            xs, levels, own = list(steps), list(steps.values()), look(number)
+            xs, levels, own = list(steps), list(steps.values()), _look(number, pivot.entries[method, ipc].smoke)
             means = [100 * level.mean for level in levels]
             axes.plot(xs, means, gid=f"series-{number}", label=method, **own)
             below, above = zip(*map(_reach, levels), strict=True)
@@ -178,7 +184,9 @@ def across_networks(pivots: Sequence[Pivot], ipc: int) -> "Figure | None":
         )
         axes.set_yticks([i + 0.5 for i in range(len(rows))], list(rows))
         axes.tick_params(length=0)
-        low, high = mesh.get_clim()
+        shown = [value for row in values[: len(methods)] for value in row if value == value]
+        low, high = min(shown), max(shown)  # the whole training set would leave the methods one colour
+        mesh.set_clim(low, high)
         for y, row in enumerate(rows.values()):
             for x, entry in enumerate(row):
                 bright = entry is not None and 100 * entry.level.mean > (low + high) / 2
@@ -213,7 +221,7 @@ def bars(pivot: Pivot, ipc: int, methods: Sequence[str]) -> "Figure | None":
             colour = COLOURS[0] if name == methods[0] else COLOURS[5]
             axes.barh(y, mean, height=0.65, **({"color": colour} | own), gid=f"bar-{y}")
             axes.errorbar(mean, y, xerr=[[below], [above]], fmt="none", ecolor="black", capsize=2)
-            gain = f" ({mean - first:+.1f})" if y else ""
+            gain = f" ({round(mean - first, 1) + 0:+.1f})" if y else ""  # never -0.0
             axes.annotate(
                 f"{mean:.1f}{gain}",
                 (mean + above, y),
@@ -221,6 +229,7 @@ def bars(pivot: Pivot, ipc: int, methods: Sequence[str]) -> "Figure | None":
                 textcoords="offset points",
                 va="center",
                 fontsize=7,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
             )
         axes.set_yticks(range(len(entries)), list(entries))
         axes.invert_yaxis()
@@ -269,7 +278,7 @@ def embedding(title: str, real: Points, sets: Mapping[str, Points], names: Seque
     columns = min(len(sets), 3)
     lines = -(-len(sets) // columns)
     shown = sorted(set(real[1]))
-    with _panels(title, (2.4 * columns + 1.1, 2.4 * lines + 0.4), lines, columns) as (figure, panels):
+    with _panels(title, (2.4 * columns, 2.4 * lines + 0.4), lines, columns) as (figure, panels):
         for panel, (name, points) in zip(panels, sets.items(), strict=False):
             panel.set(title=name, xticks=[], yticks=[])
             panel.spines[:].set_visible(True)
@@ -284,7 +293,7 @@ def embedding(title: str, real: Points, sets: Mapping[str, Points], names: Seque
         for panel in panels[len(sets) :]:
             panel.set_visible(False)
         marks = [Line2D([], [], **(look(number) | {"linestyle": "none"})) for number in range(len(shown))]
-        figure.legend(marks, [names[k] for k in shown], loc="outside right upper")
+        _legend(figure, marks, [names[k] for k in shown])
     return figure
 
 
@@ -328,20 +337,27 @@ def _panels(title: str, size: tuple[float, float], rows: int, columns: int) -> I
 
     with matplotlib.rc_context(_SETTINGS):
         figure = Figure(figsize=size, layout="constrained")
-        figure.suptitle(title, fontsize=8, fontweight="bold")
+        figure.suptitle(textwrap.fill(title, int(14 * size[0])), fontsize=8, fontweight="bold")
         yield figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
 @contextlib.contextmanager
 def _figure(
-    title: str, size: tuple[float, float] = (5.6, 3.4), y_label: str = "test accuracy %"
+    title: str, size: tuple[float, float] = (5.0, 3.2), y_label: str = "test accuracy %"
 ) -> Iterator[tuple["Figure", "Axes"]]:
-    """The same with one panel, and a legend beside it of what has a label."""
+    """The same with one panel, and a legend below it of what has a label."""
     with _panels(title, size, 1, 1) as (figure, [axes]):
         axes.set_ylabel(y_label)
         yield figure, axes
-        if axes.get_legend_handles_labels()[0]:
-            figure.legend(loc="outside right upper", fontsize=7)
+        _legend(figure, *axes.get_legend_handles_labels())
+
+
+def _legend(figure: "Figure", marks: Sequence["Artist"], names: Sequence[str]) -> None:
+    """What the marks mean, below the figure, which grows by that."""
+    if names:
+        columns = max(1, min(len(names), int(18 * figure.get_figwidth() / (max(map(len, names)) + 8))))
+        figure.set_figheight(figure.get_figheight() + 0.16 * -(-len(names) // columns))
+        figure.legend(marks, names, loc="outside lower center", ncols=columns, fontsize=7)
 
 
 def _references(axes: "Axes", pivot: Pivot) -> None:

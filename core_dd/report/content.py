@@ -129,8 +129,10 @@ def _of_curves(panels: Sequence[Panel]) -> Line:
 def _across(groups: Sequence[Group]) -> list[Block]:
     """Every set that several networks judged: its accuracies, percent, side by side."""
     blocks: list[Block] = []
+    references = {entry.label for group in groups for entry in group.entries if entry.is_reference}
     for title, rows in across_networks(groups).items():
-        blocks += [Heading(text=title), _table(f"Accuracy % by network, {title}", rows, {0})]
+        foot = sum(row[0] in references for row in rows)
+        blocks += [Heading(text=title), _table(f"Accuracy % by network, {title}", rows, {0}, foot)]
     return blocks
 
 
@@ -329,14 +331,15 @@ def _provenance(entries: Sequence[Entry], colours: Mapping[str, int]) -> Records
     return Records(records=tuple(records), table=_table("Where each score comes from", rows, left=set(range(5))))
 
 
-def _table(caption: str, rows: Sequence[Sequence[str]], left: set[int]) -> Table:
-    """A table of plain text, its first row the headings."""
+def _table(caption: str, rows: Sequence[Sequence[str]], left: set[int], foot: int = 0) -> Table:
+    """A table of plain text, its first row the headings, its last `foot` ones what bounds the others."""
     heads, *texts = rows
     return Table(
         caption=caption,
         heads=tuple(heads),
         rows=tuple(tuple(_cell(text) for text in row) for row in texts),
         left=frozenset(left),
+        foot=foot,
     )
 
 

@@ -312,9 +312,9 @@ def across_networks(groups: Sequence[Group]) -> dict[str, list[list[str]]]:
 
 def _side_by_side(groups: Sequence[Group]) -> list[list[str]]:
     """The table of some groups, a column each; empty where each set has one network."""
-    by_set: dict[str, list[Entry]] = {}
+    by_set: dict[tuple[str, str], list[Entry]] = {}  # the same images may have come about in two ways
     for entry in sorted((entry for group in groups for entry in group.entries), key=lambda entry: entry.is_reference):
-        by_set.setdefault(entry.digest, []).append(entry)
+        by_set.setdefault((entry.digest, _label(entry.record["set"])), []).append(entry)
     if all(len({entry.network for entry in own}) == 1 for own in by_set.values()):
         return []
     rows = [["set", "ipc", *(group.network for group in groups)]]

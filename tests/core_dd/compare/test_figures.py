@@ -9,11 +9,12 @@ import torch
 from comparisons import compare, write
 from test_tables import BAD, GOOD, entry, pivot
 
-from core_dd.compare import figures
+from core_dd.compare import figures, gallery
 from core_dd.compare.gallery import plane
 from core_dd.compare.tables import CellEntry
 from core_dd.compare.tables import _with_best as with_best
 from core_dd.judge.scores import read_score
+from core_dd.sets.distilled import DistilledSet
 
 pytest.importorskip("matplotlib")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -116,6 +117,19 @@ def test_sheet__a_row_for_each_name(generator):
     assert image.get_array().shape[:2] == (2 * 34 - 2, 10 * 34 - 2)  # ten of 8 pixels, four times as large
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["zero", "one"]
     assert len(list(drawn(figure).iter(f"{SVG}image"))) == 1
+
+
+@pytest.mark.parametrize(("classes", "pages"), [(20, ["DM", "Random"]), (21, [f"{k} class {k}" for k in range(21)])])
+def test_sheets__a_page_per_method_or_of_many_classes_per_class(classes, pages, monkeypatch):
+    images, labels = torch.rand(2 * classes, 1, 8, 8), torch.arange(classes).repeat(2)
+    dset = DistilledSet(images, labels, {"class_names": [f"class {k}" for k in range(classes)]})
+    monkeypatch.setattr(gallery, "sets_of", lambda plan, data, ipc: {"DM": dset, "Random": dset})
+    drawn = dict(gallery.sheets(None, "digits", 2))
+    assert list(drawn) == pages
+    figure = drawn[pages[0]]()
+    rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert rows == (["DM", "Random"] if classes > 20 else [f"class {k}" for k in range(20)])
+    assert figure.axes[0].images[0].get_array().shape[1] == 2 * 34 - 2  # two images of each class
 
 
 def test_look__thirty_methods_differ():

@@ -114,6 +114,16 @@ def test_across_networks__puts_a_sets_networks_side_by_side(tmp_path, capsys):
     assert "Across networks" in page and "| dm ipc 10 | 10 | 50.0 | 70.0 (smoke) |" in text
 
 
+def test_across_networks__two_methods_that_made_the_same_set_have_a_line_each(tmp_path):
+    paths = [
+        score(tmp_path / f"{method}-{network}", [0.5], method=method, network=network,
+              set={"path": None, "method": method, "ipc": 1, "images": 10, "hash": "same"})
+        for method in ("herding", "k_center") for network in ("convnet3", "vgg11")
+    ]  # fmt: skip
+    [(_, *rows)] = across_networks(grouped(entries(*paths))).values()
+    assert [row[0] for row in rows] == ["herding ipc 1", "k_center ipc 1"]
+
+
 MOMENTS = {"moment1_distance": 1.5, "moment2_distance": 2.25, "moment3_distance": 0.5}
 
 
