@@ -284,6 +284,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     earlier = habits.earlier_sets(Path(config.set), dset) if choosing else []
     for network in config.networks:
         build_network(network, data.shape, data.num_classes)
+        ddranking.check(config.compared, config.resolved, dset, data, network)
     name = f"{data.name}-{REAL}"
     if config.dry_run:
         place = out or find_folder(None, name, resume=False) / SCORES
@@ -358,7 +359,7 @@ def _score(
             with_fidelity=measuring_of(config),
             with_membership=config.membership,
             with_robustness=config.robustness,
-            with_ddranking=config.ddranking_real or config.ddranking,
+            with_ddranking=config.compared,
             with_best_of_test=config.best_of_test,
             earlier=earlier,
         )
@@ -420,10 +421,14 @@ def _forecast(dset: DistilledSet, data: ImageData, config: EvaluateConfig) -> st
     protocol = config.resolved.fitted_to(dset.meta.get("lr"))
     options = {"network": config.network, "runs": config.classifiers, "seed": config.seed, "device": config.device}
     found = measured(dset, data, protocol, **options, bf16=config.bf16)
-    return (
+    said = (
         f"{found.classifiers} classifiers, {found.plan.steps} steps of {found.plan.batch} images each: "
         f"about {found.seconds / 60:.1f} minutes and {found.mib:.0f} MiB"
     )
+    if config.compared is True:
+        real = measured(real_set(data, config.seed), data, protocol, **options, bf16=config.bf16)
+        said += f", those of all real images about {real.seconds / 60:.1f} minutes more"
+    return said
 
 
 class _Measured(NamedTuple):

@@ -204,6 +204,11 @@ class EvaluateConfig(DataConfig, ForeignConfig):
         return resolved(self.protocol, self.epochs, self.iterations, self.augment)
 
     @property
+    def compared(self) -> bool | str:
+        """Whether DD-Ranking's scores are asked for, or the score of the real images that they take."""
+        return self.ddranking_real or self.ddranking
+
+    @property
     def networks(self) -> list[str]:
         """The names in `network`."""
         return [name.strip() for name in self.network.split(",")]

@@ -137,6 +137,8 @@ def test_evaluate__ddranking_of_soft_labels_compares_like_with_like(small, digit
 def test_command__writes_and_shows_ddranking(small, tmp_path, capsys):
     place = small.save(tmp_path / "set.safetensors")
     flags = ["--protocol", "quick", "--network", "convnet1_w8", "--classifiers", "1", "--iterations", "3"]
+    main(["--set", str(place), *flags, "--ddranking", "--out", "scores.json", "--dry_run"])
+    assert "those of all real images about" in capsys.readouterr().out
     main(["--set", str(place), *flags, "--ddranking", "--out", "scores.json"])
     found = read_score("scores.json")["ddranking"]
     heads, row = beyond(grouped([read_entry("scores.json")])[0])
