@@ -20,9 +20,7 @@ from core_dd.sets.distilled import DistilledSet
 from core_dd.sets.formats.base import converted_first
 from core_dd.speed import pick_device
 from gen_dd.options import SampleConfig, TrainConfig
-from gen_dd.sample import run
 from gen_dd.select import select
-from gen_dd.train import measured, train
 
 ALL = "all"
 """The selector that takes the whole pool, however many images of a class it has."""
@@ -102,6 +100,8 @@ def generator(request: Request) -> Made:
 
 def train_generator(data: ImageData, out: Path, device: str | None, place: Mapping[str, Any], **options: Any) -> None:
     """Train a generator in the run folder `out`, or go on there."""
+    from gen_dd.train import train  # imported by the jobs alone: it takes seconds
+
     torch.compiler.reset()  # each compiles for itself, else the later ones of a process would run uncompiled
     train(run_config(TrainConfig, out, device, **place, **options))
 
@@ -110,6 +110,8 @@ def measure_generator(
     data: ImageData, out: Path, device: str | None, place: Mapping[str, Any], **options: Any
 ) -> Forecast:
     """What `train_generator` takes, from a few steps that are then lost."""
+    from gen_dd.train import measured
+
     config = TrainConfig(**place, **options, device=device, tracker="none")
     found = measured(config, config.training_data())
     seconds = found.first + found.each * config.iterations
@@ -118,6 +120,8 @@ def measure_generator(
 
 def draw(data: ImageData, out: Path, device: str | None, generator: str, **options: Any) -> None:
     """Draw from the generator in a folder into the folder `out`, or go on there."""
+    from gen_dd.sample import run
+
     run(SampleConfig(model=generator, out=str(out), resume=True, device=device, **options))
 
 
