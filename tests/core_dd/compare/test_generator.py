@@ -12,6 +12,7 @@ TRAIN = {"iterations": 2, "batch_size": 8, "compile": False, "check_images": 0, 
 SAMPLE = {"steps": 2, "compile": False}
 
 
+@pytest.mark.slow
 def test_generator__is_trained_once_and_drawn_from_once_for_all_choices():
     own = {"generator": TRAIN, "sample": {"num_per_class": 4, **SAMPLE}}
     producers = {
