@@ -1,4 +1,4 @@
-"""Fidelity: fd_efficientnet_lite0 of 2000 images of 3x32x32, on CUDA 10000, against the network's bare forward
+"""Fidelity: fd_efficientnet_lite0 of 1500 images of 3x32x32, on CUDA 10000, against the network's bare forward
 
 Ours is what `evaluate --fidelity` does, with the features of the real images at hand: features, moments, distance. The
 images are more than the features have dimensions, so that both sides do what 10000 images need, per image.
@@ -14,7 +14,7 @@ from core_dd.judge.lite import load_lite
 from core_dd.judge.measures import Measuring, Meter
 from core_dd.speed import prepare_device
 
-IMAGES, REAL = {"cpu": 2000, "cuda": 10000}, 2000
+IMAGES, REAL = {"cpu": 1500, "cuda": 10000}, 1500
 SIDE, CHUNK = 96, 100
 """Pixels that images are enlarged to, and images per forward, as ours does."""
 

@@ -72,11 +72,11 @@ def keep(demo: Path, out: Path) -> None:
 
 def keep_comparison(comparison: Path, out: Path) -> None:
     """Replace `out` by what results/ holds of a comparison: see `TABLES`, and its scores as
-    PRODUCER-ipcN/SEED/scores.json, with network and protocol in the name where there are several."""
+    PRODUCER-ipcN/SEED/scores.json, with data, network and protocol in the name where there are several."""
     plan = records.read(comparison / PLAN, dict[str, Planned], "It is no comparison's folder.")
     cells = {own["folder"]: own["cells"][0].split("/") for own in plan.values() if own["cells"]}
     done = {folder: cell for folder, cell in cells.items() if (comparison / folder / "scores.json").exists()}
-    several = [i for i in (4, 5) if len({cell[i] for cell in cells.values()}) > 1]
+    several = [i for i in (1, 4, 5) if len({cell[i] for cell in cells.values()}) > 1]
     with files.atomic(out, replace=True) as temporary:
         temporary.mkdir()
         for path in (comparison / name for name in TABLES):

@@ -130,3 +130,14 @@ def test_comparison__is_kept_without_what_is_long(copied, tmp_path, monkeypatch)
     assert second["cells"][1].startswith("+12.5 ± ")  # 25 points for one seed, none for the other
     report.main([str(copied / "kept"), "--out", str(tmp_path / "report")])
     assert "two words ipc 2, seed 1" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_comparison__of_several_data_and_networks_names_them(copied, tmp_path):
+    plan = {}
+    for number, cell in enumerate(["DM/digits/ipc2/seed0/mlp/quick", "DM/other/ipc2/seed0/lenet/quick"]):
+        plan[str(number)] = {"kind": "score", "title": "", "folder": f"{number}", "log": "log", "cells": [cell]}
+        (tmp_path / "runs" / str(number)).mkdir(parents=True)
+        shutil.copy(copied / "digits_guides" / "none" / "0" / "scores.json", tmp_path / "runs" / str(number))
+    (tmp_path / "runs" / "plan.json").write_text(json.dumps(plan))
+    pages.keep_comparison(tmp_path / "runs", copied / "kept")
+    assert {path.name for path in (copied / "kept").iterdir()} == {"DM-ipc2-digits-mlp", "DM-ipc2-other-lenet"}
