@@ -71,6 +71,9 @@ def save(figure: "Figure", place: Path) -> list[Path]:
     import matplotlib
 
     written = []
+    with matplotlib.rc_context(_SETTINGS):
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # what stands where is found once for both
     for suffix in SUFFIXES:
         path, undated = place.with_name(place.name + suffix), "Date" if suffix == ".svg" else "CreationDate"
         with files.atomic(path) as temporary, matplotlib.rc_context(_SETTINGS):

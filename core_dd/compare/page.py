@@ -87,7 +87,7 @@ def _of_numbers(pivots: Sequence[Pivot], ablations: Mapping[str, Sequence[str]])
             yield Sketch(place=f"along-{judge}-ipc{ipc}", title=title, about=about, draw=draw)
             for name, methods in ablations.items():
                 place, draw = f"ablation-{slug(name)}-{judge}-ipc{ipc}", partial(figures.bars, pivot, ipc, methods)
-                yield Sketch(place=place, title=name, about=about, draw=draw)
+                yield Sketch(place=place, title=f"Ablation: {name}", about=about, draw=draw)
     for data, protocol in dict.fromkeys((pivot.data, pivot.protocol) for pivot in pivots):
         own = [pivot for pivot in pivots if (pivot.data, pivot.protocol) == (data, protocol)]
         for ipc in sorted({ipc for pivot in own for ipc in pivot.ipcs}):
