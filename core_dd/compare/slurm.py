@@ -86,7 +86,8 @@ class SlurmExecutor:
             raise InputError(f"--slurm {' '.join(self._means.slurm)}: {brief(' '.join(str(error).split()))}") from None
         if self._cluster == "slurm":
             command = ["scancel", f"--name={self._name}", f"--user={getpass.getuser()}"]
-            subprocess.run(command, capture_output=True, check=False)
+            for how in (["--full", "--signal=KILL"], []):  # submitit ignores the mild signal, until its time is over
+                subprocess.run([*command, *how], capture_output=True, check=False)
         self._watcher.start()
         return self
 
