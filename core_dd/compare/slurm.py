@@ -1,5 +1,6 @@
 """The executor on Slurm: what is ready at once is one job array, and a job that is pre-empted is queued again."""
 
+import contextlib
 import getpass
 import hashlib
 import subprocess
@@ -115,9 +116,10 @@ class SlurmExecutor:
                 new, self._new = self._new, []
             if new:
                 self._hand_in(new)
-            self._ask()
-            for done, own in list(self._jobs.items()):
-                self._look(done, own)
+            with contextlib.suppress(OSError):  # of shared folders that stutter: another look comes
+                self._ask()
+                for done, own in list(self._jobs.items()):
+                    self._look(done, own)
 
     def _hand_in(self, new: "list[tuple[Order, Future[Outcome]]]") -> None:
         """Hand orders in, as one array."""
