@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
-from comparisons import compare, write
+from comparisons import SMALL, compare, write
 from test_tables import BAD, GOOD, entry, pivot
 
 from core_dd.compare import figures, gallery
@@ -142,7 +142,10 @@ def test_look__thirty_methods_differ():
     "networks", [["convnet1_w8"], pytest.param(["convnet1_w8", "convnet1_w4"], marks=pytest.mark.slow)]
 )
 def test_compare__draws_what_it_has_and_names_what_is_missing(networks, monkeypatch, capsys):
+    """Two networks make a heat map; a classifier, which Herding asks for, places images in the plane."""
     changed = {"networks": networks, "seeds": 1, "ipc": 1, "judge": {"classifiers": 2, "along": True}}
+    herding = {"Herding": {"coreset": "herding", "network": "convnet1_w8"}} if len(networks) > 1 else {}
+    changed["producers"] = SMALL["producers"] | herding
     file = write(**changed, ablations={"matching": ["DM", "Random"]})
     with monkeypatch.context() as without:
         without.setattr(figures, "find_spec", lambda name: None)
@@ -154,8 +157,8 @@ def test_compare__draws_what_it_has_and_names_what_is_missing(networks, monkeypa
     expected = {f"accuracy-by-{name}-{judge}" for name in ("ipc", "seconds", "images-seen") for judge in judges}
     expected |= {f"along-{judge}-ipc1" for judge in judges}
     expected |= {f"ablation-matching-{judge}-ipc1" for judge in judges}
-    expected |= {"networks-digits-quick_3_steps-ipc1"} if len(networks) > 1 else set()
-    assert found == expected | {f"sheets-digits-ipc1/{method}" for method in ("Random", "DM")}
+    expected |= {"networks-digits-quick_3_steps-ipc1", "embedding-digits-ipc1"} if len(networks) > 1 else set()
+    assert found == expected | {f"sheets-digits-ipc1/{method}" for method in changed["producers"]}
     assert all(ElementTree.parse(path) for path in Path("out/figures").rglob("*.svg"))
     kept = {path.parent.name.split("-ipc")[0]: read_score(path) for path in Path("out").glob("scores/*/scores.json")}
     for name, score in kept.items():
