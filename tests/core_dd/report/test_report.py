@@ -241,6 +241,7 @@ def test_beyond__stands_beside_the_accuracy(tmp_path, capsys):
     assert dict(zip(heads, row, strict=True)) == {
         "set": "dm ipc 10 (seed 0) (new)", "balanced %": "50.0", "worst class %": "0.0 (class 1)", "ECE %": "12.5",
         "images seen": "4,000", "training FLOPs": "2.5e+12", "peak MiB": "1,234", "set KiB": "2",
+        "labels": "hard", "factor": "1",
     }  # fmt: skip
     assert confusions(group.entries)[1:] == [["dm ipc 10 (seed 0) (new)", "1 as 0: 100.0 %"]]
     assert beyond(grouped(entries(old / "scores.json"))[0]) == []
