@@ -83,8 +83,9 @@ def test_demo__is_kept_whole_or_not(copied, tmp_path):
     )
 
 
-MANY = {"fashion_mnist_methods", "fashion_mnist_random", "fashion_mnist_selectors", "cifar10_methods"}
-MANY |= {"search_fashion_mnist", "choices_datadam", "choices_ead", "choices_m3d"}
+MANY = {"fashion_mnist_methods", "fashion_mnist_random", "fashion_mnist_selectors", "cifar10_methods"} | {
+    "choices_datadam", "choices_ead", "choices_m3d", "search_fashion_mnist",
+}  # fmt: skip
 """Folders of dozens of scores."""
 
 
