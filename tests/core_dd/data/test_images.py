@@ -266,3 +266,13 @@ def test_name__of_a_known_set_whose_images_are_resized_is_believed_by_its_number
     assert recognised("?", "idx:x/mnist", sizes, None) == recognised("?", "idx:mnist", (10, 9, 9), 32) == "idx:mnist"
     assert recognised("?", "hf:svhn", (10, 73257, 26032), None) == "svhn"
     assert recognised("ea358c2091367acc", "idx:x", (1, 1, 1), None) == "mnist"
+
+
+def test_digits__are_those_that_scikit_learn_loads(digits):
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = torch.cat([digits.train_images, digits.test_images])[:, 0].flatten(1).double() * (16 / 255)
+    labels = torch.cat([digits.train_labels, digits.test_labels])
+    ours = sorted((*own.round().int().tolist(), int(label)) for own, label in zip(images, labels, strict=True))
+    assert ours == sorted((*map(int, own), int(label)) for own, label in zip(bunch.data, bunch.target, strict=True))
