@@ -94,7 +94,7 @@ def interval(value: float, number: int) -> tuple[float, float]:
     Examples:
         >>> low, high = interval(0.5, 24)
         >>> round(low, 2), round(high, 2)
-        (0.09, 0.76)
+        (0.1, 0.76)
     """
     if abs(value) > 1 - 1e-12:
         return value, value
