@@ -36,6 +36,23 @@ BLOCKS = {"README.md": {"demo": "demo.md.jinja", "rows": "rows.md.jinja"}}
 """Parts of a page, from <!-- measured: NAME --> to <!-- end -->, and their templates."""
 METHODS = ["dm", "m3d", "datadam", "idm", "cafe", "dc", "dsa", "idc", "mtt", "ead"]
 """In the order of the tables."""
+FIDELITY = {
+    "digits": {
+        "digits-pool": "generated pool",
+        "digits-test": "test images, all",
+        "digits-generated-ipc10": "generated, random, ipc 10",
+        "digits-dm": "DM, ipc 10",
+        "digits-random-real": "random training images, ipc 10",
+        "digits-test-ipc10": "test images, 10 per class",
+    },
+    "Fashion-MNIST": {
+        "fashion_mnist-pool": "generated pool",
+        "fashion_mnist-test": "test images, 20 per class",
+        "fashion_mnist-DM": "DM, 60 iterations, ipc 10",
+        "fashion_mnist-test-ipc10": "test images, 10 per class",
+    },
+}
+"""Rows of the table of distances: folders in results/fidelity_pools, by data."""
 KEPT = ("*/scores.json", "*/stats.jsonl", "*/grid.png", "stages.json")
 """What is kept of a demo."""
 TABLES = ("table.csv", "table.md", "ranks.csv", "ranks.md", "ranks.svg")
@@ -134,6 +151,12 @@ def theirs(own: Entry) -> str:
     [group] = grouped([own])
     values = [line.published[0] for line in beside_published(group) if line.ours and line.published]
     return published_text(values[0]) if values else ""
+
+
+def looks(place: str, *names: str) -> str:
+    """Distances of a folder under results/, as cells of a table."""
+    found = entry(place).distances
+    return " | ".join(f"{found[name]:.3g}" for name in names)
 
 
 def beside(place: str) -> str:
@@ -299,6 +322,7 @@ FUNCTIONS = {
     "entry": entry,
     "accuracy": ranking.accuracy,
     "theirs": theirs,
+    "looks": looks,
     "beside": beside,
     "spread": lambda *patterns: study.accuracy(scores(*patterns)),
     "cost": cost,
@@ -312,6 +336,7 @@ FUNCTIONS = {
     "part": part,
     "parts": parts,
     "METHODS": METHODS,
+    "FIDELITY": FIDELITY,
     "used": used,
     "zip": zip,
     "demo_ranking": demo_ranking,
