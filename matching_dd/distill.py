@@ -1,10 +1,11 @@
 """Command: learn ipc images per class by matching real data."""
 
+import contextlib
 import datetime
 import shutil
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
@@ -18,11 +19,77 @@ from core_dd.data.images import ImageData
 from core_dd.errors import pick, require
 from core_dd.progress import Progress
 from core_dd.run import Run, checkpoints, find_folder
-from core_dd.sets import pictures
-from core_dd.sets.distilled import DistilledSet, Spent, new_meta
+from core_dd.sets.distilled import Cost, DistilledSet, Spent, new_meta
 from core_dd.speed import peak_mib, prepare_device
+from matching_dd.base import Method
 from matching_dd.methods import METHODS
 from matching_dd.options import MatchingConfig
+from matching_dd.stopping import DISTILLED, GRID, EarlyStopping, keep
+
+
+class _Watch:
+    """How long a distillation takes, over all calls of its run, and how long it will.
+
+    Args:
+        config: of the run.
+        earlier: what calls before took.
+        first: the iteration that this call begins with.
+
+    Attributes:
+        stepping: seconds of iterations, which a limit counts.
+    """
+
+    def __init__(self, config: MatchingConfig, earlier: Cost, first: int) -> None:
+        self.config, self.first = config, first
+        self.stepping = earlier.get("stepping", earlier["seconds"])
+        self._before = earlier["seconds"]
+        self._began = time.perf_counter()
+        self._said = False
+        self._each: list[float] = []  # as long as they are timed
+
+    def seconds(self) -> float:
+        """Since the first iteration began, all that was done beside validation."""
+        return self._before + time.perf_counter() - self._began
+
+    @contextlib.contextmanager
+    def iteration(self, compiling: bool) -> Iterator[Callable[[torch.Tensor], object]]:
+        """Time an iteration, which waits for its loss where that matters; the first of a call that compiles is not
+        counted."""
+        began, timed = time.perf_counter(), len(self._each) <= _TRIALS or self.config.max_seconds is not None
+        yield torch.Tensor.item if timed else lambda loss: None
+        seconds = 0.0 if compiling and not self._each else time.perf_counter() - began
+        if timed:
+            self._each.append(seconds)
+        self.stepping += seconds
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """What is done meanwhile counts for nothing."""
+        began = time.perf_counter()
+        yield
+        self._began += time.perf_counter() - began
+
+    def left(self) -> float | None:
+        """Seconds until the limit; None without one."""
+        limit = self.config.max_seconds
+        return None if limit is None else limit - self.stepping
+
+    def over(self) -> bool:
+        """Whether the limit is reached."""
+        left = self.left()
+        return left is not None and left <= 0
+
+    def forecast(self, done: int) -> str | None:
+        """Once, after a few iterations of a call: how long the others will take."""
+        if self._said or len(self._each) <= _TRIALS:
+            return None
+        self._said, each = True, statistics.median(self._each[1:])
+        seconds = each * (self.config.iterations - done)
+        limit = self.left()
+        by = "" if limit is None or limit > seconds else f", of which max_seconds leaves {_interval(limit)}"
+        return (
+            f"{each:.3g} s an iteration: about {_interval(seconds)} for the {self.config.iterations - done} to go{by}"
+        )
 
 
 def distill(method: str, data: str | ImageData, ipc: int, **config: Any) -> DistilledSet:
@@ -59,64 +126,89 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
         InputError: whatever does not fit, before any work; a loss that is not finite.
     """
     # Whatever can be wrong is found before any work.
-    data = data or config.load_data(config.seed)
+    data = data or config.load_data(config.seed, config.val_fraction)
     name = _run_name(config, data)
     find_folder(config.out, name, config.resume)
     prepare_device(config.device)
     method = METHODS[config.method](config, data)
+    stopping = EarlyStopping(config, data) if config.val_fraction else None
     with Run.open(config, name, data.origin | method.origin) as run:
         # A resumed run continues where its last checkpoint was; every draw is keyed by (seed, purpose, step).
         first, folder = run.last() or (0, None)
         if folder is not None:
-            require(first <= config.iterations, f"{folder} is past iteration {config.iterations}. Raise --iterations.")
-            state = records.checked(
-                readers.load_tensors(folder / _STATE), dict[str, Any], str(folder / _STATE), _BEFORE
-            )
-            with records.restoring(str(folder / _STATE), _BEFORE):
-                method.load_state(state)
+            _restore(method, config, first, folder)
             run.say(f"resumed at iteration {first} from {folder}")
-        for name, images in method.drawn.items():
+        for drawn, images in method.drawn.items():
             if images.smaller_classes:
                 run.say(
-                    f"{len(images.smaller_classes)} of {data.num_classes} classes have fewer than {name} "
+                    f"{len(images.smaller_classes)} of {data.num_classes} classes have fewer than {drawn} "
                     f"{images.batch} images: they are sampled with replacement."
                 )
-        earlier = _spent(folder / _DISTILLED) if folder else 0.0
-        started = time.perf_counter() - earlier
+        if stopping is not None:
+            stopping.resume(run, first)
+        watch = _Watch(config, _spent(folder / DISTILLED) if folder else _NOTHING, first)
 
         # Match.
-        progress = Progress("distil", config.iterations, first)
-        for step in range(first, config.iterations):
-            loss, done = method.step(step), step + 1
-            progress.update()
-            if done % config.log_every == 0 or done % config.checkpoint_every == 0 or done == config.iterations:
-                run.log(done, loss=loss.item())  # stops on a loss that is not finite, before anything is saved
+        progress, done, stop = Progress("distil", config.iterations, first), first, False
+        while done < config.iterations and not stop and not watch.over():
+            with watch.iteration(method.compile) as wait:
+                loss, done = method.step(done), done + 1
+                wait(loss)
+            stop, scores = done == config.iterations or watch.over(), {}
+            progress.update(ends_in=watch.left())
+            if (said := watch.forecast(done)) is not None:
+                run.say(said)
+            save = stop or done % config.checkpoint_every == 0
+            if save or done % config.log_every == 0:
+                run.check(done, loss=loss.item())  # before anything is saved of a loss that is not finite
                 progress.note = f"loss {loss.item():.4g}"
-            if done % config.checkpoint_every == 0 or done == config.iterations:
-                dset = method.synthetic.to_distilled(_describe(config, data, done, time.perf_counter() - started))
-                with run.checkpoint(done) as folder:
-                    torch.save(method.state(), folder / _STATE)
-                    dset.save(folder / _DISTILLED)
-                    pictures.save_grid(folder / _GRID, dset.images, dset.labels)
-                for _, old in checkpoints(run.folder)[:-_STATES]:  # IDM's hold hundreds of MB of networks
-                    (old / _STATE).unlink(missing_ok=True)
-
+                if save:
+                    dset = method.synthetic.to_distilled(_describe(config, data, done, watch))
+                    if stopping is not None:
+                        with watch.aside():
+                            scores = stopping.measure(dset)
+                            stop = stopping.keep(run, dset, scores["val_accuracy"]) or stop
+                run.log(done, loss=loss.item(), **scores)
+                if save:
+                    _checkpoint(run, done, method, dset)
         progress.close()
+        if done < config.iterations:
+            run.say(
+                f"ended at iteration {done} of {config.iterations} by {'max_seconds' if watch.over() else 'patience'}"
+            )
 
-        # The result is the last checkpoint's set.
+        # The result is the best set, or without validation the last checkpoint's.
         last = run.last()
         assert last is not None
-        for file in (_DISTILLED, _GRID):
+        best = last[1] if stopping is None else stopping.best
+        for file in (DISTILLED, GRID):
             with files.atomic(run.folder / file) as temporary:
-                shutil.copyfile(last[1] / file, temporary)
-        run.say(f"{run.folder / _DISTILLED}: {config.ipc} images per class of {data.name}")
-        return DistilledSet.load(run.folder / _DISTILLED)
+                shutil.copyfile(best / file, temporary)
+        run.say(f"{run.folder / DISTILLED}: {config.ipc} images per class of {data.name}")
+        return DistilledSet.load(run.folder / DISTILLED)
 
 
-def _spent(place: Path) -> float:
-    """The seconds that a set took so far, as it says itself."""
+def _restore(method: Method, config: MatchingConfig, first: int, folder: Path) -> None:
+    """Take over the state that a checkpoint holds."""
+    require(first <= config.iterations, f"{folder} is past iteration {config.iterations}. Raise --iterations.")
+    state = records.checked(readers.load_tensors(folder / _STATE), dict[str, Any], str(folder / _STATE), _BEFORE)
+    with records.restoring(str(folder / _STATE), _BEFORE):
+        method.load_state(state)
+
+
+def _checkpoint(run: Run, done: int, method: Method, dset: DistilledSet) -> None:
+    """Keep what the next iteration depends on, the set so far and its picture."""
+    with run.checkpoint(done) as folder:
+        torch.save(method.state(), folder / _STATE)
+        keep(dset, folder)
+    for _, old in checkpoints(run.folder)[:-_STATES]:  # IDM's hold hundreds of MB of networks
+        (old / _STATE).unlink(missing_ok=True)
+
+
+def _spent(place: Path) -> Cost:
+    """What a set took so far, as it says itself."""
     meta = DistilledSet.load(place).meta
-    return records.checked(meta, Spent, f"the metadata of {place}", _BEFORE)["cost"]["seconds"]
+    return records.checked(meta, Spent, f"the metadata of {place}", _BEFORE)["cost"]
 
 
 def _run_name(config: MatchingConfig, data: ImageData) -> str:
@@ -124,15 +216,15 @@ def _run_name(config: MatchingConfig, data: ImageData) -> str:
     return f"{data.name}-{config.method}-ipc{config.ipc}"
 
 
-def _describe(config: MatchingConfig, data: ImageData, iterations: int, seconds: float) -> dict[str, Any]:
-    """The metadata of the set after so many iterations and seconds, those of earlier calls included."""
-    cost = {"iterations": iterations, "seconds": round(seconds, 3)}
+def _describe(config: MatchingConfig, data: ImageData, iterations: int, watch: _Watch) -> dict[str, Any]:
+    """The metadata of the set after so many iterations, and the seconds that all calls took for them."""
+    cost = {"iterations": iterations, "seconds": round(watch.seconds(), 3), "stepping": round(watch.stepping, 3)}
     return new_meta(data, method=config.method, ipc=config.ipc, seed=config.seed, config=to_dict(config), cost=cost)
 
 
 def _dry_run(config: MatchingConfig) -> None:
     """Print the resolved config, and the memory and time to expect, measured on a few iterations that are then lost."""
-    data = config.load_data(config.seed)
+    data = config.load_data(config.seed, config.val_fraction)
     find_folder(config.out, _run_name(config, data), config.resume)
     found = measured(config, data)
     print(to_yaml(config), end="")
@@ -140,8 +232,13 @@ def _dry_run(config: MatchingConfig) -> None:
     print(f"# memory: {found.mib / 1024:.2f} GiB at its peak")
     print(
         f"# time: {found.first:.1f} s to start, then {found.each:.3g} s per iteration: "
-        f"{datetime.timedelta(seconds=round(found.first + found.each * config.iterations))} for {config.iterations}"
+        f"{_interval(found.first + found.each * config.iterations)} for {config.iterations}"
     )
+
+
+def _interval(seconds: float) -> str:
+    """Seconds as hours:minutes:seconds."""
+    return str(datetime.timedelta(seconds=round(seconds)))
 
 
 class _Measured(NamedTuple):
@@ -172,10 +269,11 @@ def measured(config: MatchingConfig, data: ImageData) -> _Measured:
     return _Measured(method.device, len(method.chunks), seconds[0], each, peak_mib(method.device))
 
 
+_NOTHING: Cost = {"iterations": 0, "seconds": 0.0}
 _BEFORE = "Remove this checkpoint to resume from the one before it, or start a new run."
 _TRIALS, _PATIENCE = 5, 60
 _STATES = 3  # how many checkpoints can be gone on from; the others are kept for their sets
-_STATE, _DISTILLED, _GRID = "state.pt", "distilled.safetensors", "grid.png"
+_STATE = "state.pt"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -64,6 +64,10 @@ AUGMENT_MODE_CHOICES = MappingProxyType(
 """Which operations are applied (`matching_dd.base.AUGMENT_MODES`)."""
 
 
+VALIDATION = "validation"
+"""The heading of early stopping."""
+
+
 @dataclass(kw_only=True)
 class MatchingConfig(RunConfig, DataConfig):
     """Learn a few images per class by matching what networks make of them with what they make of real data.
@@ -79,6 +83,9 @@ class MatchingConfig(RunConfig, DataConfig):
     """Synthetic images per class."""
     iterations: int = option(20000, free_on_resume=True)
     """Steps of the image optimiser."""
+    max_seconds: float | None = option(None, free_on_resume=True)
+    """Stop after this many seconds of iterations, over all calls of the run, if they come first; imports, the first
+    iteration of a call where it compiles, checkpoints and their validation are not counted."""
     lr_img: float = 1.0
     """Learning rate of the images, in the space they are learnt in."""
     momentum: float = 0.5
@@ -109,6 +116,16 @@ class MatchingConfig(RunConfig, DataConfig):
     flip where a mirror image changes the label), or none."""
     augment_mode: str = option("S", choices=AUGMENT_MODE_CHOICES)
     """Which of these operations are applied."""
+    val_fraction: float = option(0.0, group=VALIDATION)
+    """The part of each class's training images kept aside as the validation split; at every checkpoint classifiers are
+    then trained on the set and tested on it, and the best set is the result. 0: no validation, as published, and the
+    last set is the result."""
+    patience: int | None = option(None, group=VALIDATION, free_on_resume=True)
+    """Stop when so many checkpoints in a row brought no better set. Default: go on to the last iteration."""
+    val_protocol: str = option("quick", group=VALIDATION, choices=PROTOCOL_CHOICES)
+    """How these classifiers, of the method's network, are trained."""
+    val_classifiers: int = option(2, group=VALIDATION)
+    """How many; their mean counts."""
     bf16: bool = option(True, group="speed")
     """Compute features in bf16 where the hardware does it faster; reductions stay in fp32."""
     compile: bool = option(True, group="speed")
@@ -130,7 +147,13 @@ class MatchingConfig(RunConfig, DataConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 1, "ipc", "iterations", "batch_real", "factor", "max_syn")
-        above(self, 0, "lr_img", "memory_gib")
+        above(self, 0, "lr_img", "memory_gib", "max_seconds")
+        at_least(self, 1, "patience", "val_classifiers")
+        require(0 <= self.val_fraction < 1, f"val_fraction must be in [0, 1), got {self.val_fraction}.")
+        require(
+            self.patience is None or self.val_fraction > 0,
+            "patience wants a validation split. Pass --val_fraction 0.1, or leave it out.",
+        )
         require(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}.")
         require(
             self.decode != "bound" or (self.max_syn or 0) >= self.ipc,

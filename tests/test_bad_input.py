@@ -551,6 +551,10 @@ CASES = {
     "automatic steps of a consistency model": Case(
         "sample --model run --out pool --budget 20s --solver consistency --steps auto", "Pass --steps 2"
     ),
+    "patience without validation": Case(DISTILL + "--method dm --patience 2", "Pass --val_fraction 0.1"),
+    "validation at a learnt rate": Case(
+        DISTILL + "--method dm --val_fraction 0.2 --val_protocol mtt", "dm learns none. Choose another, such as quick"
+    ),
     "config of another command": Case("train --config dm", "no config is called 'dm'"),
     "config for another pair": Case(
         "distill --config dm --data svhn --ipc 2", "dm.yaml has no settings for --data svhn"

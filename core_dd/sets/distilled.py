@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Required, TypedDict
+from typing import Annotated, Any, NotRequired, Required, TypedDict
 
 import torch
 from msgspec import Meta
@@ -54,16 +54,19 @@ class _PreprocessMeta(TypedDict, total=False):
     kind: Required[str]
 
 
-class _Cost(TypedDict):
+class Cost(TypedDict):
     """What making a set took."""
 
+    iterations: NotRequired[Annotated[int, Meta(ge=0)]]
     seconds: Annotated[float, Meta(ge=0)]
+    stepping: NotRequired[Annotated[float, Meta(ge=0)]]
+    """The part of the seconds that a time limit counts."""
 
 
 class Spent(TypedDict):
     """Of the metadata of a set, what a run that goes on needs."""
 
-    cost: _Cost
+    cost: Cost
 
 
 class _SetMeta(TypedDict, total=False):

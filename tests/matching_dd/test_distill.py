@@ -10,6 +10,7 @@ import torch
 import yaml
 from commands import Process
 
+from core_dd.data.images import load_data
 from core_dd.errors import Diverged, InputError
 from core_dd.judge.evaluate import evaluate
 from core_dd.rng import stream
@@ -19,6 +20,7 @@ from matching_dd import coreset, distill
 from matching_dd.distill import main
 from matching_dd.experts import ExpertsConfig, record
 from matching_dd.methods import METHODS
+from matching_dd.stopping import EarlyStopping
 
 SMALL = {"network": "convnet1_w8", "batch_real": 32, "compile": False, "tracker": "none"}
 FLAGS = ["--network=convnet1_w8", "--batch_real=32", "--no_compile", "--tracker=none"]
@@ -234,3 +236,52 @@ def test_distill__never_overwrites(digits):
     distill("dm", digits, 1, iterations=1, out="run", **SMALL)
     with pytest.raises(InputError, match="run exists. Choose another --out, or continue it with --resume"):
         distill("dm", digits, 1, iterations=1, out="run", **SMALL)
+
+
+def test_max_seconds__ends_a_run_with_its_set(digits, capsys):
+    options = {"iterations": 10**6, "checkpoint_every": 10**6, "max_seconds": 0.05, "out": "run", **SMALL}
+    dset = distill("dm", digits, 1, **options)
+    done = dset.meta["cost"]["iterations"]
+    assert 1 <= done < 10**6 and dset.meta["cost"]["stepping"] >= 0.05
+    assert f"ended at iteration {done} of 1000000 by max_seconds" in Path("run/log.txt").read_text()
+    again = distill("dm", digits, 1, resume=True, **options)  # the time of all calls is used up
+    assert again.meta["cost"]["iterations"] == done and again.digest() == dset.digest()
+
+
+def test_forecast__says_once_what_is_to_come(digits):
+    distill("dm", digits, 1, iterations=12, out="run", **SMALL)
+    [line] = [line for line in Path("run/log.txt").read_text().splitlines() if "to go" in line]
+    assert re.fullmatch(r"\S+ s an iteration: about \d+:\d\d:\d\d for the 6 to go", line)
+
+
+@pytest.fixture
+def split():
+    return load_data("digits", val_fraction=0.2)
+
+
+def test_early_stopping__the_best_set_is_the_result_whatever_came_after(split, monkeypatch):
+    """Also where the run was stopped in between: by accuracies that are given."""
+    marks = iter([0.3, 0.5, 0.4, 0.5, 0.9])
+    monkeypatch.setattr(EarlyStopping, "measure", lambda self, dset: {"val_accuracy": next(marks)})
+    options = {"checkpoint_every": 1, "val_fraction": 0.2, "patience": 2, "out": "run", **SMALL}
+    distill("dm", split, 1, iterations=3, **options)
+    best = distill("dm", split, 1, iterations=9, resume=True, **options)
+    assert best.meta["cost"]["iterations"] == 2 and best.meta["validation"]["accuracy"] == 0.5
+    assert best.digest() == DistilledSet.load("run/checkpoints/step-000002").digest()
+    assert [line["val_accuracy"] for line in read_stats(Path("run/stats.jsonl"))] == [0.3, 0.5, 0.4, 0.5]
+    assert "ended at iteration 4 of 9 by patience" in Path("run/log.txt").read_text()
+    assert (Path("run") / "grid.png").is_file()
+
+
+def test_early_stopping__tests_on_the_split_alone_and_changes_no_step(split):
+    """Its split is that of the data; the images are those of a run without."""
+    wrong = replace(split, test_labels=(split.test_labels + 1) % 10)
+    found = distill("dm", wrong, 5, iterations=2, val_fraction=0.2, val_classifiers=1, out="run", **SMALL)
+    assert found.meta["validation"]["accuracy"] > 0.4
+    plain = distill("dm", split, 5, iterations=2, out="plain", **SMALL)
+    assert plain.digest() == found.digest()
+
+
+def test_early_stopping__wants_a_split(digits):
+    with pytest.raises(InputError, match="comes without a validation split"):
+        distill("dm", digits, 1, iterations=1, val_fraction=0.2, out="run", **SMALL)
