@@ -80,7 +80,8 @@ def distilled(
     data: ImageData, out: Path, device: str | None, method: str, place: Mapping[str, Any], **options: Any
 ) -> None:
     """Distil into the run folder `out`, or go on there."""
-    run(run_config(METHODS[method].Config, out, device, method=method, **place, **options), data)
+    config = run_config(METHODS[method].Config, out, device, method=method, **place, **options)
+    run(config, None if config.val_fraction else data)  # a validation split is cut from the data as they lie
 
 
 def record_experts(data: ImageData, out: Path, device: str | None, place: Mapping[str, Any], **options: Any) -> None:

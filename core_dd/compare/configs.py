@@ -1,7 +1,7 @@
 """The options of a producer as the config of a command, and back as what a job is keyed by."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,11 +61,17 @@ def config_of(cls: type[C], request: Request, values: Mapping[str, Any]) -> C:
 
 
 def told(config: RunConfig) -> dict[str, dict[str, Any]]:
-    """A run's config as a job's `options`, which decide what comes out, and what else it is `shown`."""
+    """A run's config as a job's `options`, which decide what comes out, what is `usual` of them, and what else it is
+    `shown`."""
     own = {key: value for key, value in saved(config).items() if key not in OF_THE_CELL or key in ("ipc", "seed")}
     aside = {key: own.pop(key) for key in ASIDE if key in own}
     place = {"data": config.data, "image_size": config.image_size, "limit_per_class": config.limit_per_class}
-    return {"options": own, "shown": {"place": place, **aside}}
+    usual = {
+        each.name: each.default
+        for each in fields(config)
+        if each.name in own and each.name != "method" and each.default is not MISSING  # the method says whose they are
+    }
+    return {"options": own, "usual": usual, "shown": {"place": place, **aside}}
 
 
 def run_config(cls: type[R], out: Path, device: str | None, **options: Any) -> R:

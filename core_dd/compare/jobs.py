@@ -48,6 +48,8 @@ class Job:
         function: `module:name`, called as `function(data, out, device, **options, **shown, **needs)`: `ImageData`, the
             folder to fill, the device's name or None; for each of `needs` the folder of that job.
         options: plain values; they decide what comes out.
+        usual: what some of them are by default. A job is keyed by the others alone, so that an option which is new to
+            gendd throws no result away.
         data: what it is about.
         needs: jobs that must be done before, by the argument that gets their folder.
         shown: plain values that change how the result is called, not what it is.
@@ -62,6 +64,7 @@ class Job:
     options: Mapping[str, Any]
     data: DataChoice
     needs: Mapping[str, "Job"] = field(default_factory=dict)
+    usual: Mapping[str, Any] = field(default_factory=dict)
     shown: Mapping[str, Any] = field(default_factory=dict)
     identity: Mapping[str, Any] = field(default_factory=dict)
     measure: str | None = None
@@ -245,7 +248,7 @@ def key_of(job: Job, origins: Mapping[str, Mapping[str, str]], code: str) -> str
     said = {
         "kind": job.kind,
         "function": job.function,
-        "options": job.options,
+        "options": {name: value for name, value in job.options.items() if (name, value) not in job.usual.items()},
         "identity": job.identity,
         "data": origins[job.data.name],
         "needs": {name: key_of(need, origins, code) for name, need in job.needs.items()},
