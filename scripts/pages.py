@@ -153,6 +153,14 @@ def theirs(own: Entry) -> str:
     return published_text(values[0]) if values else ""
 
 
+def judged(place: str) -> str:
+    """The accuracy of a folder under results/, marked where it cannot be told from chance; - where there is none."""
+    if not (RESULTS / place / "scores.json").exists():
+        return "-"
+    own = entry(place)
+    return ranking.accuracy(own) + "†" * own.at_chance
+
+
 def looks(place: str, *names: str) -> str:
     """Distances of a folder under results/, as cells of a table."""
     found = entry(place).distances
@@ -322,6 +330,7 @@ FUNCTIONS = {
     "entry": entry,
     "accuracy": ranking.accuracy,
     "theirs": theirs,
+    "judged": judged,
     "looks": looks,
     "beside": beside,
     "spread": lambda *patterns: study.accuracy(scores(*patterns)),
