@@ -89,6 +89,7 @@ def test_main__adds_to_what_the_same_machine_has_measured(tmp_path, monkeypatch,
     assert read_json(tmp_path / "out.json") == found
 
 
+@pytest.mark.slow
 def test_counted__forward_and_backward_even_where_compiled():
     layer, x = torch.nn.Linear(8, 4, bias=False), torch.ones(16, 8)
     compiled = torch.compile(lambda: layer(x).sum().backward())

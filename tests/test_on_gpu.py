@@ -27,6 +27,7 @@ def on_gpu(tmp_path):
     return call
 
 
+@pytest.mark.slow
 def test_stages__one_that_fails_spoils_no_other(on_gpu, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "part").write_text("kept")

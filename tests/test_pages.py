@@ -83,13 +83,11 @@ def test_demo__is_kept_whole_or_not(copied, tmp_path):
     )
 
 
-MANY = {"fashion_mnist_methods", "fashion_mnist_random", "fashion_mnist_selectors", "cifar10_methods"} | {
-    "choices_datadam", "choices_ead", "choices_m3d", "search_fashion_mnist",
-}  # fmt: skip
-"""Folders of dozens of scores."""
+FEW = {"digits_demo", "cifar10_m3d", "cross_architecture_smoke", "choices_dm"}
+"""Folders of few scores, or of each kind: the others take seconds each."""
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in MANY else n for n in FOLDERS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in FEW)) for n in FOLDERS])
 def test_results__each_folder_becomes_a_report(name, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     report.main([f"results/{name}", "--out", str(tmp_path / "report")])

@@ -54,7 +54,8 @@ def test_make__targets_exist():
 
 
 @pytest.mark.parametrize(
-    "block", [pytest.param(text, marks=[pytest.mark.slow] * ("k_center" in text)) for text in PYTHON]
+    "block",
+    [pytest.param(text, marks=[pytest.mark.slow] * ("k_center" in text or "ddranking" in text)) for text in PYTHON],
 )
 def test_python__runs(block, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
