@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 KEPT = ("CITATION.cff", "LICENSE")
 """What pages link to as it is."""
-PICTURES = "results/*/*/grid.png"
+PICTURES = ("results/*/*/grid.png", "results/*/*.svg")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -21,7 +21,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, page, content=text))
     for name in KEPT:
         files.append(File.generated(config, name, content=read(name)))
-    for path in ROOT.glob(PICTURES):
+    for path in (path for pattern in PICTURES for path in ROOT.glob(pattern)):
         files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
     return files
 
