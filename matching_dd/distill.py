@@ -33,14 +33,13 @@ class _Watch:
     Args:
         config: of the run.
         earlier: what calls before took.
-        first: the iteration that this call begins with.
 
     Attributes:
         stepping: seconds of iterations, which a limit counts.
     """
 
-    def __init__(self, config: MatchingConfig, earlier: Cost, first: int) -> None:
-        self.config, self.first = config, first
+    def __init__(self, config: MatchingConfig, earlier: Cost) -> None:
+        self.config = config
         self.stepping = earlier.get("stepping", earlier["seconds"])
         self._before = earlier["seconds"]
         self._began = time.perf_counter()
@@ -81,7 +80,7 @@ class _Watch:
 
     def forecast(self, done: int) -> str | None:
         """Once, after a few iterations of a call: how long the others will take."""
-        if self._said or len(self._each) <= _TRIALS:
+        if self._said or len(self._each) <= _TRIALS or done == self.config.iterations:
             return None
         self._said, each = True, statistics.median(self._each[1:])
         seconds = each * (self.config.iterations - done)
@@ -146,7 +145,7 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
                 )
         if stopping is not None:
             stopping.resume(run, first)
-        watch = _Watch(config, _spent(folder / DISTILLED) if folder else _NOTHING, first)
+        watch = _Watch(config, _spent(folder / DISTILLED) if folder else _NOTHING)
 
         # Match.
         progress, done, stop = Progress("distil", config.iterations, first), first, False
