@@ -126,6 +126,13 @@ def test_settings__of_cifar100_are_normalised_as_their_authors_do(variant):
         assert data != "cifar100" or found.preprocess in (expected, "zca"), ipc
 
 
+@pytest.mark.parametrize(("name", "points"), [("cifar100_paper", 80), ("tiny_imagenet_paper", 117)])
+def test_paper_recipes__evaluate_as_often_as_their_figure_3_shows(name, points):
+    """ "80 000 epochs" and its evaluations in one unit, iterations."""
+    recipe = load("train", ["--config", name])
+    assert recipe.iterations == 1000 * points and recipe.iterations / recipe.eval_every == points
+
+
 @pytest.mark.parametrize("name", packaged("smoke"))
 def test_smoke_config__is_accepted_alone_and_after_the_published_ones(name):
     smoke = ["--config", f"smoke/{name}"]
