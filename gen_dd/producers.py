@@ -53,7 +53,8 @@ def pool(request: Request) -> Made:
         )
 
     job = _chosen(request, {}, {"pool": str(place)}, {"content": content(place)})
-    return Made(job=job, check=check, seeded=_seeded(request, "pool"))
+    of_ipc = request.options.get("selector") != ALL
+    return Made(job=job, check=check, seeded=_seeded(request, "pool"), of_ipc=of_ipc)
 
 
 def generator(request: Request) -> Made:
@@ -95,7 +96,8 @@ def generator(request: Request) -> Made:
         identity=identity,
     )
     asked = replace(request, options={"selector": ALL, **own} if exact else own)
-    return Made(job=_chosen(asked, {"pool": job}, {}, {}))
+    of_ipc = exact or own.get("selector") != ALL
+    return Made(job=_chosen(asked, {"pool": job}, {}, {}), of_ipc=of_ipc)
 
 
 def train_generator(data: ImageData, out: Path, device: str | None, place: Mapping[str, Any], **options: Any) -> None:

@@ -97,7 +97,7 @@ class Abscissa:
 
 ABSCISSAS = MappingProxyType(
     {
-        "ipc": Abscissa("images per class", lambda ipc, entry: ipc),
+        "ipc": Abscissa("images per class", lambda ipc, entry: ipc if entry.of_ipc else None),
         "seconds": Abscissa("seconds of making a set", lambda ipc, entry: entry.seconds),
         "images-seen": Abscissa("images a classifier saw in training", lambda ipc, entry: entry.images_seen),
     }

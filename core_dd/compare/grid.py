@@ -1,7 +1,7 @@
 """The grid of a comparison: its cells, and the jobs that fill them, each once, before any data are loaded."""
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -29,6 +29,8 @@ ROOMS = {
     "score": "scores",
 }
 """Folders of a comparison, by the kind of their jobs."""
+REAL_NAME = "whole training set"
+"""How people read of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +133,8 @@ def _cell(
             "learns none. Skip it, or give it another protocol.",
         )
     ipc = "" if made is None else f" ipc {place['ipc']}, seed {place['seed']}"
+    size = ipc if made is None or made.of_ipc else f", seed {place['seed']}"
+    name = REAL_NAME if made is None else f"{place['producer']}{size}"
     options = {**msgspec.to_builtins(judge), **protocol.options}
     if not judge.along:  # older scores are known by what was asked of them
         del options["along"]
@@ -141,7 +145,7 @@ def _cell(
         options={"network": place["network"], "seed": place["seed"], **options},
         data=data,
         needs={} if made is None else {"made": made.job},
-        shown={"name": f"{place['producer']}{ipc}", "place": data.place},
+        shown={"name": name, "place": data.place},
         measure="core_dd.compare.sets:measure_judge",
     )
     return Cell(**place, made=made, score=score)
@@ -219,20 +223,30 @@ class Plan:
     picked: Collection[str]
 
     @cached_property
+    def wanted(self) -> dict[str, Order]:
+        """By their keys, the orders behind the cells that are asked for, whether done or not."""
+        return self._behind(lambda order: True)
+
+    @cached_property
     def undone(self) -> list[Order]:
         """What is not there yet, as far as a cell that is asked for still wants it."""
-        wanted: dict[str, Order] = {}
+        return list(self._behind(lambda order: not order.done).values())
+
+    def _behind(self, choose: Callable[[Order], bool]) -> dict[str, Order]:
+        """The orders that are chosen behind the cells that are asked for: their own, and those that a chosen one
+        needs, before it."""
+        found: dict[str, Order] = {}
 
         def want(order: Order) -> None:
-            if order.key not in wanted and not order.done:
+            if order.key not in found and choose(order):
                 for key in order.needs:
                     want(self.orders[key])
-                wanted[order.key] = order
+                found[order.key] = order
 
         for cell, key in self.cells:
             if cell.name in self.picked:
                 want(self.orders[key])
-        return list(wanted.values())
+        return found
 
 
 def plan_of(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from core_dd.compare.grid import Cell, Plan
+from core_dd.compare.grid import REAL_NAME, Cell, Plan
 from core_dd.compare.jobs import Order, read_done
 from core_dd.compare.levels import FEWEST_PAIRS, Level, surely_best, two_levels
 from core_dd.compare.view import SCORES
@@ -24,7 +24,7 @@ from core_dd.report.trained import optimiser_of, published_images_seen, publishe
 
 _T = TypeVar("_T")
 
-REAL_NAME, CHANCE_NAME = "whole training set", "chance"
+CHANCE_NAME = "chance"
 TAKEN = "core_dd.compare.sets:take"
 """The job of a set that was there before: how long it took says nothing of making it."""
 
@@ -39,6 +39,7 @@ class CellEntry:
         best: whether the method is better than all others of its column beyond doubt.
         published: the paper's number, where there is one of this data, ipc, method, network and label regime.
         whole: whether all sets of the grid are there.
+        of_ipc: whether they have ipc images of every class.
         seconds: what making a set took, on the average, without experts and classifiers that several share; None where
             that is not known.
     """
@@ -46,6 +47,7 @@ class CellEntry:
     scores: Mapping[int, Score]
     level: Level
     whole: bool
+    of_ipc: bool = True
     published: PublishedRow | None = None
     best: bool = False
     seconds: float | None = None
@@ -178,7 +180,14 @@ def _entry(plan: Plan, cells: Sequence[tuple[Cell, str]]) -> CellEntry | None:
     spent = [_seconds(plan, plan.orders[key], scores[cell.seed]) for cell, key in cells if cell.seed in scores]
     known = [own for own in spent if own is not None]
     seconds = statistics.fmean(known) if len(known) == len(scores) else None
-    return CellEntry(scores=scores, level=level, whole=len(scores) == len(cells), published=theirs, seconds=seconds)
+    return CellEntry(
+        scores=scores,
+        level=level,
+        whole=len(scores) == len(cells),
+        of_ipc=first.made is None or first.made.of_ipc,
+        published=theirs,
+        seconds=seconds,
+    )
 
 
 def _seconds(plan: Plan, order: Order, score: Score) -> float | None:
@@ -207,14 +216,14 @@ def published_row(
 
 
 def _with_best(entries: Mapping[tuple[str, int], CellEntry]) -> dict[tuple[str, int], CellEntry]:
-    """The entries, of every column and label regime the surely best one marked; what was shortened is neither marked
-    nor compared."""
+    """The entries, of every column and label regime the surely best one marked; what was shortened,
+    or is of a size of its own, is neither marked nor compared."""
     found = dict(entries)
     for ipc, labels in dict.fromkeys((ipc, entry.labels) for (_, ipc), entry in entries.items()):
         column = {
             method: own
             for (method, other), own in entries.items()
-            if (other, own.labels) == (ipc, labels) and not own.smoke
+            if (other, own.labels) == (ipc, labels) and own.of_ipc and not own.smoke
         }
         best = surely_best(
             {method: {seed: s["mean"] for seed, s in own.scores.items()} for method, own in column.items()}
@@ -228,7 +237,8 @@ LEGEND = (
     "Accuracy in %: mean ± standard deviation over sets ± over classifiers trained on the same set (random-effects "
     "model; - where there is only one). Bold (* in text): better than every other method of its column and label "
     f"regime, by a two-sided paired t-test over the seeds that both have ({FEWEST_PAIRS} or more) at 5 %. Marked °: "
-    "shortened (smoke), never bold. Marked …: some sets are still to come."
+    "shortened (smoke), never bold. Marked †: a set of its own size, whatever the ipc, never bold. Marked …: some sets "
+    "are still to come."
 )
 PUBLISHED, DIFFERENCE = "published", "Δ/std"
 BESIDE = (
@@ -253,7 +263,7 @@ def number(entry: CellEntry | None, plus: str = "±") -> str:
         return "-"
     level = entry.level
     spreads = ["-" if own is None else f"{100 * own:.1f}" for own in (level.std_sets, level.std_classifiers)]
-    marks = "°" * entry.smoke + "…" * (not entry.whole)
+    marks = "°" * entry.smoke + "†" * (not entry.of_ipc) + "…" * (not entry.whole)
     return f" {plus} ".join([f"{100 * level.mean:.1f}", *spreads]) + marks
 
 
@@ -360,7 +370,7 @@ def markdown(title: str, pivots: Sequence[Pivot]) -> str:
 
 TEX = str.maketrans(
     {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
-    | {"°": r"$^\circ$", "…": r"\ldots{}", "Δ": r"$\Delta$"}
+    | {"°": r"$^\circ$", "†": r"$^\dagger$", "…": r"\ldots{}", "Δ": r"$\Delta$"}
     | {character: f"\\{character}" for character in "&%$#_{}"}
 )
 """What stands for characters that LaTeX takes for something else, or lacks."""

@@ -42,7 +42,9 @@ class Planned(TypedDict):
     log: str
     cells: list[str]
     places: NotRequired[list[dict[str, Any]]]
-    """Of the cells, by the axes."""
+    """Of the cells, by the axes; of those whose sets have the ipc of their column."""
+    wanted: NotRequired[bool]
+    """Whether it was asked for."""
 
 
 class State(TypedDict):
@@ -80,8 +82,8 @@ class View:
         self._undone = {order.key for order in plan.undone}
         self._left = Counter((order.like, order.kind) for order in plan.undone)
         done = [order for order in plan.orders.values() if order.key not in self._undone and order.done]
-        self._kinds = {order.kind: [0, 0] for order in plan.orders.values()}
-        for order in plan.orders.values():
+        self._kinds = {order.kind: [0, 0] for order in plan.wanted.values()}
+        for order in plan.wanted.values():
             self._kinds[order.kind][1] += 1
         self._pace, self._best = Pace(done), Best()
         for order in done:
@@ -163,8 +165,9 @@ class View:
         )
 
     def _count(self, order: Order) -> None:
-        """An order is among the finished ones."""
-        self._kinds[order.kind][0] += 1
+        """An order is among the finished ones; one that is not asked for is only compared with the others."""
+        if order.key in self._plan.wanted:
+            self._kinds[order.kind][0] += 1
         for place in self._places.get(order.key, ()):
             self._best.learn(place, _mean(Path(order.folder)))
 
@@ -203,7 +206,9 @@ def write_plan(plan: Plan, out: Path) -> dict[str, list[dict[str, Any]]]:
     cells: dict[str, list[Cell]] = {}
     for cell, key in plan.cells:
         cells.setdefault(key, []).append(cell)
-    places = {key: [cell.place for cell in own] for key, own in cells.items()}
+    places = {
+        key: [cell.place for cell in own if cell.made is None or cell.made.of_ipc] for key, own in cells.items()
+    }
     listing: dict[str, Planned] = {
         key: {
             "kind": order.kind,
@@ -212,6 +217,7 @@ def write_plan(plan: Plan, out: Path) -> dict[str, list[dict[str, Any]]]:
             "log": str(Path(order.log).relative_to(out)),
             "cells": [cell.name for cell in cells.get(key, [])],
             "places": places.get(key, []),
+            "wanted": key in plan.wanted,
         }
         for key, order in plan.orders.items()
     }
@@ -229,11 +235,13 @@ def status(out: Path) -> Standing:
     again = "Start the comparison again."
     plan: dict[str, Planned] = records.read(out / PLAN, dict[str, Planned], again)
     done = {key for key, own in plan.items() if (out / own["folder"] / DONE).is_file()}
-    kinds = {own["kind"]: (0, 0) for own in plan.values()}
+    wanted = {key: own for key, own in plan.items() if own.get("wanted", True)}
+    kinds = {own["kind"]: (0, 0) for own in wanted.values()}
     best = Best()
-    for key, own in plan.items():
+    for key, own in wanted.items():
         finished, of = kinds[own["kind"]]
         kinds[own["kind"]] = (finished + (key in done), of + 1)
+    for key, own in plan.items():
         for place in own.get("places", []) if key in done else ():
             best.learn(place, _mean(out / own["folder"]))
     state: State = {"by": "", "began": 0.0, "ends": None, "running": {}, "failed": {}, "blocked": {}}

@@ -61,6 +61,12 @@ def test_best__never_among_shortened_scores():
     assert not any(own.best for own in with_best(entries).values())
 
 
+def test_best__never_a_set_of_its_own_size():
+    entries = {("pool", 1): entry(*GOOD, of_ipc=False), ("B", 1): entry(*BAD), ("C", 1): entry(*WORSE)}
+    assert [name for (name, _), own in with_best(entries).items() if own.best] == ["B"]
+    assert number(entries["pool", 1]) == "83.3 ± 2.3 ± 1.4†"
+
+
 def test_best__is_told_among_scores_of_one_label_regime():
     """A soft-label method that beats all others is not compared with those of hard labels."""
     taught = {"label_regime": "teacher"}

@@ -147,3 +147,13 @@ def test_best__is_never_the_real_training_set():
     best.learn({**place, "producer": "A"}, 0.5)
     best.learn({**place, "producer": "B"}, 0.4)
     assert best.found() == {"d, n, protocol p": {1: "A 50.0"}}
+
+
+def test_view__does_not_count_what_is_not_asked_for(plan):
+    """Neither a score that was left out nor one that was left out and is done; which is best is told among all."""
+    finish(plan.orders["DM100net"], 0.5)
+    finish(plan.orders["DM10net"], 0.25)
+    few = replace(plan, picked=[own.name for own, _ in CELLS[:2]])
+    with own_folder(Path("out")), View(few, Path("out"), Two(), Console(file=io.StringIO())) as view:
+        assert view.standing().kinds == {"score": (1, 2)} == status(Path("out")).kinds
+        assert set(view.standing().best["digits, net, protocol dm"]) == {1, 10}
