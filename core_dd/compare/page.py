@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from core_dd import files
 from core_dd.compare import figures, gallery
 from core_dd.compare.grid import Plan, slug
-from core_dd.compare.tables import MARK, Pivot, legend, references, rows
+from core_dd.compare.tables import MARK, TRAINED, TRAINED_WORDS, Pivot, legend, references, rows, trained
 from core_dd.compare.view import SCORES
 from core_dd.errors import InputError
 from core_dd.notes import note, printable
@@ -151,8 +151,8 @@ def lede(pivots: Sequence[Pivot]) -> Line:
     return line(*said, "." if best else "")
 
 
-def _tables(pivots: Sequence[Pivot]) -> Iterator[Heading | Table]:
-    """A heading and a table for each."""
+def _tables(pivots: Sequence[Pivot]) -> Iterator[Heading | Table | Paragraph]:
+    """A heading and a table for each, and how its classifiers were trained."""
     for pivot in pivots:
         heads, *texts = rows(pivot, strong=(MARK + "{}").format)
         cells = [
@@ -160,6 +160,14 @@ def _tables(pivots: Sequence[Pivot]) -> Iterator[Heading | Table]:
         ]
         yield Heading(text=printable(pivot.title))
         yield Table(caption=pivot.title, heads=tuple(heads), rows=tuple(cells), foot=references(pivot))
+        heads, *texts = trained(pivot)
+        yield Paragraph(text=f"{TRAINED}:")
+        yield Table(
+            caption=f"{pivot.title}: {TRAINED}",
+            heads=tuple(heads),
+            rows=tuple(tuple((line(text),) for text in row) for row in texts),
+            left=TRAINED_WORDS,
+        )
 
 
 def _plate(sketch: Sketch, out: Path) -> Plate:

@@ -240,14 +240,15 @@ def write(plan: Plan, comparison: Comparison, title: str, config: RankConfig, ou
         parts += [f"## {markdown_text(data)}: accuracy in %, and rank", markdown_table(table, frozenset({0}))]
     files.write_text(out / "ranks.md", "\n\n".join(parts) + "\n")
     files.write_text(out / "ranks.csv", ranks_csv(rankings))
-    why = figures.missing()
-    if why is None:
+    why = figures.missing() if config.figures else None
+    drawn = config.figures and why is None
+    if drawn:
         panels = {f"{own.method}, ipc {own.ipc}": (own.accuracies.values(), own.real.values()) for own in rankings}
         labels = "accuracy after training on the set, %", "on the real images, %"
         figures.save(figures.scatter(title, panels, *labels), out / "ranks")
-    else:
+    elif why is not None:
         note(why)
-    print(f"{text_table(lines, frozenset({0}))}\n\n{out / 'ranks.md'}, ranks.csv{'' if why else ', ranks.svg'}")
+    print(f"{text_table(lines, frozenset({0}))}\n\n{out / 'ranks.md'}, ranks.csv{', ranks.svg' * drawn}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

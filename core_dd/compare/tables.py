@@ -327,6 +327,8 @@ def references(pivot: Pivot) -> int:
 
 
 TRAINED = "How classifiers were trained, ours and behind the published values (?: not said)"
+TRAINED_WORDS = frozenset({0, 2, 5, 7, 9, 11})
+"""The columns of that table that are words."""
 
 
 def trained(pivot: Pivot) -> list[list[str]]:
@@ -364,7 +366,7 @@ def markdown(title: str, pivots: Sequence[Pivot]) -> str:
     for pivot in pivots:
         table = markdown_table(rows(pivot, strong=(MARK + "{}" + MARK).format), frozenset({0}))
         parts += [f"## {markdown_text(pivot.title)}", table.replace(MARK, "**")]
-        parts += [f"{markdown_text(TRAINED)}:", markdown_table(trained(pivot), frozenset({0, 2, 5, 7, 9, 11}))]
+        parts += [f"{markdown_text(TRAINED)}:", markdown_table(trained(pivot), TRAINED_WORDS)]
     return "\n\n".join([*parts, markdown_text(legend(pivots))]) + "\n"
 
 

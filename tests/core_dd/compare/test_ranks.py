@@ -62,7 +62,8 @@ def rank(file, *flags):
 def test_rank_networks__end_to_end_and_goes_on(capsys):
     grid = {"depth": [1], "width": [4], "norm": ["in"], "act": ["relu", "sigmoid"], "pool": ["avgpool", "maxpool"]}
     file = write(networks=grid, ipc=1, seeds=1, real=True, judge={"classifiers": 1})
-    rank(file, "--only", "relu")
+    rank(file, "--only", "relu", "--no_figures")
+    assert Path("out/ranks.md").exists() and not Path("out/ranks.svg").exists()
     first = {path: path.stat().st_mtime_ns for path in Path("out/scores").glob("*/scores.json")}
     assert len(first) == 2 * (1 + 2)
     rank(file)
