@@ -60,8 +60,8 @@ class Made:
         takes: real training images of every class that it takes without replacement.
         brings_lr: whether it carries a learning rate; None: not known.
         seeded: whether another seed gives another set; else it is judged once.
-        of_ipc: whether it has the ipc images of every class that are wanted; else as many as there are, and so it stands
-            in the tables, and is compared with no other.
+        of_ipc: whether it has the ipc images of every class that are wanted; else it has as many as there are, and is
+            compared with no other.
         check: raises InputError where the set cannot be made from the data it is given, or judged by the protocol.
     """
 

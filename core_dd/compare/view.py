@@ -206,9 +206,7 @@ def write_plan(plan: Plan, out: Path) -> dict[str, list[dict[str, Any]]]:
     cells: dict[str, list[Cell]] = {}
     for cell, key in plan.cells:
         cells.setdefault(key, []).append(cell)
-    places = {
-        key: [cell.place for cell in own if cell.made is None or cell.made.of_ipc] for key, own in cells.items()
-    }
+    places = {key: [cell.place for cell in own if cell.made is None or cell.made.of_ipc] for key, own in cells.items()}
     listing: dict[str, Planned] = {
         key: {
             "kind": order.kind,
