@@ -25,8 +25,9 @@ help:
 demo: $(INSTALLED)
 	@$(PYTHON) scripts/demo.py $(ARGS)
 
+# A worker that dies ends the run: xdist, having given its files to another, may wait for ever.
 test: $(INSTALLED)
-	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(ARGS)
 
 lint: $(INSTALLED)
 	$(PYTHON) -m ruff check .

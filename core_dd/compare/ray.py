@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -251,12 +253,24 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address is None:
-        ray.init("local", include_dashboard=False, num_cpus=cores(), **quiet)
+        with _own_signals():
+            ray.init("local", include_dashboard=False, num_cpus=cores(), **quiet)
         return
     if address != "auto":
         _await_answer(address)
-    with _explained(address):
+    with _explained(address), _own_signals():
         ray.init(address, **quiet)
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep this process's answer to SIGTERM, for which Ray would set its own: killing what it started, and an exit."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _await_answer(address: str) -> None:

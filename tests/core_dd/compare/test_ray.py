@@ -1,5 +1,6 @@
 """The executor on Ray: here, on a cluster of two nodes of which one is killed, and with nodes that share no folder."""
 
+import signal
 import socket
 import sys
 import threading
@@ -109,9 +110,11 @@ def cluster():
     """Two nodes of one core each on this machine: the cluster, and the second node."""
     from ray.cluster_utils import Cluster
 
+    before = signal.getsignal(signal.SIGTERM)
     found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     second = found.add_node(num_cpus=1)
     found.wait_for_nodes()
+    signal.signal(signal.SIGTERM, before)  # a node in this process takes it for itself
     yield found, second
     found.shutdown()
 
@@ -152,6 +155,7 @@ def test_ray__a_comparison_whose_node_is_killed_ends_complete_and_equal_to_the_l
 
 @pytest.mark.slow
 def test_ray__here_in_copies_sets_scores_and_logs_come_back():
+    before = signal.getsignal(signal.SIGTERM)
     producers = {"Random": {"coreset": "random"}, "Herding": {"coreset": "herding", "network": "convnet1_w8"}}
     producers["MTT"] = {"method": "mtt", "network": "convnet1_w8", "iterations": 2, "syn_steps": 2, "expert_epochs": 2,
                         "max_start_epoch": 1, "experts": {"experts": 1, "epochs": 3, "batch_size": 256}}  # fmt: skip
@@ -159,6 +163,7 @@ def test_ray__here_in_copies_sets_scores_and_logs_come_back():
     expected = local_tables(**changed)
     assert compare("small.yaml", "--executor=ray", "--copy", "--workers=2", "--threads=1", "--memory_gib=0.5") == 0
     assert tables("out") == expected
+    assert signal.getsignal(signal.SIGTERM) == before
     [folder] = Path("out/sets").glob("MTT*")
     [experts] = Path("out/experts").iterdir()
     assert f"experts: {experts}\n" in (folder / "config.yaml").read_text()
