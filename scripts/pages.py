@@ -1,8 +1,10 @@
-"""Write the pages of numbers, docs/results.md and docs/benchmarks.md, and the README's, from what results/ holds.
+"""Write the pages of numbers, docs/results.md, docs/reproduced.md and docs/benchmarks.md, and the README's, from what
+results/ holds.
 
     python scripts/pages.py                          # write them
     python scripts/pages.py --demo runs/demo/00000   # first keep the scores, curves and pictures of a finished demo
     python scripts/pages.py --comparison runs/compare/choices_dm    # first keep the scores and table of a comparison
+    python scripts/pages.py --comparison runs/compare/published --machine "2 CPU cores with AVX2"    # and where it ran
 
 Words and the order of rows stand in the templates of docs/made/; every number is read from a file.
 """
@@ -13,6 +15,7 @@ import itertools
 import re
 import shutil
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,17 +23,20 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from core_dd import cli, files, records
+from core_dd.compare.grid import ROOMS
+from core_dd.compare.jobs import DONE, read_done
 from core_dd.compare.view import PLAN, Planned
 from core_dd.errors import require
+from core_dd.judge.options import CHOOSER_CHOICES, REAL
 from core_dd.judge.scores import Score, read_score
-from core_dd.report import ranking, study
+from core_dd.report import ranking, reproduced, study
 from core_dd.report.ranking import Entry, beside_published, grouped, published_text, read_entry
 from core_dd.report.tables import text_table
 from core_dd.run import read_stats
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, MADE = ROOT / "results", ROOT / "docs" / "made"
-PAGES = {"docs/results.md": "results.md.jinja", "docs/benchmarks.md": "benchmarks.md.jinja"}
+PAGES = {f"docs/{name}.md": f"{name}.md.jinja" for name in ("results", "reproduced", "benchmarks")}
 """Whole pages, and their templates."""
 BLOCKS = {"README.md": {"demo": "demo.md.jinja", "rows": "rows.md.jinja"}}
 """Parts of a page, from <!-- measured: NAME --> to <!-- end -->, and their templates."""
@@ -53,6 +59,18 @@ FIDELITY = {
     },
 }
 """Rows of the table of distances: folders in results/fidelity_pools, by data."""
+TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+"""What pages call data."""
+BESIDE_PAPERS = {
+    "published": "published",
+    "fashion_mnist_random": "cpu_rows",
+    "fashion_mnist": "cpu_rows",
+    "cifar100": "cpu_rows",
+    "fashion_mnist_methods": "cpu_methods",
+    "cifar10_methods": "cpu_methods",
+}
+"""Folders of results/ whose scores stand beside the papers', and the comparisons that make them. Of the rows of one
+method, data, ipc and protocol the first folder's is shown."""
 KEPT = ("*/scores.json", "*/stats.jsonl", "*/grid.png", "stages.json")
 """What is kept of a demo."""
 TABLES = ("table.csv", "table.md", "ranks.csv", "ranks.md", "ranks.svg")
@@ -66,9 +84,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, help="the folder of a finished demo, which results/digits_demo becomes")
     parser.add_argument("--comparison", type=Path, help="the folder of one, which results/ then holds by its name")
+    parser.add_argument("--machine", help="on which its new scores were made, e.g. '2 CPU cores with AVX2'")
     arguments = parser.parse_args(argv)
     if arguments.comparison is not None:
-        keep_comparison(arguments.comparison, RESULTS / arguments.comparison.name)
+        keep_comparison(arguments.comparison, RESULTS / arguments.comparison.name, arguments.machine)
     if arguments.demo is not None:
         keep(arguments.demo, RESULTS / "digits_demo")
     for name in (*PAGES, *BLOCKS):
@@ -87,27 +106,45 @@ def keep(demo: Path, out: Path) -> None:
             shutil.copyfile(path, temporary / path.relative_to(demo))
 
 
-def keep_comparison(comparison: Path, out: Path) -> None:
-    """Replace `out` by what results/ holds of a comparison: see `TABLES`, and its scores as
-    PRODUCER-ipcN/SEED/scores.json, with data, network and protocol in the name where there are several."""
+def keep_comparison(comparison: Path, out: Path, machine: str | None = None) -> None:
+    """Replace `out` by what results/ holds of a comparison, as far as it is done: see `TABLES`, its scores as
+    PRODUCER-ipcN/SEED/scores.json, with data, network and protocol in the name where there are several, and how many
+    sets there are to be. What people found of its rows stays, and so does the machine of scores that are kept already.
+    """
     plan = records.read(comparison / PLAN, dict[str, Planned], "It is no comparison's folder.")
     cells = {own["folder"]: own["cells"][0].split("/") for own in plan.values() if own["cells"]}
     done = {folder: cell for folder, cell in cells.items() if (comparison / folder / "scores.json").exists()}
     several = [i for i in (1, 4, 5) if len({cell[i] for cell in cells.values()}) > 1]
+    planned = Counter("/".join([*cell[:3], *cell[4:]]) for cell in cells.values())
     with files.atomic(out, replace=True) as temporary:
         temporary.mkdir()
-        for path in (comparison / name for name in TABLES):
+        for path in [*(comparison / name for name in TABLES), out / reproduced.FINDINGS]:
             if path.exists():
                 shutil.copyfile(path, temporary / path.name)
         for path in sorted(comparison.glob("figures/ablation-*.svg"))[:1]:
             shutil.copyfile(path, temporary / "ablation.svg")
+        files.write_json(temporary / reproduced.PLANNED, planned)
         for folder, cell in done.items():
-            score = records.read(comparison / folder / "scores.json", dict[str, Any])
-            score["set"]["path"] = None
             name = "-".join([cell[0], cell[2], *(cell[i] for i in several)]).replace(" ", "-")
-            kept = {key: value for key, value in score.items() if key not in LEFT_OUT}
-            place = temporary / name / cell[3].removeprefix("seed") / "scores.json"
-            files.write_text(place, files.json_text(kept) + "\n")
+            place = Path(name) / cell[3].removeprefix("seed") / "scores.json"
+            score = _kept(comparison, folder, out / place, machine)
+            files.write_text(temporary / place, files.json_text(score) + "\n")
+
+
+def _kept(comparison: Path, folder: str, before: Path, machine: str | None) -> dict[str, Any]:
+    """What is kept of a score: without what is long, but with the machine, and with the seconds of choosing a coreset,
+    which the set itself does not say."""
+    score = records.read(comparison / folder / "scores.json", dict[str, Any])
+    made = comparison / ROOMS["set"] / Path(score["set"]["path"] or "").name
+    if score["set"]["method"] in CHOOSER_CHOICES and (made / DONE).exists():
+        score["making_seconds"] = read_done(made)["seconds"]
+    earlier = records.read(before, dict[str, Any]) if before.exists() else {}
+    if all(earlier.get(key) == score[key] for key in ("accuracies", "seconds")):
+        machine = earlier.get("machine", machine)
+    if machine is not None:
+        score["machine"] = machine
+    score["set"]["path"] = None
+    return {key: value for key, value in score.items() if key not in LEFT_OUT}
 
 
 def made(name: str) -> str:
@@ -159,6 +196,51 @@ def judged(place: str) -> str:
         return "-"
     own = entry(place)
     return ranking.accuracy(own) + "†" * own.at_chance
+
+
+def beside_papers() -> list[dict[str, Any]]:
+    """Every row of `BESIDE_PAPERS` that stands beside a published number, as cells of a table."""
+    found: dict[tuple, dict[str, Any]] = {}
+    for folder, comparison in BESIDE_PAPERS.items():
+        for row in reproduced.reproduced(RESULTS / folder):
+            if row.published is not None:
+                key = row.published.method, row.data, row.ipc, row.network, row.protocol
+                found.setdefault(key, _beside_paper(row, comparison))
+    return list(found.values())
+
+
+def _beside_paper(row: reproduced.Reproduced, comparison: str) -> dict[str, Any]:
+    """One of them. Sets are counted where there are several, or more to come."""
+    theirs = row.published
+    assert theirs is not None
+    whole = theirs.ipc is None
+    method = f"{row.iterations:.0f} iterations" if row.smoke and row.iterations else ""
+    sets = f"{len(row.scores)} of {row.planned}" if len(row.scores) < row.planned else f"{len(row.scores)}"
+    spread = f" ± {row.std:.1f}" if row.std is not None else ""
+    return {
+        "row": row,
+        "method": "full training set" if whole else theirs.method + f", {method}" * bool(method),
+        "data": TITLES.get(row.data, row.data),
+        "ipc": "-" if whole else row.ipc,
+        "protocol": row.protocol,
+        "ours": f"{row.mean:.1f}{spread}",
+        "over": f"{sets} x {row.classifiers // len(row.scores)}",
+        "theirs": published_text(theirs),
+        "difference": "-" if row.difference is None else f"{row.difference:+.1f}",
+        "making": "-" if whole or row.making is None else _seconds(row.making),
+        "judging": _seconds(row.judging),
+        "machine": row.machine,
+        "command": f"gendd compare {comparison} --only '{REAL if whole else theirs.method}/{row.data}/"
+        + (f"{REAL}/'" if whole else f"ipc{row.ipc}/'"),
+        "smoke": row.smoke,
+    }
+
+
+def shown(rows: Sequence[dict[str, Any]], method: str, data: str, ipc: int) -> dict[str, Any]:
+    """Of the rows beside papers' numbers the one of a method, data and ipc, and of these rather one that is whole."""
+    mine = [own for own in rows if (own["row"].published.method, own["row"].data, own["ipc"]) == (method, data, ipc)]
+    require(bool(mine), f"results/ holds no score of {method} on {data} at ipc {ipc}.")
+    return min(mine, key=lambda own: own["smoke"])
 
 
 def looks(place: str, *names: str) -> str:
@@ -331,6 +413,10 @@ FUNCTIONS = {
     "accuracy": ranking.accuracy,
     "theirs": theirs,
     "judged": judged,
+    "beside_papers": beside_papers,
+    "shown": shown,
+    "UNEXPLAINED": reproduced.UNEXPLAINED,
+    "missing": lambda folder: reproduced.missing(RESULTS / folder),
     "looks": looks,
     "beside": beside,
     "spread": lambda *patterns: study.accuracy(scores(*patterns)),

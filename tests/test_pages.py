@@ -1,16 +1,20 @@
 """The pages of numbers are what scripts/pages.py makes of results/, and each folder of results/ becomes a report."""
 
 import json
+import shlex
 import shutil
 
 import pytest
 from commands import ROOT, load_script
 
+from core_dd.compare.grid import cells_of
+from core_dd.compare.reading import read_comparison
 from core_dd.errors import InputError
 from core_dd.records import read as read_json
 from core_dd.report import report
 from core_dd.report.study import accuracy, read_study
 from core_dd.run import read_stats
+from core_dd.settings import packaged
 
 pages = load_script("scripts/pages.py")
 FOLDERS = sorted(path.name for path in (ROOT / "results").iterdir() if path.name != "benchmarks")
@@ -120,6 +124,7 @@ def test_comparison__is_kept_without_what_is_long(copied, tmp_path, monkeypatch)
     assert kept == {
         "table.csv",
         "ablation.svg",
+        "planned.json",
         *(f"{n}-ipc2/{s}/scores.json" for n in ("DM", "two-words") for s in "01"),
     }
     assert (copied / "kept" / "ablation.svg").read_text() == "ablation-a"
@@ -140,4 +145,50 @@ def test_comparison__of_several_data_and_networks_names_them(copied, tmp_path):
         shutil.copy(copied / "digits_guides" / "none" / "0" / "scores.json", tmp_path / "runs" / str(number))
     (tmp_path / "runs" / "plan.json").write_text(json.dumps(plan))
     pages.keep_comparison(tmp_path / "runs", copied / "kept")
-    assert {path.name for path in (copied / "kept").iterdir()} == {"DM-ipc2-digits-mlp", "DM-ipc2-other-lenet"}
+    folders = {path.name for path in (copied / "kept").iterdir() if path.is_dir()}
+    assert folders == {"DM-ipc2-digits-mlp", "DM-ipc2-other-lenet"}
+
+
+def test_comparison__of_published_length_stands_on_the_page_and_in_the_readme(copied, tmp_path):
+    """Partly done, and kept again: what people found stays, and the machine of what was there already."""
+    runs, plan = tmp_path / "runs" / "published", {}
+    for seed in range(3):
+        cell = f"Random/fashion_mnist/ipc1/seed{seed}/convnet3/dc"
+        plan[f"{seed}"] = {"kind": "score", "title": "", "folder": f"{seed}", "log": "log", "cells": [cell]}
+    runs.mkdir(parents=True)
+    (runs / "plan.json").write_text(json.dumps(plan))
+
+    def judged(seed: int, accuracy: float) -> None:
+        record = read_json(copied / "fashion_mnist_random" / "random-ipc1-seed1-dc" / "scores.json")
+        record["set"] |= {"name": f"Random ipc 1, seed {seed}", "path": f"elsewhere/sets/made{seed}"}
+        for folder in (runs / f"{seed}", runs / "sets" / f"made{seed}"):
+            folder.mkdir(parents=True)
+        (runs / f"{seed}" / "scores.json").write_text(json.dumps(record))
+        rescore(runs / f"{seed}" / "scores.json", accuracy)
+        done = {"key": "", "kind": "set", "title": "", "like": "", "seconds": 3.0, "peak_mib": 1.0, "sources": ""}
+        (runs / "sets" / f"made{seed}" / "done.json").write_text(json.dumps(done))
+
+    judged(0, 0.80)
+    pages.keep_comparison(runs, copied / "published", "an abacus")
+    page = pages.made("docs/reproduced.md")
+    row = "| Random | Fashion-MNIST | 1 | `dc` | 80.0 | 1 of 3 x 1 | 51.4 ± 3.8 | **+7.5** | 3.00 s | 25.6 s |"
+    assert f"{row} an abacus | `gendd compare published --only 'Random/fashion_mnist/ipc1/'` |" in page
+    assert "the paper has 51.4 ± 3.8 (+7.5). **Not looked into yet.**" in page
+    assert "- `Random/fashion_mnist/ipc1/convnet3/dc` (2)" in page
+
+    (copied / "published" / "findings.yaml").write_text("Random/fashion_mnist/ipc1/convnet3/dc: made up\n")
+    judged(1, 0.60)
+    pages.keep_comparison(runs, copied / "published", "a slide rule")
+    page = pages.made("docs/reproduced.md")
+    assert "| 70.0 ± 14.1 | 2 of 3 x 1 |" in page and "| an abacus and a slide rule |" in page
+    assert "(+4.9). made up" in page and "Not looked into yet" not in page
+    assert "| Fashion-MNIST | Random, ipc 1, 2 sets | `dc` | 70.0 ± 14.1 | 51.4 ± 3.8 |" in pages.made("README.md")
+
+
+def test_beside_papers__commands_pick_what_they_name():
+    patterns = {}
+    for _, _, name, _, pattern in (shlex.split(own["command"]) for own in pages.beside_papers()):
+        patterns.setdefault(name, set()).add(pattern)
+    for name, own in patterns.items():
+        cells = cells_of(read_comparison(packaged("compare")[name], {}))
+        assert all(any(cell.picked([pattern]) for cell in cells) for pattern in own)

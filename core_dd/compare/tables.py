@@ -14,13 +14,12 @@ from core_dd.compare.jobs import Order, read_done
 from core_dd.compare.levels import FEWEST_PAIRS, Level, surely_best, two_levels
 from core_dd.compare.view import SCORES
 from core_dd.judge.options import REAL
-from core_dd.judge.protocols import alike
 from core_dd.judge.scores import Score, read_score
-from core_dd.report import published
 from core_dd.report.published import PublishedRow
-from core_dd.report.ranking import plain_name, published_text
+from core_dd.report.ranking import published_text
+from core_dd.report.reproduced import beyond, published_row
 from core_dd.report.tables import markdown_table, markdown_text, text_table
-from core_dd.report.trained import optimiser_of, published_images_seen, published_optimiser, regime, told
+from core_dd.report.trained import optimiser_of, published_images_seen, published_optimiser, regime_of, told
 
 _T = TypeVar("_T")
 
@@ -80,20 +79,8 @@ class CellEntry:
 
     @property
     def beyond_published(self) -> float | None:
-        """By how many published standard deviations the mean is above the published one; None where there are none, or
-        the published classifiers are known to be trained otherwise."""
-        theirs = self.published
-        if theirs is None or theirs.percent is None or not theirs.std:
-            return None
-        trained = {score["protocol"] for score in self.scores.values()}
-        if theirs.protocol and not all(alike(own, theirs.protocol) for own in trained):
-            return None
-        return (100 * self.level.mean - theirs.percent) / theirs.std
-
-
-def regime_of(score: Score) -> str:
-    """The label regime of a score: hard, soft or teacher; hard where it does not say."""
-    return score.get("label_regime", score["set"].get("labels", "hard"))
+        """See `core_dd.report.reproduced.beyond`."""
+        return beyond(100 * self.level.mean, self.published, {score["protocol"] for score in self.scores.values()})
 
 
 def _common(values: Iterable[_T]) -> _T | None:
@@ -197,24 +184,6 @@ def _seconds(plan: Plan, order: Order, score: Score) -> float | None:
     return read_done(made[0].folder)["seconds"] if cost is None and made else cost
 
 
-def published_row(
-    data: str, ipc: int | None, method: str, network: str, labels: str = "hard", protocol: str = ""
-) -> PublishedRow | None:
-    """The accuracy that a paper prints of a method, by its `plain_name`, of no other label regime; one of the same
-    protocol before others, then one with a deviation before one without."""
-    rows = [
-        row
-        for row in published.rows(data, ipc)
-        if row.percent is not None and plain_name(row.method) == plain_name(method) and row.network in (network, "")
-        and (ipc is not None or plain_name(row.method) == plain_name(REAL)) and regime(row.labels) in (labels, "")
-    ]  # fmt: skip
-
-    def nearness(row: PublishedRow) -> tuple[bool, ...]:
-        return row.network == network, alike(row.protocol, protocol), row.std is not None
-
-    return max(rows, key=nearness, default=None)
-
-
 def _with_best(entries: Mapping[tuple[str, int], CellEntry]) -> dict[tuple[str, int], CellEntry]:
     """The entries, of every column and label regime the surely best one marked; what was shortened,
     or is of a size of its own, is neither marked nor compared."""
@@ -243,7 +212,8 @@ LEGEND = (
 PUBLISHED, DIFFERENCE = "published", "Δ/std"
 BESIDE = (
     f" {PUBLISHED}: what papers print of the same data, ipc, method, network and label regime; {DIFFERENCE}: how many "
-    "published standard deviations ours is above that, - where none is printed or classifiers were trained otherwise."
+    "published standard deviations ours is above that (0.0 is taken for 0.05), - where none is printed or classifiers "
+    "were trained otherwise."
 )
 
 

@@ -166,6 +166,9 @@ class Score(TypedDict, total=False):
     smoke: Required[bool]
     label_regime: Literal["hard", "soft", "teacher"]
     seconds: Required[_Amount]
+    device: _Name
+    machine: _Name
+    making_seconds: _Amount
     set: Required[_ScoredSet]
     data: Required[_ScoredData]
     chance: Annotated[float, Meta(gt=0, le=1)] | None

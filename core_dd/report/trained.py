@@ -6,6 +6,7 @@ from typing import Any
 
 from core_dd.data.images import KNOWN
 from core_dd.judge.protocols import PROTOCOLS
+from core_dd.judge.scores import Score
 from core_dd.report.published import PublishedRow
 
 _OPTIMISERS = {"sgd": "SGD", "adamw": "AdamW"}
@@ -58,6 +59,11 @@ def regime(labels: str) -> str:
         ('soft', 'hard', '')
     """
     return "soft" if labels == "learnt" else labels
+
+
+def regime_of(score: Score) -> str:
+    """The label regime of a score: hard, soft or teacher; hard where it does not say."""
+    return score.get("label_regime", score["set"].get("labels", "hard"))
 
 
 def regime_said(labels: str) -> str:

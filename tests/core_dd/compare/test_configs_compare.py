@@ -10,8 +10,8 @@ from comparisons import TINY, compare, files
 from core_dd.compare import jobs
 from core_dd.compare.grid import cells_of
 from core_dd.compare.reading import Comparison, read_comparison
-from core_dd.compare.tables import published_row
 from core_dd.data.images import DATASETS, FORMATS
+from core_dd.report.reproduced import published_row
 from core_dd.settings import packaged
 from matching_dd.methods import METHODS
 

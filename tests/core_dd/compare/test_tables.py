@@ -13,13 +13,13 @@ from core_dd.compare.tables import (
     latex,
     markdown,
     number,
-    published_row,
     rows,
     table_csv,
     text,
     trained,
 )
 from core_dd.compare.tables import _with_best as with_best
+from core_dd.report.reproduced import published_row
 
 
 def entry(*sets: list[float], smoke: bool = False, whole: bool = True, score: dict | None = None, **more) -> CellEntry:
@@ -152,26 +152,3 @@ def test_rows__end_with_chance_where_scores_say_it():
     own.scores[0]["chance"] = 0.125
     assert rows(pivot(entries={("A_1", 10): own}, methods=["A_1"]))[-1] == ["chance", "12.5", "12.5"]
     assert r"\midrule" + "\nwhole training set" in latex("t", [pivot(entries={("A_1", 10): own}, methods=["A_1"])])
-
-
-@pytest.mark.parametrize(
-    ("data", "ipc", "method", "percent"),
-    [
-        ("cifar10", 10, "K-Center", 14.7),
-        ("cifar10", None, "real", 84.8),
-        ("mnist", 1, "k center", 89.3),
-        ("x", 1, "DM", None),
-    ],
-)
-def test_published_row__by_the_methods_name(data, ipc, method, percent):
-    found = published_row(data, ipc, method, "convnet3")
-    assert (found and found.percent) == percent
-
-
-def test_published_row__is_of_the_label_regime_and_rather_of_the_protocol():
-    assert published_row("cifar10", 10, "DATM", "convnet3") is None
-    assert published_row("cifar10", 10, "DATM", "convnet3", labels="soft").percent == 66.8
-    assert published_row("cifar10", 10, "AT-BPTT", "convnet3").percent == 72.4  # which does not say
-    assert published_row("cifar10", 10, "DM", "convnet3", labels="teacher") is None
-    tables = [published_row("mnist", 1, "idc", "convnet3", protocol=name).table for name in ("idc_mnist", "dm")]
-    assert tables == ["readmes", "readmes"]
