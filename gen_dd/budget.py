@@ -4,6 +4,7 @@ import bisect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
+from typing import TypeVar
 
 import psutil
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 from core_dd import clock, processes
 from core_dd.errors import require
 from gen_dd.solvers import NoiseOf
+
+T = TypeVar("T")
 
 MARGIN = 1.1
 """A batch is begun only if the time left is this many times what it is expected to take."""
@@ -235,6 +238,14 @@ class Ranks:
         torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MIN)
         return int(tensor)
 
+    def total(self, counts: Tensor) -> Tensor:
+        """The sum of every process's counts, a tensor of one shape, on the CPU."""
+        if self.count == 1:
+            return counts
+        tensor = counts.to(self.device)
+        torch.distributed.all_reduce(tensor)
+        return tensor.cpu()
+
     def share(self, start: int, stop: int, group: int = 1) -> range:
         """This process's part of the numbers from `start` to `stop` (exclusive), in whole groups."""
         groups = (stop - start) // group
@@ -249,13 +260,13 @@ class Ranks:
 
 
 def rounds(
-    draw: Callable[[range, float], Tensor],
+    draw: Callable[[range, float], T],
     pace: BatchPace,
     clock: Clock,
     free: Sequence[tuple[int, int | None]],
     ranks: Ranks,
     group: int = 1,
-) -> Iterator[tuple[range, Tensor]]:
+) -> Iterator[tuple[range, T]]:
     """Draw the free numbers round by round, while time lasts; yields this process's numbers and images.
 
     Every round takes the next free numbers and deals them to the processes in order; its size is what every process
@@ -294,7 +305,7 @@ def rounds(
                 return
             stop = low + size if high is None else min(high, low + size)
             mine, seconds, began = ranks.share(low, stop, group), clock.left(), clock.now()
-            images: Tensor | None = None
+            images: T | None = None
             try:
                 images, took = draw(mine, seconds) if mine else None, clock.now() - began
                 finished = True

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from core_dd.data.options import DataConfig
 from core_dd.errors import about, above, at_least, needed, require
-from core_dd.judge.options import CHOOSER_CHOICES, NETWORK_CHOICES
+from core_dd.judge.options import CHOOSER_CHOICES, NETWORK_CHOICES, PROTOCOL_CHOICES
 from core_dd.options import Options, RunConfig, option
 
 if TYPE_CHECKING:
@@ -63,6 +63,9 @@ GUIDE_CHOICES = MappingProxyType(
     }
 )
 """Training-free guides (`gen_dd.guidance.GUIDES`)."""
+
+FILTER = "filter"
+"""The heading of what is drawn again."""
 
 CHECKS = "what is learnt"
 """The heading of what looks at a model while it learns, and afterwards."""
@@ -323,7 +326,21 @@ class SampleConfig(Options):
     guide_slots: int | None = None
     """Medoids per class, or images in a group; default: 10."""
     guide_data: str | None = None
-    """The real data that a guide looks at; default: what the model's card says it was trained on."""
+    """The real data that a guide and the filter look at; default: what the model's card says it was trained on."""
+    expansion: float | None = None
+    """Multiply the noise that images start from by this, above 1: more variance than was learnt (as GaFi does). For the
+    solvers of the diffusion model; default: 1, unchanged."""
+    filter: float | None = option(None, group=FILTER)
+    """Draw images again that teach badly (GaFi's filter), as long as there is time, each at most 4 times, of which the
+    likeliest stays: those that a classifier of the real training images does not recognise as their label, or gives it
+    less probability than all but this share, in [0, 1), of the validation images it gets right; 0: no such threshold.
+    The classifier is kept in the cache folder; reading it, or training it the first time, counts in the budget. Pools
+    read with the accepted images first; what was rejected is said, class by class. Default: no filter."""
+    filter_network: str | None = option(None, group=FILTER, choices=NETWORK_CHOICES, others=True)
+    """That classifier; default: convnet3."""
+    filter_protocol: str | None = option(None, group=FILTER, choices=PROTOCOL_CHOICES)
+    """How it is trained, on all but the validation split of the model's training, or a tenth of each class where that
+    had none; default: quick."""
     batch: int | None = option(None, group="speed")
     """Images per batch and process. Default: with a budget, the fastest size that the memory at hand allows, measured
     in the first moments; without one, 250."""
@@ -358,12 +375,28 @@ class SampleConfig(Options):
             or all(getattr(self, f"guide_{name}") is None for name in ("scale", "until", "slots")),
             "guide_scale, guide_until and guide_slots belong to a guide. Pass --guide mgd3, or leave them out.",
         )
-        if self.guide is not None:
-            self.make_guide()
+        guide = self.make_guide()
+        require(
+            self.filter is None or guide is None or not guide.joint,
+            f"a filter replaces single images, and under the guide {self.guide} groups of them act on each other. "
+            "Leave out --filter, or choose another --guide.",
+        )
+        require(
+            self.expansion is None or (self.expansion >= 1 and self.solver != "consistency"),
+            f"expansion must be >= 1 and is for the solvers of a diffusion model, got {self.expansion} and solver "
+            f"{self.solver}. Leave it out.",
+        )
+        require(self.filter is None or 0 <= self.filter < 1, f"filter must be in [0, 1), got {self.filter}.")
+        require(
+            self.filter is not None or (self.filter_network is None and self.filter_protocol is None),
+            "filter_network and filter_protocol belong to a filter. Pass --filter 0.05, or leave them out.",
+        )
         self.seconds  # noqa: B018 (checks the budget)
 
     def make_guide(self) -> "Guide | None":
         """The guide asked for, unprepared."""
+        if self.guide is None:
+            return None
         from gen_dd.guidance import make_guide
 
         return make_guide(self.guide, scale=self.guide_scale, until=self.guide_until, slots=self.guide_slots)

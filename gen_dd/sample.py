@@ -11,17 +11,20 @@ the steps where they are left open. (All images of a run have the same steps, so
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from core_dd import cli, processes
 from core_dd.clock import command_start
 from core_dd.config import load_config, to_dict
 from core_dd.data.images import ImageData, load_data
 from core_dd.errors import about, needed, require
+from core_dd.judge.protocols import QUICK
 from core_dd.locks import own_folder, require_free
 from core_dd.progress import Progress
 from core_dd.rng import stream
@@ -32,6 +35,7 @@ from gen_dd.budget import AUTO_STEPS, BatchPace, Clock, Ranks, rounds
 from gen_dd.options import SampleConfig, check_amount
 from gen_dd.sampler import Sampler, pays_to_compile
 from gen_dd.shards import ShardFolder, describe, finished, gaps, resumed
+from gen_dd.sieve import VAL_FRACTION, Replacing, Sieve, Tally
 from gen_dd.uvit import UViT
 from gen_dd.weights import load_model
 
@@ -102,6 +106,7 @@ def run(config: SampleConfig, start: float | None = None) -> Path:
     identity = resumed(out, done, identity, clock)
     sampler = _make_sampler(config, identity["steps"], model, card, device, clock)
     total = sampler.total(config.num_per_class)
+    sieve = _make_sieve(config, card, device, clock)
 
     # From here on the folder is this run's alone.
     with own_folder(out) if ranks.first else contextlib.nullcontext():
@@ -113,17 +118,35 @@ def run(config: SampleConfig, start: float | None = None) -> Path:
         pace = sampler.calibrate(clock, total, ranks)
         identity["steps"] = sampler.steps
         meta = describe(card, config.seed, to_dict(config) | {"steps": sampler.steps, "batch": sampler.batch}, 0.0)
-        folder = ShardFolder(out, sampler, clock, ranks, identity, meta)
-        _draw(folder, pace, done, config.num_per_class)
+        draw, tally = partial(_images, sampler), None
+        if sieve is not None:
+            replacing, tally = Replacing(sampler, sieve, total, ranks.count), Tally(sampler.classes)
+            replacing.calibrate(pace)
+            draw = replacing.draw
+            meta["filter"] = {"threshold": sieve.threshold, "validation_recognised": sieve.recognised}
+        folder = ShardFolder(out, sampler, clock, ranks, identity, meta, tally)
+        _draw(folder, draw, pace, done, config.num_per_class)
         ranks.close()
     return out
 
 
-def _draw(folder: ShardFolder, pace: BatchPace, done: Sequence[tuple[int, int]], number: int | None) -> None:
+def _images(sampler: Sampler, numbers: Sequence[int], seconds: float) -> dict[str, Tensor]:
+    """What a shard without a filter holds, beside the labels."""
+    return {"images": sampler.draw(numbers, seconds)}
+
+
+def _draw(
+    folder: ShardFolder,
+    draw: Callable[[range, float], dict[str, Tensor]],
+    pace: BatchPace,
+    done: Sequence[tuple[int, int]],
+    number: int | None,
+) -> None:
     """Draw into a folder what is not there yet, and finish it.
 
     Args:
         folder: the folder.
+        draw: (numbers, seconds) -> what a shard holds beside the labels.
         pace: what a batch takes.
         done: the number ranges that are there.
         number: images per class; None: as many as the budget allows.
@@ -135,9 +158,9 @@ def _draw(folder: ShardFolder, pace: BatchPace, done: Sequence[tuple[int, int]],
 
     # Draw round by round: each batch is on the disk before the next begins.
     progress = Progress(f"sample, {sampler.steps} steps", total, drawn, unit="img")
-    for numbers, images in rounds(sampler.draw, pace, clock, gaps(done, total), ranks, sampler.group):
+    for numbers, drawn_now in rounds(draw, pace, clock, gaps(done, total), ranks, sampler.group):
         clock.book("sample")
-        folder.write(numbers, images)
+        folder.write(numbers, drawn_now)
         if drawn >= folder.enough or clock.late():  # drawn in earlier rounds: every process has written those
             folder.picture()
         drawn += len(numbers) * ranks.count
@@ -148,6 +171,8 @@ def _draw(folder: ShardFolder, pace: BatchPace, done: Sequence[tuple[int, int]],
 
     # Merge what every process wrote.
     ranks.least()
+    if folder.tally is not None:
+        folder.tally.counts = ranks.total(folder.tally.counts)
     if ranks.first:
         print(folder.finish(before, number))
 
@@ -159,7 +184,7 @@ def _make_sampler(
     clock.book("load")
     guide = config.make_guide()
     if guide is not None:
-        real = None if guide.joint else _guide_data(config, card)
+        real = None if guide.joint else _real_data(config, card)
         guide.prepare(real, model.to(device), stream(config.seed, "guide"))
         clock.book("guide")
     images = math.inf if config.num_per_class is None else config.num_per_class * model.config.num_classes
@@ -172,6 +197,7 @@ def _make_sampler(
         cfg_scale=config.cfg_scale,
         cfg_interval=config.cfg_interval,
         guide=guide,
+        expansion=config.expansion or 1.0,
         seed=config.seed,
         batch=config.batch,
         device=device,
@@ -182,14 +208,36 @@ def _make_sampler(
     return sampler
 
 
+def _make_sieve(config: SampleConfig, card: dict[str, Any], device: torch.device, clock: Clock) -> Sieve | None:
+    """What filters the images as `config` says, its classifier trained or read."""
+    if config.filter is None:
+        return None
+    data = _real_data(config, card, VAL_FRACTION)
+    sieve = Sieve.fit(
+        data,
+        config.filter,
+        network=config.filter_network or "convnet3",
+        protocol=config.filter_protocol or QUICK.name,
+        seed=card.get("train", {}).get("seed", 0),
+        device=device,
+    )
+    clock.book("filter")
+    return sieve
+
+
 _GUIDANCE = ("cfg_scale", "cfg_interval", "guide", "guide_scale", "guide_until", "guide_slots", "guide_data")
 
-_IDENTITY = ("steps", "solver", "seed", *_GUIDANCE)
+_IDENTITY = ("steps", "solver", "seed", *_GUIDANCE, "expansion", "filter", "filter_network", "filter_protocol")
 """Options that decide what the images are; a resumed run must keep them."""
 
 
-def _guide_data(config: SampleConfig, card: dict[str, Any]) -> ImageData:
-    """The training images a guide looks at: those that the model was trained on.
+def _real_data(config: SampleConfig, card: dict[str, Any], val_fraction: float = 0.0) -> ImageData:
+    """The real data that a guide or a filter looks at: those that the model was trained on.
+
+    Args:
+        config: of the sampling.
+        card: the model's.
+        val_fraction: of the validation split, where the model was trained without one.
 
     Raises:
         InputError: if it is not known which, or they are other data.
@@ -204,6 +252,7 @@ def _guide_data(config: SampleConfig, card: dict[str, Any]) -> ImageData:
         for name in ("image_size", "limit_per_class", "test_fraction", "val_fraction", "seed")
         if name in trained
     }
+    options["val_fraction"] = options.get("val_fraction") or val_fraction
     with about(f"--guide_data {spec}"):
         data = load_data(spec, **options)
     require(

@@ -51,6 +51,7 @@ class Sampler:
         model: a class-conditional `UViT`.
         steps, solver, cfg_scale, cfg_interval: see `SampleConfig`; `calibrate` chooses steps that are "auto".
         guide: a prepared guide.
+        expansion: what the noise that images start from is multiplied by.
         seed: of the noise.
         device, bf16, compile: where and how to compute. A compiled network serves batches of size `batch` alone.
         batch: the largest batch; None leaves it to `calibrate`.
@@ -69,6 +70,7 @@ class Sampler:
         cfg_scale: float = 0.0,
         cfg_interval: tuple[float, float] | None = None,
         guide: Guide | None = None,
+        expansion: float = 1.0,
         seed: int = 0,
         batch: int | None = None,
         device: torch.device | str = "cpu",
@@ -82,6 +84,7 @@ class Sampler:
         self.model = model.to(device).eval()
         self.fast = _faster(self.model, self.device) if compile else self.model
         self.solve, self.cfg_scale, self.cfg_interval = pick(SOLVERS, solver, "solver"), cfg_scale, cfg_interval
+        self.expansion = expansion
         self.guide, self.group = guide, guide.slots if guide is not None and guide.joint else 1
         self.auto_steps, self.auto_batch = steps == "auto", batch is None
         self.steps = AUTO_STEPS[1] if steps == "auto" else steps
@@ -104,27 +107,29 @@ class Sampler:
         """Their labels alone."""
         return self.places(numbers)[0]
 
-    def noise(self, numbers: Sequence[int], *again: int) -> Tensor:
+    def noise(self, numbers: Sequence[int], *again: int | str) -> Tensor:
         """Their noise, (N, C, H, W), each keyed by (seed, class, index within the class), and by what more is given."""
         keys = zip(*(part.tolist() for part in self.places(numbers)), strict=True)
         return torch.stack(
             [torch.randn(self.shape, generator=stream(self.seed, "noise", *key, *again)) for key in keys]
         )
 
-    def fresh(self, numbers: Sequence[int]) -> Fresh:
+    def fresh(self, numbers: Sequence[int], *again: int | str) -> Fresh:
         """What gives other noise for the same images: see `gen_dd.solvers`."""
-        return lambda number: self.noise(numbers, number).to(self.device)
+        return lambda number: self.noise(numbers, *again, number).to(self.device)
 
-    def begin(self, numbers: Sequence[int], network: Callable[..., Tensor]) -> tuple[NoiseOf, Tensor]:
+    def begin(
+        self, numbers: Sequence[int], network: Callable[..., Tensor], *again: int | str
+    ) -> tuple[NoiseOf, Tensor]:
         """For the images of these numbers, what predicts their noise, and the noise that they start from."""
         labels, index = (part.to(self.device) for part in self.places(numbers))
         options: dict[str, Any] = {"interval": self.cfg_interval, "guide": self.guide, "index": index}
         noise_of = guided(network, labels, self.cfg_scale, self.null_class, **options)
-        return noise_of, self.noise(numbers).to(self.device)
+        return noise_of, self.expansion * self.noise(numbers, *again).to(self.device)
 
     @torch.inference_mode()
-    def draw(self, numbers: Sequence[int], seconds: float = math.inf) -> Tensor:
-        """The images of these numbers, whole groups of them: uint8 (N, C, H, W).
+    def draw(self, numbers: Sequence[int], seconds: float = math.inf, attempt: int = 0) -> Tensor:
+        """The images of these numbers, whole groups of them: uint8 (N, C, H, W); of attempt 1, 2, ... others.
 
         Says once on stderr if a batch shows nothing: every image of one colour.
 
@@ -132,9 +137,10 @@ class Sampler:
             TimeUp: as soon as it shows that they will not be done within `seconds`.
             InputError: if the model draws values that are not finite.
         """
-        noise_of, x = self.begin(numbers, self.fast if len(numbers) == self.batch else self.model)
+        again = ("again", attempt) if attempt else ()
+        noise_of, x = self.begin(numbers, self.fast if len(numbers) == self.batch else self.model, *again)
         with autocast(self.device, self.bf16):
-            x = self.solve(within(seconds, self.shares, noise_of), x, self.steps, self.fresh(numbers))
+            x = self.solve(within(seconds, self.shares, noise_of), x, self.steps, self.fresh(numbers, *again))
         require(
             bool(torch.isfinite(x).all()),
             "the model draws values that are not finite: its training diverged, or cfg_scale or guide_scale is far too "

@@ -19,6 +19,7 @@ from core_dd.sets.distilled import SCHEMA, Spent, read_tensors, versions, write_
 from core_dd.sets.shards import INDEX, shard_name, shard_numbers
 from gen_dd.budget import WRITE_S, Clock, Ranks
 from gen_dd.sampler import Sampler
+from gen_dd.sieve import Tally
 
 _ROWS, _COLUMNS = 10, 10
 """Classes in the picture at most, and images of each."""
@@ -39,10 +40,20 @@ class ShardFolder:
         sampler, clock, ranks: of the run.
         identity: what a resumed run must agree with.
         meta: what `DistilledSet.meta` will be.
+        tally: where images are filtered, counts what is rejected.
     """
 
-    def __init__(self, out: Path, sampler: Sampler, clock: Clock, ranks: Ranks, identity: dict, meta: dict) -> None:
-        self.out, self.sampler, self.clock, self.ranks = out, sampler, clock, ranks
+    def __init__(
+        self,
+        out: Path,
+        sampler: Sampler,
+        clock: Clock,
+        ranks: Ranks,
+        identity: dict,
+        meta: dict,
+        tally: Tally | None = None,
+    ) -> None:
+        self.out, self.sampler, self.clock, self.ranks, self.tally = out, sampler, clock, ranks, tally
         self.identity, self.meta = identity, meta
         self.enough = _COLUMNS * sampler.classes
         self.pictured, self.picture_s = not ranks.first, 0.0
@@ -54,15 +65,20 @@ class ShardFolder:
         if self.ranks.first:
             (self.out / _SUMMARY).unlink(missing_ok=True)
             self.picture_s = self.expected_picture()
+        if self.ranks.first and self.tally is not None:
+            for shard in finished(self.out, resume=True):
+                self.tally.add(read_tensors(self.out / shard_name(*shard))[0])
         self.keep()
 
     def keep(self) -> None:
         """Keep time for a shard and the index, for the index of the other processes' shards, and for the picture."""
         self.clock.reserve = max(self.writes) * (1 if self.ranks.count == 1 else 1.5) + self.picture_s
 
-    def write(self, numbers: range, images: Tensor) -> None:
-        """One batch as a shard, and the index."""
-        tensors = {"images": images, "labels": self.sampler.labels(numbers)}
+    def write(self, numbers: range, drawn: dict[str, Tensor]) -> None:
+        """One batch as a shard, and the index: its images, and what else was found of them."""
+        tensors = drawn | {"labels": self.sampler.labels(numbers)}
+        if self.tally is not None:
+            self.tally.add(tensors)
         header = {"identity": self.identity, "seconds": self.clock.elapsed()}
         write_tensors(self.out / shard_name(numbers.start, numbers.stop), tensors, header)
         if self.ranks.first:
@@ -122,6 +138,9 @@ class ShardFolder:
         """
         clock = self.clock
         self.picture()
+        if self.tally is not None:
+            self.meta["filter"] |= self.tally.facts()
+            self.listed = None
         count = self.index(number)
         clock.book("rest")
         counts = torch.bincount(self.sampler.labels(range(count)), minlength=self.sampler.classes)
@@ -133,6 +152,8 @@ class ShardFolder:
             f"{self.out}: {count} images, {each} per class{asked}, {self.sampler.steps} steps, batches of "
             f"{self.sampler.batch}, {rate:.0f} images/s; {clock.summary()}"
         )
+        if self.tally is not None:
+            text += f"\n{self.tally.said(self.meta['class_names'], count)}"
         files.write_text(self.out / _SUMMARY, text + "\n")
         return text
 

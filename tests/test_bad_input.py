@@ -163,6 +163,11 @@ def no_dropout(folder: Path) -> None:
     write_json(folder / CARD, card | {"train": {"data": "digits", "label_dropout": 0.0}})
 
 
+def tuned(folder: Path) -> None:
+    """A model that says that it is a consistency model."""
+    write_json(folder / "config.json", read_json(folder / "config.json") | {"consistency": True})
+
+
 def sampled(**identity) -> Callable[[Path], None]:
     """out: a folder that another sampling began."""
 
@@ -753,6 +758,40 @@ CASES = {
         SAMPLE + "--num_per_class 1 --guide mgd3 --guide_data idx:set",
         "the model was trained on digits, and idx:set is other data",
         lambda f: (model()(f), idx()(f)),
+    ),
+    "sample filter beyond one": Case(SAMPLE + "--num_per_class 1 --filter 1", "filter must be in [0, 1), got 1.0"),
+    "sample filter's classifier without a filter": Case(
+        SAMPLE + "--num_per_class 1 --filter_network convnet3", "belong to a filter. Pass --filter 0.05"
+    ),
+    "sample filter by a protocol with a teacher": Case(
+        SAMPLE + "--num_per_class 1 --filter 0.1 --filter_protocol rded", "protocol rded takes a teacher", model()
+    ),
+    "sample filter of groups": Case(
+        SAMPLE + "--num_per_class 10 --filter 0.1 --guide repulsion", "a filter replaces single images"
+    ),
+    "sample filter by an unknown network": Case(
+        SAMPLE + "--num_per_class 1 --filter 0.1 --filter_network convent3", "did you mean 'convnet3'?", model()
+    ),
+    "sample filter with other data": Case(
+        SAMPLE + "--num_per_class 1 --filter 0.1 --guide_data idx:set",
+        "the model was trained on digits, and idx:set is other data",
+        lambda f: (model()(f), idx()(f)),
+    ),
+    "sample resumed without its filter": Case(
+        SAMPLE + "--num_per_class 1 --resume", "was drawn with filter 0.1, now it is None", sampled(filter=0.1)
+    ),
+    "sample less variance": Case(SAMPLE + "--num_per_class 1 --expansion 0.5", "expansion must be >= 1"),
+    "sample more variance of a consistency model": Case(
+        SAMPLE + "--num_per_class 1 --steps 2 --solver consistency --expansion 1.1", "and solver consistency. Leave it"
+    ),
+    "sample more steps than a consistency model has": Case(
+        SAMPLE + "--num_per_class 1 --steps 9 --solver consistency", "draws in 1 to 8 steps, got 9", model(tuned)
+    ),
+    "sample a consistency model by a diffusion solver": Case(
+        SAMPLE + "--num_per_class 1", "which the solver dpmpp_2m cannot draw with", model(tuned)
+    ),
+    "sample a diffusion model as a consistency model": Case(
+        SAMPLE + "--num_per_class 1 --steps 2 --solver consistency", "was not tuned into a consistency model", model()
     ),
     "sample groups that do not divide the number": Case(
         SAMPLE + "--num_per_class 7 --guide repulsion", "num_per_class 7 is not a multiple of the groups of 10", model()

@@ -304,13 +304,17 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
         require(bool(listing["shards"]), f"{folder} holds no finished shard. Sample into it first.")
         parts = [_read_shard(folder / shard["file"], shard["images"]) for shard in listing["shards"]]
         for part, shard in zip(parts, listing["shards"], strict=True):
-            for name, tensor in part.items():
-                own, first = ((each.dtype, tuple(each.shape[1:])) for each in (tensor, parts[0][name]))
+            for name in ("images", "labels"):
+                own, first = ((each.dtype, tuple(each.shape[1:])) for each in (part[name], parts[0][name]))
                 require(
                     own == first,
                     f"{folder / shard['file']} has {name} of type and shape {own}, the first shard {first}.",
                 )
         images, labels = (torch.cat([part[name] for part in parts]) for name in ("images", "labels"))
+        accepted = torch.cat([part["accepted"] for part in parts])
+        if not accepted.all():
+            order = accepted.argsort(descending=True, stable=True)
+            images, labels = images[order], labels[order]
         return cls(images, labels, listing["meta"])
 
     def check(self, data: ImageData | None = None, where: str = "the distilled set") -> None:
@@ -405,16 +409,22 @@ def is_ours(path: Path) -> bool:
 
 
 def _read_shard(path: Path, count: int) -> dict[str, Tensor]:
-    """The images and labels of one shard, as many as its index says."""
+    """The images and labels of one shard, as many as its index says, and which of them a filter accepted: all, where it
+    does not say."""
     tensors = read_tensors(path)[0]
-    found: dict[str, Tensor] = {name: tensors[name] for name in ("images", "labels") if name in tensors}
+    found: dict[str, Tensor] = {name: tensors[name] for name in ("images", "labels", "accepted") if name in tensors}
     require(
-        len(found) == 2 and all(tensor.ndim > 0 for tensor in found.values()),
+        {"images", "labels"} <= found.keys() and all(tensor.ndim > 0 for tensor in found.values()),
         f"{path} is no shard of a set: no images and labels in it.",
     )
     for name, tensor in found.items():
         require(len(tensor) == count, f"{path} has {len(tensor)} {name}, its index says {count}.")
-    return found
+    accepted = found.get("accepted", torch.ones(count, dtype=torch.bool))
+    require(
+        accepted.dtype == torch.bool and accepted.ndim == 1,
+        f"{path} has 'accepted' of type {accepted.dtype} and shape {tuple(accepted.shape)}, expected bool ({count},).",
+    )
+    return found | {"accepted": accepted}
 
 
 def _plain(tensor: Any) -> Any:
