@@ -21,14 +21,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import profiling
 from core_dd import files, records
 from core_dd.errors import pick, require
 from core_dd.speed import bf16_pays, peak_mib, prepare_device
+from matching_dd.methods import METHODS
 
 MATCHING = MappingProxyType(
     {
@@ -69,6 +71,8 @@ class Measured(TypedDict):
 
     machine: dict[str, Any]
     results: dict[str, dict[str, Any]]
+    profiles: NotRequired[dict[str, dict[str, dict[str, float]]]]
+    """By method, see `benchmarks.profiling.profile`."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -80,31 +84,43 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--warmup", type=int, default=2, help="untimed units before them (default 2)")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks.json"), help="the JSON, added to where it is")
     parser.add_argument("--machine", help="what the machine is called, e.g. '2 CPU cores with AVX2'")
+    parser.add_argument("--profile", metavar="METHOD", help="instead, where the time of a matching method's step goes")
     args = parser.parse_args(argv)
     require(args.repeats >= 1 and args.warmup >= 0, "repeats must be >= 1 and warmup >= 0.")
+    require(not (args.names and args.profile), "--profile stands for itself: name no benchmarks beside it.")
     names = [own for name in args.names or MAIN for own in GROUPS.get(name, (name,))]
     for name in names:
         pick(BENCHMARKS, name, "benchmark")
 
-    here, earlier = kept(args.out, args.machine)
-    results = {name: compare(name, args.repeats, args.warmup) for name in names}
-    files.write_json(args.out, {"machine": here, "results": earlier | results})
-    print(table(results, args.repeats))
+    measured = kept(args.out, args.machine)
+    if args.profile is not None:
+        pick(METHODS, args.profile, "method")
+        found = profiling.profile(args.profile, args.repeats)
+        measured.setdefault("profiles", {})[args.profile] = found
+        said = profiling.table(args.profile, found)
+    else:
+        results = {name: compare(name, args.repeats, args.warmup) for name in names}
+        measured["results"] |= results
+        said = table(results, args.repeats)
+    files.write_json(args.out, measured)
+    print(said)
     print(f"written to {args.out}")
 
 
-def kept(out: Path, description: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The machine, and what an earlier call has measured on it and left in the file; rows measured again are replaced.
+def kept(out: Path, description: str | None) -> Measured:
+    """The machine, and what an earlier call has measured on it and left in the file, to which what is measured now is
+    added.
 
     Raises:
         InputError: if that was another machine.
     """
-    here, before = machine(), records.read(out, Measured) if out.exists() else {"machine": {}, "results": {}}
+    here = machine()
+    before: Measured = records.read(out, Measured) if out.exists() else {"machine": {}, "results": {}}
     there = here | before["machine"]
     other = [f"{key} {there[key]}, now {value}" for key, value in here.items() if there[key] != value]
     require(not other, f"{out} is of another machine ({'; '.join(other)}). Name another --out.")
     description = description or there.get("description") or f"{here['device']}, {here['threads']} threads"
-    return {"description": description, **here}, before["results"]
+    return {**before, "machine": {"description": description, **here}}
 
 
 def compare(name: str, repeats: int, warmup: int) -> dict[str, Any]:

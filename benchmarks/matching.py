@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,13 +36,14 @@ def target(method: str, classes: int) -> float:
     return TARGETS.get(method, TARGET)
 
 
-def ours(method: str, classes: int) -> Callable[[], float]:
-    """One step of the images by `gendd distill`, at its default settings, without the training between two steps."""
-    data, options = random_data(PER_CLASS[classes], classes), {}
+def ours(method: str, classes: int, **options: Any) -> Callable[[], float]:
+    """One step of the images by `gendd distill`, at its default settings but for `options`, without the training
+    between two steps."""
+    data = random_data(PER_CLASS[classes], classes)
     if method == "mtt":
-        options = {"syn_steps": STUDENT_STEPS, "batch_syn": STUDENT_BATCH, "expert_epochs": 1, "max_start_epoch": 1}
+        options |= {"syn_steps": STUDENT_STEPS, "batch_syn": STUDENT_BATCH, "expert_epochs": 1, "max_start_epoch": 1}
     if method == "ead":
-        options = {"checkpoints": CHECKPOINTS}
+        options |= {"checkpoints": CHECKPOINTS}
     if method in ("mtt", "ead"):
         options["experts"] = str(untrained_experts(data))
     matching = METHODS[method](METHODS[method].Config(method=method, ipc=IPC, **options), data)

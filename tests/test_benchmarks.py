@@ -1,9 +1,12 @@
 """What the benchmarks compare with does the same as ours, and their counts of operations are right."""
 
+import json
+from functools import partial
+
 import pytest
 import torch
 
-from benchmarks import evaluator, fidelity, harness
+from benchmarks import evaluator, fidelity, harness, matching, profiling
 from benchmarks.data import CLASSES
 from benchmarks.harness import counted, part, speed, table
 from benchmarks.plain_networks import PLAIN
@@ -103,3 +106,47 @@ def test_product_tflops__of_what_the_machine_has(monkeypatch):
     monkeypatch.setattr(harness, "bf16_pays", lambda kind: True)
     found = harness.product_tflops()
     assert found.keys() == {"fp32", "bf16"} and min(found.values()) > 0
+
+
+def test_profile__every_part_of_a_toy_step(tmp_path, monkeypatch, capsys):
+    """Its shares add up, and join what the file holds of the machine."""
+    monkeypatch.setattr(matching, "PER_CLASS", {10: 12})
+    toy = partial(profiling.profile, batch_real=4, network="convnet1_w8", compile=False)
+    monkeypatch.setattr(profiling, "profile", toy)
+    out = tmp_path / "out.json"
+    before = {"parts": {"all": 1.0}, "operators": {}, "waiting": {}}
+    out.write_text(json.dumps({"machine": {}, "results": {}, "profiles": {"m3d": before}}))
+    harness.main(["--profile", "dm", "--repeats", "1", "--out", str(out)])
+    found = read_json(out)["profiles"]
+    assert list(found) == ["m3d", "dm"] and found["m3d"] == before
+    parts, operators = found["dm"]["parts"], found["dm"]["operators"]
+    assert parts.keys() == {*profiling.PARTS, profiling.OTHER} and min(parts.values()) > 0
+    assert sum(parts.values()) == pytest.approx(1) == sum(operators.values())
+    assert operators["convolutions"] > 0 and 0 <= found["dm"]["waiting"]["total"] < 1
+    assert "synthetic backward" in capsys.readouterr().out
+    assert "_constant" in profiling.Features._constant.__qualname__  # as it was
+
+
+@pytest.mark.parametrize(
+    ("operator", "kind"),
+    [
+        ("aten::mkldnn_convolution", "convolutions"),
+        ("sm90_xmma_fprop_implicit_gemm_bf16", "convolutions"),
+        ("graph_0_cpp_fused_convolution_mean_native_group_norm_relu_view_1", "normalisation, with what is fused to it"),
+        ("graph_0_cpp_fused_clone_convolution_0", "copies"),
+        ("## Call CompiledFxGraph fnt ##", "calls of compiled code"),
+        ("aten::addmm", "matrix products"),
+        ("aten::avg_pool2d_backward", "pooling"),
+        ("aten::grid_sampler_2d", "resampling"),
+        ("aten::uniform_", "random numbers"),
+        ("aten::div", profiling.ELEMENTWISE),
+    ],
+)
+def test_kind__of_an_operator(operator, kind):
+    assert profiling.kind(operator) == kind
+
+
+def test_profile__refuses_what_it_does_not_know(tmp_path):
+    for words, said in ((["dm", "--profile", "dm"], "name no benchmarks"), (["--profile", "dn"], "did you mean 'dm'")):
+        with pytest.raises(InputError, match=said):
+            harness.main([*words, "--out", str(tmp_path / "out.json")])
