@@ -7,7 +7,7 @@ import os
 import resource
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -196,16 +196,6 @@ def compile_in_place(module: nn.Module, device: torch.device | str, **options) -
     """`Module.compile`, which leaves a module what it is for DDP and FSDP, with the fallback of `compiled`."""
     if can_compile(torch.device(device).type):
         module._compiled_call_impl = compiled(module._call_impl, device, **options)
-
-
-@contextlib.contextmanager
-def uncompiled(module: nn.Module) -> Iterator[None]:
-    """A module as it was before `compile_in_place`, while the block lasts."""
-    call, module._compiled_call_impl = module._compiled_call_impl, None
-    try:
-        yield
-    finally:
-        module._compiled_call_impl = call
 
 
 def restart_peak(device: torch.device | str) -> None:

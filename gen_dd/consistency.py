@@ -70,21 +70,22 @@ def _scaled(sigma: Tensor) -> tuple[Tensor, Tensor]:
     return TIME_SCALE * t, alpha_sigma(t)[0]
 
 
-def ends(network: Callable[..., Tensor], x: Tensor, sigma: Tensor, *labels: Tensor) -> Tensor:
+def ends(network: Callable[..., Tensor], x: Tensor, sigma: Tensor, *told: Tensor) -> Tensor:
     """f(x, sigma): where the network says that trajectories end, (B, C, H, W), float32.
 
     Args:
-        network: predicts the noise from (alpha x, 999 t, labels).
+        network: predicts the noise from (alpha x, 999 t, *told).
         x: x_0 + sigma noise, (B, C, H, W).
         sigma: (B,), > 0.
+        told: what else it takes: labels, int64 (B,), for a network of classes.
     """
     timestep, alpha = _scaled(sigma)
-    noise = network(alpha.view(-1, 1, 1, 1) * x, timestep, *labels).float()
+    noise = network(alpha.view(-1, 1, 1, 1) * x, timestep, *told).float()
     return x - sigma.view(-1, 1, 1, 1) * noise
 
 
 def tuning_loss(
-    network: Callable[..., Tensor], images: Tensor, noise: Tensor, sigma: Tensor, stage: int, *labels: Tensor
+    network: Callable[..., Tensor], images: Tensor, noise: Tensor, sigma: Tensor, stage: int, *told: Tensor
 ) -> Tensor:
     """ECT's loss: how far apart the ends of x_0 + t noise and x_0 + r noise are, over t - r; (B,), float32.
 
@@ -92,19 +93,18 @@ def tuning_loss(
     differentiated.
 
     Args:
-        network: see `ends`.
+        network, told: see `ends`.
         images: clean, in [-1, 1], (B, C, H, W).
         noise: standard normal, like `images`.
         sigma: t, (B,), > 0.
         stage: see `lower`.
-        labels: int64 (B,), or nothing for a network without.
     """
     below = lower(sigma, stage)
     with torch.no_grad():
         at = below.clamp(min=SIGMA_MIN)
-        target = ends(network, images + at.view(-1, 1, 1, 1) * noise, at, *labels)
+        target = ends(network, images + at.view(-1, 1, 1, 1) * noise, at, *told)
         target = torch.where((below > SIGMA_MIN).view(-1, 1, 1, 1), target, images)
-    found = ends(network, images + sigma.view(-1, 1, 1, 1) * noise, sigma, *labels)
+    found = ends(network, images + sigma.view(-1, 1, 1, 1) * noise, sigma, *told)
     c = _HUBER * math.sqrt(images[0].numel())
     apart = ((found - target).square().flatten(1).sum(1) + c**2).sqrt() - c
     return apart / (sigma - torch.where(below > SIGMA_MIN, below, 0.0))

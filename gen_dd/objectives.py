@@ -12,6 +12,9 @@ from gen_dd.diffusion import TIME_SCALE, add_noise, noise_loss
 from gen_dd.options import TrainConfig, TuneConfig
 from gen_dd.recipe import TIMES, WEIGHTINGS
 
+Predictor = Callable[..., tuple[Tensor, ...]]
+"""What predicts the noise, once or, where the network is supervised early, twice."""
+
 
 class Objective(Protocol):
     """What a step lowers.
@@ -24,11 +27,11 @@ class Objective(Protocol):
     passes: int
     drawing: Mapping[str, Any]
 
-    def __call__(self, network: Callable[..., Tensor], batch: Batch, progress: float) -> Tensor:
+    def __call__(self, network: Predictor, batch: Batch, progress: float) -> Tensor:
         """The loss of each image, (B,), float32.
 
         Args:
-            network: the U-ViT, as the processes share it.
+            network: the U-ViT in its scaffold, as the processes share it: see `gen_dd.scaffold.Scaffold`.
             batch: what to learn from.
             progress: the part of the training that is done, in [0, 1).
         """
@@ -36,19 +39,23 @@ class Objective(Protocol):
 
 
 class NoisePrediction:
-    """The noise's squared error at the config's times, with their weights (Ho et al., 2020)."""
+    """The noise's squared error at the config's times, with their weights (Ho et al., 2020); also that of what the
+    middle block predicts, as far as the config has it supervised: see `TrainConfig.supervise`."""
 
     passes = 3
     drawing: Mapping[str, Any] = MappingProxyType({"steps": 20})
 
     def __init__(self, config: TrainConfig) -> None:
         self.times, self.weights = TIMES[config.time_sampling], WEIGHTINGS[config.weighting]
+        self.supervise = config.supervise
 
-    def __call__(self, network: Callable[..., Tensor], batch: Batch, progress: float) -> Tensor:
+    def __call__(self, network: Predictor, batch: Batch, progress: float) -> Tensor:
         """See `Objective`."""
         t = self.times(batch.time)
-        predicted = network(add_noise(batch.images, batch.noise, t), TIME_SCALE * t, batch.labels)
-        return self.weights(t) * noise_loss(predicted, batch.noise)
+        noisy = add_noise(batch.images, batch.noise, t)
+        predicted, *early = network(noisy, TIME_SCALE * t, batch.labels, batch.conditions, batch.keys)
+        loss = noise_loss(predicted, batch.noise)
+        return self.weights(t) * sum((self.supervise * noise_loss(each, batch.noise) for each in early), loss)
 
 
 class Consistency:
@@ -60,11 +67,14 @@ class Consistency:
     def __init__(self, config: TuneConfig) -> None:
         self.stages = config.stages
 
-    def __call__(self, network: Callable[..., Tensor], batch: Batch, progress: float) -> Tensor:
+    def __call__(self, network: Predictor, batch: Batch, progress: float) -> Tensor:
         """See `Objective`."""
         stage = min(int(progress * self.stages), self.stages - 1)
         sigma = consistency.levels(batch.time)
-        return consistency.tuning_loss(network, batch.images, batch.noise, sigma, stage, batch.labels)
+        told = (batch.labels, batch.conditions, batch.keys)  # so that both ends drop the same
+        return consistency.tuning_loss(
+            lambda *inputs: network(*inputs)[0], batch.images, batch.noise, sigma, stage, *told
+        )
 
 
 OBJECTIVES: Mapping[str, Callable[[Any], Objective]] = MappingProxyType(

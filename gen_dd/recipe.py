@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gen_dd.diffusion import min_snr
@@ -37,6 +37,20 @@ def rate(step: int, steps: int, *, warmup: int = 0, anneal: float = 0.0, elapsed
     """
     left = max(0.0, 1 - max(step / steps, elapsed))
     return min(1.0, step / warmup if warmup else 1.0, left / anneal if anneal else 1.0)
+
+
+def batches(rate: float, most: int) -> int:
+    """How many batches make up a step where the learning rate is to fall to `rate` of its peak: as many as keep the
+    rate up, at most `most`.
+
+    A step's noise goes with the rate over the batch, so that larger batches do what a smaller rate does (Smith et al.,
+    "Don't Decay the Learning Rate, Increase the Batch Size", ICLR 2018, https://arxiv.org/abs/1711.00489).
+
+    Examples:
+        >>> [batches(rate, 4) for rate in (1, 0.6, 0.5, 0.3, 0.2, 0)]
+        [1, 1, 2, 3, 4, 4]
+    """
+    return most if rate * most <= 1 else int(1 / rate)
 
 
 def logit_normal(u: Tensor) -> Tensor:
@@ -198,13 +212,31 @@ class Muon(Optimizer):
         return whole_tensor(gradient.lerp(average, momentum))
 
 
-def adamw(model: UViT, *, lr: float, betas: tuple[float, float], weight_decay: float, bf16: bool = False) -> Optimizer:
-    """AdamW on every parameter, as the official code has it; it multiplies no matrices, in bf16 or otherwise."""
-    return torch.optim.AdamW(model.parameters(), lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
+def adamw(
+    model: UViT,
+    aids: nn.Module | None = None,
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+    bf16: bool = False,
+) -> Optimizer:
+    """AdamW on every parameter, as the official code has it, and on those of a scaffold's aids; it multiplies no
+    matrices, in bf16 or otherwise."""
+    parameters = [*model.parameters(), *(aids.parameters() if aids else ())]
+    return torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
 
 
-def muon(model: UViT, *, lr: float, betas: tuple[float, float], weight_decay: float, bf16: bool = False) -> Optimizer:
-    """Muon on the matrices inside the blocks, AdamW on embeddings, biases, norms and the head.
+def muon(
+    model: UViT,
+    aids: nn.Module | None = None,
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+    bf16: bool = False,
+) -> Optimizer:
+    """Muon on the matrices inside the blocks, AdamW on embeddings, biases, norms, the head and a scaffold's aids.
 
     Muon replaces a matrix's averaged gradient (momentum 0.95) by its nearest orthogonal matrix, so that every direction
     moves by as much. Scaled by 0.2 sqrt(longer side), its entries move about as far as AdamW's do, so that both take
@@ -214,6 +246,7 @@ def muon(model: UViT, *, lr: float, betas: tuple[float, float], weight_decay: fl
     hidden = [parameter for block in blocks for parameter in block.parameters() if parameter.ndim == 2]
     others = set(model.parameters()) - set(hidden)
     rest = [parameter for parameter in model.parameters() if parameter in others]
+    rest += aids.parameters() if aids else ()
     return _Joined(
         Muon(hidden, lr=lr, momentum=0.95, weight_decay=weight_decay, bf16=bf16),
         torch.optim.AdamW(rest, lr=lr, betas=betas, weight_decay=weight_decay, fused=True),

@@ -72,7 +72,7 @@ def train(config: TrainConfig) -> None:
         if log or save or picture:
             values, losses = trainer.mean(losses), []
             _check(run, done, values)
-            progress.note = f"loss {values[-1]:.4f}, {config.batch_size * (done - start) / seconds:.0f} img/s"
+            progress.note = f"loss {values[-1]:.4f}, {trainer.shown / seconds:.0f} img/s"
         aside = time.perf_counter()
         grid = trainer.validate(validator, run, done) if evaluate else trainer.picture(run, done) if picture else None
         if log:

@@ -6,10 +6,12 @@ accumulation changes what a step learns from, and a resumed run continues the ve
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import torch
 from accelerate import Accelerator
@@ -26,14 +28,17 @@ from core_dd.notes import note
 from core_dd.rng import stream
 from core_dd.run import Run
 from core_dd.sets.learnt import warn_of
-from core_dd.speed import UVIT_TRAINING, bf16_pays, compile_in_place, prepare_device, uncompiled
+from core_dd.speed import UVIT_TRAINING, bf16_pays, compile_in_place, prepare_device
+from gen_dd.augment import CONDITIONS
 from gen_dd.batches import Batch, Batches
 from gen_dd.checkpoint import adapt, load_official
 from gen_dd.learnt import Finding, SampleJudge, find, initial_share, numbers_for
+from gen_dd.neon import Neon
 from gen_dd.objectives import OBJECTIVES
 from gen_dd.options import TrainConfig
-from gen_dd.recipe import OPTIMIZERS, rate
+from gen_dd.recipe import OPTIMIZERS, batches, rate
 from gen_dd.sampler import Sampler, pays_to_compile
+from gen_dd.scaffold import Scaffold, make_aids
 from gen_dd.sharding import gathered, make_accelerator, split_like, split_optimizer, whole
 from gen_dd.uvit import CONSISTENCY, PRESETS, UViT, image_flops
 from gen_dd.validate import Validator, keep_best, save_samples
@@ -48,6 +53,7 @@ class TrainerState(TypedDict):
     """What a checkpoint holds beside the averaged model."""
 
     model: dict[str, Tensor]
+    aids: NotRequired[dict[str, Tensor]]  # of a training that has a scaffold
     optimizer: dict[str, Any]
     ema: dict[str, Any]
     processes: Annotated[int, Meta(ge=1)]
@@ -55,7 +61,7 @@ class TrainerState(TypedDict):
 
 
 class Trainer:
-    """One training, ready to step: network, optimiser, average of the weights, batches.
+    """One training, ready to step: network in its scaffold, optimiser, average of the weights, batches.
 
     Args:
         config: what to train, and how.
@@ -64,13 +70,14 @@ class Trainer:
         accelerator: of the processes that train together. `start` makes it and the model.
 
     Attributes:
-        network: the model as the processes share it.
+        network: the model in its scaffold, as the processes share it.
         first: whether this process is the one that writes.
         scores: of the last evaluation.
         seconds: of training steps, over all calls of the run.
+        shown: images that the steps of this call have learnt from.
 
     Raises:
-        InputError: if the batch cannot be dealt out to processes and passes.
+        InputError: if the batch cannot be dealt out to processes and passes; as `Neon`.
     """
 
     def __init__(self, config: TrainConfig, data: RealData, model: UViT, accelerator: Accelerator) -> None:
@@ -87,11 +94,15 @@ class Trainer:
         if config.checkpointing:
             self.model.enable_gradient_checkpointing()
         options = {"lr": config.lr, "betas": config.betas, "weight_decay": config.weight_decay}
-        optimizer = OPTIMIZERS[config.optimizer](self.model, **options, bf16=accelerator.mixed_precision == "bf16")
+        options["bf16"] = accelerator.mixed_precision == "bf16"
+        self.aids = make_aids(self.model, config, stream(config.seed, "aids")).to(self.device)
+        optimizer = OPTIMIZERS[config.optimizer](self.model, self.aids, **options)
         self.share = config.batch_size // parts  # images of a process and pass
         self.objective = OBJECTIVES[config.OBJECTIVE](config)
         self._flops = self.objective.passes * config.accumulate * self.share * image_flops(model)
-        self.network, self.optimizer = accelerator.prepare(self.model, optimizer)
+        self.scaffold = Scaffold(self.model, self.aids, config.dropout)
+        self.network, self.optimizer = accelerator.prepare(self.scaffold, optimizer)
+        self.neon = None if config.neon is None else Neon(config, data, self.model.parameters())
         self.ema = EMAModel(
             self.model.parameters(),
             decay=config.ema_decay,
@@ -100,18 +111,8 @@ class Trainer:
             foreach=True,
         )
         self.scores: dict[str, float] = {}
-        self.seconds = 0.0
-        assert model.null_class is not None  # `make_model` gives it the classes of the data
-        self.batches = Batches(
-            data,
-            config.batch_size,
-            null_class=model.null_class,
-            flip=data.hflip if config.hflip is None else config.hflip,
-            dropout=config.label_dropout,
-            seed=config.seed,
-            device=self.device,
-            rows=torch.arange(config.batch_size).view(config.accumulate, self.processes, -1)[:, self.rank].flatten(),
-        )
+        self.seconds, self.shown = 0.0, 0
+        self.batches = functools.cache(self._batches)  # most trainings need the first sequence alone
 
     @classmethod
     def start(cls, config: TrainConfig, data: RealData) -> "Trainer":
@@ -125,6 +126,23 @@ class Trainer:
             processes.local_device()  # refuses more processes than GPUs
         bf16 = config.bf16 and bf16_pays(kind)
         return cls(config, data, model, make_accelerator(cpu=kind == "cpu", precision="bf16" if bf16 else "no"))
+
+    def _batches(self, part: int) -> Batches:
+        """One sequence of batches: a step takes one of each of the first few sequences."""
+        config, data = self.config, self.data
+        assert self.model.null_class is not None  # `make_model` gives it the classes of the data
+        return Batches(
+            data if self.neon is None else self.neon.samples,
+            config.batch_size,
+            null_class=self.model.null_class,
+            flip=data.hflip if config.hflip is None else config.hflip,
+            dropout=config.label_dropout,
+            seed=config.seed,
+            device=self.device,
+            rows=torch.arange(config.batch_size).view(config.accumulate, self.processes, -1)[:, self.rank].flatten(),
+            augment=config.augment,
+            part=part,
+        )
 
     def summary(self) -> str:
         """What runs where, in one line."""
@@ -143,11 +161,13 @@ class Trainer:
         """
         if not (self.config.compile and UVIT_TRAINING.pays(self._uncompiled(done), self.device)):
             return
-        compile_in_place(self.model, self.device, dynamic=False)
+        compile_in_place(self.scaffold, self.device, dynamic=False)
         images, times = torch.zeros(self.share, *self.data.shape), torch.zeros(self.share)
+        told = torch.zeros(self.share, CONDITIONS if self.config.augment else 0)
+        inputs = (own.to(self.device) for own in (images, times, times.long(), told, times.int()))
         with self.accelerator.autocast():
-            predicted = self.network(*(own.to(self.device) for own in (images, times, times.long())))
-        self.accelerator.backward(predicted.square().mean())
+            predicted = self.network(*inputs)
+        self.accelerator.backward(sum(each.square().mean() for each in predicted))
         self.optimizer.zero_grad(set_to_none=True)
 
     def _uncompiled(self, done: int) -> float:
@@ -161,13 +181,15 @@ class Trainer:
         """One optimiser step; returns the loss of the global batch (of this process's part, when there are several)."""
         total = torch.zeros((), device=self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        for part, last in self._parts(self.batches(step)):
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.network):
+        parts = self.batches_of(step) * self.config.accumulate
+        for number, part in enumerate(self._parts(step), 1):
+            with contextlib.nullcontext() if number == parts else self.accelerator.no_sync(self.network):
                 with self.accelerator.autocast():
                     losses = self.objective(self.network, part, self.progress(step))
-                loss = losses.mean() / self.config.accumulate
+                loss = losses.mean() / parts
                 self.accelerator.backward(loss)
                 total += loss.detach()
+        self.shown += self.config.batch_size * self.batches_of(step)
         if self.config.grad_clip is not None:
             self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.grad_clip)
         for group in self.optimizer.param_groups:
@@ -177,11 +199,16 @@ class Trainer:
         return total
 
     def lr(self, step: int) -> float:
-        """The learning rate of a step, which may depend on the time used up: see `recipe.rate`."""
+        """The learning rate of a step, which may depend on the time used up: see `recipe.rate`; larger batches keep it
+        up."""
         config = self.config
-        return config.lr * rate(
-            step, config.iterations, warmup=config.warmup, anneal=config.anneal, elapsed=self._elapsed()
-        )
+        own = rate(step, config.iterations, warmup=config.warmup, anneal=config.anneal, elapsed=self._elapsed())
+        return config.lr * self.batches_of(step) * own
+
+    def batches_of(self, step: int) -> int:
+        """How many batches make up a step: see `recipe.batches`."""
+        config = self.config
+        return batches(rate(step, config.iterations, anneal=config.anneal, elapsed=self._elapsed()), config.growth)
 
     def progress(self, step: int) -> float:
         """The part of the training that is done before a step, in [0, 1): of its steps, or of its time if more."""
@@ -191,26 +218,31 @@ class Trainer:
         """The part of the time limit that is used up; 0 without one."""
         return self.seconds / self.config.max_seconds if self.config.max_seconds else 0.0
 
-    def _parts(self, batch: Batch) -> Iterator[tuple[Batch, bool]]:
-        """The passes that this process's rows of a global batch are dealt out to, and whether each is the last."""
-        count, names = self.config.accumulate, ("images", "noise", "time", "labels")
-        for i, parts in enumerate(zip(*(getattr(batch, name).chunk(count) for name in names), strict=True), 1):
-            yield Batch(*parts), i == count
+    def _parts(self, step: int) -> Iterator[Batch]:
+        """The passes that this process's rows of a step's batches are dealt out to."""
+        for number in range(self.batches_of(step)):
+            batch = self.batches(number)(step)
+            chunks = (getattr(batch, own.name).chunk(self.config.accumulate) for own in fields(Batch))
+            yield from (Batch(*parts) for parts in zip(*chunks, strict=True))
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[UViT]:
-        """The network with the averaged weights, while the block lasts; on all processes together.
+        """The network with the averaged weights, those of `Neon` where it is asked for, while the block lasts; on all
+        processes together.
 
         It is the trained network itself with its weights changed, or a whole copy where that one is split.
         """
+        weights = self.ema.shadow_params
+        weights = weights if self.neon is None else self.neon.weights(weights)
         if self.accelerator.is_fsdp2:
-            yield whole(self.model, self.ema.shadow_params, self.device)
+            yield whole(self.model, weights, self.device)
             return
         self.ema.store(self.model.parameters())
-        self.ema.copy_to(self.model.parameters())
+        with torch.no_grad():
+            for own, other in zip(self.model.parameters(), weights, strict=True):
+                own.copy_(other)
         try:
-            with uncompiled(self.model):  # the sampler compiles for its own batches, where that pays
-                yield self.model
+            yield self.model
         finally:
             self.ema.restore(self.model.parameters())
             self.model.train()
@@ -218,7 +250,7 @@ class Trainer:
     def save(self, run: Run, step: int, grid: Path | None) -> None:
         """A checkpoint of everything the next step depends on, and the model to sample from, with a picture of its
         samples; on all processes together, written by the first."""
-        parts = {"model": self.model, "optimizer": self.optimizer, "ema": self.ema}
+        parts = {"model": self.model, "aids": self.aids, "optimizer": self.optimizer, "ema": self.ema}
         state = {name: gathered(part.state_dict(), keep=self.first) for name, part in parts.items()}
         run.check(step, weights=float(sum(tensor.sum() for tensor in state["model"].values())))
         state |= {"processes": self.processes, "seconds": self.seconds}
@@ -265,8 +297,9 @@ class Trainer:
 
     def _restore(self, state: dict[str, Any]) -> None:
         """Take over weights, optimiser, averages and time from what `save` put together, split as they are here."""
-        split = {key: split_like(state["model"][key], own) for key, own in self.model.state_dict().items()}
-        self.model.load_state_dict(split)
+        for name, part in (("model", self.model), ("aids", self.aids)):
+            saved = state.get(name, {})  # the first checkpoints know of no aids
+            part.load_state_dict({key: split_like(saved[key], own) for key, own in part.state_dict().items()})
         self.optimizer.load_state_dict(split_optimizer(state["optimizer"], self.optimizer))
         records.fitting(self.optimizer)
         average = zip(state["ema"]["shadow_params"], self.model.parameters(), strict=True)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from core_dd.errors import pick, require
 from core_dd.speed import forward_flops
+from gen_dd.dropout import Dropout
 
 CONSISTENCY = "consistency"
 """The solver of consistency models, by its name."""
@@ -198,6 +199,26 @@ class UViT(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' bases d
         Raises:
             ValueError: if labels are missing, or given to an unconditional network.
         """
+        return self.traced(sample, timestep, class_labels)[0]
+
+    def traced(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        class_labels: Tensor | None = None,
+        told: Tensor | None = None,
+        dropout: Dropout | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """`forward`, with what training alone wants (`gen_dd.scaffold`).
+
+        Args:
+            sample, timestep, class_labels: see `forward`.
+            told: what is added to the time's token, (B, D).
+            dropout: what the blocks put the outputs of attention and MLP through.
+
+        Returns:
+            The noise, and all tokens as the middle block leaves them, (B, L, D).
+        """
         if (class_labels is None) != (self.label_emb is None):
             raise ValueError(
                 "class_labels must be given to a network with num_classes and to no other, "
@@ -205,21 +226,23 @@ class UViT(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' bases d
             )
         patches = self.patch_embed(sample)
         time = self.time_embed(sinusoid(timestep.expand(len(sample)), self.config.hidden_size))
+        time = time if told is None else time + told
         extra = [time] if self.label_emb is None else [self.label_emb(class_labels), time]
         x = torch.cat([torch.stack(extra, dim=1).to(patches.dtype), patches], dim=1) + self.pos_embed
 
+        drops = iter([dropout and dropout.at(2 * number) for number in range(self.config.depth + 1)])
         skips = []
         for block in self.in_blocks:
-            x = self._run(block, x)
+            x = self._run(block, x, None, next(drops))
             skips.append(x)
-        x = self._run(self.mid_block, x)
+        x = middle = self._run(self.mid_block, x, None, next(drops))
         for block in self.out_blocks:
-            x = self._run(block, x, skips.pop())
+            x = self._run(block, x, skips.pop(), next(drops))
 
         x = self.decoder_pred(self.norm(x)[:, self.extra_tokens :])
-        return self.final_layer(unpatchify(x, self.config.patch_size)).to(sample.dtype)
+        return self.final_layer(unpatchify(x, self.config.patch_size)).to(sample.dtype), middle
 
-    def _run(self, block: nn.Module, *inputs: Tensor) -> Tensor:
+    def _run(self, block: nn.Module, *inputs: Tensor | Dropout | None) -> Tensor:
         """One block, remembering only its inputs where gradient checkpointing is on."""
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return self._gradient_checkpointing_func(block, *inputs)
@@ -257,12 +280,14 @@ class Block(nn.Module):
         self.mlp = _MLP(width, int(mlp_ratio * width))
         self.skip_linear = nn.Linear(2 * width, width) if skip else None
 
-    def forward(self, x: Tensor, skipped: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, skipped: Tensor | None = None, dropout: Dropout | None = None) -> Tensor:
         if self.skip_linear is not None:
             assert skipped is not None
             x = self.skip_linear(torch.cat([x, skipped], dim=-1))
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        branch = self.attn(self.norm1(x))
+        x = x + (branch if dropout is None else dropout(branch))
+        branch = self.mlp(self.norm2(x))
+        return x + (branch if dropout is None else dropout.at(0)(branch))
 
 
 class Attention(nn.Module):

@@ -121,16 +121,6 @@ def test_forward_flops__are_those_of_an_image():
     assert speed.forward_flops(network, torch.zeros(5, 3, 8, 8)) == 2 * (36 * 4 * 27 + 144 * 10)
 
 
-def test_uncompiled__for_a_while(generator, compiling):
-    network, x, calls = torch.nn.Linear(4, 2), torch.randn(3, 4, generator=generator), []
-    speed.compile_in_place(network, "cpu", backend=lambda graph, inputs: calls.append(graph) or graph)
-    with speed.uncompiled(network):
-        network(x)
-    assert not calls
-    network(x)
-    assert calls
-
-
 def page_faults(tensors: int, generator: torch.Generator) -> float:
     """Per page of large tensors (4 to 32 MiB), made and freed one after the other."""
     before, made = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, 0

@@ -149,7 +149,7 @@ def test_joined__goes_on_from_its_state():
 
 def test_step__learns_from_the_times_and_weights_asked_for(digits):
     trainer = Trainer.start(TrainConfig(**FAST), digits)
-    batch, model = trainer.batches(0), copy.deepcopy(trainer.model)
+    batch, model = trainer.batches(0)(0), copy.deepcopy(trainer.model)
     t = logit_normal(batch.time)
     predicted = model(add_noise(batch.images, batch.noise, t), 999 * t, batch.labels)
     errors = (predicted - batch.noise).square().mean((1, 2, 3))

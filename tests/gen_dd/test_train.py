@@ -240,7 +240,7 @@ def test_compile__only_where_it_pays_in_what_is_left(digits, monkeypatch, option
     trainer = Trainer.start(TrainConfig(**QUICK | {"compile": True} | options), digits)
     before, trainer.seconds = [parameter.clone() for parameter in trainer.model.parameters()], trained
     trainer.compile(done)
-    assert (found == [trainer.model]) == worth
+    assert (found == [trainer.scaffold]) == worth
     assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, trainer.model.parameters(), strict=True))
     assert not trainer.optimizer.state
 

@@ -1,0 +1,130 @@
+"""What each option of the generator's training is worth at equal compute, on the 8x8 digits.
+
+    python scripts/choices_generator.py costs                   # what a step costs beside the plain one's
+    python scripts/choices_generator.py train --seeds 0 1       # train all, at steps of equal cost, and judge them
+
+Each option alone is added to configs/gen/digits.yaml. A clock would measure what else the machine does: so the cost of a
+step is measured once, in processor time and by turns with the plain one, and every training gets the steps that make
+up the same compute. What is judged are samples of the averaged weights, 10 evaluations each: the accuracy on a
+validation split of a ConvNet trained on 500 of them, and the distance of 1000 from the training images. The test
+images are not looked at. The scores go to results/digits_generator_choices/OPTION-seedN/stats.jsonl.
+"""
+
+import argparse
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from core_dd import cli, files, records
+from core_dd.config import load_config
+from core_dd.run import read_stats
+from gen_dd.options import SampleConfig, TrainConfig
+from gen_dd.sample import run as sample
+from gen_dd.train import train
+from gen_dd.trainer import Trainer
+
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "digits_generator_choices"
+COSTS = RESULTS / "costs.json"
+STEPS = 500
+"""Of the plain training."""
+OPTIONS = {
+    "plain": {},
+    "augment": {"augment": 0.12},
+    "dropout": {"dropout": 0.1},
+    "growth": {"growth": 4},
+    "supervise": {"supervise": 0.25},
+}
+"""What is added to the plain recipe, by the option's name."""
+NEON_WEIGHTS = (0.5, 1.0, 2.0)
+NEON = {"lr": 1e-3, "iterations": 25, "warmup": 0, "anneal": 0.0, "ema_decay": 0.8}
+"""Of the short training on own samples."""
+POOL = 100
+"""Own samples per class."""
+EVALUATIONS = 10
+"""Of the network, per sample."""
+JUDGED = {
+    "val_fraction": 0.3, "eval_ipc": 50, "eval_images": 1000, "eval_steps": EVALUATIONS, "inception_weights": "none",
+    "check_images": 0, "grid_every": 0, "log_every": 100, "tracker": "none", "compile": False, "device": "cpu",
+}  # fmt: skip
+
+
+def recipe(out: Path, **options: object) -> TrainConfig:
+    """The digits' recipe, judged at its end, with other options."""
+    flags = []
+    for name, value in {"iterations": STEPS, "out": out, **JUDGED, **options}.items():
+        flags += [f"--{'' if value else 'no_'}{name}"] if isinstance(value, bool) else [f"--{name}", str(value)]
+    config = load_config(TrainConfig, ["--config", "digits", *flags], home="gen")
+    config.eval_every, config.max_seconds = config.iterations, None
+    return config
+
+
+def costs(repeats: int) -> None:
+    """Measure what each option's steps cost on average, the plain one's being 1."""
+    data = recipe(Path("-")).training_data()
+    trainers = {name: Trainer.start(recipe(Path("-"), **own), data) for name, own in OPTIONS.items()}
+    spent: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for i in range(-3, repeats):  # three that are not counted
+        step = max(i, 0) * STEPS // repeats
+        for name, trainer in trainers.items():
+            began = time.process_time()
+            trainer.step(step)
+            if i >= 0:
+                spent[name, trainer.batches_of(step)].append(time.process_time() - began)
+    plain = statistics.median(spent["plain", 1])
+    found = {}
+    for name in OPTIONS:  # steps of one size are as many as they are in the training
+        own = [(len(times), statistics.median(times)) for (of, _), times in spent.items() if of == name]
+        found[name] = sum(count * median for count, median in own) / repeats / plain
+    files.write_json(COSTS, found)
+    print(found)
+
+
+def trained(runs: Path, seed: int) -> None:
+    """Train and judge every option with one seed; what is there already is left alone."""
+    found = records.read(COSTS, dict[str, float], "Run this script's costs first.")
+    for name, own in OPTIONS.items():
+        steps = round(STEPS / found[name])
+        keep(runs, f"{name}-seed{seed}", recipe(runs / f"{name}-seed{seed}", **own, iterations=steps, seed=seed))
+
+    # Neon's drawing (a forward pass is a third of a step) and short training are taken off the steps before.
+    drawing = POOL * 10 * EVALUATIONS / 64 / 3
+    before, pool = runs / f"before_neon-seed{seed}", runs / f"pool-seed{seed}"
+    keep(runs, before.name, recipe(before, iterations=round(STEPS - drawing - NEON["iterations"]), seed=seed))
+    if not pool.exists():
+        options = {"model": str(before), "num_per_class": POOL, "steps": EVALUATIONS, "seed": seed + 100}
+        sample(SampleConfig(out=str(pool), device="cpu", **options))
+    for weight in NEON_WEIGHTS:
+        name = f"neon_{weight:g}-seed{seed}"
+        own = {"init_from": before, "neon": pool, "neon_weight": weight, "seed": seed}
+        keep(runs, name, recipe(runs / name, **NEON, **own))
+
+
+def keep(runs: Path, name: str, config: TrainConfig) -> None:
+    """Train, and keep the last scores."""
+    out = RESULTS / name / "stats.jsonl"
+    if not out.exists():
+        train(config)
+        last = read_stats(runs / name / "stats.jsonl")[-1]
+        scores = {key: last[key] for key in ("step", "classifier_frechet", "val_accuracy")}
+        files.write_text(out, files.json_text(scores) + "\n")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure the costs, or train."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["costs", "train"])
+    parser.add_argument("--repeats", type=int, default=50, help="steps of each option whose cost is measured")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--runs", type=Path, default=Path("runs/choices_generator"), help="where the trainings go")
+    arguments = parser.parse_args(argv)
+    if arguments.what == "costs":
+        costs(arguments.repeats)
+    else:
+        for seed in arguments.seeds:
+            trained(arguments.runs, seed)
+
+
+if __name__ == "__main__":
+    cli.entry(main)
