@@ -3,11 +3,12 @@
     python scripts/choices_generator.py costs                   # what a step costs beside the plain one's
     python scripts/choices_generator.py train --seeds 0 1       # train all, at steps of equal cost, and judge them
 
-Each option alone is added to configs/gen/digits.yaml. A clock would measure what else the machine does: so the cost of a
-step is measured once, in processor time and by turns with the plain one, and every training gets the steps that make
+Each option alone is added to configs/gen/digits.yaml. A clock would measure what else the machine does: so the cost of
+a step is measured once, in processor time and by turns with the plain one, and every training gets the steps that make
 up the same compute. What is judged are samples of the averaged weights, 10 evaluations each: the accuracy on a
-validation split of a ConvNet trained on 500 of them, and the distance of 1000 from the training images. The test
-images are not looked at. The scores go to results/digits_generator_choices/OPTION-seedN/stats.jsonl.
+validation split of a ConvNet trained on 500 of them, and their distance from the training images. The test images are
+not looked at. Neon steps on from the plain model, so that its pool and its short training come on top. The scores go to
+results/digits_generator_choices/OPTION-seedN/stats.jsonl.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from gen_dd.trainer import Trainer
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "digits_generator_choices"
 COSTS = RESULTS / "costs.json"
-STEPS = 500
+STEPS = 300
 """Of the plain training."""
 OPTIONS = {
     "plain": {},
@@ -37,7 +38,7 @@ OPTIONS = {
     "supervise": {"supervise": 0.25},
 }
 """What is added to the plain recipe, by the option's name."""
-NEON_WEIGHTS = (0.5, 1.0, 2.0)
+NEON_WEIGHTS = (0.5, 1.0)
 NEON = {"lr": 1e-3, "iterations": 25, "warmup": 0, "anneal": 0.0, "ema_decay": 0.8}
 """Of the short training on own samples."""
 POOL = 100
@@ -45,7 +46,7 @@ POOL = 100
 EVALUATIONS = 10
 """Of the network, per sample."""
 JUDGED = {
-    "val_fraction": 0.3, "eval_ipc": 50, "eval_images": 1000, "eval_steps": EVALUATIONS, "inception_weights": "none",
+    "val_fraction": 0.3, "eval_ipc": 50, "eval_images": 500, "eval_steps": EVALUATIONS, "inception_weights": "none",
     "check_images": 0, "grid_every": 0, "log_every": 100, "tracker": "none", "compile": False, "device": "cpu",
 }  # fmt: skip
 
@@ -88,10 +89,7 @@ def trained(runs: Path, seed: int) -> None:
         steps = round(STEPS / found[name])
         keep(runs, f"{name}-seed{seed}", recipe(runs / f"{name}-seed{seed}", **own, iterations=steps, seed=seed))
 
-    # Neon's drawing (a forward pass is a third of a step) and short training are taken off the steps before.
-    drawing = POOL * 10 * EVALUATIONS / 64 / 3
-    before, pool = runs / f"before_neon-seed{seed}", runs / f"pool-seed{seed}"
-    keep(runs, before.name, recipe(before, iterations=round(STEPS - drawing - NEON["iterations"]), seed=seed))
+    before, pool = runs / f"plain-seed{seed}", runs / f"pool-seed{seed}"
     if not pool.exists():
         options = {"model": str(before), "num_per_class": POOL, "steps": EVALUATIONS, "seed": seed + 100}
         sample(SampleConfig(out=str(pool), device="cpu", **options))

@@ -677,6 +677,12 @@ CASES = {
     "train anneal above one": Case(TRAIN + "--anneal 1.5", "anneal must be in [0, 1], got 1.5"),
     "train chunk of no time": Case(TRAIN + "--chunk_seconds 0", "chunk_seconds must be > 0, got 0.0"),
     "train label dropout above one": Case(TRAIN + "--label_dropout 1.5", "label_dropout must be in [0, 1), got 1.5"),
+    "train dropout of everything": Case(TRAIN + "--dropout 1", "dropout must be in [0, 1), got 1.0"),
+    "train augmentation above one": Case(TRAIN + "--augment 1.5", "augment must be in [0, 1], got 1.5"),
+    "train negative supervision": Case(TRAIN + "--supervise -1", "supervise must be >= 0, got -1"),
+    "train growth without annealing": Case(TRAIN + "--growth 4", "Pass --anneal 0.5, too"),
+    "train away from nothing": Case(TRAIN + "--neon pool", "Pass --init_from RUN, from which they were drawn"),
+    "train away by no weight": Case(TRAIN + "--neon_weight 0", "neon_weight must be > 0, got 0"),
     "train folder exists": Case(
         TRAIN, "out exists. Choose another --out", lambda f: (f / "out" / "x").mkdir(parents=True)
     ),

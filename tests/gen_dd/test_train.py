@@ -23,7 +23,7 @@ TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 QUICK = {
     "iterations": 12, "batch_size": 8, "warmup": 2, "lr": 1e-3, "ema_decay": 0.9, "log_every": 1, "checkpoint_every": 4,
     "grid_every": 0, "check_images": 0, "tracker": "none", "device": "cpu", "limit_per_class": 8,
-    "bf16": False, "compile": False,
+    "bf16": False, "compile": False, "dropout": 0.1, "augment": 0.3, "supervise": 0.5, "anneal": 0.5, "growth": 2,
 }  # fmt: skip
 
 
