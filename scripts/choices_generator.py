@@ -12,6 +12,7 @@ results/digits_generator_choices/OPTION-seedN/stats.jsonl.
 """
 
 import argparse
+import itertools
 import statistics
 import time
 from collections import defaultdict
@@ -38,8 +39,8 @@ OPTIONS = {
     "supervise": {"supervise": 0.25},
 }
 """What is added to the plain recipe, by the option's name."""
-NEON_WEIGHTS = (0.5, 1.0)
-NEON = {"lr": 1e-3, "iterations": 25, "warmup": 0, "anneal": 0.0, "ema_decay": 0.8}
+NEON, NEON_WEIGHTS = "neon", (0.5, 1.0)
+SHORT = {"lr": 1e-3, "iterations": 25, "warmup": 0, "anneal": 0.0, "ema_decay": 0.8}
 """Of the short training on own samples."""
 POOL = 100
 """Own samples per class."""
@@ -82,13 +83,13 @@ def costs(repeats: int) -> None:
     print(found)
 
 
-def trained(runs: Path, seed: int) -> None:
-    """Train and judge every option with one seed; what is there already is left alone."""
-    found = records.read(COSTS, dict[str, float], "Run this script's costs first.")
-    for name, own in OPTIONS.items():
-        steps = round(STEPS / found[name])
-        keep(runs, f"{name}-seed{seed}", recipe(runs / f"{name}-seed{seed}", **own, iterations=steps, seed=seed))
-
+def trained(runs: Path, option: str, seed: int) -> None:
+    """Train and judge with an option and a seed; what is there already is left alone."""
+    if option != NEON:
+        steps = round(STEPS / records.read(COSTS, dict[str, float], "Run this script's costs first.")[option])
+        name = f"{option}-seed{seed}"
+        keep(runs, name, recipe(runs / name, **OPTIONS[option], iterations=steps, seed=seed))
+        return
     before, pool = runs / f"plain-seed{seed}", runs / f"pool-seed{seed}"
     if not pool.exists():
         options = {"model": str(before), "num_per_class": POOL, "steps": EVALUATIONS, "seed": seed + 100}
@@ -96,7 +97,7 @@ def trained(runs: Path, seed: int) -> None:
     for weight in NEON_WEIGHTS:
         name = f"neon_{weight:g}-seed{seed}"
         own = {"init_from": before, "neon": pool, "neon_weight": weight, "seed": seed}
-        keep(runs, name, recipe(runs / name, **NEON, **own))
+        keep(runs, name, recipe(runs / name, **SHORT, **own))
 
 
 def keep(runs: Path, name: str, config: TrainConfig) -> None:
@@ -115,13 +116,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("what", choices=["costs", "train"])
     parser.add_argument("--repeats", type=int, default=50, help="steps of each option whose cost is measured")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    names = [*OPTIONS, NEON]
+    parser.add_argument("--options", nargs="+", default=names, choices=names, help="what is trained; default: all")
     parser.add_argument("--runs", type=Path, default=Path("runs/choices_generator"), help="where the trainings go")
     arguments = parser.parse_args(argv)
     if arguments.what == "costs":
         costs(arguments.repeats)
     else:
-        for seed in arguments.seeds:
-            trained(arguments.runs, seed)
+        for option, seed in itertools.product(arguments.options, arguments.seeds):
+            trained(arguments.runs, option, seed)
 
 
 if __name__ == "__main__":
