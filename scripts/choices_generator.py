@@ -1,7 +1,7 @@
 """What each option of the generator's training is worth at equal compute, on the 8x8 digits.
 
-    python scripts/choices_generator.py costs                   # what a step costs beside the plain one's
-    python scripts/choices_generator.py train --seeds 0 1       # train all, at steps of equal cost, and judge them
+    python scripts/choices_generator.py costs                       # what a step costs beside the plain one's
+    python scripts/choices_generator.py train --workers 2           # train, at steps of equal cost, and judge
 
 Each option alone is added to configs/gen/digits.yaml. A clock would measure what else the machine does: so the cost of
 a step is measured once, in processor time and by turns with the plain one, and every training gets the steps that make
@@ -13,6 +13,7 @@ results/digits_generator_choices/OPTION-seedN/stats.jsonl.
 
 import argparse
 import itertools
+import multiprocessing
 import statistics
 import time
 from collections import defaultdict
@@ -29,8 +30,6 @@ from gen_dd.trainer import Trainer
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "digits_generator_choices"
 COSTS = RESULTS / "costs.json"
-STEPS = 300
-"""Of the plain training."""
 OPTIONS = {
     "plain": {},
     "augment": {"augment": 0.12},
@@ -39,8 +38,8 @@ OPTIONS = {
     "supervise": {"supervise": 0.25},
 }
 """What is added to the plain recipe, by the option's name."""
-NEON, NEON_WEIGHTS = "neon", (0.5, 1.0)
-SHORT = {"lr": 1e-3, "iterations": 25, "warmup": 0, "anneal": 0.0, "ema_decay": 0.8}
+NEON_WEIGHTS = (0.5, 1.0)
+NEON = {"lr": 1e-3, "iterations": 25, "warmup": 0, "anneal": 0.0, "ema_decay": 0.8}
 """Of the short training on own samples."""
 POOL = 100
 """Own samples per class."""
@@ -55,40 +54,41 @@ JUDGED = {
 def recipe(out: Path, **options: object) -> TrainConfig:
     """The digits' recipe, judged at its end, with other options."""
     flags = []
-    for name, value in {"iterations": STEPS, "out": out, **JUDGED, **options}.items():
+    for name, value in {"out": out, **JUDGED, **options}.items():
         flags += [f"--{'' if value else 'no_'}{name}"] if isinstance(value, bool) else [f"--{name}", str(value)]
     config = load_config(TrainConfig, ["--config", "digits", *flags], home="gen")
     config.eval_every, config.max_seconds = config.iterations, None
     return config
 
 
-def costs(repeats: int) -> None:
+def costs(steps: int, repeats: int) -> None:
     """Measure what each option's steps cost on average, the plain one's being 1."""
     data = recipe(Path("-")).training_data()
-    trainers = {name: Trainer.start(recipe(Path("-"), **own), data) for name, own in OPTIONS.items()}
+    plain = {"iterations": steps}
+    trainers = {name: Trainer.start(recipe(Path("-"), **plain, **own), data) for name, own in OPTIONS.items()}
     spent: dict[tuple[str, int], list[float]] = defaultdict(list)
     for i in range(-3, repeats):  # three that are not counted
-        step = max(i, 0) * STEPS // repeats
+        step = max(i, 0) * steps // repeats
         for name, trainer in trainers.items():
             began = time.process_time()
             trainer.step(step)
             if i >= 0:
                 spent[name, trainer.batches_of(step)].append(time.process_time() - began)
-    plain = statistics.median(spent["plain", 1])
+    one = statistics.median(spent["plain", 1])
     found = {}
     for name in OPTIONS:  # steps of one size are as many as they are in the training
         own = [(len(times), statistics.median(times)) for (of, _), times in spent.items() if of == name]
-        found[name] = sum(count * median for count, median in own) / repeats / plain
+        found[name] = sum(count * median for count, median in own) / repeats / one
     files.write_json(COSTS, found)
     print(found)
 
 
-def trained(runs: Path, option: str, seed: int) -> None:
-    """Train and judge with an option and a seed; what is there already is left alone."""
-    if option != NEON:
-        steps = round(STEPS / records.read(COSTS, dict[str, float], "Run this script's costs first.")[option])
-        name = f"{option}-seed{seed}"
-        keep(runs, name, recipe(runs / name, **OPTIONS[option], iterations=steps, seed=seed))
+def trained(runs: Path, option: str, seed: int, steps: int) -> None:
+    """Train and judge with an option and a seed, and with Neon after the plain one; what is there is left alone."""
+    own = round(steps / records.read(COSTS, dict[str, float], "Run this script's costs first.")[option])
+    name = f"{option}-seed{seed}"
+    keep(runs, name, recipe(runs / name, **OPTIONS[option], iterations=own, seed=seed))
+    if option != "plain":
         return
     before, pool = runs / f"plain-seed{seed}", runs / f"pool-seed{seed}"
     if not pool.exists():
@@ -97,7 +97,7 @@ def trained(runs: Path, option: str, seed: int) -> None:
     for weight in NEON_WEIGHTS:
         name = f"neon_{weight:g}-seed{seed}"
         own = {"init_from": before, "neon": pool, "neon_weight": weight, "seed": seed}
-        keep(runs, name, recipe(runs / name, **SHORT, **own))
+        keep(runs, name, recipe(runs / name, **NEON, **own))
 
 
 def keep(runs: Path, name: str, config: TrainConfig) -> None:
@@ -114,17 +114,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure the costs, or train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["costs", "train"])
+    parser.add_argument("--steps", type=int, default=1000, help="of the plain training")
     parser.add_argument("--repeats", type=int, default=50, help="steps of each option whose cost is measured")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    names = [*OPTIONS, NEON]
-    parser.add_argument("--options", nargs="+", default=names, choices=names, help="what is trained; default: all")
+    parser.add_argument("--workers", type=int, default=1, help="trainings at a time")
     parser.add_argument("--runs", type=Path, default=Path("runs/choices_generator"), help="where the trainings go")
     arguments = parser.parse_args(argv)
     if arguments.what == "costs":
-        costs(arguments.repeats)
-    else:
-        for option, seed in itertools.product(arguments.options, arguments.seeds):
-            trained(arguments.runs, option, seed)
+        costs(arguments.steps, arguments.repeats)
+        return
+    jobs = itertools.product([arguments.runs], OPTIONS, arguments.seeds, [arguments.steps])
+    with multiprocessing.get_context("fork").Pool(arguments.workers) as pool:  # which has imported everything
+        pool.starmap(trained, jobs, chunksize=1)
 
 
 if __name__ == "__main__":
