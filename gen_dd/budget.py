@@ -246,6 +246,14 @@ class Ranks:
         torch.distributed.all_reduce(tensor)
         return tensor.cpu()
 
+    def told(self, value: T) -> T:
+        """The first process's value."""
+        if self.count == 1:
+            return value
+        values = [value]
+        torch.distributed.broadcast_object_list(values, device=self.device)
+        return values[0]
+
     def share(self, start: int, stop: int, group: int = 1) -> range:
         """This process's part of the numbers from `start` to `stop` (exclusive), in whole groups."""
         groups = (stop - start) // group

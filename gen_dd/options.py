@@ -64,6 +64,9 @@ GUIDE_CHOICES = MappingProxyType(
 )
 """Training-free guides (`gen_dd.guidance.GUIDES`)."""
 
+PLAN = "plan"
+"""The heading of what is chosen by trials."""
+
 FILTER = "filter"
 """The heading of what is drawn again."""
 
@@ -376,6 +379,17 @@ class SampleConfig(Options):
     filter_protocol: str | None = option(None, group=FILTER, choices=PROTOCOL_CHOICES)
     """How it is trained, on all but the validation split of the model's training, or a tenth of each class where that
     had none; default: quick."""
+    plan: str | None = option(None, group=PLAN)
+    """auto: choose steps, cfg_scale and filter for the budget by short trials, of 12 settings and of the best 3 again
+    with 4 times the network evaluations: a classifier trained on what each draws is tested on a validation split of the
+    training images. The trials count in the budget, of which they may take half; the rest of it is drawn, as many
+    images as it holds. Their table is printed and kept in the pool's plan.json; --resume keeps the plan. A seed gives
+    the same plan on any machine, up to rounding. Or the file of a plan made before, of the same model and solver."""
+    plan_per_class: int = option(5, group=PLAN)
+    """Images of each class in the first trial of the setting that evaluates the network most often; others draw more,
+    with as many evaluations."""
+    plan_network: str = option("convnet3", group=PLAN, choices=NETWORK_CHOICES, others=True)
+    """The classifier that is trained on each trial's images, by protocol quick."""
     batch: int | None = option(None, group="speed")
     """Images per batch and process. Default: with a budget, the fastest size that the memory at hand allows, measured
     in the first moments; without one, 250."""
@@ -423,8 +437,17 @@ class SampleConfig(Options):
         )
         require(self.filter is None or 0 <= self.filter < 1, f"filter must be in [0, 1), got {self.filter}.")
         require(
-            self.filter is not None or (self.filter_network is None and self.filter_protocol is None),
+            self.filter is not None or self.plan or (self.filter_network is None and self.filter_protocol is None),
             "filter_network and filter_protocol belong to a filter. Pass --filter 0.05, or leave them out.",
+        )
+        at_least(self, 1, "plan_per_class")
+        require(
+            self.plan is None or (self.steps, self.cfg_scale, self.filter, self.guide) == (50, 0.0, None, None),
+            "a plan chooses steps, cfg_scale and filter, and knows no guide. Leave these out, or leave out --plan.",
+        )
+        require(
+            self.plan != "auto" or self.budget is not None,
+            "plan auto plans for a budget. Add --budget 10m, or leave it out.",
         )
         self.seconds  # noqa: B018 (checks the budget)
 

@@ -12,14 +12,15 @@ the steps where they are left open. (All images of a run have the same steps, so
 import contextlib
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from core_dd import cli, processes
+from core_dd import cli, files, processes
 from core_dd.clock import command_start
 from core_dd.config import load_config, to_dict
 from core_dd.data.images import ImageData, load_data
@@ -30,9 +31,11 @@ from core_dd.progress import Progress
 from core_dd.rng import stream
 from core_dd.sets.distilled import DistilledSet
 from core_dd.sets.learnt import warn_of
+from core_dd.sets.shards import INDEX
 from core_dd.speed import prepare_device
 from gen_dd.budget import AUTO_STEPS, BatchPace, Clock, Ranks, rounds
 from gen_dd.options import SampleConfig, check_amount
+from gen_dd.plan import PLAN, PoolPlan, Trials, make_plan, read_plan, said, settings, table
 from gen_dd.sampler import Sampler, pays_to_compile
 from gen_dd.shards import ShardFolder, describe, finished, gaps, resumed
 from gen_dd.sieve import VAL_FRACTION, Replacing, Sieve, Tally
@@ -101,6 +104,9 @@ def run(config: SampleConfig, start: float | None = None) -> Path:
     ranks.least()  # nobody writes before everybody has looked
     model, card = load_model(config.model)
     warn_of(card, config.model)
+    plan = _planned(config, model, card, device, clock, ranks, drawn=bool(done) or (out / INDEX).exists())
+    if plan is not None:
+        config = _following(config, plan)
     model.check_guidance(config.cfg_scale)
     identity = {name: to_dict(config)[name] for name in _IDENTITY} | {"weights": card["weights"]}
     identity = resumed(out, done, identity, clock)
@@ -115,9 +121,12 @@ def run(config: SampleConfig, start: float | None = None) -> Path:
             f"{out} was drawn into while this command was starting. Start it again.",
         )
         # A look at the speed settles what is open.
+        if plan is not None and ranks.first:
+            files.write_json(out / PLAN, plan)
         pace = sampler.calibrate(clock, total, ranks)
         identity["steps"] = sampler.steps
         meta = describe(card, config.seed, to_dict(config) | {"steps": sampler.steps, "batch": sampler.batch}, 0.0)
+        meta |= {} if plan is None else {"plan": said(plan)}
         draw, tally = partial(_images, sampler), None
         if sieve is not None:
             replacing, tally = Replacing(sampler, sieve, total, ranks.count), Tally(sampler.classes)
@@ -223,6 +232,76 @@ def _make_sieve(config: SampleConfig, card: dict[str, Any], device: torch.device
     )
     clock.book("filter")
     return sieve
+
+
+def _planned(
+    config: SampleConfig,
+    model: UViT,
+    card: dict[str, Any],
+    device: torch.device,
+    clock: Clock,
+    ranks: Ranks,
+    drawn: bool,
+) -> PoolPlan | None:
+    """The plan that the config asks for: read, or made by the first process while the others wait.
+
+    Args:
+        drawn: whether there are images in the folder.
+    """
+    if config.plan is None:
+        return None
+    kept = Path(config.out) / PLAN
+    place = kept if config.plan == "auto" and kept.exists() else Path(config.plan)
+    if config.plan != "auto" or kept.exists():
+        return read_plan(place, card["weights"], config.solver)
+    require(not drawn, f"{config.out} was drawn without a plan. Leave out --plan, or choose another --out.")
+    plan = None
+    if ranks.first:
+        facts = {"weights": card["weights"], "solver": config.solver, "seed": config.seed, "budget": config.budget}
+        plan = make_plan(_trials(config, model, card, device, clock), clock, facts)
+        print(table(plan))
+    return ranks.told(plan)
+
+
+def _trials(config: SampleConfig, model: UViT, card: dict[str, Any], device: torch.device, clock: Clock) -> Trials:
+    """What tries settings as the config says."""
+    clock.book("load")
+
+    def make(steps: int, cfg_scale: float) -> Sampler:
+        return Sampler(
+            model,
+            steps=steps,
+            solver=config.solver,
+            cfg_scale=cfg_scale,
+            cfg_interval=config.cfg_interval,
+            expansion=config.expansion or 1.0,
+            seed=config.seed,
+            batch=config.batch,
+            device=device,
+            bf16=config.bf16,
+        )
+
+    @cache
+    def sieve(share: float) -> Sieve:
+        clock.book("plan")
+        return needed(_make_sieve(replace(config, plan=None, filter=share), card, device, clock), "no filter")
+
+    return Trials(
+        make,
+        sieve,
+        _real_data(config, card, VAL_FRACTION),
+        config.plan_per_class,
+        settings(config.solver, model.config.null_trained),
+        network=config.plan_network,
+        seed=config.seed,
+        device=device,
+    )
+
+
+def _following(config: SampleConfig, plan: PoolPlan) -> SampleConfig:
+    """The config with what its plan chose."""
+    options = {"filter_network": None, "filter_protocol": None} if plan["chosen"]["filter"] is None else {}
+    return replace(config, plan=None, **plan["chosen"], **options)
 
 
 _GUIDANCE = ("cfg_scale", "cfg_interval", "guide", "guide_scale", "guide_until", "guide_slots", "guide_data")

@@ -152,6 +152,8 @@ class ShardFolder:
             f"{self.out}: {count} images, {each} per class{asked}, {self.sampler.steps} steps, batches of "
             f"{self.sampler.batch}, {rate:.0f} images/s; {clock.summary()}"
         )
+        if "plan" in self.meta:
+            text += f"\n{self.meta['plan']}"
         if self.tally is not None:
             text += f"\n{self.tally.said(self.meta['class_names'], count)}"
         files.write_text(self.out / _SUMMARY, text + "\n")

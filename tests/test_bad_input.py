@@ -799,6 +799,17 @@ CASES = {
     "sample a diffusion model as a consistency model": Case(
         SAMPLE + "--num_per_class 1 --steps 2 --solver consistency", "was not tuned into a consistency model", model()
     ),
+    "sample plan without a budget": Case(SAMPLE + "--num_per_class 1 --plan auto", "plans for a budget. Add --budget"),
+    "sample plan beside what it chooses": Case(SAMPLE + "--budget 9s --plan auto --cfg_scale 1", "and knows no guide"),
+    "sample plan of no images": Case(SAMPLE + "--budget 9s --plan auto --plan_per_class 0", "plan_per_class must be"),
+    "sample plan that is not there": Case(
+        SAMPLE + "--num_per_class 1 --plan never.json", "cannot read never.json: No such file", model()
+    ),
+    "sample plan whose trials do not fit the budget": Case(
+        SAMPLE + "--budget 30s --plan auto --plan_per_class 500 --plan_network convnet1_w8 --batch 20",
+        "s or more, a smaller --plan_per_class or --plan_network, or steps, cfg_scale and filter by yourself",
+        model(),
+    ),
     "sample groups that do not divide the number": Case(
         SAMPLE + "--num_per_class 7 --guide repulsion", "num_per_class 7 is not a multiple of the groups of 10", model()
     ),

@@ -185,7 +185,7 @@ def test_command__two_processes_filter_the_same_images(folder, tmp_path):
 
 
 def test_run__a_budget_is_filtered_and_balanced(folder):
-    run(SampleConfig(model=str(folder), out="pool", budget="5s", **OPTIONS))
+    run(SampleConfig(model=str(folder), out="pool", batch=20, budget="4s", **OPTIONS))
     counts = torch.bincount(DistilledSet.load("pool").labels, minlength=10)
     assert counts.max() - counts.min() <= 1 <= counts.max()
 

@@ -1,0 +1,283 @@
+"""A plan for a budget: which steps, guidance scale and filter draw the pool that teaches most, found by short trials.
+
+Successive halving ([Jamieson & Talwalkar, AISTATS 2016](https://arxiv.org/abs/1502.07943)): every setting draws with
+the same number of network evaluations, so that cheaper ones draw more images, and a classifier trained on what it drew
+is tested on the validation split of the training data; the best are tried again with more. Only counted things decide,
+no seconds, so that a seed gives the same plan on a fast and on a slow machine.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+
+from core_dd import records
+from core_dd.data.images import ImageData
+from core_dd.errors import require
+from core_dd.judge import training
+from core_dd.judge.protocols import QUICK
+from core_dd.report.tables import text_table
+from gen_dd.budget import Clock
+from gen_dd.sampler import Sampler
+from gen_dd.sieve import TRIES, Replacing, Sieve
+from gen_dd.uvit import CONSISTENCY
+
+PLAN = "plan.json"
+"""Where a pool keeps its plan."""
+
+STEPS = {CONSISTENCY: (1, 2, 4), "": (10, 20, 50)}
+"""The steps that are tried, by solver; "" stands for all others."""
+
+CFG_SCALES = (0.0, 0.5)
+"""The guidance scales that are tried; above 0 where the model has learnt without labels."""
+
+FILTERS = (None, 0.05)
+"""What is tried as a filter."""
+
+KEPT, GROWTH = 3, 4
+"""How many settings are tried again, and with how many times the evaluations."""
+
+SHARE = 0.5
+"""The part of what is left of the budget that the trials may take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """How a pool is drawn; see `SampleConfig`."""
+
+    steps: int
+    cfg_scale: float
+    filter: float | None
+
+    @property
+    def evaluations(self) -> int:
+        """Of the network, for one image drawn once."""
+        return self.steps * (2 if self.cfg_scale else 1)
+
+    def __str__(self) -> str:
+        return f"steps {self.steps}, cfg_scale {self.cfg_scale:g}, filter {_shown(self.filter)}"
+
+
+class _Chosen(TypedDict):
+    """A setting, as a file has it."""
+
+    steps: int
+    cfg_scale: float
+    filter: float | None
+
+
+class Trial(_Chosen):
+    """What a setting reached."""
+
+    round: int
+    per_class: int
+    accuracy: float
+
+
+class PoolPlan(TypedDict):
+    """What plan.json holds."""
+
+    weights: str
+    """The digest of the model's."""
+    solver: str
+    seed: int
+    budget: str | None
+    chosen: _Chosen
+    trials: list[Trial]
+
+
+def settings(solver: str, guidable: bool) -> list[Setting]:
+    """What is tried, the cheapest first: of equals the first wins.
+
+    Args:
+        solver: a key of `SOLVERS`.
+        guidable: whether the model has learnt without labels, too.
+    """
+    grid = itertools.product(STEPS.get(solver, STEPS[""]), CFG_SCALES if guidable else (0.0,), FILTERS)
+    found = [Setting(steps=steps, cfg_scale=cfg_scale, filter=share) for steps, cfg_scale, share in grid]
+    return sorted(found, key=lambda setting: setting.evaluations)
+
+
+def halving(candidates: Sequence[Setting], attempt: Callable[[Setting, int], tuple[int, float]]) -> list[Trial]:
+    """Try all, then the best `KEPT` again, `GROWTH` times as long.
+
+    Args:
+        candidates: what is tried.
+        attempt: (setting, times) -> images per class and accuracy, of a trial so many times as long as a first one.
+
+    Returns:
+        The trials, round by round, each round best first.
+    """
+    trials: list[Trial] = []
+    for number, times in enumerate((1, GROWTH), start=1):
+        found = []
+        for setting in candidates:
+            per_class, accuracy = attempt(setting, times)
+            found.append((setting, per_class, accuracy))
+        found.sort(key=lambda trial: -trial[2])
+        trials += [
+            Trial(round=number, per_class=per_class, accuracy=round(accuracy, 4), **_fields(setting))
+            for setting, per_class, accuracy in found
+        ]
+        candidates = [setting for setting, *_ in found[:KEPT]]
+    return trials
+
+
+class Trials:
+    """Tries settings on the validation split.
+
+    Args:
+        make: gives the sampler of some steps and a guidance scale.
+        sieve: what the filter is.
+        data: the real data, with a validation split; test images are not looked at.
+        per_class: images of each class that the setting of most evaluations draws in a first trial.
+        candidates: what will be tried.
+        network, seed, device: of the classifiers that are trained on what is drawn, by protocol `quick`.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int, float], Sampler],
+        sieve: Callable[[float], Sieve],
+        data: ImageData,
+        per_class: int,
+        candidates: Sequence[Setting],
+        *,
+        network: str,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.make, self.sieve, self.data, self.candidates = make, sieve, data, candidates
+        self.evaluations = per_class * max(setting.evaluations for setting in candidates)
+        self.options: dict[str, Any] = {
+            "protocol": QUICK,
+            "network": network,
+            "runs": [0],
+            "seed": seed,
+            "device": device,
+        }
+        self.passing: dict[tuple[int, float], float] = {}
+
+    def forecast(self, clock: Clock) -> float:
+        """Seconds that all trials will take, by a look at the speed of drawing and of training a classifier."""
+        dearest = max(self.candidates, key=lambda setting: setting.evaluations)
+        sampler = self.make(dearest.steps, dearest.cfg_scale)
+        pace = sampler.calibrate(clock)
+        rounds = len(self.candidates) + GROWTH * min(KEPT, len(self.candidates))
+        drawing = pace.full / pace.batch / dearest.evaluations * self.evaluations * self.data.num_classes * rounds
+        some = self.data.train_images[: QUICK.batch_size], self.data.train_labels[: QUICK.batch_size]
+        shown = training.Training(*some, self.data, **self.options)
+        times = []
+        for step in range(4):
+            began = time.perf_counter()
+            shown.step(step).sum().item()
+            times.append(time.perf_counter() - began)
+        trainings = len(self.candidates) + min(KEPT, len(self.candidates)) + 1  # the filter's own
+        return drawing + trainings * min(times) * (QUICK.steps or 0)
+
+    def __call__(self, setting: Setting, times: int) -> tuple[int, float]:
+        """Images per class and validation accuracy of a trial, for `halving`."""
+        classes, key = self.data.num_classes, (setting.steps, setting.cfg_scale)
+        per_class = max(1, self.evaluations * times // setting.evaluations)
+        sampler = self.make(*key)
+        if setting.filter is None:
+            images = self._drawn(sampler.draw, per_class * classes)
+            accepted = self.sieve(FILTERS[-1])(images, sampler.labels(range(len(images))))[1]
+            self.passing[key] = float(accepted.float().mean())
+        else:
+            share = max(self.passing[key], 1e-6)
+            per_class = max(1, int(per_class * share / (1 - (1 - share) ** TRIES)))  # each is drawn so often on average
+            replacing = Replacing(sampler, self.sieve(setting.filter))
+            images = self._drawn(lambda numbers: replacing.draw(numbers)["images"], per_class * classes)
+        labels = sampler.labels(range(len(images)))
+        classifiers = training.train(images, labels, self.data, **self.options)
+        return per_class, classifiers.accuracies(self.data.val_images, self.data.val_labels)[0]
+
+    def _drawn(self, draw: Callable[[range], Tensor], count: int) -> Tensor:
+        """So many images, batch by batch."""
+        batch = 250
+        return torch.cat([draw(range(i, min(i + batch, count))) for i in range(0, count, batch)])
+
+
+def make_plan(trials: Trials, clock: Clock, facts: dict[str, Any]) -> PoolPlan:
+    """Try all settings and choose, inside the budget.
+
+    Args:
+        trials: tries.
+        clock: the budget.
+        facts: what the plan says of the model: weights, solver, seed, budget.
+
+    Raises:
+        InputError: trials that would take more than `SHARE` of what is left of the budget; one that is spent before
+            they end.
+    """
+    left, expected, budget = clock.left(), trials.forecast(clock), clock.budget or 0.0
+    enough = 1.05 * expected / SHARE + budget - left
+    require(
+        expected <= SHARE * left,
+        f"the trials of --plan auto take about {expected:.3g} s here, more than {SHARE:.0%} of the {max(left, 0):.3g} "
+        f"s that a budget of {budget:g} s leaves. Give a budget of {enough:.0f} s or more, a smaller --plan_per_class "
+        "or --plan_network, or steps, cfg_scale and filter by yourself.",
+    )
+
+    def attempt(setting: Setting, times: int) -> tuple[int, float]:
+        require(
+            clock.left() > 0,
+            f"the budget of {budget:g} s ended before the trials of --plan auto did: this machine got slower than "
+            "measured. Nothing was drawn; sample again, or with a larger budget.",
+        )
+        return trials(setting, times)
+
+    found = halving(trials.candidates, attempt)
+    best = next(trial for trial in found if trial["round"] == found[-1]["round"])
+    clock.book("plan")
+    return PoolPlan(**facts, chosen=_Chosen(**{name: best[name] for name in _Chosen.__annotations__}), trials=found)
+
+
+def read_plan(path: Path, weights: str, solver: str) -> PoolPlan:
+    """A plan that was made before.
+
+    Raises:
+        InputError: no plan there, or one of another model or solver.
+    """
+    plan = records.read(path, PoolPlan, "Let --plan auto make a plan.")
+    for name, own in (("weights", weights), ("solver", solver)):
+        require(
+            plan[name] == own,
+            f"{path} is a plan for {name} {plan[name]}, and here they are {own}. Let --plan auto make another.",
+        )
+    return plan
+
+
+def said(plan: PoolPlan) -> str:
+    """The choice, in a line."""
+    best = max(trial["round"] for trial in plan["trials"])
+    score = next(trial["accuracy"] for trial in plan["trials"] if trial["round"] == best)
+    count = sum(trial["round"] == 1 for trial in plan["trials"])
+    return (
+        f"plan: {Setting(**plan['chosen'])}; {100 * score:.1f} % on the validation split, the best of {count} settings"
+    )
+
+
+def table(plan: PoolPlan) -> str:
+    """The trials, for people."""
+    head = ["round", "steps", "cfg_scale", "filter", "images per class", "validation accuracy"]
+    rows = [
+        [str(own["round"]), str(own["steps"]), f"{own['cfg_scale']:g}", _shown(own["filter"]), str(own["per_class"]),
+         f"{100 * own['accuracy']:.1f} %"]
+        for own in plan["trials"]
+    ]  # fmt: skip
+    return text_table([head, *rows], left=frozenset())
+
+
+def _fields(setting: Setting) -> _Chosen:
+    return _Chosen(**asdict(setting))
+
+
+def _shown(share: float | None) -> str:
+    return "none" if share is None else f"{share:g}"
