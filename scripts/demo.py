@@ -1,164 +1,122 @@
-"""The whole path on real 8x8 handwritten digits, in minutes on two CPU cores.
+"""The whole path on real 8x8 handwritten digits, in minutes on two CPU cores: the comparison configs/compare/demo.yaml.
 
-Trains a small U-ViT, samples labelled images from it for 20 seconds, selects and distils 10 images per class, scores
-everything with the shared evaluator, and writes the report. Every command is printed the way it would be typed. A new
-run gets a new folder under runs/demo/; --resume continues the last one and skips what is finished. The exit status is 1
-where the generated pool turns out worse than it should.
+It trains a small U-ViT, samples labelled images from it for 20 seconds, selects and distils 10 images per class, judges
+every set, and writes tables, figures and a report. A new run gets a new folder under runs/demo/; --resume goes on with
+the last one. The exit status is 1 where something failed, or the generated pool turns out worse than it should.
 """
 
 import argparse
 import os
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-from msgspec import Meta
 
 from core_dd import cli, files, records
+from core_dd.compare.jobs import DONE, read_done
+from core_dd.compare.view import PLAN, SCORES, Planned
 from core_dd.judge.scores import read_score
-from core_dd.run import claimed
+from core_dd.report import ranking
+from core_dd.run import find_folder
 from gen_dd.weights import CARD, Card
 
 GOOD = 0.8
 """The accuracy by the generated pool below which something is wrong; a generator trained to the end gives 0.95."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One command."""
-
-    words: str
-    """What is typed after `gendd`."""
-    writes: Path
-    """There once the command has finished."""
-    resumable: bool = False
-    """Whether its --resume continues what a kill left."""
-    separate: bool = False
-    """Runs in a process of its own: the command counts its time from the start of its process."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Commands under one heading."""
-
-    title: str
-    steps: tuple[Step, ...]
-
-
-def stages(out: Path) -> list[Stage]:
-    """The whole path; everything is written under `out`."""
-    sets = {
-        "full real training set": "real",
-        "random real ipc 10": f"{out}/random-real",
-        "DM ipc 10": f"{out}/dm",
-        "generated, herding ipc 10": f"{out}/generated-herding",
-        "generated, random ipc 10": f"{out}/generated-random",
-        "generated pool": f"{out}/pool",
-    }
-    places = {name: out / "real" if place == "real" else Path(place) for name, place in sets.items()}
-    score = "evaluate --config digits --set {} --name {} --out {}"
-    return [
-        Stage(
-            "Train a class-conditional U-ViT",
-            (Step(f"train --config digits --out {out}/train", out / "train/model", resumable=True),),
-        ),
-        Stage(
-            "Sample labelled images for 20 seconds",
-            (
-                Step(
-                    f"sample --model {out}/train --budget 20s --out {out}/pool",
-                    out / "pool/summary.txt",
-                    resumable=True,
-                    separate=True,
-                ),
-            ),
-        ),
-        Stage(
-            "Select 10 images per class from the pool",
-            tuple(
-                Step(f"select --pool {out}/pool --selector {name} --ipc 10 --network convnet3_w64 --out {path}", path)
-                for name in ("herding", "random")
-                for path in [out / f"generated-{name}/distilled.safetensors"]
-            ),
-        ),
-        Stage(
-            "Distil 10 images per class by distribution matching",
-            (
-                Step(
-                    f"distill --config dm --data digits --ipc 10 --out {out}/dm",
-                    out / "dm/distilled.safetensors",
-                    resumable=True,
-                ),
-            ),
-        ),
-        Stage(
-            "Draw 10 real images per class",
-            (
-                Step(
-                    f"coreset --selector random --ipc 10 --out {out}/random-real/distilled.safetensors",
-                    out / "random-real/distilled.safetensors",
-                ),
-            ),
-        ),
-        Stage(
-            "Score every set: 5 classifiers each, tested once on the real test images",
-            tuple(
-                Step(score.format(place, shlex.quote(name), path), path)
-                for name, place in sets.items()
-                for path in [places[name] / "scores.json"]
-            ),
-        ),
-        Stage(
-            "Report",
-            (
-                Step(
-                    f"report {out} --curves {out}/train {out}/dm --title 'Digits, both tracks' --out {out}/report",
-                    out / "report/report.html",
-                ),
-            ),
-        ),
-    ]
+POOL = "generated pool"
+"""The producer of the comparison that judges all that was sampled."""
+STAGES = {
+    "generator": "Train a class-conditional U-ViT",
+    "pool": "Sample labelled images for 20 seconds",
+    "classifier": "Train the classifier by whose features herding selects",
+    "set": "Select, distil and draw 10 images per class",
+    "score": "Judge every set: 5 classifiers each, tested once on the real test images",
+}
+"""What the kinds of jobs are here."""
+REST = "Start; write tables, figures and report"
+SECONDS = "stages.json"
+"""In the demo's folder, what each stage took."""
+BY_HAND = (
+    "train --config digits --out runs/by-hand/train",
+    "sample --model runs/by-hand/train --budget 20s --out runs/by-hand/pool",
+    "select --pool runs/by-hand/pool --selector herding --network convnet3_w64 --ipc 10 "
+    "--out runs/by-hand/herding/distilled.safetensors",
+    "distill --config dm --data digits --ipc 10 --out runs/by-hand/dm",
+    "coreset --selector random --data digits --ipc 10 --out runs/by-hand/random/distilled.safetensors",
+    "evaluate --config digits --set runs/by-hand/dm",
+    "report runs/by-hand --curves runs/by-hand/train --out runs/by-hand/report",
+)
+"""The same stages as single commands."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--resume", action="store_true", help="continue the last demo, skipping what is finished")
+    parser.add_argument("--resume", action="store_true", help="go on with the last demo; what is finished stays")
     arguments = parser.parse_args(argv)
     os.chdir(Path(__file__).resolve().parents[1])
-    with claimed(None, "demo", arguments.resume) as out:
-        return play(out)
+    return play(find_folder(None, "demo", True) if arguments.resume else new_folder())
+
+
+def new_folder() -> Path:
+    """The next number under runs/demo, made; of demos that start at the same moment each gets one of its own."""
+    while True:
+        folder = find_folder(None, "demo", False)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
 
 
 def play(out: Path) -> int:
-    """Run the stages in order, in a folder that is this demo's alone; returns the exit status."""
-    ledger = out / "stages.json"
-    seconds = (
-        records.read(ledger, dict[str, Annotated[float, Meta(ge=0)]], f"Remove it, or {out}.")
-        if ledger.exists()
-        else {}
+    """Run the comparison in a folder, or go on there, and tell how it went; returns the exit status."""
+    words = f"compare demo --out {out} --workers 1"
+    print(
+        f"$ gendd {words}\n\n"
+        "That is all of it: configs/compare/demo.yaml says what is made and who judges it. --workers 1 does one thing\n"
+        "after the other with all cores, since a clock ends the sampling. How far it is, from another terminal:\n\n"
+        f"  gendd compare demo --out {out} --status\n"
+        f"  tail -f {out}/logs/*\n\n"
+        "One stage after the other, by hand:\n\n" + "\n".join(f"  gendd {own}" for own in BY_HAND) + "\n",
+        flush=True,
     )
-
-    plan = stages(out)
-    for number, stage in enumerate(plan, start=1):
-        print(f"\n[{number}/{len(plan)}] {stage.title}", flush=True)
-        started = time.perf_counter()
-        for step in stage.steps:
-            status = run(step)
-            if status != 0:
-                print(f"\nstopped in stage {number}. Continue with: make demo ARGS=--resume", file=sys.stderr)
-                return status
-        seconds[stage.title] = seconds.get(stage.title, 0.0) + time.perf_counter() - started
-        files.write_json(ledger, seconds)
-
+    before, began = spent(out), time.perf_counter()
+    status = comparison(words)
+    if status != 0:
+        print("\nstopped. Go on with: make demo ARGS=--resume", file=sys.stderr)
+        return status
+    kinds, took = spent(out), time.perf_counter() - began
+    rest = took - (sum(kinds.values()) - sum(before.values()))
+    seconds = {STAGES[kind]: own for kind, own in kinds.items()} | {REST: rest}
+    files.write_json(out / SECONDS, seconds)
+    entries = [ranking.read_entry(path) for path in ranking.find_scores([str(out / "scores")])]
+    print("\n" + ranking.printed(ranking.grouped(entries)))
     report_time(seconds)
     print(f"\nOpen {out}/report/report.html")
     return verdict(out)
+
+
+def comparison(words: str) -> int:
+    """Carry a comparison out in this process, so that it ends with it; returns the exit status."""
+    try:
+        return cli.main(shlex.split(words))
+    except SystemExit as stop:  # a job failed, or the process is asked to end
+        return stop.code if isinstance(stop.code, int) else 1
+
+
+def finished(out: Path) -> list[tuple[Planned, Path]]:
+    """The finished jobs of the comparison in a folder, and the folder of each; none where it has not begun."""
+    plan = records.read(out / PLAN, dict[str, Planned]) if (out / PLAN).exists() else {}
+    return [(own, out / own["folder"]) for own in plan.values() if (out / own["folder"] / DONE).exists()]
+
+
+def spent(out: Path) -> dict[str, float]:
+    """What finished jobs took, in seconds, by their kind."""
+    seconds = dict.fromkeys(STAGES, 0.0)
+    for own, folder in finished(out):
+        seconds[own["kind"]] += read_done(folder)["seconds"]
+    return seconds
 
 
 def report_time(seconds: Mapping[str, float]) -> None:
@@ -170,8 +128,11 @@ def report_time(seconds: Mapping[str, float]) -> None:
 
 def verdict(out: Path) -> int:
     """The demo's exit status: 1 where its generated pool is not worth what it should be, which is said."""
-    mean = read_score(out / "pool" / "scores.json")["mean"]
-    card = records.read(out / "train" / "model" / CARD, Card)
+    jobs = finished(out)
+    [pool] = [folder for own, folder in jobs if any(cell.startswith(f"{POOL}/") for cell in own["cells"])]
+    [generator] = [folder for own, folder in jobs if own["kind"] == "generator"]
+    mean = read_score(pool / SCORES)["mean"]
+    card = records.read(generator / "model" / CARD, Card)
     ended = f"The generator was trained for {card['step']} of {card['train']['iterations']} steps"
     if card["step"] < card["train"]["iterations"]:
         ended += f": the clock (max_seconds {card['train']['max_seconds']:g}) ended it"
@@ -185,19 +146,6 @@ def verdict(out: Path) -> int:
         file=sys.stderr,
     )
     return 1
-
-
-def run(step: Step) -> int:
-    """Print and run one command, unless it has finished before; returns its exit status."""
-    if step.writes.exists():
-        print(f"done before: {step.writes}")
-        return 0
-    left = step.resumable and step.writes.parent.exists() and any(step.writes.parent.iterdir())
-    words = f"{step.words} --resume" if left else step.words
-    print(f"$ gendd {words}", flush=True)
-    if step.separate:
-        return subprocess.run([sys.executable, "-m", "core_dd.cli", *shlex.split(words)], check=False).returncode
-    return cli.main(shlex.split(words))
 
 
 if __name__ == "__main__":

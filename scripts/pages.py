@@ -31,7 +31,6 @@ from core_dd.judge.options import CHOOSER_CHOICES, REAL
 from core_dd.judge.scores import Score, read_score
 from core_dd.report import ranking, reproduced, study
 from core_dd.report.ranking import Entry, beside_published, grouped, published_text, read_entry
-from core_dd.report.tables import text_table
 from core_dd.run import read_stats
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,8 +70,14 @@ BESIDE_PAPERS = {
 }
 """Folders of results/ whose scores stand beside the papers', and the comparisons that make them. Of the rows of one
 method, data, ipc and protocol the first folder's is shown."""
-KEPT = ("*/scores.json", "*/stats.jsonl", "*/grid.png", "stages.json")
-"""What is kept of a demo."""
+KEPT = {
+    "generators/*/stats.jsonl": "generator/stats.jsonl",
+    "pools/*/grid.png": "pool.png",
+    "sets/DM-*/stats.jsonl": "DM-ipc10/stats.jsonl",
+    "sets/DM-*/grid.png": "DM-ipc10/grid.png",
+    "stages.json": "stages.json",
+}
+"""What is kept of a demo beside what is of any comparison: each of a pattern's one file, and under what name."""
 TABLES = ("table.csv", "table.md", "ranks.csv", "ranks.md", "ranks.svg")
 """What is kept of a comparison, as far as it has them, beside its scores and the first of its ablations' figures."""
 LEFT_OUT = ("curves", "curve_steps", "config", "answers", "resolved_protocol", "versions")
@@ -89,7 +94,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.comparison is not None:
         keep_comparison(arguments.comparison, RESULTS / arguments.comparison.name, arguments.machine)
     if arguments.demo is not None:
-        keep(arguments.demo, RESULTS / "digits_demo")
+        require((arguments.demo / "stages.json").exists(), f"{arguments.demo} is no finished demo. Run make demo.")
+        keep_comparison(arguments.demo, RESULTS / "digits_demo", arguments.machine, KEPT)
     for name in (*PAGES, *BLOCKS):
         text = made(name)
         if text != (ROOT / name).read_text(encoding="utf-8"):
@@ -97,19 +103,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(name)
 
 
-def keep(demo: Path, out: Path) -> None:
-    """Replace `out` by what results/ holds of a demo."""
-    require((demo / "stages.json").exists(), f"{demo} is no finished demo: it has no stages.json. Run make demo.")
-    with files.atomic(out, replace=True) as temporary:
-        for path in (path for pattern in KEPT for path in demo.glob(pattern)):
-            (temporary / path.relative_to(demo)).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, temporary / path.relative_to(demo))
-
-
-def keep_comparison(comparison: Path, out: Path, machine: str | None = None) -> None:
+def keep_comparison(
+    comparison: Path, out: Path, machine: str | None = None, more: Mapping[str, str] | None = None
+) -> None:
     """Replace `out` by what results/ holds of a comparison, as far as it is done: see `TABLES`, its scores as
     PRODUCER-ipcN/SEED/scores.json, with data, network and protocol in the name where there are several, and how many
-    sets there are to be. What people found of its rows stays, and so does the machine of scores that are kept already.
+    sets there are to be; and `more` files, as `KEPT` says. What people found of its rows stays, and so does the machine
+    of scores that are kept already.
     """
     plan = records.read(comparison / PLAN, dict[str, Planned], "It is no comparison's folder.")
     cells = {own["folder"]: own["cells"][0].split("/") for own in plan.values() if own["cells"]}
@@ -129,6 +129,10 @@ def keep_comparison(comparison: Path, out: Path, machine: str | None = None) -> 
             place = Path(name) / cell[3].removeprefix("seed") / "scores.json"
             score = _kept(comparison, folder, out / place, machine)
             files.write_text(temporary / place, files.json_text(score) + "\n")
+        for pattern, name in (more or {}).items():
+            for path in comparison.glob(pattern):
+                (temporary / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, temporary / name)
 
 
 def _kept(comparison: Path, folder: str, before: Path, machine: str | None) -> dict[str, Any]:
@@ -398,8 +402,7 @@ def used(rows: Sequence[Mapping[str, str]]) -> set[str]:
 
 def demo_ranking() -> str:
     """The table that the demo ends with."""
-    groups = grouped([read_entry(path) for path in ranking.find_scores([RESULTS / "digits_demo"])])
-    return "\n\n".join(f"{title}\n{text_table(rows)}" for title, rows in ranking.tables(groups).items())
+    return ranking.printed(grouped([read_entry(path) for path in ranking.find_scores([RESULTS / "digits_demo"])]))
 
 
 def demo_seconds() -> dict[str, float]:

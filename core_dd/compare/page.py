@@ -110,7 +110,8 @@ def _of_sets(plan: Plan, pivots: Sequence[Pivot], device: str | None) -> Iterato
 
 
 def write(plan: Plan, pivots: Sequence[Pivot], drawn: Sequence[Sketch], title: str, out: Path) -> None:
-    """Write the report: the tables and figures of the methods, and every set alone; in place of an earlier one.
+    """Write the report: the tables and figures of the methods, every set alone, and how generators learnt; in place of
+    an earlier one.
 
     Args:
         plan: the comparison.
@@ -120,7 +121,8 @@ def write(plan: Plan, pivots: Sequence[Pivot], drawn: Sequence[Sketch], title: s
         out: the comparison's folder.
     """
     keys = dict.fromkeys(key for _, key in plan.cells if plan.orders[key].done)
-    groups, panels = reports.read([str(Path(plan.orders[key].folder) / SCORES) for key in keys])
+    curves = [order.folder for order in plan.orders.values() if order.kind == "generator" and order.done]
+    groups, panels = reports.read([str(Path(plan.orders[key].folder) / SCORES) for key in keys], curves)
     firsts = [next(iter(entry.scores.values())) for pivot in pivots for entry in pivot.entries.values()]
     pictures = reports.pictures_of(groups, gallery.PER_CLASS, only={score["set"]["hash"] for score in firsts})
     shown = [sketch for sketch in drawn if sketch.shown]

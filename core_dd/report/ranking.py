@@ -17,6 +17,7 @@ from core_dd.judge.scores import read_score
 from core_dd.notes import printable
 from core_dd.report import published
 from core_dd.report.published import PublishedRow
+from core_dd.report.tables import text_table
 from core_dd.report.trained import (
     UNKNOWN,
     optimiser_of,
@@ -583,6 +584,11 @@ def tables(groups: Sequence[Group]) -> dict[str, list[list[str]]]:
         for size, ranking in rankings.items():
             found[f"{group.title}, {size}" if len(rankings) > 1 else group.title] = cells(ranking, brief=True)
     return found
+
+
+def printed(groups: Sequence[Group]) -> str:
+    """Every ranking, brief, for a terminal."""
+    return "\n\n".join(f"{title}\n{text_table(rows)}" for title, rows in tables(groups).items())
 
 
 def _apart(entries: Sequence[Entry]) -> dict[str, list[str]]:

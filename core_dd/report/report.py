@@ -20,7 +20,7 @@ from core_dd.report.charts import Line
 from core_dd.report.content import Panel, colours_of, report_of
 from core_dd.report.document import Document, Picture, html, markdown
 from core_dd.report.options import ReportConfig
-from core_dd.report.ranking import CHANCE, Entry, Group, across_networks, find_scores, grouped, read_entry, tables
+from core_dd.report.ranking import CHANCE, Entry, Group, across_networks, find_scores, grouped, printed, read_entry
 from core_dd.report.tables import text_table
 from core_dd.run import STATS, claimed, read_stats, require_unoccupied
 from core_dd.sets import pictures
@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder = _write(config.out, report_of(printable(config.title), groups, drawn, panels), drawn)
 
     # Printed last: a reader that has gone away keeps nothing from being written.
-    for title, rows in tables(groups).items():
-        print(f"\n{title}\n{text_table(rows)}")
+    if groups:
+        print("\n" + printed(groups))
     for title, rows in across_networks(groups).items():
         print(f"\n{title}, accuracy % across networks\n{text_table(rows)}")
     if groups:
