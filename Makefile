@@ -1,4 +1,4 @@
-# make demo    the whole path on real digits, in minutes        make test    every test
+# make demo    both tracks on real digits, in minutes            make test    every test
 # Everything is installed in .venv, again whenever pyproject.toml changes; nothing else on the machine is touched.
 
 VENV      := .venv
@@ -14,7 +14,7 @@ ARGS      :=
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo   train, sample, select, distil, score and report on real 8x8 digits (5 to 7 minutes on 2 cores)"
+	@echo "make demo   train, sample, select, distil, judge and report on real 8x8 digits (5 to 7 minutes on 2 cores)"
 	@echo "make test   the tests, but for the slow ones (less than 8 minutes on 2 cores)"
 	@echo "make lint   ruff check, ruff format --check and mypy"
 	@echo "make bench  speed and memory against plain reference loops"

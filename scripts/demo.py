@@ -21,6 +21,8 @@ from core_dd.report import ranking
 from core_dd.run import find_folder
 from gen_dd.weights import CARD, Card
 
+COMPARISON = "compare demo --workers 1"
+"""What is typed after `gendd`, but for the folder."""
 GOOD = 0.8
 """The accuracy by the generated pool below which something is wrong; a generator trained to the end gives 0.95."""
 POOL = "generated pool"
@@ -71,7 +73,7 @@ def new_folder() -> Path:
 
 def play(out: Path) -> int:
     """Run the comparison in a folder, or go on there, and tell how it went; returns the exit status."""
-    words = f"compare demo --out {out} --workers 1"
+    words = f"{COMPARISON} --out {out}"
     print(
         f"$ gendd {words}\n\n"
         "That is all of it: configs/compare/demo.yaml says what is made and who judges it. --workers 1 does one thing\n"
@@ -84,7 +86,8 @@ def play(out: Path) -> int:
     before, began = spent(out), time.perf_counter()
     status = comparison(words)
     if status != 0:
-        print("\nstopped. Go on with: make demo ARGS=--resume", file=sys.stderr)
+        said = [trained(out), "stopped. Go on with: make demo ARGS=--resume"]
+        print("\n" + "\n".join(filter(None, said)), file=sys.stderr)
         return status
     kinds, took = spent(out), time.perf_counter() - began
     rest = took - (sum(kinds.values()) - sum(before.values()))
@@ -128,14 +131,9 @@ def report_time(seconds: Mapping[str, float]) -> None:
 
 def verdict(out: Path) -> int:
     """The demo's exit status: 1 where its generated pool is not worth what it should be, which is said."""
-    jobs = finished(out)
-    [pool] = [folder for own, folder in jobs if any(cell.startswith(f"{POOL}/") for cell in own["cells"])]
-    [generator] = [folder for own, folder in jobs if own["kind"] == "generator"]
-    mean = read_score(pool / SCORES)["mean"]
-    card = records.read(generator / "model" / CARD, Card)
-    ended = f"The generator was trained for {card['step']} of {card['train']['iterations']} steps"
-    if card["step"] < card["train"]["iterations"]:
-        ended += f": the clock (max_seconds {card['train']['max_seconds']:g}) ended it"
+    [pool] = [folder for own, folder in finished(out) if any(cell.startswith(f"{POOL}/") for cell in own["cells"])]
+    mean, ended = read_score(pool / SCORES)["mean"], trained(out)
+    if "clock" in ended:
         print(f"{ended}.")
     if mean >= GOOD:
         return 0
@@ -146,6 +144,18 @@ def verdict(out: Path) -> int:
         file=sys.stderr,
     )
     return 1
+
+
+def trained(out: Path) -> str:
+    """How long the generator was trained, and whether the clock ended that; empty where it is still to be trained."""
+    folders = [folder for own, folder in finished(out) if own["kind"] == "generator"]
+    if not folders:
+        return ""
+    card = records.read(folders[0] / "model" / CARD, Card)
+    steps = f"The generator was trained for {card['step']} of {card['train']['iterations']} steps"
+    if card["step"] == card["train"]["iterations"]:
+        return steps
+    return f"{steps}: the clock (max_seconds {card['train']['max_seconds']:g}) ended it"
 
 
 if __name__ == "__main__":

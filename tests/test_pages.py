@@ -75,17 +75,17 @@ def test_study__a_setting_the_page_does_not_know_is_said(copied):
         pages.made("docs/results.md")
 
 
-def test_demo__is_kept_whole_or_not(copied, tmp_path):
+def test_demo__is_kept_once_it_is_finished(copied, tmp_path):
     with pytest.raises(InputError, match="no finished demo"):
         pages.main(["--demo", str(tmp_path)])
-    demo = shutil.copytree(copied / "digits_demo", tmp_path / "demo")
-    shutil.rmtree(demo / "generated-herding")
-    pages.keep(demo, copied / "digits_demo")
-    assert not (copied / "digits_demo" / "generated-herding").exists()
-    assert (
-        read_stats(copied / "digits_demo" / "train" / "stats.jsonl")
-        and "generated, herding" not in pages.demo_ranking()
-    )
+    assert {path for path in pages.KEPT.values() if not (copied / "digits_demo" / path).exists()} == set()
+    assert read_stats(copied / "digits_demo" / "generator" / "stats.jsonl")
+
+
+def test_demo__its_ranking_follows_the_scores(copied):
+    assert pages.demo_ranking().count("herding") == 1
+    shutil.rmtree(copied / "digits_demo" / "generated-herding-ipc10")
+    assert "herding" not in pages.demo_ranking()
 
 
 FEW = {"digits_demo", "cifar10_m3d", "cross_architecture_smoke", "choices_dm"}

@@ -1,4 +1,4 @@
-"""Every packaged comparison resolves to its grid without loading data; the demo runs at a tiny size."""
+"""Every packaged comparison resolves to its grid without loading data; that of the digits runs at a tiny size."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def read(name: str) -> Comparison:
 
 @pytest.fixture(autouse=True)
 def nothing_loaded(monkeypatch, request):
-    if "demo_runs" not in request.node.name:
+    if "digits_runs" not in request.node.name:
         monkeypatch.setattr("core_dd.data.images.load_data", lambda *_, **__: pytest.fail("data are loaded"))
 
 
@@ -87,14 +87,14 @@ def test_challenge__distils_on_the_judges_network_by_the_published_settings():
     assert made["M3D", "cifar100"]["preprocess"] == "cifar10_mean_std"
 
 
-def test_demo_runs__at_a_tiny_size():
-    demo = yaml.safe_load(FILES["demo"].read_text())
-    for options in demo["producers"].values():
+def test_digits_runs__at_a_tiny_size():
+    digits = yaml.safe_load(FILES["digits"].read_text())
+    for options in digits["producers"].values():
         if "method" in options:
             options |= TINY
-    demo |= {"protocols": [{"protocol": "quick", "iterations": 2}], "networks": "convnet1_w8", "seeds": 1}
-    Path("demo.yaml").write_text(yaml.safe_dump(demo))
-    assert compare("demo.yaml") == 0
+    digits |= {"protocols": [{"protocol": "quick", "iterations": 2}], "networks": "convnet1_w8", "seeds": 1}
+    Path("digits.yaml").write_text(yaml.safe_dump(digits))
+    assert compare("digits.yaml") == 0
     assert len(files("scores/*/scores.json")) == 4 * 2 + 1
 
 
