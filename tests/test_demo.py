@@ -102,7 +102,7 @@ def test_play__ends_with_ranking_times_and_a_verdict_and_is_kept(demo, monkeypat
     again = json.loads((out / "stages.json").read_text())
     assert [again[name] for name in demo.STAGES.values()] == [times[name] for name in demo.STAGES.values()]
 
-    pages.keep_comparison(out, Path("kept"), pages.KEPT)
+    pages.keep_comparison(out, Path("kept"), more=pages.KEPT)
     kept = {path.relative_to("kept").as_posix() for path in Path("kept").rglob("*") if path.is_file()}
     assert kept >= {*pages.KEPT.values(), "generated-pool-ipc2/0/scores.json", "real-real/0/scores.json", "table.md"}
 
