@@ -261,16 +261,20 @@ def _typed(cls: type, values: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """
     from omegaconf import OmegaConf, errors
 
-    merged = OmegaConf.structured(cls)
-    for key, value in values.items():
-        try:
-            merged = OmegaConf.merge(merged, {key: value})
-        except (errors.OmegaConfBaseException, ValueError, TypeError) as error:
-            hint = typing.get_type_hints(cls)[key]
-            raise InputError(
-                f"{file}: '{key}' is {brief(repr(value))}, expected {getattr(hint, '__name__', hint)} "
-                f"({brief(str(error).splitlines()[0])})."
-            ) from None
+    structured, wrong = OmegaConf.structured(cls), (errors.OmegaConfBaseException, ValueError, TypeError)
+    try:
+        merged = OmegaConf.merge(structured, dict(values))
+    except wrong:
+        for key, value in values.items():  # one by one takes long, and tells which it is
+            try:
+                OmegaConf.merge(structured, {key: value})
+            except wrong as error:
+                hint = typing.get_type_hints(cls)[key]
+                raise InputError(
+                    f"{file}: '{key}' is {brief(repr(value))}, expected {getattr(hint, '__name__', hint)} "
+                    f"({brief(str(error).splitlines()[0])})."
+                ) from None
+        raise
     found: Any = OmegaConf.to_container(merged)
     return {key: tuple(found[key]) if isinstance(found[key], list) else found[key] for key in values}
 

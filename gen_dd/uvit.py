@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core_dd.errors import pick, require
-from core_dd.speed import forward_flops
 from gen_dd.dropout import Dropout
 
 CONSISTENCY = "consistency"
@@ -328,9 +327,17 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def image_flops(model: UViT) -> float:
     """Operations in the matrix products of one image's forward pass."""
-    size, labels = model.config.image_size, None if model.null_class is None else torch.zeros(1, dtype=torch.int64)
-    images = torch.zeros(1, model.config.in_channels, size, size)
-    return forward_flops(model, images, torch.zeros(1), *([] if labels is None else [labels]))
+
+    def weights(*modules: nn.Module) -> int:
+        return sum(own.numel() for module in modules for own in module.parameters() if own.ndim > 1)
+
+    side = model.config.image_size
+    patches = (side // model.config.patch_size) ** 2
+    tokens, blocks = model.extra_tokens + patches, (*model.in_blocks, model.mid_block, *model.out_blocks)
+    products = tokens * weights(*blocks) + patches * weights(model.patch_embed, model.decoder_pred)
+    products += side**2 * weights(model.final_layer) + weights(model.time_embed)
+    attended = 2 * len(blocks) * tokens**2 * model.config.hidden_size  # scores, and averages by them
+    return 2.0 * (products + attended)
 
 
 def sinusoid(timestep: Tensor, width: int) -> Tensor:

@@ -59,8 +59,9 @@ def test_image_flops__equal_the_closed_form():
     block = 2 * tokens * 12 * width**2 + 4 * tokens**2 * width  # qkv, projection, MLP; then scores and averages
     skip = 2 * tokens * 2 * width**2
     ends = 2 * 2 * (tokens - 2) * width * 3 * patch**2 + 2 * 32**2 * 3 * 3 * 9  # patches in and out, last convolution
-    model = UViT.from_preset(PRESET, num_classes=CLASSES)
-    assert image_flops(model) == (depth + 1) * block + depth // 2 * skip + ends
+    with torch.device("meta"):  # shapes without numbers
+        found = image_flops(UViT.from_preset(PRESET, num_classes=CLASSES))
+    assert found == (depth + 1) * block + depth // 2 * skip + ends
 
 
 def test_speed__is_put_beside_the_machines_own_and_a_known_peak(monkeypatch):

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from core_dd.errors import InputError
-from gen_dd.uvit import PRESETS, Attention, UViT, attention, sinusoid, unpatchify
+from core_dd.speed import forward_flops
+from gen_dd.uvit import PRESETS, Attention, UViT, attention, image_flops, sinusoid, unpatchify
 
 SMALL = {"image_size": 8, "patch_size": 2, "in_channels": 3, "hidden_size": 32, "depth": 4, "num_heads": 2}
 
@@ -229,3 +230,12 @@ def test_sizes__that_do_not_fit(options, message):
 def test_from_preset__unknown_name():
     with pytest.raises(InputError, match="did you mean 'tiny'"):
         UViT.from_preset("tinny", 10)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"mlp_time_embed": True, "final_conv": False, "qkv_bias": True, "mlp_ratio": 2}]
+)
+@pytest.mark.parametrize("classes", [5, None])
+def test_image_flops__are_those_that_torch_counts(options, classes):
+    model, (x, t, labels) = make(num_classes=classes, **options), inputs()
+    assert image_flops(model) == pytest.approx(forward_flops(model, x, t, *([] if classes is None else [labels])))
