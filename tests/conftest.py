@@ -1,6 +1,7 @@
 """What every test shares: one thread, a server of processes, an own cache folder, and real data where it is at hand."""
 
 import contextlib
+import dataclasses
 import functools
 import os
 import resource
@@ -44,8 +45,15 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Whole scripts first: of two workers, neither should be left with a long file when the other is done."""
-    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+    """Whole scripts first, then trainings and distillations: of two workers, neither should be left with a long file
+    when the other is done."""
+    folders = ("gen_dd", "matching_dd", "core_dd")
+
+    def turn(item) -> int:
+        first, *inside = item.path.relative_to(Path(__file__).parent).parts
+        return folders.index(first) if inside else -1
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,8 +62,28 @@ def own_cache(tmp_path_factory):
     os.environ["GENDD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+NOT_OURS = ("PYTEST_", "KMP_", "TORCHINDUCTOR_", "RAY_")
+"""How variables begin that pytest, and libraries when they are imported, set."""
+
+
 @pytest.fixture(autouse=True)
-def work_folder(tmp_path, monkeypatch):
+def nothing_left():
+    """A test that leaves a signal's handler or an environment variable behind fails itself, not one after it."""
+
+    def state() -> dict[object, object]:
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+        return handlers | os.environ.copy()
+
+    before = state()
+    yield
+    after = state()
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    left = [name for name in changed if not str(name).startswith(NOT_OURS)]
+    assert not left, f"other than before the test: {left}"
+
+
+@pytest.fixture(autouse=True)
+def work_folder(nothing_left, tmp_path, monkeypatch):
     """Each test runs in an empty folder, so that a forgotten relative path shows."""
     monkeypatch.chdir(tmp_path)
 
@@ -66,6 +94,17 @@ def digits():
     from core_dd.data.images import load_data
 
     return load_data("digits")
+
+
+@pytest.fixture(scope="session")
+def few_digits(digits):
+    """Forty training and ten test digits of each of the first four classes, for what is done image by image."""
+    parts = {}
+    for split, most in (("train", 40), ("test", 10)):
+        labels = getattr(digits, f"{split}_labels")
+        index = sorted(i for k in range(4) for i in (labels == k).nonzero().flatten()[:most].tolist())
+        parts |= {f"{split}_{part}": getattr(digits, f"{split}_{part}")[index] for part in ("images", "labels")}
+    return dataclasses.replace(digits, class_names=digits.class_names[:4], **parts)
 
 
 @pytest.fixture
@@ -79,6 +118,14 @@ def digit_files(digits, tmp_path):
         images, labels = digits.train_images[index, 0].numpy(), digits.train_labels[index].tolist()
         write_image_folder(tmp_path / "digit_files" / split, images, labels)
     return tmp_path / "digit_files"
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """CAFE looks back at three accuracies, not at ten, so that an iteration may be of three steps and passes."""
+    from matching_dd.methods import cafe
+
+    monkeypatch.setattr(cafe, "WATCHED", 3)
 
 
 @pytest.fixture
@@ -110,6 +157,20 @@ def experts(digits, tmp_path_factory) -> str:
     out = str(tmp_path_factory.mktemp("experts") / "run")
     options = {"network": "convnet1_w8", "epochs": 6, "lr": 0.05, "batch_size": 64, "tracker": "none", "device": "cpu"}
     return str(record(ExpertsConfig(experts=3, out=out, **options), digits))
+
+
+@pytest.fixture(scope="session")
+def small_uvit():
+    """A U-ViT for the digits of drawn weights, in a tenth of the time of the smallest preset."""
+    import torch
+
+    from gen_dd.uvit import UViT
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return UViT(
+            image_size=8, patch_size=4, in_channels=1, hidden_size=32, depth=2, num_heads=2, num_classes=10
+        ).eval()
 
 
 @pytest.fixture

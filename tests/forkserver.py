@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 PRELOADED = (
     "core_dd.cli", "core_dd.info", "core_dd.judge.evaluate", "core_dd.report.report", "gen_dd.train", "gen_dd.sample",
     "gen_dd.select", "matching_dd.distill", "matching_dd.coresets", "sklearn.datasets", "torch.distributed.fsdp",
+    "torch.utils.flop_counter",
 )  # fmt: skip
 WIDTH = 8
 """Bytes of a number in a reply."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from commands import HOMES, ROOT, accepted, load
 
-from core_dd.config import load_config, read_config
+from core_dd.config import from_values, load_config, read_config
 from core_dd.judge import habits
 from core_dd.report import published
 from core_dd.settings import CONFIGS, ConfigFile, packaged
@@ -24,8 +24,9 @@ def file(variant: str) -> ConfigFile:
 
 @cache
 def config(variant: str, data: str, ipc: int) -> Any:
-    argv = ["--config", f"{variant}:{data}", "--ipc", str(ipc)]
-    return load_config(METHODS[file(variant).common["method"]].Config, argv, home="matching")
+    """What the command takes (see `test_settings__are_what_the_command_takes`), without reading the file each time."""
+    cls = METHODS[file(variant).common["method"]].Config
+    return from_values(cls, file(variant).chosen(data, ipc), str(MATCHING[variant]))
 
 
 def configs(variant: str) -> dict[tuple[str, int], Any]:
@@ -47,6 +48,13 @@ def test_config__is_accepted_by_its_name(command):
     assert names
     for name in names:
         accepted([command, *REQUIRED.get(command, []), "--config", name])
+
+
+@pytest.mark.parametrize("variant", MATCHING)
+def test_settings__are_what_the_command_takes(variant):
+    for data, ipc in {*list(file(variant).settings)[:: len(file(variant).settings) - 1 or 1]}:
+        own = config(variant, data, ipc)
+        assert own == load_config(type(own), ["--config", f"{variant}:{data}", "--ipc", str(ipc)], home="matching")
 
 
 @pytest.mark.parametrize("variant", MATCHING)

@@ -31,7 +31,7 @@ PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "linear", "conv", "attention")
 
 MATCHING = {"network": "convnet1_w8", "batch_real": 8, "ipc": 1, "compile": False, "device": "cpu"}
 OF_METHOD = {
-    "cafe": {"max_steps": 10, "max_epochs": 10, "batch_watched": 8},
+    "cafe": {"max_steps": 3, "max_epochs": 3, "batch_watched": 8},
     "datadam": {"layers": "1"},
     "dc": {"outer": 2, "inner": 1},
     "dsa": {"outer": 2, "inner": 1},
@@ -115,7 +115,7 @@ WORK = {
 
 
 @pytest.fixture
-def few(digits, monkeypatch):
+def few(digits, hasty, monkeypatch):
     """Few images to train on and to test on; a classifier of them has learnt for one step."""
 
     def real_classifier(data, *names, bf16=True, **options):

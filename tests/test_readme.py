@@ -3,13 +3,16 @@
 import pkgutil
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import yaml
 from commands import ROOT, accepted
 
 from core_dd import cli
+from core_dd.judge import membership, protocols
 from gen_dd.uvit import UViT
 from gen_dd.weights import save_model
 
@@ -58,7 +61,11 @@ def test_make__targets_exist():
     [pytest.param(text, marks=[pytest.mark.slow] * ("k_center" in text or "ddranking" in text)) for text in PYTHON],
 )
 def test_python__runs(block, monkeypatch, tmp_path):
+    """With few steps and few pairs: that it runs is what is asked, not how good that is which comes out."""
     monkeypatch.chdir(tmp_path)
+    short = {"quick": replace(protocols.QUICK, steps=20)}
+    monkeypatch.setattr(protocols, "PROTOCOLS", MappingProxyType(protocols.PROTOCOLS | short))
+    monkeypatch.setattr(membership, "PAIRS", 2)
     monkeypatch.setattr("diffusers.utils.dynamic_modules_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     save_model(UViT.from_preset("tiny", num_classes=10), tmp_path / "runs" / "digits" / "train" / "model", {})
     exec(compile(block, "README.md", "exec"), {})

@@ -16,7 +16,7 @@ from matching_dd.base import Features, MatchingConfig, Method
 from matching_dd.losses import discrimination_loss, layer_discrepancy, mean_discrepancy
 from matching_dd.real import RealImages
 
-_WATCHED = 10
+WATCHED = 10
 """How many accuracies a watcher looks back at."""
 
 _HALVED_AT = (1200, 1600, 1800)
@@ -65,7 +65,7 @@ class CAFEConfig(MatchingConfig):
         super().__post_init__()
         at_least(self, 0, "early_weight", "late_weight", "discrimination")
         above(self, 0, "steady", "moved", "lr_net")
-        at_least(self, _WATCHED, "max_steps", "max_epochs")
+        at_least(self, WATCHED, "max_steps", "max_epochs")
         at_least(self, 1, "batch_watched", "batch_train")
 
     @property
@@ -160,7 +160,7 @@ class CAFE(Method):
             self.begin()
             losses.append(self.match(net, moment))
             accuracies.append(self.accuracy(net, moment * (config.max_epochs + 1)))
-            if len(accuracies) >= _WATCHED and span(accuracies) < config.steady:
+            if len(accuracies) >= WATCHED and span(accuracies) < config.steady:
                 break
             self.train(net, moment)
         return torch.stack(losses).mean()
@@ -188,11 +188,11 @@ class CAFE(Method):
                 F.cross_entropy(net(own), labels[batch.to(self.device)]).backward()
                 optimizer.step()
             accuracies.append(self.accuracy(net, epoch))
-            if len(accuracies) >= _WATCHED and span(accuracies) > config.moved:
+            if len(accuracies) >= WATCHED and span(accuracies) > config.moved:
                 break
         net.requires_grad_(False)
 
 
 def span(accuracies: list[float]) -> float:
     """The difference between the highest and the lowest of the last accuracies, as many as a watcher looks at."""
-    return max(accuracies[-_WATCHED:]) - min(accuracies[-_WATCHED:])
+    return max(accuracies[-WATCHED:]) - min(accuracies[-WATCHED:])

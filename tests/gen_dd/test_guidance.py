@@ -17,7 +17,7 @@ from gen_dd.options import SampleConfig
 from gen_dd.sample import run, sample
 from gen_dd.sampler import Sampler
 from gen_dd.solvers import SOLVERS, guided
-from gen_dd.uvit import CONSISTENCY, UViT
+from gen_dd.uvit import CONSISTENCY
 from gen_dd.weights import save_model
 
 STEPS = 4
@@ -29,15 +29,14 @@ def data():
 
 
 @pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    return UViT.from_preset("tiny", num_classes=10).eval()
+def model(small_uvit):
+    return small_uvit
 
 
 @pytest.fixture(scope="module")
 def prepared(data, model):
     """Every guide, prepared with its defaults but three slots and a small classifier."""
-    small = {"classifier": {"network": "convnet1_w16"}}
+    small = {"classifier": {"network": "convnet1_w8"}}
     guides = {name: make_guide(name, slots=3, **small.get(name, {})) for name in GUIDES}
     for guide in guides.values():
         guide.prepare(data, model, stream(0, "guide"))

@@ -21,14 +21,14 @@ from gen_dd.weights import load_model
 
 SHORT = {
     "iterations": 10, "batch_size": 16, "warmup": 2, "lr": 1e-3, "log_every": 5, "checkpoint_every": 100,
-    "grid_every": 0, "tracker": "none", "device": "cpu", "compile": False, "eval_network": "convnet1_w16",
+    "grid_every": 0, "tracker": "none", "device": "cpu", "compile": False, "eval_network": "convnet1_w8",
     "check_images": 100,
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def judge(digits):
-    return SampleJudge(digits, "convnet1_w16", 0, torch.device("cpu"))
+    return SampleJudge(digits, "convnet1_w8", 0, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_frechet_of_features__equals_the_distance_of_the_moments(generator):
 
 def test_judge__learns_from_the_split_it_is_given(judge, digits):
     """Its cached file is that of its training images alone."""
-    other = SampleJudge(load_data("digits", val_fraction=0.1), "convnet1_w16", 0, torch.device("cpu"))
+    other = SampleJudge(load_data("digits", val_fraction=0.1), "convnet1_w8", 0, torch.device("cpu"))
     images, labels = digits.train_images[:50], digits.train_labels[:50]
     assert not torch.equal(judge.features(images), other.features(images))
     assert judge.agreement(images, labels) > 0.8

@@ -65,7 +65,7 @@ def test_train__writes_a_model_the_sampler_reads(whole):
 def test_train__lowers_the_loss(tmp_path):
     train(
         TrainConfig(
-            **QUICK | {"iterations": 60, "batch_size": 32, "out": str(tmp_path / "run"), "checkpoint_every": 60}
+            **QUICK | {"iterations": 40, "batch_size": 16, "out": str(tmp_path / "run"), "checkpoint_every": 40}
         )
     )
     losses = [line["loss"] for line in read_stats(tmp_path / "run" / "stats.jsonl")]

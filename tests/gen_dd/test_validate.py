@@ -13,7 +13,7 @@ from gen_dd.train import train
 from gen_dd.validate import Validator, is_better
 from gen_dd.weights import load_model
 
-NETWORK = "convnet2_w16"
+NETWORK = "convnet1_w8"
 QUICK = {
     "iterations": 8, "batch_size": 8, "warmup": 2, "lr": 1e-3, "ema_decay": 0.5, "log_every": 3, "checkpoint_every": 4,
     "grid_every": 0, "tracker": "none",

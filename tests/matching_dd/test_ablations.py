@@ -18,7 +18,7 @@ ABLATIONS = [("m3d", {"kernel": kernel}) for kernel in KERNELS] + [
 ]
 PUBLISHED = {"m3d": {"kernel": "gaussian"}, "datadam": {"norm": "l2", "attention": "mse"}}
 SMALL = {"init": "noise", "ipc": 5, "batch_real": 32, "network": "convnet2_w8", "bf16": False, "compile": False}
-STEPS, TESTS = 20, 3
+STEPS, TESTS = 12, 2
 
 
 @cache

@@ -1,12 +1,13 @@
 """CAFE against a second, plain implementation of its loss, and its two watchers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from plain import plain_layers
 from torch import Tensor
 
-from core_dd.data.images import load_data
 from core_dd.errors import InputError
 from core_dd.judge.augment import DSAugment
 from core_dd.judge.networks import reset
@@ -53,12 +54,13 @@ def plain_cafe(cafe: CAFE, lives: int) -> Tensor:
     synthetic images, each image augmented by itself (Wang et al. 2022, watchers that are never content)."""
     config, images, velocity = cafe.config, cafe.synthetic.images.detach().clone(), 0.0
     dsa = DSAugment("color_crop_cutout_scale_rotate")
-    labels = torch.arange(10).repeat_interleave(config.ipc)
+    labels = torch.arange(cafe.data.num_classes).repeat_interleave(config.ipc)
     for life in range(lives):
         net = reset(cafe.net, stream(config.seed, "network", life))
         for moment in range(life * config.max_steps, (life + 1) * config.max_steps):
-            leaf, keys = images.clone().requires_grad_(), [stream(config.seed, "augment", moment, k) for k in range(10)]
-            real, syn = dsa.siamese(cafe.real.draw(moment, range(10)), leaf, keys)
+            leaf, classes = images.clone().requires_grad_(), range(cafe.data.num_classes)
+            keys = [stream(config.seed, "augment", moment, k) for k in classes]
+            real, syn = dsa.siamese(cafe.real.draw(moment, classes), leaf, keys)
             (gradient,) = torch.autograd.grad(plain_loss(net, real, syn), leaf)
             velocity = 0.5 * velocity + gradient
             images = images - config.lr_img * velocity
@@ -75,10 +77,10 @@ def plain_cafe(cafe: CAFE, lives: int) -> Tensor:
     return images
 
 
-def test_step__equals_plain_iterations(digits):
-    options = {"steady": 1e-9, "moved": 2.0, "max_steps": 10, "max_epochs": 10, "batch_train": 7, "lr_net": 0.05}
+def test_step__equals_plain_iterations(few_digits, hasty):
+    options = {"steady": 1e-9, "moved": 2.0, "max_steps": 3, "max_epochs": 3, "batch_train": 3, "lr_net": 0.05}
     config = CAFEConfig(**SMALL | options | {"batch_real": 3, "augment": "auto", "seed": 5})
-    expected, ours = plain_cafe(CAFE(config, digits), 2), CAFE(config, digits)
+    expected, ours = plain_cafe(CAFE(config, few_digits), 2), CAFE(config, few_digits)
     start = ours.synthetic.images.detach().clone()
     for life in range(2):
         ours.step(life)
@@ -116,21 +118,21 @@ SHOWING = [
 
 
 @pytest.mark.parametrize(("network", "size"), SHOWING, ids=[name for name, _ in SHOWING])
-def test_loss__of_every_network_that_shows_its_layers(network, size, generator):
+def test_loss__of_every_network_that_shows_its_layers(few_digits, network, size, generator):
     """Class means of all layers, a tenth of it but of the last, and of the features, twice; the discrimination."""
-    data = load_data("digits", image_size=size)
+    data = replace(few_digits, train_images=F.interpolate(few_digits.train_images, size))
     cafe = CAFE(CAFEConfig(**SMALL | {"network": network, "batch_real": 2}), data)
     net = cafe.draw_network(0)
-    real = torch.randn(10, 2, *data.shape, generator=generator)
-    syn = torch.randn(10, 1, *data.shape, generator=generator, requires_grad=True)
+    real = torch.randn(4, 2, *data.shape, generator=generator)
+    syn = torch.randn(4, 1, *data.shape, generator=generator, requires_grad=True)
     loss = cafe.loss(net, real, syn)
     seen = [net.activations(x.flatten(0, 1)) for x in (real, syn)]
     pairs = [*zip(seen[0][0], seen[1][0], strict=True), (seen[0][1], seen[1][1])]
     weights = [0.1] * (len(pairs) - 2) + [1.0, 2.0]
-    means = [(r.unflatten(0, (10, 2)).mean(1), s) for r, s in pairs]
+    means = [(r.unflatten(0, (4, 2)).mean(1), s) for r, s in pairs]
     expected = sum(weight * (r - s).square().sum() for weight, (r, s) in zip(weights, means, strict=True))
     logits = seen[0][1] @ seen[1][1].T
-    expected = expected + 0.01 * F.cross_entropy(logits, torch.arange(10).repeat_interleave(2), reduction="sum")
+    expected = expected + 0.01 * F.cross_entropy(logits, torch.arange(4).repeat_interleave(2), reduction="sum")
     torch.testing.assert_close(loss, expected, rtol=1e-3, atol=1e-3)
     (gradient,) = torch.autograd.grad(loss, syn)
     assert gradient.isfinite().all() and gradient.flatten(1).norm(dim=1).min() > 1e-6
@@ -168,8 +170,9 @@ def test_step__trains_the_network_between_image_steps_only(digits):
     assert not any(parameter.requires_grad for parameter in cafe.net.parameters())
 
 
-def test_step__halves_the_learning_rate_as_published(digits):
-    cafe = CAFE(CAFEConfig(steady=2.0, moved=1e-9, max_epochs=10, iterations=3000, **SMALL), digits)
+def test_step__halves_the_learning_rate_as_published(few_digits, hasty):
+    options = {"max_steps": 3, "max_epochs": 3, "iterations": 3000, **SMALL}
+    cafe = CAFE(CAFEConfig(**options), few_digits)
     rates = []
     for step in (0, 1199, 1200, 1600, 1800, 2500):
         cafe.step(step)

@@ -1,12 +1,14 @@
 """DataDAM against a second, plain implementation: one image, one layer, one class at a time."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+import torch.nn.functional as F
 from plain import plain_layers
 from torch import Tensor
 
 from core_dd.config import load_config
-from core_dd.data.images import load_data
 from core_dd.errors import InputError
 from matching_dd.methods.datadam import DataDAM, DataDAMConfig, chosen_layers
 
@@ -83,10 +85,7 @@ def test_loss__of_batch_norm_takes_all_classes_together(digits, generator):
     real, syn = (torch.randn(10, n, *digits.shape, generator=generator) for n in (30, 2))
     attention = torch.zeros(())
     seen = [net.activations(x.flatten(0, 1)) for x in (real, syn)]
-    maps = [
-        torch.nn.functional.normalize(outputs[0].abs().sum(1).flatten(1)).unflatten(0, (10, -1)).mean(1)
-        for outputs, _ in seen
-    ]
+    maps = [F.normalize(outputs[0].abs().sum(1).flatten(1)).unflatten(0, (10, -1)).mean(1) for outputs, _ in seen]
     means = [features.unflatten(0, (10, -1)).mean(1) for _, features in seen]
     attention = (maps[0] - maps[1]).square().sum()
     expected = 100 * (attention + 0.01 * (means[0] - means[1]).square().sum())
@@ -101,19 +100,19 @@ SHOWING = [
 
 
 @pytest.mark.parametrize(("network", "size"), SHOWING, ids=[name for name, _ in SHOWING])
-def test_loss__of_every_network_that_shows_its_layers(network, size, generator):
+def test_loss__of_every_network_that_shows_its_layers(few_digits, network, size, generator):
     """Maps of all layers but the last, the l2-normed sum over channels of activation^4; and features."""
-    data = load_data("digits", image_size=size)
+    data = replace(few_digits, train_images=F.interpolate(few_digits.train_images, size))
     datadam = DataDAM(DataDAMConfig(network=network, ipc=1, batch_real=2, **PLAIN), data)
     net = datadam.draw_network(0)
-    real = torch.randn(10, 2, *data.shape, generator=generator)
-    syn = torch.randn(10, 1, *data.shape, generator=generator, requires_grad=True)
+    real = torch.randn(4, 2, *data.shape, generator=generator)
+    syn = torch.randn(4, 1, *data.shape, generator=generator, requires_grad=True)
     loss = datadam.loss(net, real, syn)
     seen = [net.activations(x.flatten(0, 1)) for x in (real, syn)]
-    expected = 0.01 * (seen[0][1].unflatten(0, (10, 2)).mean(1) - seen[1][1]).square().sum()
+    expected = 0.01 * (seen[0][1].unflatten(0, (4, 2)).mean(1) - seen[1][1]).square().sum()
     for real_layer, syn_layer in list(zip(*(layers for layers, _ in seen), strict=True))[:-1]:
-        maps = [torch.nn.functional.normalize((x**4).sum(1).flatten(1)) for x in (real_layer, syn_layer)]
-        expected = expected + (maps[0].unflatten(0, (10, 2)).mean(1) - maps[1]).square().sum()
+        maps = [F.normalize((x**4).sum(1).flatten(1)) for x in (real_layer, syn_layer)]
+        expected = expected + (maps[0].unflatten(0, (4, 2)).mean(1) - maps[1]).square().sum()
     torch.testing.assert_close(loss, 100 * expected, rtol=1e-3, atol=1e-4)
     (gradient,) = torch.autograd.grad(loss, syn)
     assert gradient.isfinite().all() and gradient.flatten(1).norm(dim=1).min() > 1e-6

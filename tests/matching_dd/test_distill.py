@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from commands import Process
+from commands import run as run_command
 
 from core_dd.data.images import load_data
 from core_dd.errors import Diverged, InputError
@@ -18,7 +19,6 @@ from core_dd.run import checkpoints, read_stats
 from core_dd.sets.distilled import DistilledSet
 from matching_dd import coreset, distill
 from matching_dd.distill import main
-from matching_dd.experts import ExpertsConfig, record
 from matching_dd.methods import METHODS
 from matching_dd.stopping import EarlyStopping
 
@@ -123,10 +123,10 @@ def test_noise__starts_from_standard_normal_noise_in_training_space(digits):
     ("method", "options", "fields"),
     [
         ("dm", {}, {"batch_real": 32}),
-        ("cafe", {"max_steps": 10, "max_epochs": 10}, {"batch_real": 32, "batch_watched": 128}),
+        ("cafe", {"max_steps": 3, "max_epochs": 3}, {"batch_real": 32, "batch_watched": 128}),
     ],
 )
-def test_small_classes__are_sampled_with_replacement_and_said_once(capsys, method, options, fields):
+def test_small_classes__are_sampled_with_replacement_and_said_once(hasty, capsys, method, options, fields):
     distill(method, "digits", 1, iterations=2, limit_per_class=5, out="run", **SMALL | options)
     printed, written = capsys.readouterr().err, Path("run/log.txt").read_text()
     for name, batch in fields.items():
@@ -135,34 +135,53 @@ def test_small_classes__are_sampled_with_replacement_and_said_once(capsys, metho
 
 
 SHORT = {
-    "cafe": (7, "--max_steps=10 --max_epochs=10 --batch_watched=1"),
-    "datadam": (30, "--layers=1"),
-    "dc": (20, "--outer=2 --inner=2"),  # a network's life per iteration
-    "dsa": (20, "--outer=2 --inner=2"),
-    "ead": (30, "--experts=experts --checkpoints=2"),  # soft labels
-    "idc": (20, "--outer=2 --real_net=64"),  # tiles, learnt as pixels, a step per class; networks trained on real data
-    "idm": (30, "--push_every=4 --train_steps=2 --batch_train=32"),  # a queue of networks in training
-    "mtt": (30, "--experts=experts --syn_steps=3 --max_start_epoch=2"),  # a learned learning rate
+    "cafe": "--max_steps=10 --max_epochs=10 --batch_watched=1",
+    "datadam": "--layers=1",
+    "dc": "--outer=2 --inner=2",  # a network's life per iteration
+    "dsa": "--outer=2 --inner=2",
+    "ead": "--checkpoints=2",  # soft labels
+    "idc": "--outer=2 --real_net=64",  # tiles, learnt as pixels, a step per class; networks trained on real data
+    "idm": "--push_every=4 --train_steps=2 --batch_train=32",  # a queue of networks in training
+    "mtt": "--syn_steps=3 --max_start_epoch=2",  # a learned learning rate
 }
-"""Iterations that end after the kill, and options that make them short; the others need none."""
+"""Options that make iterations short; the others need none."""
 
+KILLED = """
+import os, signal, sys
+from matching_dd.distill import main
+from matching_dd.methods import METHODS
+
+method, last = METHODS[sys.argv[1]], int(sys.argv[2])
+whole = method.step
+
+def step(self, number):
+    loss = whole(self, number)
+    if number == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return loss
+
+method.step = step
+main(sys.argv[3:])
+"""
+"""A distillation that is killed when a step has moved the images and nothing of it is written."""
 
 SLOW = {"cafe", "dc", "dsa", "idc"}
 """Those of the others' kind that take a quarter of a minute each."""
 
 
 @pytest.mark.parametrize("method", [pytest.param(m, marks=pytest.mark.slow) if m in SLOW else m for m in METHODS])
-def test_resume__after_kill_equals_uninterrupted_bit_for_bit(method):
-    """Killed after a seeded number of steps, somewhere in the next one; the last checkpoint may be a step old."""
-    iterations, options = SHORT.get(method, (30, ""))
-    argv = [f"--method={method}", f"--iterations={iterations}", *FLAGS, "--batch_real=4", *options.split(), "--ipc=1"]
-    argv += ["--log_every=1", "--checkpoint_every=2"]
-    if "--experts=experts" in argv:
-        options = {"network": "convnet1_w8", "epochs": 3, "tracker": "none", "device": "cpu"}
-        record(ExpertsConfig(experts=2, out="experts", **options))
+def test_resume__after_kill_equals_uninterrupted_bit_for_bit(method, experts):
+    """Killed in a seeded step, DM anywhere between two of them; the last checkpoint may be a step old."""
     after = int(torch.randint(3, 6, (), generator=stream(0, "kill", method)))
-    process = Process("-m", "matching_dd.distill", *argv, "--out=killed")
-    process.kill_once(lambda: len(read_stats(Path("killed/stats.jsonl"))) >= after)
+    argv = [f"--method={method}", *FLAGS, "--batch_real=4", *SHORT.get(method, "").split(), "--ipc=1"]
+    argv += ["--log_every=1", "--checkpoint_every=2", f"--iterations={30 if method == 'dm' else after + 3}"]
+    if method in ("ead", "mtt"):
+        argv.append(f"--experts={experts}")
+    if method == "dm":
+        process = Process("-m", "matching_dd.distill", *argv, "--out=killed")
+        process.kill_once(lambda: len(read_stats(Path("killed/stats.jsonl"))) >= after)
+    else:
+        assert run_command("-c", KILLED, method, after, *argv, "--out=killed").wait() == -9
 
     saved = checkpoints(Path("killed"))[-1][0]
     main([*argv, "--out=killed", "--resume"])

@@ -151,10 +151,10 @@ def test_distill__lowers_its_objective(digits, experts):
     def objective() -> float:
         state = [ead.synthetic.images.detach(), ead.logits.detach()]
         with torch.enable_grad():
-            return sum(plain_iteration(ead, step, *state, 1.0).item() for step in range(1000, 1012))
+            return sum(plain_iteration(ead, step, *state, 1.0).item() for step in range(1000, 1006))
 
     before = objective()
-    for step in range(60):
+    for step in range(30):
         ead.step(step)
     assert objective() < 0.8 * before
 

@@ -80,7 +80,7 @@ def test_batch_norm__statistics_are_recorded(digits):
 def test_resume__after_kill_equals_uninterrupted_bit_for_bit():
     """Killed in the middle of an expert's training; with batch normalisation there are buffers to keep, too."""
 
-    flags = ["--network=convnet1_bn_w8", "--experts=2", "--epochs=12", "--checkpoint_every=1", "--tracker=none"]
+    flags = ["--network=convnet1_bn_w8", "--experts=2", "--epochs=7", "--checkpoint_every=1", "--tracker=none"]
     process = Process("-m", "matching_dd.experts", *flags, "--device=cpu", "--out=killed")
     process.kill_once(lambda: list(Path("killed/checkpoints").glob("step-00000[2-9]")))
     assert not Path("killed/index.json").exists()

@@ -72,6 +72,7 @@ def test_in_parts__are_the_same_constants(net, groups, most):
 def test_at__other_weights_are_differentiated_too(net, groups, compile, request):
     if compile:
         request.getfixturevalue("tracing")
+        net = drawn("convnet1_w8")  # tracing takes long enough
     params = {name: (1.5 * p).requires_grad_() for name, p in net.named_parameters()}
     images, labels = (group[0] for group in groups)
     loss = -(F.log_softmax(functional_call(net, params, (images,)), 1) * labels).sum(1).mean()

@@ -90,7 +90,7 @@ def plain_idc(data, config, steps: int) -> Tensor:
             for i in range(-(-images // config.batch_train)):
                 batch = order[i * config.batch_train : (i + 1) * config.batch_train]
                 x = (data.train_images[batch] / 255 - data.mean[0]) / data.std[0]
-                y = F.one_hot(data.train_labels[batch], 10).float()
+                y = F.one_hot(data.train_labels[batch], data.num_classes).float()
                 x = alone.per_image(x[None], [stream(seed, "augment network", *names, i)])
                 x, y = cutmix(x, y[None], config.cutmix, [stream(seed, "cutmix", *names, i)])
                 sgd.zero_grad()
@@ -100,7 +100,7 @@ def plain_idc(data, config, steps: int) -> Tensor:
         for number in range(config.pretrain):
             train(len(data.train_labels), "pretrain", step, number)
         for turn in range(step * config.outer, (step + 1) * config.outer):
-            for k in range(10):
+            for k in range(data.num_classes):
                 syn = plain_tiles(pixels[k], config.factor, config.decode, config.max_syn)
                 syn = (syn - data.mean[0]) / data.std[0]
                 if config.max_syn < len(syn):
@@ -126,10 +126,10 @@ def plain_idc(data, config, steps: int) -> Tensor:
         {"factor": 1, "init": "real", "distance": "l1", "lr_img": 2.0},
     ],
 )
-def test_step__equals_plain_iteration(digits, options):
+def test_step__equals_plain_iteration(few_digits, options):
     options = {"ipc": 2, "outer": 3, "lr_img": 1.0, "real_net": 20, "batch_train": 8, "batch_real": 6} | options
     config = IDCConfig(network="convnet1_w8", seed=3, pretrain=1, cutmix=0.7, side_img=8, **options, **PLAIN)
-    ours, plain = IDC(config, digits), plain_idc(digits, config, steps=2)
+    ours, plain = IDC(config, few_digits), plain_idc(few_digits, config, steps=2)
     before = ours.synthetic.images.detach().clone()
     for step in range(2):
         ours.step(step)

@@ -67,21 +67,21 @@ def test_loss__zero_when_synthetic_is_real(digits, generator, kernel):
     assert abs(m3d.loss(net, real, real.clone())) < 1e-5 * other
 
 
-def test_step__equals_plain_iteration(digits):
+def test_step__equals_plain_iteration(few_digits):
     """Pixels clamped, decoded and normalised; one augmentation, one loss and one step of SGD per class, in order."""
     config = M3DConfig(network="convnet1_w8", ipc=2, batch_real=6, max_syn=None, lr_img=0.02, ipm=2, seed=4, **PLAIN)
-    ours = M3D(config, digits)
+    ours = M3D(config, few_digits)
     images = ours.synthetic.images.detach().clone().requires_grad_()
     optimizer = torch.optim.SGD([images], lr=0.02, momentum=0.5)
-    net = M3D(config, digits).net
+    net = M3D(config, few_digits).net
     for step in range(3):
         reset(net, stream(4, "network", step // 2))
         total = torch.zeros(())
         images.data.clamp_(0, 1)
-        for k, members in enumerate(digits.class_indices()):
+        for k, members in enumerate(few_digits.class_indices()):
             chosen = members[torch.randperm(len(members), generator=stream(4, "real", step, k))[:6]]
-            pair = digits.train_images[chosen] / 255, plain_decode(images[k], 2)
-            real, syn = ((pixels[None] - digits.mean[0]) / digits.std[0] for pixels in pair)
+            pair = few_digits.train_images[chosen] / 255, plain_decode(images[k], 2)
+            real, syn = ((pixels[None] - few_digits.mean[0]) / few_digits.std[0] for pixels in pair)
             augment = IDCAugment("color_crop_cutout")
             loss = plain_loss(net, *augment.siamese(real, syn, [stream(4, "augment", step, k)]))
             optimizer.zero_grad()

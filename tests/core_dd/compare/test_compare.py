@@ -222,13 +222,13 @@ LONG = {"DM": {**SMALL["producers"]["DM"], "iterations": 40, "checkpoint_every":
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_compare__killed_and_gone_on_with_it_equals_the_uninterrupted_one(workers, tmp_path, monkeypatch):
-    whole = tmp_path / "whole"
+    whole, seeds = tmp_path / "whole", workers or 1
     whole.mkdir()
     with monkeypatch.context() as there:
         there.chdir(whole)
-        assert compare(write(producers=LONG, ipc=1)) == 0
+        assert compare(write(producers=LONG, ipc=1, seeds=seeds)) == 0
         expected = accuracies()
-    write(producers=LONG, ipc=1)
+    write(producers=LONG, ipc=1, seeds=seeds)
     killed_once(lambda: list(Path("out").glob("sets/*/checkpoints/step-*")), f"--workers={workers}")
     begun = [path.parent.parent.name for path in Path("out").glob("sets/*/checkpoints/step-*")]
     assert begun and not files("scores/*/done.json")

@@ -138,7 +138,7 @@ def test_load__ours_of_data_that_count_their_classes_otherwise(digits, tmp_path)
 def test_evaluate__near_chance_because_its_labels_are_permuted(digits, tmp_path, capsys):
     index = torch.cat([members[:10] for members in digits.class_indices()])
     torch.save({"images": digits.train_images[index], "labels": (digits.train_labels[index] + 3) % 10}, "a.pt")
-    options = "--protocol quick --network convnet1_w32 --classifiers 1 --device cpu"
+    options = "--protocol quick --network convnet1_w16 --classifiers 1 --device cpu"
     assert gendd(f"evaluate --data digits {options} --set a.pt --out a.json") == 0
     said = capsys.readouterr().err
     assert "is below chance" in said and "look PERMUTED" in said
