@@ -18,7 +18,7 @@ from benchmarks import matching
 from core_dd.judge.augment import DSAugment, IDCAugment
 from core_dd.report.tables import text_table
 from core_dd.speed import prepare_device
-from matching_dd.base import Features, Method
+from matching_dd.base import Features, Method, RandomNetworks
 from matching_dd.gradients import Gradients
 from matching_dd.real import RealImages
 from matching_dd.synthetic import Synthetic
@@ -31,7 +31,7 @@ PARTS = MappingProxyType(
         "synthetic forward": ((Features, "__call__"), (Gradients, "at"), (Synthetic, "decoded")),
         "synthetic backward": ((Tensor, "backward"),),
         "optimiser": ((torch.optim.Optimizer, "zero_grad"), (torch.optim.SGD, "step")),
-        "new network": ((Method, "draw_network"),),
+        "new network": ((RandomNetworks, "draw_network"), (Method, "draw_network")),
     }
 )
 """By part, the functions that do it. What one of them calls is its own."""

@@ -20,7 +20,7 @@ from core_dd.records import fitting
 from core_dd.rng import stream
 from core_dd.speed import MATCHING, autocast, can_compile, compiled, forward_flops, pick_device
 from matching_dd.optim import PerClassSGD
-from matching_dd.options import MatchingConfig
+from matching_dd.options import MatchingConfig, RandomNetworksConfig
 from matching_dd.real import RealImages
 from matching_dd.synthetic import Synthetic, initial_images
 
@@ -104,7 +104,11 @@ class Method:
 
     def draw(self, step: int, classes: range) -> tuple[Tensor, Tensor]:
         """Real (len(classes), B, C, H, W) and synthetic (len(classes), M, C, H, W) images, augmented alike."""
-        real, syn = self.real.draw(step, classes), self.synthetic.decoded(classes)
+        return self.beside(self.real.draw(step, classes), step, classes)
+
+    def beside(self, real: Tensor, step: int, classes: range) -> tuple[Tensor, Tensor]:
+        """Images of some classes, (len(classes), B, C, H, W), and the synthetic ones, augmented as in `draw`."""
+        syn = self.synthetic.decoded(classes)
         if syn.shape[1] > self.config.syn_per_class:
             syn = syn[torch.arange(len(classes))[:, None], self.chosen(step, classes)]
         if self.augment is None:
@@ -151,6 +155,17 @@ class Method:
             total += loss.detach()
         return total
 
+    def iterate(self, step: int) -> Tensor:
+        """One iteration of a run, at its learning rate, counted into the average of the last ones; returns its loss."""
+        done = step / self.config.iterations
+        if self.config.lr_course == "cosine":
+            for group in self.optimizer.param_groups:
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * (1 + math.cos(math.pi * done)) / 2
+        loss = self.step(step)
+        if done >= 1 - self.config.average_last:
+            self.synthetic.average_in()
+        return loss
+
     def step(self, step: int) -> Tensor:
         """One iteration; returns its loss."""
         net = self.draw_network(step)
@@ -166,6 +181,47 @@ class Method:
         self.synthetic.load_state(state)
         self.optimizer.load_state_dict(state["optimizer"])
         fitting(self.optimizer)
+
+
+class RandomNetworks(Method):
+    """A method that compares what random networks, never trained, make of real and of synthetic images.
+
+    It gives `compare`, where others give a loss.
+    """
+
+    Config = RandomNetworksConfig
+
+    def __init__(self, config: RandomNetworksConfig, data: ImageData) -> None:
+        super().__init__(config, data)
+        self._of_real: dict[tuple[int, range], Tensor] = {}  # by the first step with a batch, of those that share it
+
+    def draw_network(self, step: int) -> nn.Module:
+        """A new one for every `ipm` batches of real images."""
+        batch = step // self.config.steps_per_batch
+        return reset(self.net, stream(self.config.seed, "network", batch // self.config.ipm))
+
+    def compare(self, real: Tensor, syn: Tensor) -> Tensor:
+        """The loss, a scalar, summed over classes, of what `measure` makes of real images, (K, B, D), and of synthetic
+        ones, (K, M, D)."""
+        raise NotImplementedError
+
+    def loss(self, net: nn.Module, real: Tensor, syn: Tensor) -> Tensor:
+        """Scalar, summed over classes; real (K, B, C, H, W), syn (K, M, C, H, W), training space."""
+        return self.compare(self.features.fixed(net, real), self.features(net, syn))
+
+    def class_loss(self, net: nn.Module, step: int, classes: range) -> Tensor:
+        """The loss of some classes, on the images of one step; of steps that share a batch, the first sees the real
+        ones."""
+        if self.config.steps_per_batch == 1:
+            return super().class_loss(net, step, classes)
+        first = step - step % self.config.steps_per_batch
+        if (first, classes) not in self._of_real:
+            self._of_real = {place: own for place, own in self._of_real.items() if place[0] == first}
+            real, syn = self.draw(first, classes)
+            self._of_real[first, classes] = self.features.fixed(net, real)
+        else:
+            _, syn = self.beside(self.real.images.new_zeros(len(classes), 1, *self.data.shape).float(), first, classes)
+        return self.compare(self._of_real[first, classes], self.features(net, syn))
 
 
 _PIECE_PIXELS = {"cpu": 2**14, "cuda": 2**22}

@@ -151,7 +151,7 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
         progress, done, stop = Progress("distil", config.iterations, first), first, False
         while done < config.iterations and not stop and not watch.over():
             with watch.iteration(method.compile) as wait:
-                loss, done = method.step(done), done + 1
+                loss, done = method.iterate(done), done + 1
                 wait(loss)
             stop, scores = done == config.iterations or watch.over(), {}
             progress.update(ends_in=watch.left())

@@ -33,6 +33,7 @@ INIT_CHOICES = MappingProxyType(
     {
         "real": "random training images",
         "k_center": "training images that cover their class",
+        "medoids": "the training images nearest the centres of k-means in their class",
         "noise": "normal noise in training space",
         "noise_pixels": "grey noise",
         "mix": "random training images, shrunk to the factor's tiles (M3D)",
@@ -64,6 +65,16 @@ AUGMENT_MODE_CHOICES = MappingProxyType(
 """Which operations are applied (`matching_dd.base.AUGMENT_MODES`)."""
 
 
+LR_COURSE_CHOICES = MappingProxyType(
+    {
+        "constant": "as published",
+        "cosine": "to 0 at the last iteration, along half a cosine (Loshchilov & Hutter, ICLR 2017)",
+    }
+)
+"""How the learning rate of the images goes on."""
+
+SHORTER = "shorter courses"
+"""The heading of what may save iterations, or make them cheaper; no paper of these methods does it."""
 VALIDATION = "validation"
 """The heading of early stopping."""
 
@@ -116,6 +127,11 @@ class MatchingConfig(RunConfig, DataConfig):
     flip where a mirror image changes the label), or none."""
     augment_mode: str = option("S", choices=AUGMENT_MODE_CHOICES)
     """Which of these operations are applied."""
+    lr_course: str = option("constant", group=SHORTER, choices=LR_COURSE_CHOICES)
+    """How lr_img goes on over the iterations."""
+    average_last: float = option(0.0, group=SHORTER)
+    """The part of the iterations, at the end, over which the images are averaged; their average is then the set (Polyak
+    & Juditsky, 1992). 0: the images as they are, as published."""
     val_fraction: float = option(0.0, group=VALIDATION)
     """The part of each class's training images kept aside as the validation split; at every checkpoint classifiers are
     then trained on the set and tested on it, and the best set is the result. 0: no validation, as published, and the
@@ -149,6 +165,7 @@ class MatchingConfig(RunConfig, DataConfig):
         at_least(self, 1, "ipc", "iterations", "batch_real", "factor", "max_syn")
         above(self, 0, "lr_img", "memory_gib", "max_seconds")
         at_least(self, 1, "patience", "val_classifiers")
+        require(0 <= self.average_last <= 1, f"average_last must be in [0, 1], got {self.average_last}.")
         require(0 <= self.val_fraction < 1, f"val_fraction must be in [0, 1), got {self.val_fraction}.")
         require(
             self.patience is None or self.val_fraction > 0,
@@ -181,6 +198,21 @@ class MatchingConfig(RunConfig, DataConfig):
     def syn_per_class(self) -> int:
         """Synthetic images of a class that an iteration takes."""
         return min(self.decoded_per_class, self.max_syn or self.decoded_per_class)
+
+
+@dataclass(kw_only=True)
+class RandomNetworksConfig(MatchingConfig):
+    """What methods share that compare by random networks, never trained."""
+
+    ipm: int = option(1, group=SHORTER)
+    """Iterations per model: how many batches of real images a random network sees."""
+    steps_per_batch: int = option(1, group=SHORTER)
+    """Iterations per batch of real images, which share the network and the augmentation: what the network makes of the
+    real images is computed once for all of them."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 1, "ipm", "steps_per_batch")
 
 
 @dataclass(kw_only=True)

@@ -37,6 +37,8 @@ class Synthetic:
         images: the leaf, (K, ipc, C, H, W).
         labels: None for fixed hard labels, else soft ones, float (K * ipc, K), class by class as the images. A method
             that learns them puts its leaf here.
+        average: None, or what the images have been on the average since `average_in` was first called; it then becomes
+            the set.
         lr: None, or the learning rate a classifier is to train with, a scalar tensor, where a method learns it.
 
     Raises:
@@ -60,10 +62,14 @@ class Synthetic:
         self.images = start.detach().clone().requires_grad_()
         self.labels: Tensor | None = None
         self.lr: Tensor | None = None
+        self.average: Tensor | None = None
+        self._averaged = 0
 
     def pixels(self, classes: range | None = None) -> Tensor:
         """The images as stored, on the 0..1 scale, not clamped: (len(classes), ipc, C, H, W), differentiable."""
-        images = self.images if classes is None else self.images[classes.start : classes.stop]
+        return self._in_pixels(self.images if classes is None else self.images[classes.start : classes.stop])
+
+    def _in_pixels(self, images: Tensor) -> Tensor:
         return images if self.in_pixels else self.preprocess.inverse(images)
 
     def decoded(self, classes: range) -> Tensor:
@@ -87,16 +93,31 @@ class Synthetic:
         pixels = self.pixels().clamp(0, 1)
         self.images.copy_(pixels if self.in_pixels else self.preprocess.forward(pixels))
 
+    @torch.no_grad()
+    def average_in(self) -> None:
+        """Count the images as they are now into their average."""
+        if self.average is None:
+            self.average = torch.zeros_like(self.images)
+        self._averaged += 1
+        self.average += (self.images - self.average) / self._averaged
+
     def state(self) -> dict[str, Tensor]:
-        """What is learnt, by name."""
+        """What is learnt, by name, and the average with how many it is of."""
+        averaged = {} if self.average is None else {"average": self.average, "averaged": torch.tensor(self._averaged)}
+        return self._learnt() | averaged
+
+    def _learnt(self) -> dict[str, Tensor]:
         learnt = {"images": self.images, "labels": self.labels, "lr": self.lr}
         return {name: tensor.detach() for name, tensor in learnt.items() if tensor is not None}
 
     @torch.no_grad()
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from what `state` gave, in place."""
-        for name, tensor in self.state().items():
+        for name, tensor in self._learnt().items():
             tensor.copy_(same_shape(state[name], tensor, name))
+        if "average" in state:
+            self.average = same_shape(state["average"], self.images, "average").to(self.images.device, copy=True)
+            self._averaged = int(state["averaged"])
 
     def to_distilled(self, meta: dict[str, Any]) -> DistilledSet:
         """The set in pixel units, class by class, undecoded, with `meta` as `core_dd.sets.distilled.new_meta` makes it.
@@ -110,7 +131,8 @@ class Synthetic:
         lr = None if self.lr is None else self.lr.item()
         seen = "single" if self.decode_kind == "bound" else self.decode_kind
         meta = {**meta, "preprocess": kind, "factor": self.factor, "decode": seen, "lr": lr}
-        return DistilledSet(self.pixels().detach().flatten(0, 1).cpu(), labels, meta, tensors)
+        images = self._in_pixels(self.images.detach() if self.average is None else self.average)
+        return DistilledSet(images.flatten(0, 1).cpu(), labels, meta, tensors)
 
 
 def initial_images(init: str, data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int = 1) -> Tensor:
@@ -153,6 +175,12 @@ def _k_center(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, fact
     return torch.stack([own[subset.k_center(own.flatten(1), ipc)] for own in real])
 
 
+def _medoids(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int) -> Tensor:
+    """The real image of each class nearest each centre of k-means, in training space, none twice."""
+    real = [preprocess.forward(data.train_images[members]) for members in members_of(data, ipc)]
+    return torch.stack([own[subset.medoids(own.flatten(1), ipc, seed)] for own in real])
+
+
 def _at_random(data: ImageData, count: int, seed: int) -> Tensor:
     """Indices of random training images of every class, none twice, int64 (K, count): those of coreset random."""
     return choose("random", data, count, seed)
@@ -188,6 +216,7 @@ INITS: MappingProxyType[str, Callable[[ImageData, int, Preprocess, int, int], Te
         "noise": _noise,
         "noise_pixels": _noise_pixels,
         "k_center": _k_center,
+        "medoids": _medoids,
         "mix": _mix("nearest"),  # M3D
         "mix_first": _mix("nearest", _first),  # IDC
         "mix_bilinear": _mix("bilinear"),  # IDM

@@ -259,6 +259,7 @@ def _identities(dset: DistilledSet, data: ImageData, protocol: Protocol) -> dict
             "factor": dset.factor,
             "bytes": costs.bytes_of(dset),
             "cost": dset.meta.get("cost"),
+            **({"validation": dset.meta["validation"]} if "validation" in dset.meta else {}),
         },
         "data": {
             "name": data.name,

@@ -17,6 +17,13 @@ _Name = Annotated[str, Meta(max_length=5000)]
 """A path and what stands before it, at most."""
 
 
+class _Validated(TypedDict):
+    """How good a distillation found its set, on a validation split of the training images."""
+
+    accuracy: _Fraction
+    protocol: _Name
+
+
 class _ScoredSet(TypedDict, total=False):
     """What was scored."""
 
@@ -27,6 +34,7 @@ class _ScoredSet(TypedDict, total=False):
     images: Required[_Count]
     hash: Required[_Name]
     cost: dict[str, _Amount] | None
+    validation: _Validated
     labels: Literal["hard", "soft"]
     factor: _Count
     bytes: _Count

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from core_dd.data.images import ImageData
 from core_dd.errors import InputError, above, at_least, require
 from core_dd.options import option
-from matching_dd.base import MatchingConfig, Method
+from matching_dd.base import RandomNetworks, RandomNetworksConfig
 from matching_dd.losses import attention_loss, attention_map, in_lengths, mean_discrepancy
 
 NORM_CHOICES = MappingProxyType(
@@ -31,7 +31,7 @@ ATTENTION_CHOICES = MappingProxyType(
 
 
 @dataclass(kw_only=True)
-class DataDAMConfig(MatchingConfig):
+class DataDAMConfig(RandomNetworksConfig):
     """Distil by DataDAM: match mean attention maps of hidden layers, and mean features. The defaults are the paper's.
 
     The authors' code differs: p 1, network convnet3_bn, batch_real 64, iterations 20000, no zca. The paper also sets
@@ -63,7 +63,7 @@ class DataDAMConfig(MatchingConfig):
         above(self, 0, "scale")
 
 
-class DataDAM(Method):
+class DataDAM(RandomNetworks):
     """Match spatial attention maps and mean features: a fresh, untrained network in every iteration.
 
     Both terms are sums, over layers, positions or feature dimensions, and classes.
@@ -91,10 +91,9 @@ class DataDAM(Method):
         maps = [attention_map(outputs[i], self.config.p, self.config.norm) for i in self.layers]
         return torch.cat([*maps, features.float()], 1)
 
-    def loss(self, net: nn.Module, real: Tensor, syn: Tensor) -> Tensor:
-        """Scalar, summed over classes; real (K, B, C, H, W), syn (K, M, C, H, W), training space."""
-        measured = self.features.fixed(net, real), self.features(net, syn)
-        *maps, features = zip(*(rows.split(self.widths, 2) for rows in measured), strict=True)
+    def compare(self, real: Tensor, syn: Tensor) -> Tensor:
+        """Both terms, summed over classes; maps and features of real (K, B, D) and synthetic images (K, M, D)."""
+        *maps, features = zip(*(rows.split(self.widths, 2) for rows in (real, syn)), strict=True)
         attention = sum(self.attention(*pair).sum() for pair in maps)
         return self.config.scale * (attention + self.config.mmd_weight * mean_discrepancy(*features).sum())
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from core_dd.errors import at_least
 from core_dd.options import option
-from matching_dd.base import MatchingConfig, Method
+from matching_dd.base import RandomNetworks, RandomNetworksConfig
 from matching_dd.losses import mean_discrepancy, moment_discrepancy
 
 COMPARED_CHOICES = MappingProxyType(
@@ -21,7 +21,7 @@ COMPARED_CHOICES = MappingProxyType(
 
 
 @dataclass(kw_only=True)
-class DMConfig(MatchingConfig):
+class DMConfig(RandomNetworksConfig):
     """Distil by DM: match class means in the features of random networks. The defaults are the paper's.
 
     lr_img is 1 up to ipc 50, and 10 from ipc 100 on CIFAR-10.
@@ -41,7 +41,7 @@ class DMConfig(MatchingConfig):
         at_least(self, 0, "second_moment", "third_moment")
 
 
-class DM(Method):
+class DM(RandomNetworks):
     """Match class means in random feature spaces: a fresh, untrained network in every iteration.
 
     The loss is the sum over classes and feature dimensions, which lr_img assumes. (The authors' code prints it divided
@@ -51,14 +51,14 @@ class DM(Method):
 
     Config = DMConfig
 
-    def loss(self, net: nn.Module, real: Tensor, syn: Tensor) -> Tensor:
-        """Scalar, summed over classes; real (K, B, C, H, W), syn (K, M, C, H, W), training space."""
-        if self.config.compared == "pixels":
-            features = real.flatten(2), syn.flatten(2)
-        else:
-            features = self.features.fixed(net, real), self.features(net, syn)
-        total = mean_discrepancy(*features)
+    def measure(self, net: nn.Module, images: Tensor) -> Tensor:
+        """Of each image what is compared, (N, D)."""
+        return images.flatten(1) if self.config.compared == "pixels" else super().measure(net, images)
+
+    def compare(self, real: Tensor, syn: Tensor) -> Tensor:
+        """Squared distances of class means, and of higher moments; real (K, B, D), syn (K, M, D)."""
+        total = mean_discrepancy(real, syn)
         for order, weight in ((2, self.config.second_moment), (3, self.config.third_moment)):
             if weight:
-                total = total + weight * moment_discrepancy(*features, order)
+                total = total + weight * moment_discrepancy(real, syn, order)
         return total.sum()

@@ -5,13 +5,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from core_dd.errors import at_least
-from core_dd.judge.networks import reset
 from core_dd.options import option
-from core_dd.rng import stream
-from matching_dd.base import MatchingConfig, Method
+from matching_dd.base import RandomNetworks, RandomNetworksConfig
 from matching_dd.losses import kernel_mmd, standardised
 
 KERNEL_CHOICES = MappingProxyType(
@@ -26,7 +23,7 @@ KERNEL_CHOICES = MappingProxyType(
 
 
 @dataclass(kw_only=True)
-class M3DConfig(MatchingConfig):
+class M3DConfig(RandomNetworksConfig):
     """Distil by M3D: match class distributions in a kernel's feature space. The defaults are the paper's where it says.
 
     It says: 10000 iterations, lr_img 1, ipm 5, factor 2 (ImageNet subsets: 1000, 0.1, 5, 3). What it leaves open is
@@ -50,25 +47,15 @@ class M3DConfig(MatchingConfig):
     kernel: str = option("gaussian", choices=KERNEL_CHOICES)
     """Of the discrepancy. All are as wide as the data, so that the published lr_img serves them all."""
     ipm: int = 5
-    """Iterations per model: how long a random network is kept."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(self, 1, "ipm")
 
 
-class M3D(Method):
+class M3D(RandomNetworks):
     """Match class distributions in the reproducing kernel Hilbert space over random features."""
 
     Config = M3DConfig
 
-    def draw_network(self, step: int) -> nn.Module:
-        """A new random network every `ipm` iterations, never trained."""
-        return reset(self.net, stream(self.config.seed, "network", step // self.config.ipm))
-
-    def loss(self, net: nn.Module, real: Tensor, syn: Tensor) -> Tensor:
-        """Scalar, summed over classes; real (K, B, C, H, W), syn (K, M, C, H, W), training space."""
-        features = self.features.fixed(net, real), self.features(net, syn)
+    def compare(self, real: Tensor, syn: Tensor) -> Tensor:
+        """Discrepancies in the kernel's space, summed over classes; real (K, B, D), syn (K, M, D)."""
         if self.config.kernel != "gaussian":  # which measures its width itself
-            features = standardised(*features)
-        return kernel_mmd(*features, self.config.kernel).sum()
+            real, syn = standardised(real, syn)
+        return kernel_mmd(real, syn, self.config.kernel).sum()
