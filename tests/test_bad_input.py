@@ -556,6 +556,10 @@ CASES = {
     "automatic steps of a consistency model": Case(
         "sample --model run --out pool --budget 20s --solver consistency --steps auto", "Pass --steps 2"
     ),
+    "average of more than all": Case(
+        DISTILL + "--method dm --average_last 2", "average_last must be in [0, 1], got 2.0"
+    ),
+    "steps per batch": Case(DISTILL + "--method m3d --steps_per_batch 0", "steps_per_batch must be >= 1, got 0"),
     "patience without validation": Case(DISTILL + "--method dm --patience 2", "Pass --val_fraction 0.1"),
     "validation at a learnt rate": Case(
         DISTILL + "--method dm --val_fraction 0.2 --val_protocol mtt", "dm learns none. Choose another, such as quick"
