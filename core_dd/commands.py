@@ -41,6 +41,11 @@ COMMANDS = MappingProxyType(
             "core_dd.judge.options:SubmitConfig",
             "hand in a set to the ECCV 2024 challenge, checked and scored",
         ),
+        "challenge": Command(
+            "gen_dd.challenge:main",
+            "gen_dd.options:ChallengeConfig",
+            "a whole submission to it from two trained models: drawn, chosen, verified, scored",
+        ),
         "distill": Command(
             "matching_dd.distill:main",
             "matching_dd.options:MatchingConfig",

@@ -515,3 +515,75 @@ class SelectConfig(DataConfig):
         require(bool(self.pool), "which pool? Pass --pool FOLDER, as gendd sample wrote it.")
         require(bool(self.out), "where to? Pass --out FILE.safetensors.")
         require(self.ipc >= 1, f"ipc must be >= 1, got {self.ipc}. Pass --ipc 10.")
+
+
+@dataclass(kw_only=True)
+class ChallengeConfig(Options):
+    """Make a whole submission to the ECCV 2024 challenge from two trained models, and score it.
+
+    gendd challenge MODEL_CIFAR100 MODEL_TINY_IMAGENET --out FOLDER draws a pool of each inside the budget, chooses 10
+    images per class of it for track 1, and writes OUT/track1 and OUT/track2 with cifar100.pt and tinyimagenet.pt, each
+    read back, checked and scored by the challenge protocol. The accuracies, and their mean over the two data sets for
+    each track, are printed and kept in OUT/challenge.json.
+    """
+
+    GROUP: ClassVar[str] = "submission"
+    SAMPLING: ClassVar[tuple[str, ...]] = (
+        "budget", "num_per_class", "steps", "solver", "cfg_scale", "filter", "plan", "bf16", "seed", "device",
+    )  # fmt: skip
+
+    cifar100: str = ""
+    """The model of CIFAR-100: a run folder of gendd train or tune, or the model folder in it."""
+    tiny_imagenet: str = ""
+    """The model of Tiny-ImageNet."""
+    cifar100_data: str | None = option(None, group="data")
+    """The real data, e.g. parquet:FOLDER; default: what the model's card says it was trained on."""
+    tiny_imagenet_data: str | None = option(None, group="data")
+    """The real data, e.g. tiny_imagenet:FOLDER; default likewise."""
+    selector: str = option("herding", choices=CHOOSER_CHOICES)
+    """How track 1's images are chosen from the pool."""
+    network: str = option("convnet3", choices=NETWORK_CHOICES, others=True)
+    """The classifier of the real data whose features are compared for that."""
+    epochs: int | None = None
+    """Score by a challenge protocol shortened to this many passes, and say so; default: the full protocol."""
+    iterations: int | None = None
+    """Score by a challenge protocol shortened to this many steps, and say so."""
+    budget: str = option("10m", group="sampling")
+    """Wall-clock time for each pool, imports and loading included; the challenge allows 10 minutes. Choosing and
+    scoring are not counted."""
+    num_per_class: int | None = option(None, group="sampling")
+    """At most so many images of each class in a pool; default: as many as the budget allows."""
+    steps: int | str = option(50, group="sampling")
+    """As for gendd sample, as are the next ones: network evaluations per image, or auto."""
+    solver: str = option("dpmpp_2m", group="sampling", choices=SOLVER_CHOICES)
+    """How noise becomes images; both models are drawn alike."""
+    cfg_scale: float = option(0.0, group="sampling")
+    """Classifier-free guidance."""
+    filter: float | None = option(None, group="sampling")
+    """Draw images again that a classifier of the real data rejects."""
+    plan: str | None = option(None, group="sampling")
+    """auto: choose steps, cfg_scale and filter for each pool by short trials inside the budget."""
+    bf16: bool = option(True, group="speed")
+    """Compute in bf16 where the hardware does it faster; the classifiers' weights stay in fp32."""
+    seed: int = option(0, group="run")
+    """Of the noise, the choice and the scoring."""
+    device: str | None = option(None, group="run")
+    """cpu, cuda, cuda:1; default: cuda where there is one."""
+    out: str = option("", group="run")
+    """The folder for pools, chosen images, both tracks and challenge.json."""
+    resume: bool = option(False, group="run")
+    """Go on in a folder that was begun: what is finished there is not made again."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            bool(self.cifar100 and self.tiny_imagenet),
+            "which models? gendd challenge MODEL_CIFAR100 MODEL_TINY_IMAGENET --out FOLDER.",
+        )
+        require(bool(self.out), "where to? Pass --out FOLDER.")
+        at_least(self, 1, "epochs", "iterations")
+        require(
+            self.num_per_class is None or self.num_per_class >= 10,
+            f"num_per_class must be >= 10, the images of track 1, got {self.num_per_class}.",
+        )
+        SampleConfig(model="-", out="-", **{name: getattr(self, name) for name in self.SAMPLING})

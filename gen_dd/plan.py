@@ -27,9 +27,6 @@ from gen_dd.sampler import Sampler
 from gen_dd.sieve import TRIES, Replacing, Sieve
 from gen_dd.uvit import CONSISTENCY
 
-PLAN = "plan.json"
-"""Where a pool keeps its plan."""
-
 STEPS = {CONSISTENCY: (1, 2, 4), "": (10, 20, 50)}
 """The steps that are tried, by solver; "" stands for all others."""
 
@@ -87,6 +84,8 @@ class PoolPlan(TypedDict):
     solver: str
     seed: int
     budget: str | None
+    seconds: float
+    """Of the budget that were over when it was made."""
     chosen: _Chosen
     trials: list[Trial]
 
@@ -236,7 +235,8 @@ def make_plan(trials: Trials, clock: Clock, facts: dict[str, Any]) -> PoolPlan:
     found = halving(trials.candidates, attempt)
     best = next(trial for trial in found if trial["round"] == found[-1]["round"])
     clock.book("plan")
-    return PoolPlan(**facts, chosen=_Chosen(**{name: best[name] for name in _Chosen.__annotations__}), trials=found)
+    chosen = _Chosen(steps=best["steps"], cfg_scale=best["cfg_scale"], filter=best["filter"])
+    return PoolPlan(**facts, seconds=round(clock.elapsed(), 3), chosen=chosen, trials=found)
 
 
 def read_plan(path: Path, weights: str, solver: str) -> PoolPlan:

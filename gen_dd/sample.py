@@ -13,7 +13,7 @@ import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,9 +35,9 @@ from core_dd.sets.shards import INDEX
 from core_dd.speed import prepare_device
 from gen_dd.budget import AUTO_STEPS, BatchPace, Clock, Ranks, rounds
 from gen_dd.options import SampleConfig, check_amount
-from gen_dd.plan import PLAN, PoolPlan, Trials, make_plan, read_plan, said, settings, table
+from gen_dd.plan import PoolPlan, Trials, make_plan, read_plan, said, settings, table
 from gen_dd.sampler import Sampler, pays_to_compile
-from gen_dd.shards import ShardFolder, describe, finished, gaps, resumed
+from gen_dd.shards import PLAN, ShardFolder, describe, finished, gaps, resumed
 from gen_dd.sieve import VAL_FRACTION, Replacing, Sieve, Tally
 from gen_dd.uvit import UViT
 from gen_dd.weights import load_model
@@ -109,7 +109,7 @@ def run(config: SampleConfig, start: float | None = None) -> Path:
         config = _following(config, plan)
     model.check_guidance(config.cfg_scale)
     identity = {name: to_dict(config)[name] for name in _IDENTITY} | {"weights": card["weights"]}
-    identity = resumed(out, done, identity, clock)
+    identity = resumed(out, done, identity, clock, 0.0 if plan is None else plan["seconds"])
     sampler = _make_sampler(config, identity["steps"], model, card, device, clock)
     total = sampler.total(config.num_per_class)
     sieve = _make_sieve(config, card, device, clock)
@@ -120,42 +120,42 @@ def run(config: SampleConfig, start: float | None = None) -> Path:
             not ranks.first or done == finished(out, config.resume),
             f"{out} was drawn into while this command was starting. Start it again.",
         )
-        # A look at the speed settles what is open.
         if plan is not None and ranks.first:
             files.write_json(out / PLAN, plan)
+        # A look at the speed settles what is open.
         pace = sampler.calibrate(clock, total, ranks)
         identity["steps"] = sampler.steps
         meta = describe(card, config.seed, to_dict(config) | {"steps": sampler.steps, "batch": sampler.batch}, 0.0)
         meta |= {} if plan is None else {"plan": said(plan)}
-        draw, tally = partial(_images, sampler), None
-        if sieve is not None:
-            replacing, tally = Replacing(sampler, sieve, total, ranks.count), Tally(sampler.classes)
-            replacing.calibrate(pace)
-            draw = replacing.draw
-            meta["filter"] = {"threshold": sieve.threshold, "validation_recognised": sieve.recognised}
-        folder = ShardFolder(out, sampler, clock, ranks, identity, meta, tally)
-        _draw(folder, draw, pace, done, config.num_per_class)
+        meta |= {} if sieve is None else {"filter": sieve.facts}
+        draw = _drawing(sampler, sieve, pace, total, ranks)
+        tally = None if sieve is None else Tally(sampler.classes)
+        _draw(ShardFolder(out, sampler, clock, ranks, identity, meta, tally), draw, pace, done, config.num_per_class)
         ranks.close()
     return out
 
 
-def _images(sampler: Sampler, numbers: Sequence[int], seconds: float) -> dict[str, Tensor]:
-    """What a shard without a filter holds, beside the labels."""
-    return {"images": sampler.draw(numbers, seconds)}
+Draw = Callable[[Sequence[int], float], dict[str, Tensor]]
+"""(numbers, seconds) -> what a shard of these images holds beside the labels."""
+
+
+def _drawing(sampler: Sampler, sieve: Sieve | None, pace: BatchPace, total: int | None, ranks: Ranks) -> Draw:
+    """How images are drawn, with or without a filter, whose time is added to the pace."""
+    if sieve is None:
+        return lambda numbers, seconds: {"images": sampler.draw(numbers, seconds)}
+    replacing = Replacing(sampler, sieve, total, ranks.count)
+    replacing.calibrate(pace)
+    return replacing.draw
 
 
 def _draw(
-    folder: ShardFolder,
-    draw: Callable[[range, float], dict[str, Tensor]],
-    pace: BatchPace,
-    done: Sequence[tuple[int, int]],
-    number: int | None,
+    folder: ShardFolder, draw: Draw, pace: BatchPace, done: Sequence[tuple[int, int]], number: int | None
 ) -> None:
     """Draw into a folder what is not there yet, and finish it.
 
     Args:
         folder: the folder.
-        draw: (numbers, seconds) -> what a shard holds beside the labels.
+        draw: draws.
         pace: what a batch takes.
         done: the number ranges that are there.
         number: images per class; None: as many as the budget allows.
@@ -167,9 +167,9 @@ def _draw(
 
     # Draw round by round: each batch is on the disk before the next begins.
     progress = Progress(f"sample, {sampler.steps} steps", total, drawn, unit="img")
-    for numbers, drawn_now in rounds(draw, pace, clock, gaps(done, total), ranks, sampler.group):
+    for numbers, tensors in rounds(draw, pace, clock, gaps(done, total), ranks, sampler.group):
         clock.book("sample")
-        folder.write(numbers, drawn_now)
+        folder.write(numbers, tensors)
         if drawn >= folder.enough or clock.late():  # drawn in earlier rounds: every process has written those
             folder.picture()
         drawn += len(numbers) * ranks.count

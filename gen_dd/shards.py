@@ -24,6 +24,9 @@ from gen_dd.sieve import Tally
 _ROWS, _COLUMNS = 10, 10
 """Classes in the picture at most, and images of each."""
 
+PLAN = "plan.json"
+"""The plan of a pool that was planned."""
+
 _SUMMARY = "summary.txt"
 """The last file written."""
 
@@ -209,14 +212,25 @@ class _Begun(TypedDict):
     meta: Spent
 
 
-def resumed(out: Path, done: Sequence[tuple[int, int]], identity: dict[str, Any], clock: Clock) -> dict[str, Any]:
+def resumed(
+    out: Path, done: Sequence[tuple[int, int]], identity: dict[str, Any], clock: Clock, planning: float = 0.0
+) -> dict[str, Any]:
     """Refuse a folder drawn by another model or other settings; count the seconds it took so far.
+
+    Args:
+        out: the folder.
+        done: the number ranges that are there.
+        identity: what must agree.
+        clock: counts.
+        planning: seconds after which its plan was made, where that was all that an earlier run did.
 
     Returns:
         The identity of what is there, its steps a number; the one given, where nothing is there.
     """
     index = out / INDEX
     if not index.exists() and not done:
+        if planning and (out / PLAN).exists():
+            clock.resume(planning)
         return identity
     hint = f"It does not say what was drawn and how long that took. Choose another --out than {out}."
     if index.exists():

@@ -78,6 +78,11 @@ class Sieve:
         threshold = float(confidence[right].quantile(share)) if share else 0.0
         return cls(classifier, threshold, float(right.float().mean()))
 
+    @property
+    def facts(self) -> dict[str, float]:
+        """What a pool's metadata say of it."""
+        return {"threshold": self.threshold, "validation_recognised": self.recognised}
+
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Of uint8 images (N, C, H, W) and their labels, int64 (N,): the label's probability, and whether accepted."""
         confidence, right = _seen(self.classifier, images, labels)

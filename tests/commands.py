@@ -15,6 +15,7 @@ import forkserver
 
 from core_dd import cli
 from core_dd.config import load_config, peek
+from gen_dd.challenge import with_models
 from matching_dd.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
@@ -122,4 +123,6 @@ def accepted(words: list[str]) -> None:
         return
     if command in FIRST and not argv[0].startswith("-"):
         argv = [FIRST[command], *argv]
+    if command == "challenge":
+        argv = with_models(argv)
     load(command, argv)

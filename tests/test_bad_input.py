@@ -849,6 +849,14 @@ CASES = {
         SAMPLE + "--num_per_class 1 --resume", "holds images that another shard holds", overlapping
     ),
     "sample model of nan": Case(SAMPLE + "--num_per_class 1", "values that are not finite", model(diverged)),
+    "challenge without models": Case("challenge run --out out", "which models? gendd challenge MODEL_CIFAR100"),
+    "challenge without a place": Case("challenge run run", "where to? Pass --out FOLDER"),
+    "challenge with a missing model": Case("challenge never run --out out", "no model at never", model()),
+    "challenge with a model of other data": Case(
+        "challenge run run --out out", "--cifar100 run: digits is no dataset of the challenge", model()
+    ),
+    "challenge with too few images": Case("challenge a b --out out --num_per_class 9", "num_per_class must be >= 10"),
+    "challenge in no time": Case("challenge a b --out out --budget soon", "budget 'soon' is not a time"),
     "select missing pool": Case("select --pool nowhere --out out.safetensors", "no file at nowhere"),
     "select ipc above the pool": Case(
         SELECT + "--ipc 3", "the pool has 2 images of class 0 ('0'), ipc is 3", distilled()

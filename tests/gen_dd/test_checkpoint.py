@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from core_dd.errors import InputError
 from gen_dd.checkpoint import adapt, guessed_heads, infer_config, load_official
+from gen_dd.uvit import UViT
 
 D, DEPTH, HEADS, PATCH, SIDE, CHANNELS = 128, 4, 2, 2, 8, 3  # width 128 has 128 / 64 = 2 heads
 
@@ -246,3 +247,69 @@ def test_load_official__refuses_what_is_no_uvit(tmp_path):
     torch.save(state, tmp_path / "d.pth")
     with pytest.raises(InputError, match="missing \\['norm.weight'\\]"):
         load_official(tmp_path / "d.pth", num_classes=10)
+
+
+def layout(width, depth, patch, side, rows=None):
+    """The entries of an official file and their shapes, from the description of the authors' network."""
+    tokens = (side // patch) ** 2 + (1 if rows is None else 2)
+    shapes = {
+        "pos_embed": (1, tokens, width),
+        "patch_embed.proj.weight": (width, 3, patch, patch),
+        "patch_embed.proj.bias": (width,),
+        "norm.weight": (width,),
+        "norm.bias": (width,),
+        "decoder_pred.weight": (patch * patch * 3, width),
+        "decoder_pred.bias": (patch * patch * 3,),
+        "final_layer.weight": (3, 3, 3, 3),
+        "final_layer.bias": (3,),
+    }
+    shapes |= {} if rows is None else {"label_emb.weight": (rows, width)}
+    half = range(depth // 2)
+    for block in ("mid_block", *(f"{part}_blocks.{i}" for part in ("in", "out") for i in half)):
+        for norm in ("norm1", "norm2"):
+            shapes |= {f"{block}.{norm}.weight": (width,), f"{block}.{norm}.bias": (width,)}
+        shapes[f"{block}.attn.qkv.weight"] = (3 * width, width)
+        linear = {"attn.proj": (width, width), "mlp.fc1": (4 * width, width), "mlp.fc2": (width, 4 * width)}
+        linear |= {"skip_linear": (width, 2 * width)} if block.startswith("out") else {}
+        for name, shape in linear.items():
+            shapes |= {f"{block}.{name}.weight": shape, f"{block}.{name}.bias": shape[:1]}
+    return shapes
+
+
+PUBLISHED = {
+    "cifar10_uvit_small.pth": ("cifar10-small", None, 44_255_328, layout(512, 12, 2, 32)),
+    "imagenet64_uvit_mid.pth": ("imagenet64-mid", 999, 130_940_292, layout(768, 16, 4, 64, rows=1000)),
+}
+"""The authors' files: the preset and the classes that have their layout, the parameters, and the layout."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_official_files__have_the_layout_of_our_presets_key_by_key(name):
+    preset, classes, parameters, shapes = PUBLISHED[name]
+    with torch.device("meta"):
+        ours = UViT.from_preset(preset, classes)
+        state = {key: torch.empty(shape) for key, shape in shapes.items()}
+    assert {key: tuple(tensor.shape) for key, tensor in ours.state_dict().items()} == shapes
+    assert sum(math.prod(shape) for shape in shapes.values()) == parameters
+    found = infer_config(state)
+    assert all(ours.config[key] == value for key, value in found.items() if key != "num_classes")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "classes"), [("cifar10_uvit_small.pth", 100), ("imagenet64_uvit_mid.pth", 200)])
+def test_official_files__begin_the_challenge_s_models(tmp_path, generator, capsys, name, classes):
+    """Random weights in the files' exact layout: all that can be kept is, and the network draws what it should."""
+    _, _, _, shapes = PUBLISHED[name]
+    weights = {key: 0.02 * torch.randn(shape, generator=generator) for key, shape in shapes.items()}
+    torch.save(weights, tmp_path / name)
+    ours, own = load_official(tmp_path / name, num_classes=classes, generator=generator), dict(weights)
+    labels, positions = own.pop("label_emb.weight", None), own.pop("pos_embed")
+    state = ours.state_dict()
+    assert all(torch.equal(state[key], tensor) for key, tensor in own.items())
+    assert torch.equal(state["pos_embed"][:, -positions.shape[1] :], positions)
+    assert state.keys() - own.keys() == {"pos_embed", "label_emb.weight"} and ours.config.num_classes == classes
+    assert ("dropped label_emb.weight: the file's 1000 labels" in capsys.readouterr().err) == (labels is not None)
+    side = ours.config.image_size
+    with torch.no_grad():
+        noise = ours(torch.randn(1, 3, side, side, generator=generator), torch.tensor(500.0), torch.tensor([7]))
+    assert noise.shape == (1, 3, side, side) and noise.isfinite().all()

@@ -96,7 +96,7 @@ def test_make_plan__of_a_seed_is_the_same_whatever_the_machine(model, short):
         trials = trials_of(model, [PLAIN, FILTERED], per_class=1)
         trials.forecast = lambda clock, seconds=seconds: seconds
         plans.append(make_plan(trials, Clock(1e4), {"seed": 0}))
-    assert plans[0] == plans[1] and len(plans[0]["trials"]) == 4
+    assert all(plans[0][name] == plans[1][name] for name in ("chosen", "trials")) and len(plans[0]["trials"]) == 4
 
 
 def test_trials__forecast_what_they_take(model, short):
@@ -135,6 +135,11 @@ def test_run__plans_draws_and_keeps_the_plan(folder, tmp_path, short, monkeypatc
     assert records.read(tmp_path / "pool" / "plan.json") == kept and len(DistilledSet.load("pool")) == 20
     run(SampleConfig(**options, plan="pool/plan.json", out="other", num_per_class=2))
     assert torch.equal(DistilledSet.load("pool").images, DistilledSet.load("other").images)
+
+    (tmp_path / "begun").mkdir()  # as a kill between planning and drawing leaves it
+    write_json(tmp_path / "begun" / "plan.json", kept | {"seconds": 1e6})
+    with pytest.raises(InputError, match="a budget of 120 s is too short: starting took 1"):
+        run(SampleConfig(**auto, out="begun", num_per_class=1, resume=True))
 
     write_json(tmp_path / "theirs.json", kept | {"weights": "0123"})
     with pytest.raises(InputError, match="is a plan for weights 0123, and here they are"):
