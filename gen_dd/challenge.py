@@ -45,7 +45,7 @@ class _Begun(TypedDict):
 
 
 @dataclass(frozen=True)
-class Entry:
+class Contestant:
     """One data set of the challenge: its name, the folder of its model, the real data and how they are spelled."""
 
     name: str
@@ -59,7 +59,7 @@ class Entry:
         return TARGETS[self.name].file
 
 
-def entry(config: ChallengeConfig, name: str) -> Entry:
+def contestant(config: ChallengeConfig, name: str) -> Contestant:
     """One data set's part, checked before any work.
 
     Raises:
@@ -83,7 +83,7 @@ def entry(config: ChallengeConfig, name: str) -> Entry:
             card.get("fingerprint") in (None, data.fingerprint),
             f"the model was trained on {card.get('data')}, and {spec} is other data. Pass its own as --{name}_data.",
         )
-    return Entry(name, str(folder), spec, data)
+    return Contestant(name, str(folder), spec, data)
 
 
 def challenge(config: ChallengeConfig, start: float | None = None) -> dict[str, Any]:
@@ -111,11 +111,11 @@ def challenge(config: ChallengeConfig, start: float | None = None) -> dict[str, 
             f"{out} was begun with {name} {begun.get(name)}, now it is {value}. Resume with the same, or choose "
             "another --out.",
         )
-    entries = [entry(config, name) for name in DATA]
+    contestants = [contestant(config, name) for name in DATA]
     accuracies: dict[str, dict[str, float]] = {"track1": {}, "track2": {}}
     with own_folder(out):
         files.write_json(out / RESULT, {"config": settings})
-        for own in entries:
+        for own in contestants:
             pool, chosen = out / "pools" / own.name, out / "chosen" / f"{own.name}.safetensors"
             if not (pool / "summary.txt").exists():
                 run(_sampling(config, own, pool), now() - startup)
@@ -134,7 +134,7 @@ def challenge(config: ChallengeConfig, start: float | None = None) -> dict[str, 
     return result
 
 
-def _sampling(config: ChallengeConfig, own: Entry, pool: Path) -> SampleConfig:
+def _sampling(config: ChallengeConfig, own: Contestant, pool: Path) -> SampleConfig:
     """How a pool is drawn."""
     return SampleConfig(
         model=own.model,
@@ -145,7 +145,7 @@ def _sampling(config: ChallengeConfig, own: Entry, pool: Path) -> SampleConfig:
     )
 
 
-def _handed_in(config: ChallengeConfig, own: Entry, track: int, dset: Path) -> float:
+def _handed_in(config: ChallengeConfig, own: Contestant, track: int, dset: Path) -> float:
     """The accuracy of one file, which is written unless it is there."""
     folder = Path(config.out) / f"track{track}"
     scores = (folder / own.file).with_suffix(".scores.json")

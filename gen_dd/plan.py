@@ -9,7 +9,7 @@ no seconds, so that a seed gives the same plan on a fast and on a slow machine.
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -203,31 +203,33 @@ class Trials:
         return torch.cat([draw(range(i, min(i + batch, count))) for i in range(0, count, batch)])
 
 
-def make_plan(trials: Trials, clock: Clock, facts: dict[str, Any]) -> PoolPlan:
+def make_plan(
+    trials: Trials, clock: Clock, *, weights: str, solver: str, seed: int, budget: str | None = None
+) -> PoolPlan:
     """Try all settings and choose, inside the budget.
 
     Args:
         trials: tries.
         clock: the budget.
-        facts: what the plan says of the model: weights, solver, seed, budget.
+        weights, solver, seed, budget: what the plan says of itself, see `PoolPlan`.
 
     Raises:
         InputError: trials that would take more than `SHARE` of what is left of the budget; one that is spent before
             they end.
     """
-    left, expected, budget = clock.left(), trials.forecast(clock), clock.budget or 0.0
-    enough = 1.05 * expected / SHARE + budget - left
+    left, expected, given = clock.left(), trials.forecast(clock), clock.budget or 0.0
+    enough = 1.05 * expected / SHARE + given - left
     require(
         expected <= SHARE * left,
         f"the trials of --plan auto take about {expected:.3g} s here, more than {SHARE:.0%} of the {max(left, 0):.3g} "
-        f"s that a budget of {budget:g} s leaves. Give a budget of {enough:.0f} s or more, a smaller --plan_per_class "
+        f"s that a budget of {given:g} s leaves. Give a budget of {enough:.0f} s or more, a smaller --plan_per_class "
         "or --plan_network, or steps, cfg_scale and filter by yourself.",
     )
 
     def attempt(setting: Setting, times: int) -> tuple[int, float]:
         require(
             clock.left() > 0,
-            f"the budget of {budget:g} s ended before the trials of --plan auto did: this machine got slower than "
+            f"the budget of {given:g} s ended before the trials of --plan auto did: this machine got slower than "
             "measured. Nothing was drawn; sample again, or with a larger budget.",
         )
         return trials(setting, times)
@@ -236,7 +238,15 @@ def make_plan(trials: Trials, clock: Clock, facts: dict[str, Any]) -> PoolPlan:
     best = next(trial for trial in found if trial["round"] == found[-1]["round"])
     clock.book("plan")
     chosen = _Chosen(steps=best["steps"], cfg_scale=best["cfg_scale"], filter=best["filter"])
-    return PoolPlan(**facts, seconds=round(clock.elapsed(), 3), chosen=chosen, trials=found)
+    return PoolPlan(
+        weights=weights,
+        solver=solver,
+        seed=seed,
+        budget=budget,
+        seconds=round(clock.elapsed(), 3),
+        chosen=chosen,
+        trials=found,
+    )
 
 
 def read_plan(path: Path, weights: str, solver: str) -> PoolPlan:
@@ -276,7 +286,7 @@ def table(plan: PoolPlan) -> str:
 
 
 def _fields(setting: Setting) -> _Chosen:
-    return _Chosen(**asdict(setting))
+    return _Chosen(steps=setting.steps, cfg_scale=setting.cfg_scale, filter=setting.filter)
 
 
 def _shown(share: float | None) -> str:

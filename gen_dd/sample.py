@@ -257,8 +257,14 @@ def _planned(
     require(not drawn, f"{config.out} was drawn without a plan. Leave out --plan, or choose another --out.")
     plan = None
     if ranks.first:
-        facts = {"weights": card["weights"], "solver": config.solver, "seed": config.seed, "budget": config.budget}
-        plan = make_plan(_trials(config, model, card, device, clock), clock, facts)
+        plan = make_plan(
+            _trials(config, model, card, device, clock),
+            clock,
+            weights=card["weights"],
+            solver=config.solver,
+            seed=config.seed,
+            budget=config.budget,
+        )
         print(table(plan))
     return ranks.told(plan)
 

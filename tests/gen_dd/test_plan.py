@@ -23,6 +23,7 @@ from gen_dd.weights import save_model
 
 CPU = torch.device("cpu")
 NETWORK = "convnet1_w8"
+FACTS = {"weights": "", "solver": "dpmpp_2m", "seed": 0}
 PLAIN, FILTERED = (Setting(steps=2, cfg_scale=0.0, filter=share) for share in (None, 0.05))
 
 
@@ -95,7 +96,7 @@ def test_make_plan__of_a_seed_is_the_same_whatever_the_machine(model, short):
     for seconds in (1.0, 100.0):
         trials = trials_of(model, [PLAIN, FILTERED], per_class=1)
         trials.forecast = lambda clock, seconds=seconds: seconds
-        plans.append(make_plan(trials, Clock(1e4), {"seed": 0}))
+        plans.append(make_plan(trials, Clock(1e4), **FACTS))
     assert all(plans[0][name] == plans[1][name] for name in ("chosen", "trials")) and len(plans[0]["trials"]) == 4
 
 
@@ -108,12 +109,12 @@ def test_trials__forecast_what_they_take(model, short):
 def test_make_plan__refuses_trials_that_do_not_fit(model, short, monkeypatch):
     monkeypatch.setattr(Trials, "forecast", lambda self, clock: 30.0)
     with pytest.raises(InputError, match=r"take about 30 s here, more than 50% of .* Give a budget of 6\d s or more"):
-        make_plan(trials_of(model, [PLAIN]), Clock(20.0), {})
+        make_plan(trials_of(model, [PLAIN]), Clock(20.0), **FACTS)
     clock = Clock(70.0)
     trials = trials_of(model, [PLAIN])
     trials.forecast = lambda own: setattr(clock, "budget", 0.01) or 1.0
     with pytest.raises(InputError, match="ended before the trials of --plan auto did"):
-        make_plan(trials, clock, {})
+        make_plan(trials, clock, **FACTS)
 
 
 def test_run__plans_draws_and_keeps_the_plan(folder, tmp_path, short, monkeypatch, capsys):
