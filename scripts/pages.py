@@ -198,8 +198,7 @@ def judged(place: str) -> str:
     """The accuracy of a folder under results/, marked where it cannot be told from chance; - where there is none."""
     if not (RESULTS / place / "scores.json").exists():
         return "-"
-    own = entry(place)
-    return ranking.accuracy(own) + "†" * own.at_chance
+    return ranking.accuracy(entry(place))
 
 
 def beside_papers() -> list[dict[str, Any]]:
