@@ -297,6 +297,26 @@ def choices(folder: str, first: str) -> Iterator[dict[str, Any]]:
         yield {"said": method, "cells": cells}
 
 
+def courses(folder: str, first: str, ipc: int) -> Iterator[dict[str, str]]:
+    """The producers of a comparison whose sets were tested on a validation split, too, at one ipc: the accuracy on the
+    split and on the test images, and both gains over the first producer, by seeds; those that have all their sets."""
+    found = study.read_study(RESULTS / folder)
+    base = found[f"{first} ipc {ipc}"]
+    for method in dict.fromkeys(name.rpartition(" ipc ")[0] for name in [f"{first} ipc {ipc}", *found]):
+        own = found.get(f"{method} ipc {ipc}", [])
+        if len(own) == len(base) and all("validation" in score["set"] for score in own):
+            on_split, other = (
+                [s | {"mean": s["set"]["validation"]["accuracy"]} for s in scores] for scores in (own, base)
+            )
+            yield {
+                "said": method,
+                "split": study.accuracy(on_split),
+                "split_gain": "-" if own is base else study.gain(on_split, other),
+                "test": study.accuracy(own),
+                "test_gain": study.gain(own, base),
+            }
+
+
 def first_table(place: str) -> str:
     """The first table of a Markdown file under results/."""
     lines = (RESULTS / place).read_text(encoding="utf-8").splitlines()
@@ -425,6 +445,7 @@ FUNCTIONS = {
     "cost": cost,
     "settings": settings,
     "choices": choices,
+    "courses": courses,
     "first_table": first_table,
     "steps": steps,
     "recipes": recipes,

@@ -193,3 +193,28 @@ def test_beside_papers__commands_pick_what_they_name():
     for name, own in patterns.items():
         cells = cells_of(read_comparison(packaged("compare")[name], {}))
         assert all(any(cell.picked([pattern]) for cell in cells) for pattern in own)
+
+
+def test_courses__by_the_validation_split_as_far_as_they_are_done(copied):
+    """A producer without a split, and one of fewer sets than the first, are left out."""
+    source = copied / "digits_guides" / "none" / "0" / "scores.json"
+    told = {
+        "DM": [(0.5, 0.6), (0.5, 0.6)],
+        "cosine": [(0.6, 0.7), (0.7, 0.7)],
+        "late": [(0.9, 0.9)],
+        "Random": [(None, 0.9)] * 2,
+    }
+    for producer, sets in told.items():
+        for seed, (split, test) in enumerate(sets):
+            place = copied / "kept" / f"{producer}-ipc1" / f"{seed}" / "scores.json"
+            place.parent.mkdir(parents=True)
+            record = read_json(source)
+            record["set"] |= {"name": f"{producer} ipc 1, seed {seed}"}
+            if split is not None:
+                record["set"]["validation"] = {"accuracy": split, "protocol": "quick"}
+            place.write_text(json.dumps(record))
+            rescore(place, test)
+    first, cosine = pages.courses("kept", "DM", 1)
+    assert first == {"said": "DM", "split": "50.0 ± 0.0", "split_gain": "-", "test": "60.0 ± 0.0", "test_gain": "-"}
+    assert (cosine["said"], cosine["split"]) == ("cosine", "65.0 ± 7.1")
+    assert cosine["split_gain"].startswith("+15.0 ± ") and cosine["test_gain"] == "+10.0 ± 0.0"
