@@ -158,6 +158,11 @@ class BatchPace:
         """Expect `ratio` times as long."""
         self.one, self.full, self.whole = self.one * ratio, self.full * ratio, self.whole * ratio
 
+    def add(self, each: float) -> None:
+        """Expect so many seconds more for each image."""
+        self.one += each * self.least
+        self.full, self.whole = (seconds + each * self.batch for seconds in (self.full, self.whole))
+
     def up_to(self, batch: int) -> "BatchPace":
         """The same with a smaller largest batch."""
         return self if batch == self.batch else BatchPace(self.one, self.seconds(batch), batch, least=self.least)

@@ -185,22 +185,22 @@ class Trials:
         per_class = max(1, self.evaluations * times // setting.evaluations)
         sampler = self.make(*key)
         if setting.filter is None:
-            images = self._drawn(sampler.draw, per_class * classes)
+            images = _drawn(sampler.draw, per_class * classes, sampler.batch)
             accepted = self.sieve(FILTERS[-1])(images, sampler.labels(range(len(images))))[1]
             self.passing[key] = float(accepted.float().mean())
         else:
             share = max(self.passing[key], 1e-6)
             per_class = max(1, int(per_class * share / (1 - (1 - share) ** TRIES)))  # each is drawn so often on average
             replacing = Replacing(sampler, self.sieve(setting.filter))
-            images = self._drawn(lambda numbers: replacing.draw(numbers)["images"], per_class * classes)
+            images = _drawn(lambda numbers: replacing.draw(numbers)["images"], per_class * classes, sampler.batch)
         labels = sampler.labels(range(len(images)))
         classifiers = training.train(images, labels, self.data, **self.options)
         return per_class, classifiers.accuracies(self.data.val_images, self.data.val_labels)[0]
 
-    def _drawn(self, draw: Callable[[range], Tensor], count: int) -> Tensor:
-        """So many images, batch by batch."""
-        batch = 250
-        return torch.cat([draw(range(i, min(i + batch, count))) for i in range(0, count, batch)])
+
+def _drawn(draw: Callable[[range], Tensor], count: int, batch: int) -> Tensor:
+    """So many images, batch by batch."""
+    return torch.cat([draw(range(i, min(i + batch, count))) for i in range(0, count, batch)])
 
 
 def make_plan(

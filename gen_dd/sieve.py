@@ -124,8 +124,7 @@ class Replacing:
             self.sieve(images, labels)
             times.append(now() - began)
         self.judging = min(times) / sampler.batch
-        for name, count in (("one", pace.least), ("full", pace.batch), ("whole", pace.batch)):
-            setattr(pace, name, getattr(pace, name) + self.judging * count)
+        pace.add(self.judging)
 
     @torch.inference_mode()
     def draw(self, numbers: Sequence[int], seconds: float = math.inf) -> dict[str, Tensor]:
