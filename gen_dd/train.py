@@ -184,7 +184,7 @@ class Measured(NamedTuple):
     first: float
     """Seconds to start, the first step included."""
     each: float
-    """Seconds of a step."""
+    """Seconds of a step, on average over the training."""
     mib: float
     """Memory at its peak, in MiB."""
     summary: str
@@ -206,7 +206,8 @@ def measured(config: TrainConfig, data: RealData) -> Measured:
         trainer.step(step).item()
         seconds.append(time.perf_counter() - started)
         started = time.perf_counter()
-    return Measured(seconds[0], statistics.median(seconds[1:]), peak_mib(trainer.device), trainer.summary())
+    passes = statistics.fmean(trainer.batches_of(step) for step in range(config.iterations))
+    return Measured(seconds[0], passes * statistics.median(seconds[1:]), peak_mib(trainer.device), trainer.summary())
 
 
 def dry_run(config: TrainConfig) -> None:

@@ -357,6 +357,22 @@ def recipes(*names: str) -> Iterator[dict[str, Any]]:
             }
 
 
+def generator_choices() -> Iterator[dict[str, Any]]:
+    """The rows of the trainer's options: the cost of a step, the steps, and each seed's distance and accuracy."""
+    place = RESULTS / "digits_generator_choices"
+    costs = records.read(place / "costs.json", dict[str, float])
+    names = [path.name.removesuffix("-seed0") for path in place.glob("*-seed0")]
+    for name in sorted(names, key=[*costs, *sorted(names)].index):
+        own = [read_stats(folder / "stats.jsonl")[-1] for folder in sorted(place.glob(f"{name}-seed*"))]
+        yield {
+            "name": name.replace("_", ", weight "),
+            "cost": f"{costs[name]:.2f}" if name in costs else "",
+            "steps": own[0]["step"],
+            "distances": [line["classifier_frechet"] for line in own],
+            "accuracies": [line["val_accuracy"] for line in own],
+        }
+
+
 def machines() -> dict[str, dict[str, Any]]:
     """What `python -m benchmarks` wrote, by the name of the file."""
     return {path.stem: records.read(path, dict[str, Any]) for path in sorted((RESULTS / "benchmarks").glob("*.json"))}
@@ -449,6 +465,7 @@ FUNCTIONS = {
     "first_table": first_table,
     "steps": steps,
     "recipes": recipes,
+    "generator_choices": generator_choices,
     "machines": machines,
     "benchmark": benchmark,
     "part": part,
