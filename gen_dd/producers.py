@@ -1,7 +1,7 @@
 """The generative track in comparison runs: generators that are trained, pools they draw, and choices from a pool."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from core_dd.judge.protocols import QUICK, Protocol
 from core_dd.sets.distilled import DistilledSet
 from core_dd.sets.formats.base import converted_first
 from core_dd.speed import pick_device
-from gen_dd.options import SampleConfig, TrainConfig
+from gen_dd.options import SampleConfig, TrainConfig, TuneConfig
 from gen_dd.select import select
 
 ALL = "all"
@@ -58,10 +58,12 @@ def pool(request: Request) -> Made:
 
 
 def generator(request: Request) -> Made:
-    """What a generator draws: {generator: OPTIONS or FOLDER, sample: OPTIONS, selector: NAME, network: NAME}.
+    """What a generator draws: {generator: OPTIONS or FOLDER, tune: OPTIONS, sample: OPTIONS, selector: NAME,
+    network: NAME}.
 
     The options are those of `gendd train`, `config` among them, and of `gendd sample`; the folder is of a trained one,
-    `{data}` and `{seed}` in it stand for the cell's. Where `sample` says neither `num_per_class` nor `budget`, the ipc
+    `{data}` and `{seed}` in it stand for the cell's. With `tune`, options of `gendd tune`, it is tuned into a
+    consistency model first. Where `sample` says neither `num_per_class` nor `budget`, the ipc
     images of every class that the cell wants are drawn, and are the set. Else they are the pool from which the selector
     chooses, by the features of a classifier `network`, or which is the set as it is (`selector: all`). A generator is
     trained once, for the sets of all seeds; with `each_seed: true` for each of them.
@@ -71,15 +73,19 @@ def generator(request: Request) -> Made:
     """
     own = dict(request.options)
     trained, drawn, each = own.pop("generator") or {}, own.pop("sample", None) or {}, own.pop("each_seed", False)
+    tuned = own.pop("tune", None)
     allowed(own, ("selector", "network"), request)
-    for name, value in (("generator", {} if isinstance(trained, str) else trained), ("sample", drawn)):
+    given = {"generator": {} if isinstance(trained, str) else trained, "tune": tuned or {}, "sample": drawn}
+    for name, value in given.items():
         require(isinstance(value, Mapping), f"{request.producer}: '{name}' must hold options as 'key: value' pairs.")
-    needs, options, identity = {}, {}, {}
+    own_seed = replace(request, seed=request.seed if each else 0)
     if isinstance(trained, str):
         place = _place(request, "generator")
-        options, identity = {"generator": str(place)}, {"content": content(place)}
+        model = _Source(place=str(place), identity={"content": content(place)})
     else:
-        needs = {"generator": _training(replace(request, options=trained, seed=request.seed if each else 0))}
+        model = _Source(job=_training(replace(own_seed, options=trained)))
+    if tuned is not None:
+        model = _Source(job=_tuning(replace(own_seed, options=tuned), model))
     exact = not any(drawn.get(name) is not None for name in AMOUNT)
     require(
         not (exact and own),
@@ -90,14 +96,32 @@ def generator(request: Request) -> Made:
         kind="pool",
         title=f"pool {request.title if exact else _short(request)}",
         function="gen_dd.producers:draw",
-        options={**_sampling(request, {"num_per_class": request.ipc, **drawn} if exact else drawn), **options},
+        options=_sampling(request, {"num_per_class": request.ipc, **drawn} if exact else drawn)
+        | model.options("generator"),
         data=request.data,
-        needs=needs,
-        identity=identity,
+        needs=model.needs("generator"),
+        identity=model.identity,
     )
     asked = replace(request, options={"selector": ALL, **own} if exact else own)
     of_ipc = exact or own.get("selector") != ALL
     return Made(job=_chosen(asked, {"pool": job}, {}, {}), of_ipc=of_ipc)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A trained model: of a job, or in a folder that is there, and what decides what that holds."""
+
+    job: Job | None = None
+    place: str | None = None
+    identity: Mapping[str, Any] = field(default_factory=dict)
+
+    def needs(self, argument: str) -> dict[str, Job]:
+        """Of a job whose function takes the model's folder as `argument`."""
+        return {} if self.job is None else {argument: self.job}
+
+    def options(self, argument: str) -> dict[str, str]:
+        """Of such a job."""
+        return {} if self.place is None else {argument: self.place}
 
 
 def train_generator(data: ImageData, out: Path, device: str | None, place: Mapping[str, Any], **options: Any) -> None:
@@ -106,6 +130,14 @@ def train_generator(data: ImageData, out: Path, device: str | None, place: Mappi
 
     torch.compiler.reset()  # each compiles for itself, else the later ones of a process would run uncompiled
     train(run_config(TrainConfig, out, device, **place, **options))
+
+
+def tune_generator(data: ImageData, out: Path, device: str | None, place: Mapping[str, Any], **options: Any) -> None:
+    """Tune the generator in the folder `init_from` into a consistency model in the run folder `out`, or go on there."""
+    from gen_dd.train import train
+
+    torch.compiler.reset()
+    train(run_config(TuneConfig, out, device, **place, **options))
 
 
 def measure_generator(
@@ -173,6 +205,27 @@ def _training(request: Request) -> Job:
         data=request.data,
         **told(config),
         measure="gen_dd.producers:measure_generator",
+    )
+
+
+def _tuning(request: Request, model: _Source) -> Job:
+    """The tuning of a trained model."""
+    require(
+        "init_from" not in request.options, f"{request.producer}: 'init_from' is the comparison's to say. Leave it out."
+    )
+    config = config_of(TuneConfig, request, {**published(request, "tune"), "init_from": "-"})
+    own = told(config)
+    del own["options"]["init_from"]
+    return Job(
+        kind="generator",
+        title=f"tuned generator {_short(request)}",
+        function="gen_dd.producers:tune_generator",
+        data=request.data,
+        options=own["options"] | model.options("init_from"),
+        usual=own["usual"],
+        shown=own["shown"],
+        needs=model.needs("init_from"),
+        identity=model.identity,
     )
 
 

@@ -46,6 +46,23 @@ def test_generator__of_each_seed():
     assert first != second
 
 
+@pytest.mark.slow
+def test_generator__is_tuned_after_it_was_trained_here_or_elsewhere():
+    few = {"steps": 2, "solver": "consistency", "compile": False}
+    producers = {
+        "Tuned": {"generator": TRAIN, "tune": TRAIN, "sample": few},
+        "As it was": {"generator": TRAIN, "sample": SAMPLE},
+    }
+    assert compare(write(producers=producers, ipc=1, seeds=1)) == 0
+    [plain, tuned] = sorted(Path("out/generators").iterdir(), key=lambda path: path.name.startswith("tuned"))
+    assert f"init_from: {plain}" in (tuned / "config.yaml").read_text()
+    again = {"There": {"generator": str(plain), "tune": TRAIN, "sample": few}}
+    assert compare(write("again.yaml", producers=again, ipc=1, seeds=1), "--out=other") == 0
+    [first] = Path("out/sets").glob("Tuned*")
+    [second] = Path("other/sets").iterdir()
+    assert DistilledSet.load(first).digest() == DistilledSet.load(second).digest()
+
+
 def test_generator__is_forecast(capsys):
     assert compare(write(producers={"Own": {"generator": TRAIN, "sample": SAMPLE}}, ipc=1, seeds=1), "--dry_run") == 0
     assert any("generator" in line and "measured" in line for line in capsys.readouterr().out.splitlines())
@@ -58,6 +75,9 @@ def test_generator__is_forecast(capsys):
         ({"generator": {"iteration": 2}}, "did you mean 'iterations'"),
         ({"generator": {"config": "digit"}}, "no config is called 'digit'; did you mean 'digits'"),
         ({"generator": {"seed": 2}}, "G: 'seed' is the comparison's to say"),
+        ({"generator": TRAIN, "tune": {"stage": 2}}, "did you mean 'stages'"),
+        ({"generator": TRAIN, "tune": {"init_from": "x"}}, "G: 'init_from' is the comparison's to say"),
+        ({"generator": TRAIN, "tune": 2}, "G: 'tune' must hold options as 'key: value' pairs"),
         ({"generator": [1]}, "G: 'generator' must hold options as 'key: value' pairs"),
         ({"generator": TRAIN, "sample": {"step": 2}}, "did you mean 'steps'"),
         ({"generator": TRAIN, "sample": {"model": "m"}}, "G: 'model' is the comparison's to say"),
