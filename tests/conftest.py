@@ -62,7 +62,7 @@ def own_cache(tmp_path_factory):
     os.environ["GENDD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
-NOT_OURS = ("PYTEST_", "KMP_", "TORCHINDUCTOR_", "RAY_")
+NOT_OURS = ("PYTEST_", "KMP_", "TORCHINDUCTOR_", "_TORCHINDUCTOR_", "RAY_", "PYTHONBREAKPOINT")
 """How variables begin that pytest, and libraries when they are imported, set."""
 
 

@@ -100,13 +100,13 @@ def test_train__two_processes_equal_one(whole, tmp_path):
 @pytest.mark.slow
 def test_train__resumes_with_another_number_of_processes(whole, tmp_path):
     """From one process to two, to the same result as `whole` but for rounding; the log says so."""
-    train(TrainConfig(**QUICK | {"iterations": 4}, out=str(tmp_path / "run")))
+    train(TrainConfig(**QUICK, chunk_seconds=1e-9, out=str(tmp_path / "run")))  # a step
     done = run(*TWO, SCRIPT, *flags(out=tmp_path / "run", resume=True))
     assert done.returncode == 0, done.stderr
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "; 1 process(es) before, 2 now, the same global batch of 8" in log
     ours, theirs = read_stats(tmp_path / "run" / "stats.jsonl"), read_stats(whole / "stats.jsonl")
-    assert ours[:4] == theirs[:4]
+    assert ours[0] == theirs[0]
     assert [line["loss"] for line in ours] == pytest.approx([line["loss"] for line in theirs], rel=1e-3)
     for a, b in zip(flat(state(tmp_path / "run")["model"]), flat(state(whole)["model"]), strict=True):
         assert torch.allclose(a, b, atol=1e-4)
@@ -308,7 +308,7 @@ def test_train__streamed_equals_in_memory(digit_files, tmp_path):
     options = QUICK | {
         "data": f"folder:{digit_files}", "limit_per_class": 4, "val_fraction": 0.2, "eval_every": 6, "eval_images": 20,
         "eval_network": "convnet1_w8",
-        "eval_steps": 2, "inception_weights": "none", "hflip": True,
+        "eval_steps": 2, "inception_weights": "none", "hflip": True, "anneal": 0.0, "growth": 1,
     }  # fmt: skip
     train(TrainConfig(**options | {"out": str(tmp_path / "whole"), "stream": False}))
     train(TrainConfig(**options | {"out": str(tmp_path / "run"), "stream": True, "workers": 2, "iterations": 7}))
