@@ -126,18 +126,19 @@ class _Source:
 
 def train_generator(data: ImageData, out: Path, device: str | None, place: Mapping[str, Any], **options: Any) -> None:
     """Train a generator in the run folder `out`, or go on there."""
-    from gen_dd.train import train  # imported by the jobs alone: it takes seconds
-
-    torch.compiler.reset()  # each compiles for itself, else the later ones of a process would run uncompiled
-    train(run_config(TrainConfig, out, device, **place, **options))
+    _train(TrainConfig, out, device, **place, **options)
 
 
 def tune_generator(data: ImageData, out: Path, device: str | None, place: Mapping[str, Any], **options: Any) -> None:
     """Tune the generator in the folder `init_from` into a consistency model in the run folder `out`, or go on there."""
-    from gen_dd.train import train
+    _train(TuneConfig, out, device, **place, **options)
 
-    torch.compiler.reset()
-    train(run_config(TuneConfig, out, device, **place, **options))
+
+def _train(cls: type[TrainConfig], out: Path, device: str | None, **options: Any) -> None:
+    from gen_dd.train import train  # imported by the jobs alone: it takes seconds
+
+    torch.compiler.reset()  # each compiles for itself, else the later ones of a process would run uncompiled
+    train(run_config(cls, out, device, **options))
 
 
 def measure_generator(
