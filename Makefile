@@ -14,7 +14,7 @@ ARGS      :=
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo   train, sample, select, distil, judge and report on real 8x8 digits (5 to 7 minutes on 2 cores)"
+	@echo "make demo   train, sample, select, distil, judge and report on real 8x8 digits (5 to 8 minutes on 2 cores)"
 	@echo "make test   the tests, but for the slow ones (less than 6 minutes on 2 cores)"
 	@echo "make lint   ruff check, ruff format --check and mypy"
 	@echo "make bench  speed and memory against plain reference loops"
