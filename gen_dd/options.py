@@ -304,6 +304,10 @@ class TuneConfig(TrainConfig):
     """Network evaluations per sample of an evaluation."""
     eval_solver: str = option("consistency", group=CHECKS, choices=SOLVER_CHOICES, free_on_resume=True)
     """How noise becomes such samples."""
+    bf16: bool = option(False, group="speed")
+    """Compute in bf16 where the hardware does it faster. Its 8 bits are coarser than the two noise levels are apart in
+    the last stages, which then teach rounding: on Fashion-MNIST 37 % of the samples were recognised, in fp32 57 % after
+    a ninth of the steps."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -394,7 +398,8 @@ class SampleConfig(Options):
     """Images per batch and process. Default: with a budget, the fastest size that the memory at hand allows, measured
     in the first moments; without one, 250."""
     bf16: bool = option(True, group="speed")
-    """Compute in bf16 where the hardware does it faster."""
+    """Compute in bf16 where the hardware does it faster; a consistency model draws in fp32, since its few steps do not
+    average errors out."""
     compile: bool | None = option(None, group="speed")
     """Compile the network, on CUDA into graphs; under a budget only when two minutes of it are left after loading, on a
     CPU five. Default: where that earns back what it takes, in the images asked for and in the budget that is left."""

@@ -80,7 +80,8 @@ class Sampler:
         self.null_class = needed(model.null_class, "the model takes no labels; train one with classes.")
         model.check_guidance(cfg_scale)
         model.check_solver(solver)
-        self.device, self.seed, self.bf16 = torch.device(device), seed, bf16
+        # A consistency model multiplies its one or two errors by noise levels of up to 20: bf16 would be seen.
+        self.device, self.seed, self.bf16 = torch.device(device), seed, bf16 and solver != CONSISTENCY
         self.model = model.to(device).eval()
         self.fast = _faster(self.model, self.device) if compile else self.model
         self.solve, self.cfg_scale, self.cfg_interval = pick(SOLVERS, solver, "solver"), cfg_scale, cfg_interval
@@ -189,6 +190,7 @@ class Sampler:
             return at_most * _LOOKS / self.steps <= left / 30 and grows <= free_mib(self.device) / 2
 
         if self.auto_batch:
+            self.seconds(self.group)  # the first call loads what the later ones find there
             most = LARGEST if total is None else min(LARGEST, math.ceil(total / ranks.count))
             pace = fastest(self.seconds, self.group, max(most, self.group), left / 5, affordable)
             self.batch = ranks.least(pace.batch)

@@ -6,13 +6,15 @@
 #   scripts/on_gpu.sh pack                   here, with network: fetch the wheels that such a machine lacks into .whl/
 #   scripts/on_gpu.sh tests bench            there: the tests that CUDA concerns (2 minutes), the benchmarks (3 minutes)
 #   scripts/on_gpu.sh gather                 there: keep the data files that came along, for a call that brings the rest
-#   scripts/on_gpu.sh headline               there: train, sample and judge on CIFAR-100, in one chunk
-#   scripts/on_gpu.sh published              there: DM, DataDAM and M3D on CIFAR-10 at full length, side by side
+#   scripts/on_gpu.sh published              there: rows of published length, of the comparison, side by side
+#   scripts/on_gpu.sh curve                  there: Fashion-MNIST's generators for the curve of accuracy against seconds
+#   scripts/on_gpu.sh warm headline          there: compile what CIFAR-100 wants; train, tune, sample and judge on it
 #   TOY=1 scripts/on_gpu.sh ...              the same at the size of a toy, on a CPU
 #
 # Results go to OUT (default runs/gpu_results), one log per stage; what is worth keeping is copied to results/ by hand,
-# benchmarks.json as results/benchmarks/MACHINE.json. Data: the parquet files of DATA (default .gpu/), as many as
-# came along; where a call carries 64 MiB at most, `gather` keeps those of earlier calls in HELD.
+# benchmarks.json as results/benchmarks/MACHINE.json. Data: the folders of DATA (default .gpu/), mnist, fashion-mnist and
+# cifar100, as far as they came along; where a call carries 64 MiB at most, `gather` keeps those of earlier calls in HELD.
+# `published`, `curve` and `warm` leave most of a card idle: run them beside each other, in the background.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 OUT=${OUT:-runs/gpu_results} DATA=${DATA:-.gpu} WHEELS=${WHEELS:-.whl} HELD=${HELD:-/tmp/held} WORK=${WORK:-runs/gpu}
@@ -20,23 +22,28 @@ SITE=${SITE:-/tmp/site}
 TOY=${TOY:-}
 PYTHON=${PYTHON:-python3}
 # Seconds of each stage at most, and of the parts of the last two.
-TESTS_S=${TESTS_S:-120} BENCH_S=${BENCH_S:-180} LAST_S=${LAST_S:-420}
-TRAIN_S=${TRAIN_S:-240} BUDGET=${BUDGET:-60s}
+TESTS_S=${TESTS_S:-120} BENCH_S=${BENCH_S:-180} LAST_S=${LAST_S:-560}
+TRAIN_S=${TRAIN_S:-200} BUDGET=${BUDGET:-30s}
 # What such a machine lacks of our dependencies, and theirs.
 LACKING="diffusers importlib_metadata tyro docstring-parser typeguard omegaconf datasets dill multiprocess torch-fidelity
     kornia kornia-rs msgspec"
-# DM, DataDAM and M3D: CONFIG-ipcIPC, all at once on one card, since each alone leaves most of it idle.
-ROWS=${ROWS:-dm-ipc1 dm-ipc10 datadam_paper-ipc1 datadam_paper-ipc10 m3d-ipc1 m3d-ipc10}
+# Of the comparison: cells whose name holds one of these, by so many processes on one card.
+COMPARISON=${COMPARISON:-published}
+ROWS=${ROWS:-Random/mnist Herding/mnist K-Center/mnist Random/fashion_mnist Herding/fashion_mnist K-Center/fashion_mnist}
+WORKERS=${WORKERS:-6}
+# The generators: PRESET-STEPS-BATCH-RATE; the tuning has a quarter of the steps.
+GENERATORS=${GENERATORS:-tiny-14000-64-0.003}
 
 gendd() { "$PYTHON" -m core_dd.cli "$@"; }
 
-pack() {  # fetch wheels, one version of each, for Python 3.12 on x86-64 Linux
+pack() {  # fetch wheels, one version of each, for Python 3.12 on x86-64 Linux; and our own, which says our version
     local platforms=() glibc
     for glibc in 39 35 34 31 28 27 24 17; do platforms+=(--platform "manylinux_2_${glibc}_x86_64"); done
     rm -rf "$WHEELS"
     # shellcheck disable=SC2086
     "$PYTHON" -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
         "${platforms[@]}" --platform manylinux2014_x86_64 --platform manylinux1_x86_64 -d "$WHEELS" $LACKING
+    "$PYTHON" -m pip wheel --quiet --no-deps -w "$WHEELS" .
 }
 
 prepare() {  # install the carried wheels beside what the machine has, and say what it is
@@ -71,38 +78,74 @@ gather() {  # keep what this call carried
     cp -rf "$DATA"/. "$HELD"/ && du -sh "$HELD"/*
 }
 
-headline() {  # CIFAR-100: train, sample under a budget, select, judge
-    local options="DATA=parquet:$HELD/cifar100 CHUNK=$TRAIN_S POOL_STEPS=${POOL_STEPS:-2000}"
-    [ -z "$TOY" ] || options="DATA=digits CONFIG=configs/gen/digits.yaml CHUNK=2 POOL_STEPS=2 IPC_STEPS=2 RUNS=1"
-    python() { "$PYTHON" "$@"; } # which the script calls by these names
-    export -f python gendd
+warm() {  # compile training, tuning and sampling, on noise, for processes to come
+    local folder=$WORK/warm data=npz:$WORK/warm/noise.npz few="--eval_every 0 --eval_ipc 0 --val_fraction 0 --grid_every 0"
+    few+=" --check_images 0 --tracker none --iterations 3" size=32 config=cifar100_fast
+    [ -z "$TOY" ] || size=8 config=digits few+=" --no_compile"
+    mkdir -p "$folder"
+    "$PYTHON" - "$folder/noise.npz" "$size" <<'PYTHON'
+import sys
+
+import numpy as np
+
+draw, size = np.random.default_rng(0), int(sys.argv[2])
+images = draw.integers(0, 256, (400, size, size, 3), dtype=np.uint8)
+labels = np.tile(np.arange(100), 4)
+np.savez(sys.argv[1], train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+PYTHON
     # shellcheck disable=SC2086
-    env ALL=1 CHUNKS=1 NAME=cifar100_headline BUDGET="$BUDGET" WORK="$WORK/headline" OUT="$OUT/cifar100_headline" $options \
-        bash scripts/headline_cifar100.sh
+    gendd train --config "$config" --data "$data" $few --batch_size "${BATCH:-128}" --out "$folder/train" &&
+        gendd tune --init_from "$folder/train" --data "$data" $few --out "$folder/tuned" &&
+        gendd sample --model "$folder/tuned" --solver consistency --steps 2 --budget 60s --num_per_class 40 \
+            --out "$folder/few_pool" &&
+        gendd sample --model "$folder/train" --steps 3 --budget 60s --num_per_class 40 --out "$folder/pool"
 }
 
-published() {  # full-length rows, side by side, each judged by its protocol as soon as it is there
-    local row name=cifar10 data=parquet:$HELD/cifar10 shorter="" judged=""
+headline() {  # CIFAR-100: train, tune, sample under a budget, select, judge
+    local data=parquet:$HELD/cifar100 config=configs/gen/cifar100_fast.yaml pool_steps=2000 ipc_steps="" runs=""
+    local train="--batch_size ${BATCH:-128} --warmup 200" tune="--max_seconds 80 --iterations 1500 --anneal 0.5"
     [ -z "$TOY" ] || {
-        name=digits data=digits shorter="--iterations 3 --network convnet1_w8 --batch_real 8"
-        judged="--iterations 3 --classifiers 1 --network convnet1_w8"
+        data=digits config=configs/gen/digits.yaml train="" tune="--config digits --iterations 20"
+        TRAIN_S=2 pool_steps=2 ipc_steps=2 runs=1
     }
-    for row in $ROWS; do
+    python() { "$PYTHON" "$@"; } # which the script calls by these names
+    export -f python gendd
+    env ALL=1 CHUNKS=1 NAME=cifar100_headline BUDGET="$BUDGET" WORK="$WORK/headline" OUT="$OUT/cifar100_headline" \
+        DATA="$data" CONFIG="$config" CHUNK="$TRAIN_S" TRAIN="$train" TUNE="$tune" POOL_STEPS="$pool_steps" \
+        IPC_STEPS="$ipc_steps" RUNS="$runs" TOGETHER=1 bash scripts/headline_cifar100.sh
+}
+
+published() {  # cells of the comparison, and their scores
+    local name data=() folder=$WORK/$COMPARISON
+    for name in mnist fashion-mnist; do [ ! -e "$HELD/$name" ] || data+=("${name/-/_}=idx:$HELD/$name"); done
+    for name in cifar10 cifar100; do [ ! -e "$HELD/$name" ] || data+=("$name=parquet:$HELD/$name"); done
+    [ -z "$TOY" ] || data=()
+    # shellcheck disable=SC2086
+    gendd compare "$COMPARISON" --only $ROWS --workers "$WORKERS" --out "$folder" --no_figures ${data:+--data "${data[@]}"}
+    local status=$?
+    (cd "$folder" && tar czf "$OUT/$COMPARISON.tar.gz" --exclude=checkpoint* --exclude=classifier* .)
+    return "$status"
+}
+
+curve() {  # Fashion-MNIST: train as many steps as a CPU does in an hour, and tune
+    local generator preset steps batch rate data=idx:$HELD/fashion-mnist config=fashion_mnist_cpu patch="--patch_size 4"
+    local trained=() status=0
+    [ -z "$TOY" ] || data=digits config=digits patch="--no_compile"
+    for generator in $GENERATORS; do
+        IFS=- read -r preset steps batch rate <<<"$generator"
+        # shellcheck disable=SC2086
         (
-            folder=$WORK/$row protocol=dm
-            case $row in datadam_paper*) protocol=datadam_paper ;; esac
-            [ -e "$folder/distilled.safetensors" ] ||
-                gendd distill --config "${row%-ipc*}:$name" --ipc "${row##*-ipc}" --data "$data" --out "$folder" \
-                    --tracker none $shorter $([ ! -e "$folder/config.yaml" ] || echo --resume)
-            gendd evaluate --data "$data" --set "$folder" --protocol "$protocol" --name "$row" $judged
-            mkdir -p "$OUT/published/$row"
-            cp "$folder"/{scores.json,config.yaml,stats.jsonl,grid.png} "$OUT/published/$row"
-        ) >"$OUT/published_$row.log" 2>&1 &
+            folder=$WORK/curve/$generator
+            gendd train --config "$config" --data "$data" --preset "$preset" $patch --iterations "$steps" \
+                --max_seconds 100000 --batch_size "$batch" --lr "$rate" --val_fraction 0.1 --tracker none --out "$folder" &&
+                tar czf "$OUT/$generator.tar.gz" -C "$folder" --exclude=checkpoints . &&
+                gendd tune --init_from "$folder" --config digits --data "$data" --iterations $((steps / 4)) \
+                    --batch_size "$batch" --val_fraction 0.1 --tracker none --out "$folder-tuned" &&
+                tar czf "$OUT/$generator-tuned.tar.gz" -C "$folder-tuned" --exclude=checkpoints .
+        ) & trained+=($!)
     done
-    wait
-    grep -H "" /dev/null "$OUT"/published/*/scores.json | grep -E '"(mean|std)"' || true
-    for row in $ROWS; do tail -n 2 "$OUT/published_$row.log"; done
-    for row in $ROWS; do [ -e "$OUT/published/$row/scores.json" ] || return 1; done
+    for generator in "${trained[@]}"; do wait "$generator" || status=1; done
+    return "$status"
 }
 
 stage() {  # stage NAME SECONDS: run it with a limit, its output to the screen and to a log
@@ -117,12 +160,13 @@ verdict() {  # verdict STATUS LIMIT: what came of a stage
     case $1 in 0) echo passed ;; 124 | 137) echo "ended by its limit of $2 s" ;; *) echo "FAILED with status $1" ;; esac
 }
 
-[ $# -gt 0 ] || { echo "which stages? One or more of pack, tests, bench, gather, headline, published." >&2; exit 2; }
+STAGES="pack, tests, bench, gather, published, curve, warm, headline"
+[ $# -gt 0 ] || { echo "which stages? One or more of $STAGES." >&2; exit 2; }
 for name in "$@"; do
     case $name in
-    pack | tests | bench | gather | headline | published) ;;
+    pack | tests | bench | gather | published | curve | warm | headline) ;;
     *)
-        echo "unknown stage '$name': choose from pack, tests, bench, gather, headline, published." >&2
+        echo "unknown stage '$name': choose from $STAGES." >&2
         exit 2
         ;;
     esac
@@ -130,7 +174,7 @@ done
 [ "$1" != pack ] || { pack; exit; }
 mkdir -p "$OUT" "$WORK"
 prepare
-export OUT DATA HELD WORK TOY PYTHON ROWS TRAIN_S BUDGET
+export OUT DATA HELD WORK TOY PYTHON COMPARISON ROWS WORKERS GENERATORS TRAIN_S BUDGET
 summary=() failed=0
 for name in "$@"; do
     case $name in tests) limit=$TESTS_S ;; bench) limit=$BENCH_S ;; gather) limit=60 ;; *) limit=$LAST_S ;; esac

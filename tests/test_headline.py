@@ -36,9 +36,11 @@ STEPS = 3
 def headline(tmp_path):
     """A call of the script, for one chunk of training or what follows it; returns what it printed."""
     (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "tuning.yaml").write_text("\n".join(line for line in RECIPE.splitlines() if "preset" not in line))
     settings = {
         "NAME": "digits", "DATA": "digits", "CONFIG": tmp_path / "recipe.yaml", "CHUNK": 60, "CHUNKS": 1,
         "BUDGET": "10s", "EVALUATIONS": STEPS, "SELECTORS": "random", "IPC_STEPS": 2, "POOL_STEPS": 4, "RUNS": 1,
+        "TUNE": "--config " + str(tmp_path / "tuning.yaml"),
         "WORK": tmp_path / "work", "OUT": tmp_path / "out",
     }  # fmt: skip
     environment = os.environ | FORKED_IN_BASH | {name: str(value) for name, value in settings.items()}
@@ -69,10 +71,13 @@ def test_headline__trains_samples_judges_and_keeps(headline, tmp_path):
     assert "earlier runs" in said and (work / "pool" / "summary.txt").exists()
 
     scores = {path.parent.name: read_json(path) for path in out.glob("*/scores.json")}
-    assert scores.keys() == {"random", "pool"}
+    assert scores.keys() == {"real", "random", "pool", "few_random", "few_pool"}
     assert (scores["random"]["protocol"], scores["random"]["set"]["images"]) == ("challenge_2_steps", 100)
     assert scores["pool"]["protocol"] == "challenge_4_steps"
     assert scores["pool"]["set"]["images"] == len(DistilledSet.load(work / "pool"))
+    assert scores["few_pool"]["set"]["images"] == len(DistilledSet.load(work / "few_pool"))
+    assert "2 steps" in (out / "few_pool" / "summary.txt").read_text()
+    assert [line["step"] for line in read_stats(out / "tuned" / "stats.jsonl") if "loss" in line][-1] == 20
     assert all(score["smoke"] and len(score["accuracies"]) == 1 for score in scores.values())
     assert (out / "pool" / "grid.png").read_bytes() == (work / "pool" / "grid.png").read_bytes()
     assert [line["step"] for line in read_stats(out / "train" / "stats.jsonl") if "loss" in line][-1] == 20

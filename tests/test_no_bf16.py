@@ -17,7 +17,7 @@ from core_dd.judge.protocols import QUICK
 from core_dd.judge.training import Training
 from core_dd.sets.distilled import DistilledSet
 from gen_dd.guidance import make_guide
-from gen_dd.options import TrainConfig
+from gen_dd.options import TrainConfig, TuneConfig
 from gen_dd.sampler import Sampler
 from gen_dd.select import select
 from gen_dd.trainer import Trainer
@@ -156,6 +156,20 @@ def test_with_units__the_same_work_does(name, few, digits, experts, monkeypatch)
     monkeypatch.delenv("GENDD_BF16", raising=False)
     seen = sixteen_bits(name, few, digits, experts)
     assert any(part in own for own in seen for part in PRODUCTS), seen
+
+
+def test_consistency__tunes_and_draws_in_fp32(few, monkeypatch):
+    """With units, too: rounding to 8 bits is larger than what tuning is to see, and than what images may be off by."""
+    monkeypatch.setattr(speed, "has_bf16_units", lambda kind: True)
+    monkeypatch.delenv("GENDD_BF16", raising=False)
+    options = {"batch_size": 4, "tracker": "none", "device": "cpu", "compile": False}
+    size = {"image_size": 8, "patch_size": 4, "in_channels": 1, "hidden_size": 16, "depth": 2, "num_heads": 2}
+    save_model(UViT(num_classes=10, **size), Path("first"), {})
+    save_model(UViT(num_classes=10, consistency=True, **size), Path("tuned"), {})
+    with SixteenBits() as mode:
+        Trainer.start(TuneConfig(init_from="first", **options), few).step(0)
+        Sampler(load_model("tuned")[0], steps=2, solver="consistency", batch=20).draw(range(20))
+    assert not mode.seen
 
 
 @pytest.mark.parametrize(("word", "wanted"), [("--bf16", True), ("--no_bf16", False)])

@@ -3,11 +3,11 @@
 import os
 import shlex
 import subprocess
+import tarfile
 
 import pytest
 from commands import ROOT, accepted
 
-from core_dd.records import read as read_json
 
 SMALL_MIB = 5
 """What results/ may hold: with data and wheels, 64 MiB reach a lent machine at a time."""
@@ -18,7 +18,8 @@ def on_gpu(tmp_path):
     """A call of the script; returns the finished process."""
 
     def call(*stages: str, **settings: object) -> subprocess.CompletedProcess:
-        settings = {"TOY": 1, "PYTHON": os.environ["FORKED"], "GENDD_COMPILE": 0, "ROWS": "dm-ipc10"} | settings
+        settings = {"TOY": 1, "PYTHON": os.environ["FORKED"], "GENDD_COMPILE": 0} | settings
+        settings |= {"COMPARISON": "digits", "ROWS": "Random/digits/ipc1/seed0", "WORKERS": 1, "GENERATORS": "tiny-4-8-0.003"}
         settings |= {name: tmp_path / name.lower() for name in ("OUT", "WORK", "HELD", "DATA", "SITE", "WHEELS")}
         environment = os.environ | {name: str(value) for name, value in settings.items()}
         script = ["bash", str(ROOT / "scripts" / "on_gpu.sh"), *stages]
@@ -38,8 +39,19 @@ def test_stages__one_that_fails_spoils_no_other(on_gpu, tmp_path):
     assert done.returncode == 1
     assert (tmp_path / "held" / "part").read_text() == "kept"
     assert "nonsense" in (tmp_path / "out" / "bench.log").read_text()
-    row = tmp_path / "out" / "published" / "dm-ipc10"
-    assert read_json(row / "scores.json")["smoke"] and (row / "grid.png").exists() and (row / "stats.jsonl").exists()
+    with tarfile.open(tmp_path / "out" / "digits.tar.gz") as kept:
+        names = kept.getnames()
+    assert "./table.md" in names and sum(name.endswith("/scores.json") for name in names) == 1
+
+
+@pytest.mark.slow
+def test_stages__generators_are_trained_and_tuned_and_compiled_for(on_gpu, tmp_path):
+    done = on_gpu("curve", "warm")
+    assert done.returncode == 0, done.stdout
+    for name in ("tiny-4-8-0.003", "tiny-4-8-0.003-tuned"):
+        with tarfile.open(tmp_path / "out" / f"{name}.tar.gz") as kept:
+            assert "./model/config.json" in kept.getnames()
+    assert (tmp_path / "work" / "warm" / "few_pool" / "summary.txt").exists()
 
 
 def test_stages__the_headline_trains_in_one_chunk_and_samples(on_gpu, tmp_path, monkeypatch):
@@ -49,9 +61,10 @@ def test_stages__the_headline_trains_in_one_chunk_and_samples(on_gpu, tmp_path, 
     done = on_gpu("headline", PYTHON=tmp_path / "echo", BUDGET="30s")
     asked = [shlex.split(line)[3:] for line in done.stdout.splitlines() if line.startswith("asked -m core_dd.cli")]
     monkeypatch.chdir(ROOT)
-    for words in asked[:2]:
+    for words in asked[:4]:
         accepted(words)
-    assert [words[0] for words in asked[:2]] == ["train", "sample"] and "--budget" in asked[1]
+    assert [words[0] for words in asked[:4]] == ["train", "tune", "sample", "sample"]
+    assert all("--budget" in words for words in asked[2:4])
 
 
 def test_stages__an_unknown_one_is_said(on_gpu):

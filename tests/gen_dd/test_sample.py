@@ -382,6 +382,18 @@ def test_calibrate__chooses_the_batch_and_foresees_its_time(model):
     assert Sampler(model, batch=30).calibrate(Clock(60.0)).batch == 30
 
 
+def test_calibrate__does_not_count_what_the_first_look_loads(model, monkeypatch):
+    """Which on a GPU takes half a second: of a few seconds that are left, no larger batch would be tried."""
+    sampler, looks = Sampler(model, steps=2), []
+
+    def seconds(images, network=None):
+        looks.append(images)
+        return 1.0 if len(looks) == 1 else 1e-4 + 1e-6 * images
+
+    monkeypatch.setattr(sampler, "seconds", seconds)
+    assert sampler.calibrate(Clock(5.0)).batch > 16
+
+
 def test_pays_to_compile__in_many_images_and_much_time(model, monkeypatch):
     monkeypatch.setattr("core_dd.speed.can_compile", lambda kind: True)
     device = torch.device("cpu")
