@@ -14,7 +14,7 @@
 # Results go to OUT (default runs/gpu_results), one log per stage; what is worth keeping is copied to results/ by hand,
 # benchmarks.json as results/benchmarks/MACHINE.json. Data: the folders of DATA (default .gpu/), mnist, fashion-mnist and
 # cifar100, as far as they came along; where a call carries 64 MiB at most, `gather` keeps those of earlier calls in HELD.
-# `published`, `curve` and `warm` leave most of a card idle: run them beside each other, in the background.
+# Processes on one card take turns: beside nine others the headline's training made a fifth of its steps. Run it alone.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 OUT=${OUT:-runs/gpu_results} DATA=${DATA:-.gpu} WHEELS=${WHEELS:-.whl} HELD=${HELD:-/tmp/held} WORK=${WORK:-runs/gpu}

@@ -8,7 +8,6 @@ import tarfile
 import pytest
 from commands import ROOT, accepted
 
-
 SMALL_MIB = 5
 """What results/ may hold: with data and wheels, 64 MiB reach a lent machine at a time."""
 
@@ -19,7 +18,8 @@ def on_gpu(tmp_path):
 
     def call(*stages: str, **settings: object) -> subprocess.CompletedProcess:
         settings = {"TOY": 1, "PYTHON": os.environ["FORKED"], "GENDD_COMPILE": 0} | settings
-        settings |= {"COMPARISON": "digits", "ROWS": "Random/digits/ipc1/seed0", "WORKERS": 1, "GENERATORS": "tiny-4-8-0.003"}
+        settings |= {"COMPARISON": "digits", "ROWS": "Random/digits/ipc1/seed0", "WORKERS": 1}
+        settings |= {"GENERATORS": "tiny-4-8-0.003"}
         settings |= {name: tmp_path / name.lower() for name in ("OUT", "WORK", "HELD", "DATA", "SITE", "WHEELS")}
         environment = os.environ | {name: str(value) for name, value in settings.items()}
         script = ["bash", str(ROOT / "scripts" / "on_gpu.sh"), *stages]

@@ -115,7 +115,7 @@ def against(pivot: Pivot, name: str) -> "Figure | None":
             drawn.append((number, method, points))
     if not drawn:
         return None
-    with _figure(pivot.title) as (figure, axes):
+    with panel(pivot.title) as (figure, axes):
         for number, method, points in drawn:
             xs, levels = [x for x, _ in points], [entry.level for _, entry in points]
             own = _look(number, any(entry.smoke for _, entry in points))
@@ -141,7 +141,7 @@ def along(pivot: Pivot, ipc: int) -> "Figure | None":
             drawn.append((number, method, steps))
     if not drawn:
         return None
-    with _figure(f"{pivot.title}, ipc {ipc}") as (figure, axes):
+    with panel(f"{pivot.title}, ipc {ipc}") as (figure, axes):
         for number, method, steps in drawn:
             xs, levels, own = list(steps), list(steps.values()), _look(number, pivot.entries[method, ipc].smoke)
             means = [100 * level.mean for level in levels]
@@ -178,7 +178,7 @@ def across_networks(pivots: Sequence[Pivot], ipc: int) -> "Figure | None":
     values = [[float("nan") if own is None else 100 * own.level.mean for own in row] for row in rows.values()]
     title = f"{pivots[0].data}, protocol {pivots[0].protocol}, ipc {ipc}"
     size = (1.8 + 0.9 * len(pivots), 0.9 + 0.28 * len(rows))
-    with _figure(title, size, y_label="") as (figure, axes):
+    with panel(title, size, y_label="") as (figure, axes):
         axes.grid(False)
         mesh = axes.pcolormesh(values, cmap="cividis", edgecolors="white", linewidth=0.5, gid="cells")
         axes.invert_yaxis()
@@ -215,7 +215,7 @@ def bars(pivot: Pivot, ipc: int, methods: Sequence[str]) -> "Figure | None":
     entries = {name: pivot.entries[name, ipc] for name in methods if (name, ipc) in pivot.entries}
     if len(entries) < 2 or methods[0] not in entries:
         return None
-    with _figure(f"{pivot.title}, ipc {ipc}", (5.0, 0.9 + 0.28 * len(entries)), y_label="") as (figure, axes):
+    with panel(f"{pivot.title}, ipc {ipc}", (5.0, 0.9 + 0.28 * len(entries)), y_label="") as (figure, axes):
         axes.grid(False, axis="y")
         first = 100 * entries[methods[0]].level.mean
         for y, (name, entry) in enumerate(entries.items()):
@@ -318,7 +318,7 @@ def sheet(title: str, rows: Mapping[str, Tensor], per_row: int = 10) -> "Figure"
     drawn = pictures.grid(torch.cat([_unit(own) for own in images]), labels, per_row, scale=scale, gap=gap)
     step = height * scale + gap
     size = (drawn.width / 72 + 1.2, drawn.height / 72 + 0.4)
-    with _figure(title, size, y_label="") as (figure, axes):
+    with panel(title, size, y_label="") as (figure, axes):
         axes.imshow(drawn, interpolation="nearest", gid="images")
         axes.set(xticks=[], frame_on=False)
         axes.set_yticks([i * step + height * scale / 2 for i in range(len(rows))], list(rows))
@@ -345,7 +345,7 @@ def _panels(title: str, size: tuple[float, float], rows: int, columns: int) -> I
 
 
 @contextlib.contextmanager
-def _figure(
+def panel(
     title: str, size: tuple[float, float] = (5.0, 3.2), y_label: str = "test accuracy %"
 ) -> Iterator[tuple["Figure", "Axes"]]:
     """The same with one panel, and a legend below it of what has a label."""

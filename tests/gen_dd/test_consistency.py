@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import commands
 import pytest
 import torch
 from torch import nn
@@ -218,6 +219,22 @@ def test_tune__goes_on_as_if_never_stopped(tuned, tmp_path):
         [line["loss"] for line in read_stats(place / "stats.jsonl")] for place in (tmp_path / "run", tuned / "run")
     ]
     assert len(losses[0]) == 4 and losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_tune__on_two_processes_equals_one(tuned, tmp_path):
+    """Up to the rounding that AdamW's first steps enlarge."""
+    options = SHORT | {"init_from": tuned / "first", "stages": 2, "out": tmp_path / "run"}
+    words = [f"--no_{name}" if value is False else f"--{name}={value}" for name, value in options.items()]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "gen_dd.tune"]
+    done = commands.run(*launch, *words)
+    assert done.returncode == 0, done.stderr
+    assert "on 2 x cpu, fp32, 4 images per process and pass" in (tmp_path / "run" / "log.txt").read_text()
+    ours, theirs = (read_stats(place / "stats.jsonl") for place in (tmp_path / "run", tuned / "run"))
+    assert [line["loss"] for line in ours] == pytest.approx([line["loss"] for line in theirs], rel=1e-3)
+    one, other = (load_model(place)[0] for place in (tmp_path / "run", tuned / "run"))
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
 
 
 def test_solvers__are_refused_of_the_other_kind_of_model(tuned):

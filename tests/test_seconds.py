@@ -1,0 +1,49 @@
+"""scripts/seconds.py end to end: pools of digits in seconds, by a model of a few steps and what it was tuned into."""
+
+import csv
+
+import pytest
+from commands import load_script
+
+from core_dd.errors import InputError
+from gen_dd.options import TrainConfig, TuneConfig
+from gen_dd.train import train
+
+SHORT = {
+    "data": "digits", "batch_size": 8, "iterations": 2, "grid_every": 0, "check_images": 0, "tracker": "none",
+    "device": "cpu", "compile": False,
+}  # fmt: skip
+
+
+@pytest.fixture
+def asked(tmp_path):
+    """Options of the script."""
+    train(TrainConfig(**SHORT, out=str(tmp_path / "model")))
+    train(TuneConfig(**SHORT, init_from=str(tmp_path / "model"), out=str(tmp_path / "tuned")))
+    options = {
+        "model": tmp_path / "model", "tuned": tmp_path / "tuned", "data": "digits", "steps": 2, "few": 1, "pools": 2,
+        "network": "convnet1_w8", "iterations": 2, "dm": 0, "workers": 2, "out": tmp_path / "run",
+        "results": tmp_path / "kept",
+    }  # fmt: skip
+    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+
+@pytest.mark.slow
+def test_seconds__every_way_at_every_budget(asked, tmp_path):
+    script = load_script("scripts/seconds.py")
+    script.main([*asked, "--seconds", "1"])
+    first = (tmp_path / "kept" / "scores.csv").read_text()
+    script.main([*asked, "--seconds", "1", "2"])  # goes on
+    with (tmp_path / "kept" / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert set(first.splitlines()) <= set((tmp_path / "kept" / "scores.csv").read_text().splitlines())
+    drawn = [(row["way"], row["seconds"], row["seed"]) for row in rows if row["seconds"]]
+    assert drawn == [(way, s, seed) for way in ("2 steps", "1 tuned step") for s in ("1.0", "2.0") for seed in "01"]
+    beside = {row["way"] for row in rows if not row["seconds"]}
+    assert beside == {"real", "Random, ipc 1", "Random, ipc 10", "Random, ipc 50"}
+    assert all(int(row["images"]) > 0 and 0 <= float(row["accuracy"]) <= 1 for row in rows)
+    table = (tmp_path / "kept" / "table.md").read_text()
+    assert "| drawn in | 1 s | 2 s |" in table and "| whole training set |" in table
+    assert "1 tuned step" in (tmp_path / "kept" / "seconds.svg").read_text()
+    with pytest.raises(InputError, match="--filtered '3 steps': no such way to draw; there are 2 steps, 1 tuned step"):
+        script.main([*asked, "--filtered", "3 steps"])
