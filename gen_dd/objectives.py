@@ -7,13 +7,15 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from gen_dd import consistency
+from gen_dd.align import Encoder, misaligned
 from gen_dd.batches import Batch
 from gen_dd.diffusion import TIME_SCALE, add_noise, noise_loss
 from gen_dd.options import TrainConfig, TuneConfig
 from gen_dd.recipe import TIMES, WEIGHTINGS
+from gen_dd.scaffold import Predicted
 
-Predictor = Callable[..., tuple[Tensor, ...]]
-"""What predicts the noise, once or, where the network is supervised early, twice."""
+Predictor = Callable[..., Predicted]
+"""A U-ViT in its scaffold."""
 
 
 class Objective(Protocol):
@@ -40,22 +42,33 @@ class Objective(Protocol):
 
 class NoisePrediction:
     """The noise's squared error at the config's times, with their weights (Ho et al., 2020); also that of what the
-    middle block predicts, as far as the config has it supervised: see `TrainConfig.supervise`."""
+    middle block predicts, and how far that is from an encoder's features of the image, as far as the config has it
+    supervised and aligned: see `TrainConfig.supervise` and `TrainConfig.align`.
+
+    Raises:
+        InputError: the encoder's weights are not installed.
+    """
 
     passes = 3
     drawing: Mapping[str, Any] = MappingProxyType({"steps": 20})
 
     def __init__(self, config: TrainConfig) -> None:
         self.times, self.weights = TIMES[config.time_sampling], WEIGHTINGS[config.weighting]
-        self.supervise = config.supervise
+        self.supervise, self.align = config.supervise, config.align
+        self.encoder = Encoder() if config.align else None
 
     def __call__(self, network: Predictor, batch: Batch, progress: float) -> Tensor:
         """See `Objective`."""
         t = self.times(batch.time)
         noisy = add_noise(batch.images, batch.noise, t)
-        predicted, *early = network(noisy, TIME_SCALE * t, batch.labels, batch.conditions, batch.keys)
-        loss = noise_loss(predicted, batch.noise)
-        return self.weights(t) * sum((self.supervise * noise_loss(each, batch.noise) for each in early), loss)
+        predicted = network(noisy, TIME_SCALE * t, batch.labels, batch.conditions, batch.keys)
+        loss = noise_loss(predicted.noise, batch.noise)
+        if predicted.early is not None:
+            loss = loss + self.supervise * noise_loss(predicted.early, batch.noise)
+        loss = self.weights(t) * loss
+        if predicted.aligned is not None and self.encoder is not None:
+            loss = loss + self.align * misaligned(predicted.aligned, self.encoder(batch.images))
+        return loss
 
 
 class Consistency:
@@ -73,7 +86,7 @@ class Consistency:
         sigma = consistency.levels(batch.time)
         told = (batch.labels, batch.conditions, batch.keys)  # so that both ends drop the same
         return consistency.tuning_loss(
-            lambda *inputs: network(*inputs)[0], batch.images, batch.noise, sigma, stage, *told
+            lambda *inputs: network(*inputs).noise, batch.images, batch.noise, sigma, stage, *told
         )
 
 

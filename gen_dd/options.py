@@ -145,6 +145,9 @@ class TrainConfig(RunConfig, DataConfig):
     supervise: float = 0.0
     """Let the middle block predict the noise, too, by a layer that is not kept, and count its error so much: deep
     supervision (Lee et al., 2015; of flow models Shin et al., ICCV 2025)."""
+    align: float = 0.0
+    """Let the middle block know what EfficientNet-Lite0 (`gendd[features]`) sees in the clean image, by a projection
+    that is not kept, and count 1 - their cosine so much: REPA (Yu et al., ICLR 2025), there 0.5."""
     neon: str | None = None
     """A pool that gendd sample drew from the model of init_from: learn from it instead of the data, and save weights as
     far on the other side of init_from's (Neon, negative extrapolation from self-training; Alemohammad et al., ICLR
@@ -226,7 +229,7 @@ class TrainConfig(RunConfig, DataConfig):
             "drawn.",
         )
         require(0 <= self.augment <= 1, f"augment must be in [0, 1], got {self.augment}.")
-        at_least(self, 0, "supervise")
+        at_least(self, 0, "supervise", "align")
         above(self, 0, "neon_weight")
         for name in ("label_dropout", "dropout", "ema_decay"):
             require(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1), got {getattr(self, name)}.")
@@ -319,8 +322,8 @@ class TuneConfig(TrainConfig):
             "them out.",
         )
         require(
-            self.supervise == 0 and self.neon is None,
-            "supervise and neon belong to gendd train: tune what they made. Leave them out.",
+            self.supervise == 0 and self.align == 0 and self.neon is None,
+            "supervise, align and neon belong to gendd train: tune what they made. Leave them out.",
         )
 
     @property

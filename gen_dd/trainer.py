@@ -167,7 +167,7 @@ class Trainer:
         inputs = (own.to(self.device) for own in (images, times, times.long(), told, times.int()))
         with self.accelerator.autocast():
             predicted = self.network(*inputs)
-        self.accelerator.backward(sum(each.square().mean() for each in predicted))
+        self.accelerator.backward(sum(each.square().mean() for each in predicted if each is not None))
         self.optimizer.zero_grad(set_to_none=True)
 
     def _uncompiled(self, done: int) -> float:

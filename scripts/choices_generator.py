@@ -36,6 +36,7 @@ OPTIONS = {
     "dropout": {"dropout": 0.1},
     "growth": {"growth": 4},
     "supervise": {"supervise": 0.25},
+    "align": {"align": 0.5},
 }
 """What is added to the plain recipe, by the option's name."""
 NEON_WEIGHTS = (0.5, 1.0)

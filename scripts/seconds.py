@@ -5,10 +5,9 @@
 
 The model draws by DPM-Solver++ in --steps evaluations, what `gendd tune` made of it in --few, every way in each of the
 --seconds; those of --filtered also draw again what a classifier of the real images rejects. Pools are drawn side by
-side, each by one core, and judged by the challenge's protocol, cut to --iterations; beside them random real images, DM
-and the whole training set, trained alike. It is a comparison (`gendd compare`) in --out, which the same command goes on
-with, in the order of the seconds as they are given. What is kept of it goes to --results: scores.csv, table.md and
-seconds.svg.
+side, each by one core, and judged by one classifier; beside them random real images, DM and the whole training set,
+trained alike. It is a comparison (`gendd compare`) in --out, which the same command goes on with, in the order of the
+seconds as they are given. What is kept of it goes to --results: scores.csv, table.md and seconds.svg.
 """
 
 import argparse
@@ -95,7 +94,7 @@ def comparison(arguments: argparse.Namespace) -> dict[str, Any]:
         "ipc": [1, 10, 50],  # of what is chosen and distilled; pools are of their own size, and stand at 1
         "seeds": arguments.pools,
         "networks": arguments.network,
-        "protocols": {"protocol": "challenge", "iterations": arguments.iterations},
+        "protocols": {"protocol": arguments.protocol, "iterations": arguments.iterations},
         "judge": {"classifiers": 1, "smoke": True},
         "producers": producers,
         "only": only,
@@ -200,7 +199,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--filtered", nargs="*", default=[], help="ways that also filter: '10 steps', '2 tuned steps'")
     parser.add_argument("--pools", type=int, default=3, help="of each way and budget")
     parser.add_argument("--network", default="convnet3_w64")
-    parser.add_argument("--iterations", type=int, default=200, help="of each classifier")
+    parser.add_argument("--protocol", default="challenge")
+    parser.add_argument("--iterations", type=int, help="of each classifier, where the protocol is to be cut")
     parser.add_argument("--dm", type=int, default=60, help="iterations of DM at ipc 10 and 50; 0: without it")
     parser.add_argument("--workers", type=int, help="pools at a time; default: as many as cores")
     parser.add_argument("--out", type=Path, default=Path("runs/seconds"))

@@ -684,6 +684,7 @@ CASES = {
     "train dropout of everything": Case(TRAIN + "--dropout 1", "dropout must be in [0, 1), got 1.0"),
     "train augmentation above one": Case(TRAIN + "--augment 1.5", "augment must be in [0, 1], got 1.5"),
     "train negative supervision": Case(TRAIN + "--supervise -1", "supervise must be >= 0, got -1"),
+    "train negative alignment": Case(TRAIN + "--align -1", "align must be >= 0, got -1"),
     "train growth without annealing": Case(TRAIN + "--growth 4", "Pass --anneal 0.5, too"),
     "train away from nothing": Case(TRAIN + "--neon pool", "Pass --init_from RUN, from which they were drawn"),
     "train away by no weight": Case(TRAIN + "--neon_weight 0", "neon_weight must be > 0, got 0"),

@@ -21,6 +21,9 @@ BLOCKS = (
 )
 """Stages of EfficientNet-B0 (Tan & Le, ICML 2019, table 1): blocks, kernel, stride of the first, expansion, width."""
 
+MAPS_WIDTH, MAPS_BLOCKS = BLOCKS[4][-1], sum(count for count, *_ in BLOCKS[:5])
+"""Channels of the maps after the fifth stage, at a sixteenth of the image's side, and the blocks up to them."""
+
 _EPS = 1e-3
 """Of batch normalisation, as in the TensorFlow code that the weights come from."""
 
@@ -81,6 +84,10 @@ class EfficientNetLite0(nn.Module):
         self._conv_head, self._bn1 = SameConv2d(width, 1280, 1), nn.BatchNorm2d(1280, eps=_EPS)
         self._fc = nn.Linear(1280, 1000)
 
+    def maps(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W), scaled as for `features` -> (N, 112, H / 16, W / 16), what its fifth stage sees where."""
+        return self._blocks[:MAPS_BLOCKS](F.relu6(self._bn0(self._conv_stem(x))))
+
     def features(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) on the scale (p - 127) / 128 of p in 0..255 -> (N, 1280), the mean over positions."""
         x = self._blocks(F.relu6(self._bn0(self._conv_stem(x))))
@@ -111,14 +118,16 @@ def load_lite(device: torch.device) -> EfficientNetLite0:
     return net.eval().requires_grad_(False).to(device)
 
 
+def prepared(images: Tensor) -> Tensor:
+    """Images (N, 1 or 3, H, W) on the scale 0..255 as the network takes them: enlarged or reduced (bilinear,
+    antialiased) to 96 x 96 pixels, those of more than 96 to 224 x 224."""
+    size = _SMALL if max(images.shape[-2:]) <= _SMALL else _LARGE
+    x = (images.float() - 127) / 128
+    return F.interpolate(x, (size, size), mode="bilinear", antialias=True).expand(-1, 3, -1, -1)
+
+
 @torch.inference_mode()
 def lite_features(net: EfficientNetLite0, images: Tensor) -> Tensor:
-    """Features (N, 1280), on the CPU, of uint8 images (N, 1 or 3, H, W), enlarged or reduced (bilinear, antialiased) to
-    96 x 96 pixels, those of more than 96 to 224 x 224."""
-    device, size = next(net.parameters()).device, _SMALL if max(images.shape[-2:]) <= _SMALL else _LARGE
-    parts = []
-    for chunk in images.split(_CHUNK):
-        x = (chunk.to(device).float() - 127) / 128
-        x = F.interpolate(x, (size, size), mode="bilinear", antialias=True).expand(-1, 3, -1, -1)
-        parts.append(net.features(x).cpu())
-    return torch.cat(parts)
+    """Features (N, 1280), on the CPU, of uint8 images (N, 1 or 3, H, W), `prepared`."""
+    device = next(net.parameters()).device
+    return torch.cat([net.features(prepared(chunk.to(device))).cpu() for chunk in images.split(_CHUNK)])

