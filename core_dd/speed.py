@@ -167,6 +167,23 @@ def forward_flops(network: nn.Module, *inputs: Tensor) -> float:
     return counter.get_total_flops() / len(inputs[0])
 
 
+def graph_bytes(net: nn.Module, shape: tuple[int, int, int], measure: Callable[[nn.Module, Tensor], Tensor]) -> int:
+    """Bytes that autograd keeps for the backward of `measure`, of one image (C, H, W), in fp32 and uncompiled."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
+    kept = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    images = torch.zeros(2, *shape, device=next(net.parameters()).device, requires_grad=True)  # batch norm wants two
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        measured = measure(net, images)
+    return (sum(kept.values()) + measured.nbytes) // 2
+
+
 def compiled(fn: Callable, device: torch.device | str, **options) -> Callable:
     """`torch.compile(fn, **options)` where it can work on `device`, else `fn` itself.
 

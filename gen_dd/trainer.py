@@ -28,9 +28,10 @@ from core_dd.notes import note
 from core_dd.rng import stream
 from core_dd.run import Run
 from core_dd.sets.learnt import warn_of
-from core_dd.speed import UVIT_TRAINING, bf16_pays, compile_in_place, prepare_device
+from core_dd.speed import UVIT_TRAINING, bf16_pays, compile_in_place, graph_bytes, prepare_device
 from gen_dd.augment import CONDITIONS
 from gen_dd.batches import Batch, Batches
+from gen_dd.budget import free_mib
 from gen_dd.checkpoint import adapt, load_official
 from gen_dd.learnt import Finding, SampleJudge, find, initial_share, numbers_for
 from gen_dd.neon import Neon
@@ -158,7 +159,11 @@ class Trainer:
         """Compile the network where that pays in what is left after `done` steps; on all processes.
 
         It is done by a pass whose result is dropped, so that no step's time contains it.
+
+        Raises:
+            InputError: if the machine's memory cannot hold a pass.
         """
+        self._require_memory()
         if not (self.config.compile and UVIT_TRAINING.pays(self._uncompiled(done), self.device)):
             return
         compile_in_place(self.scaffold, self.device, dynamic=False)
@@ -169,6 +174,24 @@ class Trainer:
             predicted = self.network(*inputs)
         self.accelerator.backward(sum(each.square().mean() for each in predicted if each is not None))
         self.optimizer.zero_grad(set_to_none=True)
+
+    def _require_memory(self) -> None:
+        """On a CPU, where the system would end the process without a word, refuse a pass that does not fit."""
+        if self.device.type != "cpu" or self.accelerator.is_fsdp2:
+            return
+
+        def forward(net: torch.nn.Module, images: Tensor) -> Tensor:
+            return net(images, torch.zeros(len(images)), torch.zeros(len(images), dtype=torch.long))
+
+        with self.accelerator.autocast():
+            wanted = self.share * graph_bytes(self.model, self.data.shape, forward) / 2**20
+        free = free_mib(self.device)
+        require(
+            wanted <= free,
+            f"a pass of {self.share} images wants about {wanted / 1024:.1f} GiB, and {free / 1024:.1f} GiB are free. "
+            "Pass --accumulate 2, 4, ... (several passes for a step, to the same result), --checkpointing (less "
+            "memory, more time) or a smaller --batch_size.",
+        )
 
     def _uncompiled(self, done: int) -> float:
         """About how many seconds of uncompiled steps are to come; see `TrainConfig.compile`."""

@@ -18,7 +18,7 @@ from core_dd.judge.augment import DSAugment, IDCAugment, strategy_for
 from core_dd.judge.networks import build_network, interact, require_shown, reset
 from core_dd.records import fitting
 from core_dd.rng import stream
-from core_dd.speed import MATCHING, autocast, can_compile, compiled, forward_flops, pick_device
+from core_dd.speed import MATCHING, autocast, can_compile, compiled, forward_flops, graph_bytes, pick_device
 from matching_dd.optim import PerClassSGD
 from matching_dd.options import MatchingConfig, RandomNetworksConfig
 from matching_dd.real import RealImages
@@ -289,23 +289,6 @@ def without_dropout(net: nn.Module) -> nn.Module:
         if isinstance(module, _DropoutNd):
             module.p = 0.0
     return net
-
-
-def graph_bytes(net: nn.Module, shape: tuple[int, int, int], measure: Callable[[nn.Module, Tensor], Tensor]) -> int:
-    """Bytes that autograd keeps for the backward of `measure`, of one image (C, H, W), in fp32 and uncompiled."""
-    weights = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
-    kept = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    images = torch.zeros(2, *shape, device=next(net.parameters()).device, requires_grad=True)  # batch norm wants two
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        measured = measure(net, images)
-    return (sum(kept.values()) + measured.nbytes) // 2
 
 
 def _images_at_once(config: MatchingConfig, each: int, device: torch.device) -> int:

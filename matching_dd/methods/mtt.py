@@ -11,7 +11,8 @@ from core_dd.data.images import ImageData
 from core_dd.errors import above, at_least, require
 from core_dd.judge.training import State
 from core_dd.rng import stream
-from matching_dd.base import MatchingConfig, Method, graph_bytes
+from core_dd.speed import graph_bytes
+from matching_dd.base import MatchingConfig, Method
 from matching_dd.experts import Experts
 from matching_dd.gradients import Gradients, dot
 from matching_dd.losses import trajectory_loss

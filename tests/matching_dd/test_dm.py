@@ -10,8 +10,8 @@ from core_dd.errors import InputError
 from core_dd.judge.augment import DSAugment
 from core_dd.judge.networks import build_network, reset
 from core_dd.rng import stream
-from core_dd.speed import bf16_pays
-from matching_dd.base import Features, class_chunks, graph_bytes
+from core_dd.speed import bf16_pays, graph_bytes
+from matching_dd.base import Features, class_chunks
 from matching_dd.methods.cafe import CAFE, CAFEConfig
 from matching_dd.methods.datadam import DataDAM, DataDAMConfig
 from matching_dd.methods.dm import DM, DMConfig
