@@ -15,7 +15,7 @@ from core_dd.judge.lite import load_lite, prepared
 
 
 class Encoder:
-    """What EfficientNet-Lite0 sees where: its maps of 112 channels at a sixteenth of the side.
+    """What EfficientNet-Lite0 sees where: maps of 112 channels, 6x6 of images up to 96 pixels, else 14x14.
 
     Raises:
         InputError: its weights are not installed, or damaged.
@@ -36,7 +36,7 @@ def misaligned(tokens: Tensor, maps: Tensor) -> Tensor:
     similarity, up to its constant).
 
     Args:
-        tokens: of a square grid of patches, projected, (B, L, D).
+        tokens: of a square grid of L patches, projected, (B, L, D).
         maps: features of the same images, (B, D, h, w), brought to that grid (bilinear).
     """
     side = math.isqrt(tokens.shape[1])

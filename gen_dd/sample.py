@@ -165,17 +165,18 @@ def _draw(
     before = drawn = sum(stop - start for start, stop in done)
     total = sampler.total(number)
 
-    # Draw round by round: each batch is on the disk before the next begins.
+    # Draw round by round.
     progress = Progress(f"sample, {sampler.steps} steps", total, drawn, unit="img")
     for numbers, tensors in rounds(draw, pace, clock, gaps(done, total), ranks, sampler.group):
         clock.book("sample")
-        folder.write(numbers, tensors)
+        folder.add(numbers, tensors)
         if drawn >= folder.enough or clock.late():  # drawn in earlier rounds: every process has written those
             folder.picture()
         drawn += len(numbers) * ranks.count
         progress.note = f"{drawn // sampler.classes} per class"
         progress.update(len(numbers) * ranks.count, ends_in=max(clock.left(), 0.0) if clock.budget else None)
     clock.book("sample")
+    folder.write()
     progress.close()
 
     # Merge what every process wrote.

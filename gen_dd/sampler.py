@@ -185,12 +185,12 @@ class Sampler:
             self.fast = self.model
 
         def affordable(at_most: float) -> bool:
-            """Whether a look takes a thirtieth of the time, and four times the memory so far half of what is free."""
+            """Whether a look takes a twelfth of the time, and four times the memory so far half of what is free."""
             grows = 4 * (peak_mib(self.device) - before)
-            return at_most * _LOOKS / self.steps <= left / 30 and grows <= free_mib(self.device) / 2
+            return at_most * _LOOKS / self.steps <= left / 12 and grows <= free_mib(self.device) / 2
 
+        self.seconds(self.group)  # the first call loads what the later ones find there
         if self.auto_batch:
-            self.seconds(self.group)  # the first call loads what the later ones find there
             most = LARGEST if total is None else min(LARGEST, math.ceil(total / ranks.count))
             pace = fastest(self.seconds, self.group, max(most, self.group), left / 5, affordable)
             self.batch = ranks.least(pace.batch)

@@ -36,7 +36,7 @@ def make_aids(model: UViT, config: TrainConfig, generator: torch.Generator) -> n
 
     "augment" maps a condition to what is added to the time's token (as EDM adds it to its embedding of the noise), at
     first 0. "supervise" predicts the noise from the tokens of the middle block, "align" what an encoder makes of the
-    image there (REPA's projection: three layers with SiLU).
+    image there (REPA's three layers with SiLU, normalised before).
 
     Args:
         model: the network.

@@ -30,9 +30,15 @@ PLAN = "plan.json"
 _SUMMARY = "summary.txt"
 """The last file written."""
 
+_BETWEEN = 20
+"""A shard is written once so many times the seconds have passed that the last one took."""
+
 
 class ShardFolder:
-    """The folder that a run draws into: shards, an index of them after every batch, and a picture.
+    """The folder that a run draws into: shards, an index of them, and a picture.
+
+    Small batches wait for each other: after the first, a shard is written once twenty times as long has passed as the
+    last one took, which is what a kill loses at most. Those of several processes are written one by one.
 
     Once open, it keeps the clock's reserve at what will still have to be written when the last batch is drawn. The
     picture is made once it can be full or the budget is mostly spent, so that what it takes does not stay a guess to
@@ -62,6 +68,8 @@ class ShardFolder:
         self.pictured, self.picture_s = not ranks.first, 0.0
         self.writes = deque([WRITE_S], maxlen=5)
         self.listed: tuple[int, int | None] | None = None
+        self.held: list[tuple[range, dict[str, Tensor]]] = []
+        self.next_s = 0.0
 
     def open(self) -> None:
         """Begin to draw: the pool is not finished any more, and time is kept for what will have to be written."""
@@ -77,16 +85,30 @@ class ShardFolder:
         """Keep time for a shard and the index, for the index of the other processes' shards, and for the picture."""
         self.clock.reserve = max(self.writes) * (1 if self.ranks.count == 1 else 1.5) + self.picture_s
 
-    def write(self, numbers: range, drawn: dict[str, Tensor]) -> None:
-        """One batch as a shard, and the index: its images, and what else was found of them."""
+    def add(self, numbers: range, drawn: dict[str, Tensor]) -> None:
+        """Take a batch, its images and what else was found of them; write it with those before it when that is due."""
+        if self.held and self.held[-1][0].stop != numbers.start:
+            self.write()
+        self.held.append((numbers, drawn))
+        if self.ranks.count > 1 or self.clock.elapsed() >= self.next_s:
+            self.write()
+
+    def write(self) -> None:
+        """The batches at hand as one shard, and the index."""
+        if not self.held:
+            return
+        numbers = range(self.held[0][0].start, self.held[-1][0].stop)
+        drawn = {name: torch.cat([own[name] for _, own in self.held]) for name in self.held[0][1]}
         tensors = drawn | {"labels": self.sampler.labels(numbers)}
         if self.tally is not None:
             self.tally.add(tensors)
         header = {"identity": self.identity, "seconds": self.clock.elapsed()}
         write_tensors(self.out / shard_name(numbers.start, numbers.stop), tensors, header)
+        self.held = []
         if self.ranks.first:
             self.index()
         self.writes.append(self.clock.book("write"))
+        self.next_s = self.clock.elapsed() + _BETWEEN * self.writes[-1]
         self.keep()
 
     def index(self, number: int | None = None) -> int:
@@ -112,6 +134,7 @@ class ShardFolder:
         """Write grid.png, once: the first images of the first classes, a class per row."""
         if self.pictured:
             return
+        self.write()
         shards = [shard for shard in finished(self.out, resume=True) if shard[0] < self.enough]
         parts = [read_tensors(self.out / shard_name(*shard))[0] for shard in shards]
         images, labels = (torch.cat([part[name] for part in parts]) for name in ("images", "labels"))

@@ -78,7 +78,8 @@ class Trainer:
         shown: images that the steps of this call have learnt from.
 
     Raises:
-        InputError: if the batch cannot be dealt out to processes and passes; as `Neon`.
+        InputError: if the batch cannot be dealt out to processes and passes, or the encoder to align with cannot see
+            the images; as `Neon`.
     """
 
     def __init__(self, config: TrainConfig, data: RealData, model: UViT, accelerator: Accelerator) -> None:
@@ -90,6 +91,10 @@ class Trainer:
             config.batch_size % parts == 0,
             f"batch_size {config.batch_size} is not a multiple of {self.processes} processes x accumulate "
             f"{config.accumulate}. Choose a multiple of {parts}.",
+        )
+        require(
+            config.align == 0 or data.shape[0] in (1, 3),
+            f"align: EfficientNet-Lite0 sees images of 1 or 3 channels, {data.name} has {data.shape[0]}. Leave it out.",
         )
         self.model = model.to(self.device)
         if config.checkpointing:
@@ -120,13 +125,16 @@ class Trainer:
         """Join the processes that a launcher started, and make the network: a training's first act.
 
         Raises:
-            InputError: no such device, fewer GPUs than processes; as `make_model`, `make_accelerator` and `Trainer`.
+            InputError: no such device, fewer GPUs than processes; as `make_model`, `make_accelerator`, `Trainer` and
+                `require_memory`.
         """
         model, kind = make_model(config, data), prepare_device(config.device).type
         if kind == "cuda":
             processes.local_device()  # refuses more processes than GPUs
         bf16 = config.bf16 and bf16_pays(kind)
-        return cls(config, data, model, make_accelerator(cpu=kind == "cpu", precision="bf16" if bf16 else "no"))
+        trainer = cls(config, data, model, make_accelerator(cpu=kind == "cpu", precision="bf16" if bf16 else "no"))
+        trainer.require_memory()
+        return trainer
 
     def _batches(self, part: int) -> Batches:
         """One sequence of batches: a step takes one of each of the first few sequences."""
@@ -159,11 +167,7 @@ class Trainer:
         """Compile the network where that pays in what is left after `done` steps; on all processes.
 
         It is done by a pass whose result is dropped, so that no step's time contains it.
-
-        Raises:
-            InputError: if the machine's memory cannot hold a pass.
         """
-        self._require_memory()
         if not (self.config.compile and UVIT_TRAINING.pays(self._uncompiled(done), self.device)):
             return
         compile_in_place(self.scaffold, self.device, dynamic=False)
@@ -175,22 +179,28 @@ class Trainer:
         self.accelerator.backward(sum(each.square().mean() for each in predicted if each is not None))
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _require_memory(self) -> None:
-        """On a CPU, where the system would end the process without a word, refuse a pass that does not fit."""
+    def require_memory(self) -> None:
+        """On a CPU, where the system would end the process without a word, refuse a pass that does not fit.
+
+        Counted is what autograd keeps of the pass, by far the largest part; not of a network that is split (FSDP).
+
+        Raises:
+            InputError: if it does not.
+        """
         if self.device.type != "cpu" or self.accelerator.is_fsdp2:
             return
 
         def forward(net: torch.nn.Module, images: Tensor) -> Tensor:
             return net(images, torch.zeros(len(images)), torch.zeros(len(images), dtype=torch.long))
 
-        with self.accelerator.autocast():
-            wanted = self.share * graph_bytes(self.model, self.data.shape, forward) / 2**20
+        wanted = processes.local_count() * self.share * graph_bytes(self.model, self.data.shape, forward) / 2**20
+        wanted *= 0.5 if self.accelerator.mixed_precision == "bf16" else 1.0
         free = free_mib(self.device)
         require(
             wanted <= free,
             f"a pass of {self.share} images wants about {wanted / 1024:.1f} GiB, and {free / 1024:.1f} GiB are free. "
-            "Pass --accumulate 2, 4, ... (several passes for a step, to the same result), --checkpointing (less "
-            "memory, more time) or a smaller --batch_size.",
+            "Pass a larger --accumulate (several passes for a step, to the same result), --checkpointing (less memory, "
+            "more time) or a smaller --batch_size.",
         )
 
     def _uncompiled(self, done: int) -> float:

@@ -3,9 +3,9 @@
 # budget, select, judge, keep the record.
 #
 # Made for a GPU that is lent in chunks: every call trains for CHUNK seconds at most, CHUNKS calls in all, each going on
-# where the last stopped; the call after the last chunk samples and judges. Nothing finished is done again, and what was
-# killed goes on. Laid out for 30 minutes of a GPU in calls of less than 10: three of 7 minutes of training, one of 3 of
-# sampling, which leaves 6 for starting, compiling and judging.
+# where the last stopped; the call after the last chunk tunes, samples and judges. Nothing finished is done again, and what
+# was killed goes on. By default 21 minutes of training in three calls, 5 of tuning, twice 3 of sampling, and some for
+# starting, compiling and judging.
 #
 #   scripts/headline_cifar100.sh            one chunk, or what follows the last one
 #   ALL=1 scripts/headline_cifar100.sh      everything at once
@@ -38,7 +38,7 @@ WORK=${WORK:-runs/$NAME} OUT=${OUT:-results/$NAME}
 
 judge() {  # judge FOLDER NAME STEPS: score a set by the challenge protocol, cut to STEPS where given
     once "$1/scores.json" gendd evaluate --data "$DATA" --protocol challenge ${3:+--iterations "$3"} ${RUNS:+--classifiers "$RUNS"} \
-        --set "$([ "$1" = "$WORK/real" ] && echo real || echo "$1")" --name "$2" --out "$1/scores.json"
+        --set "${1/#$WORK\/real/real}" --name "$2" --out "$1/scores.json"
 }
 
 # Train, a chunk per call, on all training images: nothing is chosen here, so none are kept aside.

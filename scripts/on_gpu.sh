@@ -8,22 +8,23 @@
 #   scripts/on_gpu.sh gather                 there: keep the data files that came along, for a call that brings the rest
 #   scripts/on_gpu.sh published              there: rows of published length, of the comparison, side by side
 #   scripts/on_gpu.sh curve                  there: Fashion-MNIST's generators for the curve of accuracy against seconds
-#   scripts/on_gpu.sh warm headline          there: compile what CIFAR-100 wants; train, tune, sample and judge on it
+#   scripts/on_gpu.sh headline               there: train, tune, sample and judge on CIFAR-100, in nine minutes
 #   TOY=1 scripts/on_gpu.sh ...              the same at the size of a toy, on a CPU
 #
 # Results go to OUT (default runs/gpu_results), one log per stage; what is worth keeping is copied to results/ by hand,
 # benchmarks.json as results/benchmarks/MACHINE.json. Data: the folders of DATA (default .gpu/), mnist, fashion-mnist and
 # cifar100, as far as they came along; where a call carries 64 MiB at most, `gather` keeps those of earlier calls in HELD.
-# Processes on one card take turns: beside nine others the headline's training made a fifth of its steps. Run it alone.
+# Processes on one card take turns: beside nine others the headline's training made a fifth of its steps. Stages that run
+# in the background, each with an OUT and WORK of its own, want to be done before it.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 OUT=${OUT:-runs/gpu_results} DATA=${DATA:-.gpu} WHEELS=${WHEELS:-.whl} HELD=${HELD:-/tmp/held} WORK=${WORK:-runs/gpu}
 SITE=${SITE:-/tmp/site}
 TOY=${TOY:-}
 PYTHON=${PYTHON:-python3}
-# Seconds of each stage at most, and of the parts of the last two.
+# Seconds of each stage at most; of the headline's training, its pools' sampling, and its batch.
 TESTS_S=${TESTS_S:-120} BENCH_S=${BENCH_S:-180} LAST_S=${LAST_S:-560}
-TRAIN_S=${TRAIN_S:-200} BUDGET=${BUDGET:-30s}
+TRAIN_S=${TRAIN_S:-200} BUDGET=${BUDGET:-30s} BATCH=${BATCH:-128}
 # What such a machine lacks of our dependencies, and theirs.
 LACKING="diffusers importlib_metadata tyro docstring-parser typeguard omegaconf datasets dill multiprocess torch-fidelity
     kornia kornia-rs msgspec"
@@ -78,39 +79,17 @@ gather() {  # keep what this call carried
     cp -rf "$DATA"/. "$HELD"/ && du -sh "$HELD"/*
 }
 
-warm() {  # compile training, tuning and sampling, on noise, for processes to come
-    local folder=$WORK/warm data=npz:$WORK/warm/noise.npz few="--eval_every 0 --eval_ipc 0 --val_fraction 0 --grid_every 0"
-    few+=" --check_images 0 --tracker none --iterations 3" size=32 config=cifar100_fast
-    [ -z "$TOY" ] || size=8 config=digits few+=" --no_compile"
-    mkdir -p "$folder"
-    "$PYTHON" - "$folder/noise.npz" "$size" <<'PYTHON'
-import sys
-
-import numpy as np
-
-draw, size = np.random.default_rng(0), int(sys.argv[2])
-images = draw.integers(0, 256, (400, size, size, 3), dtype=np.uint8)
-labels = np.tile(np.arange(100), 4)
-np.savez(sys.argv[1], train_images=images, train_labels=labels, test_images=images, test_labels=labels)
-PYTHON
-    # shellcheck disable=SC2086
-    gendd train --config "$config" --data "$data" $few --batch_size "${BATCH:-128}" --out "$folder/train" &&
-        gendd tune --init_from "$folder/train" --data "$data" $few --out "$folder/tuned" &&
-        gendd sample --model "$folder/tuned" --solver consistency --steps 2 --budget 60s --num_per_class 40 \
-            --out "$folder/few_pool" &&
-        gendd sample --model "$folder/train" --steps 3 --budget 60s --num_per_class 40 --out "$folder/pool"
-}
-
 headline() {  # CIFAR-100: train, tune, sample under a budget, select, judge
     local data=parquet:$HELD/cifar100 config=configs/gen/cifar100_fast.yaml pool_steps=2000 ipc_steps="" runs=""
-    local train="--batch_size ${BATCH:-128} --warmup 200" tune="--max_seconds 80 --iterations 1500 --anneal 0.5"
+    local train="--batch_size $BATCH --warmup 200" tune="--max_seconds 80 --iterations 1500 --anneal 0.5"
     [ -z "$TOY" ] || {
         data=digits config=configs/gen/digits.yaml train="" tune="--config digits --iterations 20"
         TRAIN_S=2 pool_steps=2 ipc_steps=2 runs=1
     }
     python() { "$PYTHON" "$@"; } # which the script calls by these names
     export -f python gendd
-    env ALL=1 CHUNKS=1 NAME=cifar100_headline BUDGET="$BUDGET" WORK="$WORK/headline" OUT="$OUT/cifar100_headline" \
+    # Compiling takes 20 s there, less than it is taken to.
+    env GENDD_COMPILE="${GENDD_COMPILE:-1}" ALL=1 CHUNKS=1 NAME=cifar100_headline BUDGET="$BUDGET" WORK="$WORK/headline" OUT="$OUT/cifar100_headline" \
         DATA="$data" CONFIG="$config" CHUNK="$TRAIN_S" TRAIN="$train" TUNE="$tune" POOL_STEPS="$pool_steps" \
         IPC_STEPS="$ipc_steps" RUNS="$runs" TOGETHER=1 bash scripts/headline_cifar100.sh
 }
@@ -160,11 +139,11 @@ verdict() {  # verdict STATUS LIMIT: what came of a stage
     case $1 in 0) echo passed ;; 124 | 137) echo "ended by its limit of $2 s" ;; *) echo "FAILED with status $1" ;; esac
 }
 
-STAGES="pack, tests, bench, gather, published, curve, warm, headline"
+STAGES="pack, tests, bench, gather, published, curve, headline"
 [ $# -gt 0 ] || { echo "which stages? One or more of $STAGES." >&2; exit 2; }
 for name in "$@"; do
     case $name in
-    pack | tests | bench | gather | published | curve | warm | headline) ;;
+    pack | tests | bench | gather | published | curve | headline) ;;
     *)
         echo "unknown stage '$name': choose from $STAGES." >&2
         exit 2
@@ -173,8 +152,9 @@ for name in "$@"; do
 done
 [ "$1" != pack ] || { pack; exit; }
 mkdir -p "$OUT" "$WORK"
+OUT=$(cd "$OUT" && pwd)
 prepare
-export OUT DATA HELD WORK TOY PYTHON COMPARISON ROWS WORKERS GENERATORS TRAIN_S BUDGET
+export OUT DATA HELD WORK TOY PYTHON COMPARISON ROWS WORKERS GENERATORS TRAIN_S BUDGET BATCH
 summary=() failed=0
 for name in "$@"; do
     case $name in tests) limit=$TESTS_S ;; bench) limit=$BENCH_S ;; gather) limit=60 ;; *) limit=$LAST_S ;; esac

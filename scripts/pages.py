@@ -447,6 +447,7 @@ def demo_seconds() -> dict[str, float]:
 
 
 FUNCTIONS = {
+    "table": lambda folder: (RESULTS / folder / "table.md").read_text(encoding="utf-8"),
     "entry": entry,
     "accuracy": ranking.accuracy,
     "theirs": theirs,

@@ -7,7 +7,8 @@ The model draws by DPM-Solver++ in --steps evaluations, what `gendd tune` made o
 --seconds; those of --filtered also draw again what a classifier of the real images rejects. Pools are drawn side by
 side, each by one core, and judged by one classifier; beside them random real images, DM and the whole training set,
 trained alike. It is a comparison (`gendd compare`) in --out, which the same command goes on with, in the order of the
-seconds as they are given. What is kept of it goes to --results: scores.csv, table.md and seconds.svg.
+seconds as they are given. What is kept of it goes to --results: scores.csv, table.md and seconds.svg (and .pdf). The
+first filtered pool also pays for the classifier of the filter, which the cache then holds.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import csv
 import io
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,7 +59,7 @@ class Way(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """A score of scores.csv: a pool, or of a set that is not drawn `seconds` is empty."""
+    """A line of scores.csv: a set and its accuracy, in [0, 1]. Of a set that is not drawn, `seconds` is empty."""
 
     way: str
     seconds: float | str
@@ -173,9 +174,11 @@ def draw(pools: Sequence[Pool], place: Path) -> None:
     save(figure, place)
 
 
-def keep(out: Path, results: Path, asked: Sequence[Way]) -> Mapping[str, Any]:
-    """Write what is kept."""
-    pools = scores(out, asked)
+def keep(out: Path, results: Path, asked: Sequence[Way]) -> None:
+    """Write what is kept of a comparison, as far as it is scored."""
+    pools = scores(out, asked) if (out / PLAN).exists() else []
+    if not pools:
+        return
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Pool._fields)
@@ -184,7 +187,6 @@ def keep(out: Path, results: Path, asked: Sequence[Way]) -> Mapping[str, Any]:
     files.write_text(results / "scores.csv", text.getvalue())
     files.write_text(results / "table.md", table(pools))
     draw(pools, results / "seconds")
-    return {"pools": len(pools)}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -211,8 +213,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     files.write_text(file, yaml.safe_dump(comparison(arguments), sort_keys=False, width=120))
     words = [str(file), "--out", str(arguments.out), "--no_figures", "--threads", "1"]
     words += ["--workers", str(arguments.workers)] if arguments.workers is not None else []
-    compare.main([*words, *(["--data", arguments.data] if "=" in arguments.data else [])])
-    keep(arguments.out, arguments.results, asked)
+    try:
+        compare.main([*words, *(["--data", arguments.data] if "=" in arguments.data else [])])
+    finally:  # also of what one that failed left
+        keep(arguments.out, arguments.results, asked)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ def on_gpu(tmp_path):
     """A call of the script; returns the finished process."""
 
     def call(*stages: str, **settings: object) -> subprocess.CompletedProcess:
-        settings = {"TOY": 1, "PYTHON": os.environ["FORKED"], "GENDD_COMPILE": 0} | settings
-        settings |= {"COMPARISON": "digits", "ROWS": "Random/digits/ipc1/seed0", "WORKERS": 1}
-        settings |= {"GENERATORS": "tiny-4-8-0.003"}
+        settings = {
+            "TOY": 1, "PYTHON": os.environ["FORKED"], "GENDD_COMPILE": 0, "COMPARISON": "digits",
+            "ROWS": "Random/digits/ipc1/seed0", "WORKERS": 1, "GENERATORS": "tiny-4-8-0.003",
+        } | settings  # fmt: skip
         settings |= {name: tmp_path / name.lower() for name in ("OUT", "WORK", "HELD", "DATA", "SITE", "WHEELS")}
         environment = os.environ | {name: str(value) for name, value in settings.items()}
         script = ["bash", str(ROOT / "scripts" / "on_gpu.sh"), *stages]
@@ -45,13 +46,12 @@ def test_stages__one_that_fails_spoils_no_other(on_gpu, tmp_path):
 
 
 @pytest.mark.slow
-def test_stages__generators_are_trained_and_tuned_and_compiled_for(on_gpu, tmp_path):
-    done = on_gpu("curve", "warm")
+def test_stages__generators_are_trained_and_tuned(on_gpu, tmp_path):
+    done = on_gpu("curve")
     assert done.returncode == 0, done.stdout
     for name in ("tiny-4-8-0.003", "tiny-4-8-0.003-tuned"):
         with tarfile.open(tmp_path / "out" / f"{name}.tar.gz") as kept:
             assert "./model/config.json" in kept.getnames()
-    assert (tmp_path / "work" / "warm" / "few_pool" / "summary.txt").exists()
 
 
 def test_stages__the_headline_trains_in_one_chunk_and_samples(on_gpu, tmp_path, monkeypatch):

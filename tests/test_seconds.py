@@ -31,19 +31,19 @@ def asked(tmp_path):
 @pytest.mark.slow
 def test_seconds__every_way_at_every_budget(asked, tmp_path):
     script = load_script("scripts/seconds.py")
-    script.main([*asked, "--seconds", "1"])
+    script.main([*asked, "--seconds", "4"])
     first = (tmp_path / "kept" / "scores.csv").read_text()
-    script.main([*asked, "--seconds", "1", "2"])  # goes on
+    script.main([*asked, "--seconds", "4", "6"])  # goes on
     with (tmp_path / "kept" / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert set(first.splitlines()) <= set((tmp_path / "kept" / "scores.csv").read_text().splitlines())
     drawn = [(row["way"], row["seconds"], row["seed"]) for row in rows if row["seconds"]]
-    assert drawn == [(way, s, seed) for way in ("2 steps", "1 tuned step") for s in ("1.0", "2.0") for seed in "01"]
+    assert drawn == [(way, s, seed) for way in ("2 steps", "1 tuned step") for s in ("4.0", "6.0") for seed in "01"]
     beside = {row["way"] for row in rows if not row["seconds"]}
     assert beside == {"real", "Random, ipc 1", "Random, ipc 10", "Random, ipc 50"}
     assert all(int(row["images"]) > 0 and 0 <= float(row["accuracy"]) <= 1 for row in rows)
     table = (tmp_path / "kept" / "table.md").read_text()
-    assert "| drawn in | 1 s | 2 s |" in table and "| whole training set |" in table
+    assert "| drawn in | 4 s | 6 s |" in table and "| whole training set |" in table
     assert "1 tuned step" in (tmp_path / "kept" / "seconds.svg").read_text()
     with pytest.raises(InputError, match="--filtered '3 steps': no such way to draw; there are 2 steps, 1 tuned step"):
         script.main([*asked, "--filtered", "3 steps"])

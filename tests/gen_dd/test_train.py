@@ -218,14 +218,17 @@ def test_trainer__goes_on_uncompiled_where_compiling_fails(digits, monkeypatch, 
 
 def test_trainer__refuses_a_pass_that_memory_cannot_hold(digits, monkeypatch):
     """Of 8 images the tiny network keeps some MiB: more than one tensor per block, less than a hundred."""
-    trainer = Trainer.start(TrainConfig(**QUICK), digits)
     one = 8 * 18 * 96 * 4 / 2**20  # 16 patches, label and time
-    monkeypatch.setattr("gen_dd.trainer.free_mib", lambda device: 5 * one)
-    with pytest.raises(InputError, match=r"a pass of 8 images wants about \S+ GiB, and 0.0 GiB are free. Pass --accum"):
-        trainer.compile()
     monkeypatch.setattr("gen_dd.trainer.free_mib", lambda device: 500 * one)
-    trainer.compile()
+    trainer = Trainer.start(TrainConfig(**QUICK), digits)
     assert not trainer.optimizer.state and all(own.grad is None for own in trainer.model.parameters())
+    monkeypatch.setattr("gen_dd.trainer.free_mib", lambda device: 5 * one)
+    with pytest.raises(
+        InputError, match=r"a pass of 8 images wants about \S+ GiB, and 0.0 GiB are free. Pass a larger"
+    ):
+        Trainer.start(TrainConfig(**QUICK), digits)
+    monkeypatch.setattr("gen_dd.trainer.free_mib", lambda device: 100 * one)
+    Trainer.start(TrainConfig(**QUICK | {"accumulate": 8}), digits)
 
 
 LONG, SHORT = {"iterations": 10**7}, {"iterations": 10}
