@@ -64,6 +64,10 @@ GUIDE_CHOICES = MappingProxyType(
 )
 """Training-free guides (`gen_dd.guidance.GUIDES`)."""
 
+STEPS, FEW_STEPS = 10, 2
+"""Network evaluations per image where none are asked for: of a solver, of a consistency model. On digits and
+Fashion-MNIST more do not make a pool better, and fewer images do make it worse (docs/results.md)."""
+
 PLAN = "plan"
 """The heading of what is chosen by trials."""
 
@@ -356,10 +360,10 @@ class SampleConfig(Options):
     by a guide's preparation, which counts and is not stopped."""
     num_per_class: int | None = None
     """Images per class; beside a budget, at most so many."""
-    steps: int | str = 50
+    steps: int | str | None = None
     """Network evaluations per image, of a consistency model 1 to 8; or auto, for the others: the most, from 10 to 50,
     with which num_per_class images of every class fit into the budget. Without num_per_class, room is made for 500 per
-    class, and the whole budget is drawn."""
+    class, and the whole budget is drawn. Default: 10, of a consistency model 2."""
     solver: str = option("dpmpp_2m", choices=SOLVER_CHOICES)
     """How noise becomes images."""
     cfg_scale: float = 0.0
@@ -423,7 +427,11 @@ class SampleConfig(Options):
         super().__post_init__()
         require(bool(self.model), "which model? Pass --model FOLDER, a run folder of gendd train.")
         require(bool(self.out), "where to? Pass --out FOLDER.")
-        check_amount(self.num_per_class, self.budget, self.steps)
+        require(
+            self.plan is None or (self.steps, self.cfg_scale, self.filter, self.guide) == (None, 0.0, None, None),
+            "a plan chooses steps, cfg_scale and filter, and knows no guide. Leave these out, or leave out --plan.",
+        )
+        check_amount(self.num_per_class, self.budget, self.wanted_steps)
         require(
             self.solver != "consistency" or self.steps != "auto",
             "steps auto chooses from 10 to 50, and a consistency model draws in 1 to 8. Pass --steps 2.",
@@ -455,14 +463,15 @@ class SampleConfig(Options):
         )
         at_least(self, 1, "plan_per_class")
         require(
-            self.plan is None or (self.steps, self.cfg_scale, self.filter, self.guide) == (50, 0.0, None, None),
-            "a plan chooses steps, cfg_scale and filter, and knows no guide. Leave these out, or leave out --plan.",
-        )
-        require(
             self.plan != "auto" or self.budget is not None,
             "plan auto plans for a budget. Add --budget 10m, or leave it out.",
         )
         self.seconds  # noqa: B018 (checks the budget)
+
+    @property
+    def wanted_steps(self) -> int | str:
+        """The steps asked for, or the solver's own."""
+        return steps_of(self.solver) if self.steps is None else self.steps
 
     def make_guide(self) -> "Guide | None":
         """The guide asked for, unprepared."""
@@ -484,6 +493,11 @@ class SampleConfig(Options):
         seconds = float(match[1]) * {"s": 1, None: 1, "m": 60, "h": 3600}[match[2]]
         require(seconds > 0, f"budget must be > 0, got {self.budget}.")
         return seconds
+
+
+def steps_of(solver: str) -> int:
+    """Network evaluations per image where none are asked for."""
+    return FEW_STEPS if solver == "consistency" else STEPS
 
 
 def check_amount(num_per_class: int | None, budget: str | float | None, steps: int | str) -> None:
@@ -566,7 +580,7 @@ class ChallengeConfig(Options):
     scoring are not counted."""
     num_per_class: int | None = option(None, group="sampling")
     """At most so many images of each class in a pool; default: as many as the budget allows."""
-    steps: int | str = option(50, group="sampling")
+    steps: int | str | None = option(None, group="sampling")
     """As for gendd sample, as are the next ones: network evaluations per image, or auto."""
     solver: str = option("dpmpp_2m", group="sampling", choices=SOLVER_CHOICES)
     """How noise becomes images; both models are drawn alike."""

@@ -34,7 +34,7 @@ from core_dd.sets.learnt import warn_of
 from core_dd.sets.shards import INDEX
 from core_dd.speed import prepare_device
 from gen_dd.budget import AUTO_STEPS, BatchPace, Clock, Ranks, rounds
-from gen_dd.options import SampleConfig, check_amount
+from gen_dd.options import STEPS, SampleConfig, check_amount
 from gen_dd.plan import PoolPlan, Trials, make_plan, read_plan, said, settings, table
 from gen_dd.sampler import Sampler, pays_to_compile
 from gen_dd.shards import PLAN, ShardFolder, describe, finished, gaps, resumed
@@ -48,7 +48,7 @@ def sample(
     *,
     num_per_class: int | None = None,
     budget_s: float | None = None,
-    steps: int | Literal["auto"] = 50,
+    steps: int | Literal["auto"] | None = None,
     cfg_scale: float = 0.0,
     seed: int = 0,
     **options: Any,
@@ -69,7 +69,7 @@ def sample(
             a model that never learnt without them, a number that is no multiple of the guide's groups.
     """
     clock = Clock(budget_s)
-    check_amount(num_per_class, budget_s, steps)
+    check_amount(num_per_class, budget_s, STEPS if steps is None else steps)
     card: dict[str, Any] = {}
     if isinstance(model, str | Path):
         model, card = load_model(model)
@@ -108,7 +108,8 @@ def run(config: SampleConfig, start: float | None = None) -> Path:
     if plan is not None:
         config = _following(config, plan)
     model.check_guidance(config.cfg_scale)
-    identity = {name: to_dict(config)[name] for name in _IDENTITY} | {"weights": card["weights"]}
+    identity = {name: to_dict(config)[name] for name in _IDENTITY}
+    identity |= {"steps": config.wanted_steps, "weights": card["weights"]}
     identity = resumed(out, done, identity, clock, 0.0 if plan is None else plan["seconds"])
     sampler = _make_sampler(config, identity["steps"], model, card, device, clock)
     total = sampler.total(config.num_per_class)

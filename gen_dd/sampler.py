@@ -17,6 +17,7 @@ from gen_dd import consistency
 from gen_dd.budget import AUTO_STEPS, LARGEST, BatchPace, Clock, Ranks, fastest, free_mib, most_steps, wait, within
 from gen_dd.diffusion import TIME_SCALE
 from gen_dd.guidance import Guide
+from gen_dd.options import steps_of
 from gen_dd.solvers import SOLVERS, Fresh, NoiseOf, guided, inside
 from gen_dd.uvit import CONSISTENCY, UViT, image_flops
 
@@ -65,7 +66,7 @@ class Sampler:
         self,
         model: UViT,
         *,
-        steps: int | Literal["auto"] = 50,
+        steps: int | Literal["auto"] | None = None,
         solver: str = "dpmpp_2m",
         cfg_scale: float = 0.0,
         cfg_interval: tuple[float, float] | None = None,
@@ -87,6 +88,7 @@ class Sampler:
         self.solve, self.cfg_scale, self.cfg_interval = pick(SOLVERS, solver, "solver"), cfg_scale, cfg_interval
         self.expansion = expansion
         self.guide, self.group = guide, guide.slots if guide is not None and guide.joint else 1
+        steps = steps_of(solver) if steps is None else steps
         self.auto_steps, self.auto_batch = steps == "auto", batch is None
         self.steps = AUTO_STEPS[1] if steps == "auto" else steps
         if solver == CONSISTENCY:

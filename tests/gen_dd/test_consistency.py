@@ -247,4 +247,5 @@ def test_solvers__are_refused_of_the_other_kind_of_model(tuned):
     with pytest.raises(InputError, match="which the solver dpmpp_2m cannot draw with. Pass --solver consistency"):
         Sampler(model)
     with pytest.raises(InputError, match="draws in 1 to 8 steps, got 50"):
-        Sampler(model, solver="consistency")
+        Sampler(model, steps=50, solver="consistency")
+    assert Sampler(model, solver="consistency").steps == 2
