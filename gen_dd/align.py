@@ -14,7 +14,7 @@ from torch import Tensor
 from core_dd.judge.lite import load_lite, prepared
 
 
-class Encoder:
+class LiteEncoder:
     """What EfficientNet-Lite0 sees where: maps of 112 channels, 6x6 of images up to 96 pixels, else 14x14.
 
     Raises:

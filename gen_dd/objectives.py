@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from gen_dd import consistency
-from gen_dd.align import Encoder, misaligned
+from gen_dd.align import LiteEncoder, misaligned
 from gen_dd.batches import Batch
 from gen_dd.diffusion import TIME_SCALE, add_noise, noise_loss
 from gen_dd.options import TrainConfig, TuneConfig
@@ -55,7 +55,7 @@ class NoisePrediction:
     def __init__(self, config: TrainConfig) -> None:
         self.times, self.weights = TIMES[config.time_sampling], WEIGHTINGS[config.weighting]
         self.supervise, self.align = config.supervise, config.align
-        self.encoder = Encoder() if config.align else None
+        self.encoder = LiteEncoder() if config.align else None
 
     def __call__(self, network: Predictor, batch: Batch, progress: float) -> Tensor:
         """See `Objective`."""
