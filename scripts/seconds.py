@@ -25,6 +25,7 @@ import yaml
 from core_dd import cli, files, records
 from core_dd.compare import compare
 from core_dd.compare.figures import look, panel, save
+from core_dd.compare.tables import REAL_NAME
 from core_dd.compare.view import PLAN, Planned
 from core_dd.errors import require
 from core_dd.judge.options import REAL
@@ -88,7 +89,7 @@ def comparison(arguments: argparse.Namespace) -> dict[str, Any]:
         only.append({"producer": list(group), "ipc": 1})
     if arguments.dm:
         producers["DM"] = DM | {"iterations": arguments.dm}
-        only.append({"producer": "DM", "ipc": [10, 50], "seed": 0})
+        only.append({"producer": "DM", "ipc": 10, "seed": 0})
     return {
         "title": "Accuracy against seconds of sampling",
         "data": arguments.data.partition("=")[0],
@@ -104,20 +105,18 @@ def comparison(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def scores(out: Path, asked: Sequence[Way]) -> list[Pool]:
     """Of a comparison's folder, what is scored."""
-    plan, names, found = records.read(out / PLAN, dict[str, Planned]), {way.name for way in asked}, []
-    for job in plan.values():
+    order, found = {way.name: place for place, way in enumerate(asked)}, []
+    for job in records.read(out / PLAN, dict[str, Planned]).values():
         place = out / job["folder"] / "scores.json"
         if not job["cells"] or not place.exists():
             continue
         producer, _, ipc, seed = job["cells"][0].split("/")[:4]
-        way, _, seconds = producer.rpartition(", ")
-        score = read_score(place)
-        if way not in names:
-            way, seconds = producer if producer == REAL else f"{producer}, {ipc.replace('ipc', 'ipc ')}", " s"
-        number = float(seconds.removesuffix(" s")) if seconds != " s" else ""
-        accuracy = statistics.mean(score["accuracies"])
-        found.append(Pool(way, number, int(seed.removeprefix("seed") or 0), score["set"]["images"], accuracy))
-    order = {name: place for place, name in enumerate([way.name for way in asked])}
+        way, _, budget = producer.rpartition(", ")
+        seconds: float | str = float(budget.removesuffix(" s")) if way in order else ""
+        if way not in order:
+            way = REAL_NAME if producer == REAL else f"{producer}, {ipc.replace('ipc', 'ipc ')}"
+        score, number = read_score(place), int(seed.removeprefix("seed")) if seed.startswith("seed") else 0
+        found.append(Pool(way, seconds, number, score["set"]["images"], statistics.mean(score["accuracies"])))
     return sorted(found, key=lambda pool: (order.get(pool.way, len(order)), pool.way, pool.seconds or 0.0, pool.seed))
 
 
@@ -145,7 +144,7 @@ def table(pools: Sequence[Pool]) -> str:
     beside = []
     for way, of in groups.items():
         if "" in of:
-            beside.append(f"| {'whole training set' if way == REAL else way} | {said(of[''])} |")
+            beside.append(f"| {way} | {said(of[''])} |")
         else:
             lines.append(f"| {way} | " + " | ".join(said(of[s]) if s in of else "" for s in budgets) + " |")
     return "\n".join([*lines, "", "| beside them | |", "| --- | ---: |", *beside, ""])
@@ -158,9 +157,8 @@ def draw(pools: Sequence[Pool], place: Path) -> None:
         for number, (way, of) in enumerate(by_way(pools).items()):
             means = {s: statistics.mean(100 * pool.accuracy for pool in own) for s, own in of.items()}
             if "" in means:
-                name = "whole training set" if way == REAL else way
                 axes.axhline(means[""], color="#777777", linewidth=0.8, linestyle=":")
-                axes.annotate(name, (1, means[""]), xycoords=("axes fraction", "data"), fontsize=6, ha="right")
+                axes.annotate(way, (1, means[""]), xycoords=("axes fraction", "data"), fontsize=6, ha="right")
                 continue
             spreads = [statistics.stdev(100 * p.accuracy for p in of[s]) if len(of[s]) > 1 else 0.0 for s in means]
             axes.errorbar(
@@ -203,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--network", default="convnet3_w64")
     parser.add_argument("--protocol", default="challenge")
     parser.add_argument("--iterations", type=int, help="of each classifier, where the protocol is to be cut")
-    parser.add_argument("--dm", type=int, default=60, help="iterations of DM at ipc 10 and 50; 0: without it")
+    parser.add_argument("--dm", type=int, default=60, help="iterations of DM at ipc 10; 0: without it")
     parser.add_argument("--workers", type=int, help="pools at a time; default: as many as cores")
     parser.add_argument("--out", type=Path, default=Path("runs/seconds"))
     parser.add_argument("--results", type=Path, default=RESULTS)
