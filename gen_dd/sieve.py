@@ -5,8 +5,9 @@ other noise, keyed by (seed, class, index, attempt), so that neither batch size 
 rounding, and every class has as many images as without.
 """
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from core_dd.clock import now
+from core_dd.data.cache import kept_tensors
 from core_dd.data.images import ImageData
 from core_dd.errors import pick, require
 from core_dd.judge import fidelity, training
@@ -49,7 +51,8 @@ class Sieve:
     def fit(
         cls, data: ImageData, share: float, *, network: str, protocol: str, seed: int, device: torch.device
     ) -> "Sieve":
-        """Train the classifier, or read the one that the cache folder has, and set the threshold.
+        """Train the classifier, or read the one that the cache folder has, and set the threshold. What it says of the
+        validation images is kept there, too: a budget of seconds has no time for it.
 
         Args:
             data: the real data, with a validation split; the test images are not looked at.
@@ -69,7 +72,7 @@ class Sieve:
             rule.teacher is None, f"protocol {protocol} takes a teacher. Choose another --filter_protocol, e.g. quick."
         )
         classifier = fidelity.kept_classifier(data, network, seed, device, rule)
-        confidence, right = _seen(classifier, data.val_images, data.val_labels)
+        confidence, right = _validated(classifier, data, fidelity.classifier_identity(network, seed, rule))
         require(
             bool(right.any()),
             f"the classifier of the real data recognises none of {len(right)} validation images, and cannot filter. "
@@ -87,6 +90,21 @@ class Sieve:
         """Of uint8 images (N, C, H, W) and their labels, int64 (N,): the label's probability, and whether accepted."""
         confidence, right = _seen(self.classifier, images, labels)
         return confidence, right & (confidence >= self.threshold)
+
+
+def _validated(classifier: training.Classifiers, data: ImageData, identity: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """`_seen` of the validation images, kept in the cache folder; of networks of other code, not."""
+
+    def seen() -> dict[str, Tensor]:
+        return dict(zip(names, _seen(classifier, data.val_images, data.val_labels), strict=True))
+
+    names = ("confidence", "right")
+    if ":" in identity["network"]:
+        found = seen()
+    else:
+        data_key = f"{data.training_digest} {data.validation_digest}"
+        found = kept_tensors(f"sieve {data_key} {json.dumps(identity, sort_keys=True)}", names, seen)
+    return found["confidence"], found["right"]
 
 
 def _seen(classifier: training.Classifiers, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

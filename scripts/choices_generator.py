@@ -1,14 +1,16 @@
-"""What each option of the generator's training is worth at equal compute, on the 8x8 digits.
+"""What each option of the generator's training is worth at equal compute, on the 8x8 digits or on Fashion-MNIST.
 
     python scripts/choices_generator.py costs                       # what a step costs beside the plain one's
     python scripts/choices_generator.py train --workers 2           # train, at steps of equal cost, and judge
+    python scripts/choices_generator.py costs --data fashion_mnist  # the same of Fashion-MNIST, where the config has it
+    python scripts/choices_generator.py train --data fashion_mnist --steps 500 --workers 2
 
-Each option alone is added to configs/gen/digits.yaml. A clock would measure what else the machine does: so the cost of
-a step is measured once, in processor time and by turns with the plain one, and every training gets the steps that make
-up the same compute. What is judged are samples of the averaged weights, 10 evaluations each: the accuracy on a
-validation split of a ConvNet trained on 500 of them, and their distance from the training images. The test images are
-not looked at. Neon steps on from the plain model, so that its pool and its short training come on top. The scores go to
-results/digits_generator_choices/OPTION-seedN/stats.jsonl.
+Each option alone is added to the config of the data's generator. A clock would measure what else the machine does: so
+the cost of a step is measured once, in processor time and by turns with the plain one, and every training gets the
+steps that make up the same compute. What is judged are samples of the averaged weights, 10 evaluations each: the
+accuracy on a validation split of a ConvNet trained on 500 of them, and their distance from the training images. The
+test images are not looked at. Neon steps on from the plain model, so that its pool and its short training come on top.
+The scores go to results/DATA_generator_choices/OPTION-seedN/stats.jsonl.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from core_dd import cli, files, records
 from core_dd.config import load_config
@@ -28,8 +31,23 @@ from gen_dd.sample import run as sample
 from gen_dd.train import train
 from gen_dd.trainer import Trainer
 
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "digits_generator_choices"
-COSTS = RESULTS / "costs.json"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+
+
+class Course(NamedTuple):
+    """What the options are added to."""
+
+    config: str
+    """In configs/gen/."""
+    own: dict[str, object]
+    """What its judging is like."""
+
+
+COURSES = {
+    "digits": Course("digits", {"val_fraction": 0.3}),
+    "fashion_mnist": Course("fashion_mnist_cpu", {"val_fraction": 0.1, "eval_network": "convnet3_w32"}),
+}
+"""By the data's name."""
 OPTIONS = {
     "plain": {},
     "augment": {"augment": 0.12},
@@ -47,26 +65,31 @@ POOL = 100
 EVALUATIONS = 10
 """Of the network, per sample."""
 JUDGED = {
-    "val_fraction": 0.3, "eval_ipc": 50, "eval_images": 500, "eval_steps": EVALUATIONS, "inception_weights": "none",
+    "eval_ipc": 50, "eval_images": 500, "eval_steps": EVALUATIONS, "inception_weights": "none",
     "check_images": 0, "grid_every": 0, "log_every": 100, "tracker": "none", "compile": False, "device": "cpu",
 }  # fmt: skip
 
 
-def recipe(out: Path, **options: object) -> TrainConfig:
-    """The digits' recipe, judged at its end, with other options."""
-    flags = []
-    for name, value in {"out": out, **JUDGED, **options}.items():
+def kept(data: str) -> Path:
+    """Where the scores of these data go."""
+    return RESULTS / f"{data}_generator_choices"
+
+
+def recipe(data: str, out: Path, **options: object) -> TrainConfig:
+    """The data's recipe, judged at its end, with other options."""
+    course, flags = COURSES[data], []
+    for name, value in {"out": out, **JUDGED, **course.own, **options}.items():
         flags += [f"--{'' if value else 'no_'}{name}"] if isinstance(value, bool) else [f"--{name}", str(value)]
-    config = load_config(TrainConfig, ["--config", "digits", *flags], home="gen")
+    config = load_config(TrainConfig, ["--config", course.config, *flags], home="gen")
     config.eval_every, config.max_seconds = config.iterations, None
     return config
 
 
-def costs(steps: int, repeats: int) -> None:
+def costs(data: str, steps: int, repeats: int) -> None:
     """Measure what each option's steps cost on average, the plain one's being 1."""
-    data = recipe(Path("-")).training_data()
-    plain = {"iterations": steps}
-    trainers = {name: Trainer.start(recipe(Path("-"), **plain, **own), data) for name, own in OPTIONS.items()}
+    plain: dict[str, Any] = {"iterations": steps}
+    images = recipe(data, Path("-")).training_data()
+    trainers = {name: Trainer.start(recipe(data, Path("-"), **plain, **own), images) for name, own in OPTIONS.items()}
     spent: dict[tuple[str, int], list[float]] = defaultdict(list)
     for i in range(-3, repeats):  # three that are not counted
         step = max(i, 0) * steps // repeats
@@ -80,15 +103,16 @@ def costs(steps: int, repeats: int) -> None:
     for name in OPTIONS:  # steps of one size are as many as they are in the training
         own = [(len(times), statistics.median(times)) for (of, _), times in spent.items() if of == name]
         found[name] = sum(count * median for count, median in own) / repeats / one
-    files.write_json(COSTS, found)
+    files.write_json(kept(data) / "costs.json", found)
     print(found)
 
 
-def trained(runs: Path, option: str, seed: int, steps: int) -> None:
+def trained(data: str, runs: Path, option: str, seed: int, steps: int) -> None:
     """Train and judge with an option and a seed, and with Neon after the plain one; what is there is left alone."""
-    own = round(steps / records.read(COSTS, dict[str, float], "Run this script's costs first.")[option])
+    of = records.read(kept(data) / "costs.json", dict[str, float], f"Run this script's costs --data {data} first.")
     name = f"{option}-seed{seed}"
-    keep(runs, name, recipe(runs / name, **OPTIONS[option], iterations=own, seed=seed))
+    course = recipe(data, runs / name, **OPTIONS[option], iterations=round(steps / of[option]), seed=seed)
+    judge(data, name, course)
     if option != "plain":
         return
     before, pool = runs / f"plain-seed{seed}", runs / f"pool-seed{seed}"
@@ -98,15 +122,15 @@ def trained(runs: Path, option: str, seed: int, steps: int) -> None:
     for weight in NEON_WEIGHTS:
         name = f"neon_{weight:g}-seed{seed}"
         own = {"init_from": before, "neon": pool, "neon_weight": weight, "seed": seed}
-        keep(runs, name, recipe(runs / name, **NEON, **own))
+        judge(data, name, recipe(data, runs / name, **NEON, **own))
 
 
-def keep(runs: Path, name: str, config: TrainConfig) -> None:
+def judge(data: str, name: str, config: TrainConfig) -> None:
     """Train, and keep the last scores."""
-    out = RESULTS / name / "stats.jsonl"
+    out = kept(data) / name / "stats.jsonl"
     if not out.exists():
         train(config)
-        last = read_stats(runs / name / "stats.jsonl")[-1]
+        last = read_stats(Path(config.out) / "stats.jsonl")[-1]
         scores = {key: last[key] for key in ("step", "classifier_frechet", "val_accuracy")}
         files.write_text(out, files.json_text(scores) + "\n")
 
@@ -115,16 +139,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure the costs, or train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["costs", "train"])
+    parser.add_argument("--data", choices=sorted(COURSES), default="digits")
     parser.add_argument("--steps", type=int, default=1000, help="of the plain training")
     parser.add_argument("--repeats", type=int, default=50, help="steps of each option whose cost is measured")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--options", nargs="+", choices=list(OPTIONS), default=list(OPTIONS), help="to train with")
     parser.add_argument("--workers", type=int, default=1, help="trainings at a time")
     parser.add_argument("--runs", type=Path, default=Path("runs/choices_generator"), help="where the trainings go")
     arguments = parser.parse_args(argv)
     if arguments.what == "costs":
-        costs(arguments.steps, arguments.repeats)
+        costs(arguments.data, arguments.steps, arguments.repeats)
         return
-    jobs = itertools.product([arguments.runs], OPTIONS, arguments.seeds, [arguments.steps])
+    runs = arguments.runs / arguments.data
+    jobs = itertools.product([arguments.data], [runs], arguments.options, arguments.seeds, [arguments.steps])
     with multiprocessing.get_context("fork").Pool(arguments.workers) as pool:  # which has imported everything
         pool.starmap(trained, jobs, chunksize=1)
 

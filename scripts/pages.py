@@ -357,9 +357,9 @@ def recipes(*names: str) -> Iterator[dict[str, Any]]:
             }
 
 
-def generator_choices() -> Iterator[dict[str, Any]]:
+def generator_choices(data: str) -> Iterator[dict[str, Any]]:
     """The rows of the trainer's options: the cost of a step, the steps, and each seed's distance and accuracy."""
-    place = RESULTS / "digits_generator_choices"
+    place = RESULTS / f"{data}_generator_choices"
     costs = records.read(place / "costs.json", dict[str, float])
     names = [path.name.removesuffix("-seed0") for path in place.glob("*-seed0")]
     for name in sorted(names, key=[*costs, *sorted(names)].index):

@@ -71,6 +71,11 @@ class ImageData(RealData):
         return combined([_digests(self.train_images, self.train_labels)])
 
     @property
+    def validation_digest(self) -> str:
+        """The same of the validation split."""
+        return combined([_digests(self.val_images, self.val_labels)])
+
+    @property
     def origin(self) -> dict[str, str]:
         """What a file made from the training images says of them, for `check_origin`."""
         return {"data": self.name, "fingerprint": self.fingerprint, "training_digest": self.training_digest}

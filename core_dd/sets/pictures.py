@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, ImageChops
 from torch import Tensor
 
 from core_dd.errors import require
@@ -80,7 +80,11 @@ def save_grid(path: str | Path, images: Tensor, labels: Tensor, **options) -> No
 
 
 def png(image: Image.Image) -> bytes:
-    """The PNG file of an image, as bytes."""
+    """The PNG file of an image, as bytes; one of greys alone is stored as greys, a third smaller."""
+    if image.mode == "RGBA":
+        red, green, blue, _ = image.split()
+        if not any(ImageChops.difference(red, other).getbbox() for other in (green, blue)):
+            image = image.convert("LA")
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()

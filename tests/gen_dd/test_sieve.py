@@ -72,6 +72,15 @@ def test_fit__without_a_share_has_no_threshold_and_never_looks_at_the_test_image
     assert Sieve.fit(blind, 0.0, **FIT).threshold == 0.0
 
 
+def test_fit__looks_at_the_validation_images_once(sieve, data, monkeypatch):
+    calls = []
+    monkeypatch.setattr("core_dd.judge.fidelity.probabilities", lambda *_: calls.append(_) or torch.eye(10)[:1])
+    again = Sieve.fit(data, 0.0, **FIT)
+    assert (again.threshold, again.recognised) == (sieve.threshold, sieve.recognised) and not calls
+    one = dataclasses.replace(data, val_images=data.val_images[:1], val_labels=torch.zeros(1, dtype=torch.int64))
+    assert Sieve.fit(one, 0.0, **FIT).recognised == 1.0 and len(calls) == 1  # another split
+
+
 def test_fit__refuses_what_cannot_filter(sieve, data):
     with pytest.raises(InputError, match="protocol rded takes a teacher"):
         Sieve.fit(data, 0.1, **FIT | {"protocol": "rded"})

@@ -1,5 +1,7 @@
 """Grids: where each image goes, enlargement, gaps, and files that are whole or absent."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -69,7 +71,7 @@ def test_save_grid__writes_what_grid_draws(tmp_path):
     images, labels = torch.rand(4, 1, 8, 8), torch.arange(4)
     save_grid(tmp_path / "sub" / "grid.png", images, labels)
     with Image.open(tmp_path / "sub" / "grid.png") as read:
-        assert (np.asarray(read) == np.asarray(grid(images, labels))).all()
+        assert (np.asarray(read.convert("RGBA")) == np.asarray(grid(images, labels))).all()
     assert [file.name for file in (tmp_path / "sub").iterdir()] == ["grid.png"]
 
 
@@ -83,3 +85,11 @@ def test_save_grid__a_refused_set_leaves_the_old_file(tmp_path):
 
 def test_png__is_a_png():
     assert png(grid(torch.zeros(1, 1, 8, 8), torch.tensor([0]))).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "LA"), (3, "RGBA")])
+def test_png__greys_are_stored_as_greys_to_the_same_pixels(channels, mode):
+    picture = grid(torch.rand(3, channels, 4, 4), torch.tensor([0, 1, 1]), scale=2)
+    with Image.open(io.BytesIO(png(picture))) as read:
+        assert read.mode == mode
+        assert np.array_equal(np.asarray(read.convert("RGBA")), np.asarray(picture))
