@@ -27,6 +27,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import profiling
+from benchmarks.data import UVIT_BATCH
 from core_dd import files, records
 from core_dd.errors import pick, require
 from core_dd.speed import bf16_pays, peak_mib, prepare_device
@@ -43,8 +44,8 @@ MAIN = MappingProxyType(
     {
         "evaluator": ("benchmarks.evaluator", "convnet3"),
         "dm": ("benchmarks.matching", "dm", 10),
-        "uvit_train": ("benchmarks.uvit_train",),
-        "uvit_sample": ("benchmarks.uvit_sample",),
+        "uvit_train": ("benchmarks.uvit_train", UVIT_BATCH),
+        "uvit_sample": ("benchmarks.uvit_sample", UVIT_BATCH),
     }
 )
 JUDGE = MappingProxyType(
@@ -54,9 +55,16 @@ JUDGE = MappingProxyType(
         "fidelity": ("benchmarks.fidelity",),
     }
 )
-BENCHMARKS = MappingProxyType({**MAIN, **JUDGE, **MATCHING})
+UVIT = MappingProxyType(
+    {
+        f"uvit_{what}_{batch}": (f"benchmarks.uvit_{what}", batch)
+        for what, batches in {"train": (32, 48), "sample": (32, 48, 128)}.items()
+        for batch in batches
+    }
+)
+BENCHMARKS = MappingProxyType({**MAIN, **JUDGE, **UVIT, **MATCHING})
 """Benchmarks by name: the module, and what its functions are called with."""
-GROUPS = MappingProxyType({"judge": tuple(JUDGE), "matching": tuple(MATCHING)})
+GROUPS = MappingProxyType({"judge": tuple(JUDGE), "uvit": tuple(UVIT), "matching": tuple(MATCHING)})
 """Names that stand for several."""
 
 SIDES = ("reference", "ours")

@@ -1,4 +1,4 @@
-"""U-ViT sampling: cifar10-small (44M), 64 images of 3x32x32 (on CUDA 256) in 3 steps of DPM-Solver++(2M)."""
+"""U-ViT sampling: cifar10-small (44M), 3x32x32, 3 steps of DPM-Solver++(2M); images:"""
 
 import math
 
@@ -11,27 +11,27 @@ from gen_dd.sampler import Sampler
 from gen_dd.uvit import PRESETS, UViT
 
 STEPS = 3
-BATCH, PART = (256, 256) if torch.cuda.is_available() else (64, 16)
-"""Images, and how many of them ours draws at once: a GPU wants all, a CPU is as fast with parts, in less memory."""
+PART = 256 if torch.cuda.is_available() else 16
+"""How many images ours draws at once: a GPU wants all, a CPU is as fast with parts, in less memory."""
 
 
-def target() -> float:
+def target(_batch: int) -> float:
     """The ratio to reach."""
     return 6.0 if torch.cuda.is_available() else 2.5
 
 
-def ours():
-    """The same images by `gendd sample`, in batches of `PART`."""
+def ours(batch: int):
+    """So many images by `gendd sample`, in batches of `PART`."""
     model = UViT.from_preset(PRESET, CLASSES)
     sampler = Sampler(model, steps=STEPS, batch=PART, device=prepare_device(), compile=True)
-    return lambda: torch.cat([sampler.draw(range(start, start + PART)) for start in range(0, BATCH, PART)])
+    return lambda: torch.cat([sampler.draw(range(start, start + PART)) for start in range(0, batch, PART)])
 
 
-def reference():
+def reference(batch: int):
     """The same solver written plainly: fp32, eager, explicit attention."""
     device = plain_device()
     model = PlainUViT(**PRESETS[PRESET], num_classes=CLASSES).to(device).eval()
-    labels = torch.arange(BATCH, device=device) % CLASSES
+    labels = torch.arange(batch, device=device) % CLASSES
     times = [1 + (1e-3 - 1) * k / STEPS for k in range(STEPS + 1)]
     alphas = [math.exp(-19.9 * t**2 / 4 - 0.1 * t / 2) for t in times]
     sigmas = [math.sqrt(1 - alpha**2) for alpha in alphas]
@@ -39,7 +39,7 @@ def reference():
 
     @torch.no_grad()
     def draw() -> torch.Tensor:
-        x, previous, h_previous = torch.randn(BATCH, 3, 32, 32, device=device), None, None
+        x, previous, h_previous = torch.randn(batch, 3, 32, 32, device=device), None, None
         for k in range(STEPS):
             noise = model(x, torch.tensor(999 * times[k], device=device), labels)
             x0, h = (x - sigmas[k] * noise) / alphas[k], lambdas[k + 1] - lambdas[k]

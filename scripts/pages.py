@@ -381,11 +381,11 @@ def machines() -> dict[str, dict[str, Any]]:
 def benchmark(name: str, result: Mapping[str, Any], machine: Mapping[str, Any]) -> dict[str, str]:
     """A row of the benchmarks: what is measured, and the numbers as they are printed."""
     reference, ours = result["reference"], result["ours"]
-    images = re.findall(r"(\d+) images|on CUDA (\d+)", result["title"])  # the second, where there is one, is a GPU's
+    images = re.findall(r"images: (\d+)|(\d+) images|on CUDA (\d+)", result["title"])  # a second one is a GPU's
     images = ["".join(each) for each in images][0 if machine["device"] == "cpu" else -1 :][:1]
     tflops, peak = result.get("tflops"), machine.get("peak_tflops")
     return {
-        "name": NAMES.get(name, "`{0}`").format(name.partition("_k")[0], *images, ""),
+        "name": NAMES.get(_bare(name), "`{0}`").format(_bare(name), *images, ""),
         "reference": _seconds(reference["seconds"]),
         "ours": _seconds(ours["seconds"]),
         "ratio": f"{result['ratio']:.1f}x",
@@ -408,6 +408,11 @@ NAMES = {
 """What the page calls a benchmark; the others are a method at a number of classes."""
 
 
+def _bare(name: str) -> str:
+    """A benchmark's name without the number of classes, or of images."""
+    return re.sub(r"_k?\d+$", "", name)
+
+
 def _seconds(seconds: float) -> str:
     """Three digits."""
     return f"{seconds:#.3g} s" if seconds < 100 else f"{seconds:.0f} s"
@@ -417,7 +422,7 @@ def part(results: Mapping[str, Any], group: str) -> dict[str, Any]:
     """The benchmarks whose names end so; of an empty end, those that are not of the matching methods' group."""
     names = [name for name in results if (re.search(r"_k\d+$", name) or [""])[0] == group]
     order = [*NAMES, *METHODS]
-    return {name: results[name] for name in sorted(names, key=lambda name: order.index(name.removesuffix(group)))}
+    return {name: results[name] for name in sorted(names, key=lambda name: order.index(_bare(name)))}
 
 
 def parts(results: Mapping[str, Any]) -> str:

@@ -154,16 +154,17 @@ def draw(pools: Sequence[Pool], place: Path) -> None:
     """A curve per way, over the seconds, as place.svg and place.pdf; what is not drawn as level lines."""
     title = "Accuracy of pools against the seconds of their sampling"
     with panel(title, (6.0, 4.0), "accuracy of the pool, %") as (figure, axes):
-        for number, (way, of) in enumerate(by_way(pools).items()):
+        places: dict[str, int] = {}
+        for way, of in by_way(pools).items():
             means = {s: statistics.mean(100 * pool.accuracy for pool in own) for s, own in of.items()}
             if "" in means:
                 axes.axhline(means[""], color="#777777", linewidth=0.8, linestyle=":")
-                axes.annotate(way, (1, means[""]), xycoords=("axes fraction", "data"), fontsize=6, ha="right")
+                axes.annotate(f" {way}", (1, means[""]), xycoords=("axes fraction", "data"), fontsize=6, va="center")
                 continue
             spreads = [statistics.stdev(100 * p.accuracy for p in of[s]) if len(of[s]) > 1 else 0.0 for s in means]
-            axes.errorbar(
-                list(means), list(means.values()), spreads, label=way, markersize=4, capsize=2, **look(number)
-            )
+            plain, _, filtered = way.partition(", ")
+            style = look(places.setdefault(plain, len(places))) | ({"linestyle": ":"} if filtered else {})
+            axes.errorbar(list(means), list(means.values()), spreads, label=way, markersize=4, capsize=2, **style)
         axes.set_xscale("log")
         budgets = sorted({pool.seconds for pool in pools if pool.seconds != ""})
         axes.set_xticks(budgets, [f"{seconds:g}" for seconds in budgets])
