@@ -25,8 +25,10 @@ SIGMA_START = 20.0
 """Where sampling starts from noise alone. Higher levels are hardly ever tuned at, and an error in the noise counts too
 much: on 8x8 digits one step from 80 is recognised in 22 % of the samples, from 40 in 63 %, from 20 in 95 %."""
 
-SIGMA_MID = 0.821
-"""Where the second of two steps begins, as published for CIFAR-10."""
+FALL = 5.0
+"""How many times lower each step of two, three and four begins than the one before: at 20, 4, 0.8, 0.16. The published
+second of two, for CIFAR-10 and a long tuning, is 0.821: after a short one 4 is better on Fashion-MNIST (75 % of the
+samples recognised instead of 70) and as good on digits (results/seconds/levels.csv)."""
 
 MOST_STEPS = 8
 """Beyond, a solver of the diffusion model itself draws better."""
@@ -113,7 +115,7 @@ def tuning_loss(
 def times(steps: int) -> Tensor:
     """The times t at which the evaluations of a sampling in so many steps are made: float64 (steps,), falling.
 
-    log sigma is uniform from SIGMA_START on, with SIGMA_MID in the middle: the published levels of one and two steps.
+    Their noise levels fall from SIGMA_START by the factor FALL; of more than four steps by less, to the fourth's level.
 
     Raises:
         InputError: fewer than one step, or more than MOST_STEPS.
@@ -123,8 +125,8 @@ def times(steps: int) -> Tensor:
         f"a consistency model draws in 1 to {MOST_STEPS} steps, got {steps}. Pass --steps 2, or draw with the model it "
         "was tuned from and another solver.",
     )
-    part = torch.arange(steps, dtype=torch.float64) / steps
-    return time_of(-(math.log(SIGMA_START) + 2 * part * (math.log(SIGMA_MID) - math.log(SIGMA_START))))
+    part = torch.arange(steps, dtype=torch.float64) * min(1.0, 3 / max(steps - 1, 1))
+    return time_of(part * math.log(FALL) - math.log(SIGMA_START))
 
 
 def sample(

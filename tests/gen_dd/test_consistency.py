@@ -91,9 +91,17 @@ def test_lower__rises_from_nothing_towards_the_higher_level():
     assert (sigma - levels[7] <= 5.01 / 256 * sigma).all()
 
 
-def test_times__of_one_and_two_steps_are_the_published():
-    sigma = [math.exp(-float(half_log_snr(t))) for t in consistency.times(2)]
-    assert sigma == pytest.approx([consistency.SIGMA_START, 0.821], rel=1e-6)
+@pytest.mark.parametrize("steps", range(1, 9))
+def test_times__noise_levels_fall_by_a_factor_and_not_below_the_fourth(steps):
+    sigma = [math.exp(-float(half_log_snr(t))) for t in consistency.times(steps)]
+    assert len(sigma) == steps and sigma[0] == pytest.approx(consistency.SIGMA_START, rel=1e-6)
+    assert sigma[:4] == pytest.approx([20, 4, 0.8, 0.16][:steps], rel=1e-6) or steps > 4
+    falls = [high / low for high, low in itertools.pairwise(sigma)]
+    assert falls == pytest.approx(falls[:1] * (steps - 1), rel=1e-6)
+    assert sigma[-1] == pytest.approx(0.16, rel=1e-6) or steps < 4
+
+
+def test_times__refuses_other_numbers_of_steps():
     for steps in (0, 9):
         with pytest.raises(InputError, match=f"draws in 1 to 8 steps, got {steps}"):
             consistency.times(steps)
@@ -102,10 +110,10 @@ def test_times__of_one_and_two_steps_are_the_published():
 def test_sample__denoises_adds_noise_and_denoises(generator):
     x, again = (torch.randn(3, 1, 4, 4, generator=generator) for _ in range(2))
     found = consistency.sample(lambda x, t: torch.tanh(x), x, 2, lambda number: again * number)
-    start, alpha = consistency.SIGMA_START, 1 / math.sqrt(1 + 0.821**2)
+    start, alpha = consistency.SIGMA_START, 1 / math.sqrt(1 + 4**2)
     first = math.sqrt(1 + start**2) * x - start * torch.tanh(x)
-    noisy = alpha * (first.clamp(-1, 1) + 0.821 * again)
-    expected = noisy / alpha - 0.821 * torch.tanh(noisy)
+    noisy = alpha * (first.clamp(-1, 1) + 4 * again)
+    expected = noisy / alpha - 4 * torch.tanh(noisy)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
 
 
