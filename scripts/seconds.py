@@ -55,7 +55,7 @@ class Way(NamedTuple):
         if self.tuned:
             sample["solver"] = "consistency"
         if self.filtered:
-            sample |= {"filter": 0.0, "guide_data": arguments.data.partition("=")[2] or arguments.data}
+            sample |= {"filter": arguments.filter, "guide_data": arguments.data.partition("=")[2] or arguments.data}
         return {"generator": arguments.tuned if self.tuned else arguments.model, "sample": sample, "selector": "all"}
 
 
@@ -198,6 +198,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, nargs="*", default=[50, 25, 10])
     parser.add_argument("--few", type=int, nargs="*", default=[4, 2, 1], help="steps of the tuned model")
     parser.add_argument("--filtered", nargs="*", default=[], help="ways that also filter: '10 steps', '2 tuned steps'")
+    parser.add_argument(
+        "--filter", type=float, default=0.0, help="theirs, see gendd sample; default 0: the right label"
+    )
     parser.add_argument("--pools", type=int, default=3, help="of each way and budget")
     parser.add_argument("--network", default="convnet3_w64")
     parser.add_argument("--protocol", default="challenge")
