@@ -9,7 +9,7 @@ CLASSES = 10
 
 UVIT_BATCH = 256 if torch.cuda.is_available() else 64
 """Images of the U-ViT's main rows: on a CPU half of the published batch, the most for which both sides of a training
-step fit into 24 GiB; on CUDA, to fill the device, and the reference's activations alone take 35 GiB."""
+step fit into 24 GiB; on CUDA 256, which fill the device: the reference's activations alone take 35 GiB."""
 
 
 def plain_device() -> str:

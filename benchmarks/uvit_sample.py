@@ -21,10 +21,10 @@ def target(_batch: int) -> float:
 
 
 def ours(batch: int):
-    """So many images by `gendd sample`, in batches of `PART`."""
-    model = UViT.from_preset(PRESET, CLASSES)
-    sampler = Sampler(model, steps=STEPS, batch=PART, device=prepare_device(), compile=True)
-    return lambda: torch.cat([sampler.draw(range(start, start + PART)) for start in range(0, batch, PART)])
+    """So many images by `gendd sample`, in batches of at most `PART`."""
+    model, part = UViT.from_preset(PRESET, CLASSES), min(PART, batch)
+    sampler = Sampler(model, steps=STEPS, batch=part, device=prepare_device(), compile=True)
+    return lambda: torch.cat([sampler.draw(range(start, start + part)) for start in range(0, batch, part)])
 
 
 def reference(batch: int):

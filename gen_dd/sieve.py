@@ -102,7 +102,7 @@ def _validated(classifier: training.Classifiers, data: ImageData, identity: Mapp
     if ":" in identity["network"]:
         found = seen()
     else:
-        data_key = f"{data.training_digest} {data.validation_digest}"
+        data_key = f"{data.fingerprint} {data.training_digest} {data.validation_digest}"
         found = kept_tensors(f"sieve {data_key} {json.dumps(identity, sort_keys=True)}", names, seen)
     return found["confidence"], found["right"]
 

@@ -107,9 +107,9 @@ published() {  # cells of the comparison, and their scores
 }
 
 curve() {  # Fashion-MNIST: train as many steps as a CPU does in an hour, and tune
-    local generator preset steps batch rate data=idx:$HELD/fashion-mnist config=fashion_mnist_cpu patch="--patch_size 4"
+    local generator preset steps batch rate data=idx:$HELD/fashion-mnist config=fashion_mnist_cpu tuning=fashion_mnist patch="--patch_size 4"
     local trained=() status=0
-    [ -z "$TOY" ] || data=digits config=digits patch="--no_compile"
+    [ -z "$TOY" ] || data=digits config=digits tuning=digits patch="--no_compile"
     for generator in $GENERATORS; do
         IFS=- read -r preset steps batch rate <<<"$generator"
         # shellcheck disable=SC2086
@@ -118,7 +118,7 @@ curve() {  # Fashion-MNIST: train as many steps as a CPU does in an hour, and tu
             gendd train --config "$config" --data "$data" --preset "$preset" $patch --iterations "$steps" \
                 --max_seconds 100000 --batch_size "$batch" --lr "$rate" --val_fraction 0.1 --tracker none --out "$folder" &&
                 tar czf "$OUT/$generator.tar.gz" -C "$folder" --exclude=checkpoints . &&
-                gendd tune --init_from "$folder" --config digits --data "$data" --iterations $((steps / 4)) \
+                gendd tune --init_from "$folder" --config "$tuning" --data "$data" --iterations $((steps / 4)) \
                     --batch_size "$batch" --val_fraction 0.1 --tracker none --out "$folder-tuned" &&
                 tar czf "$OUT/$generator-tuned.tar.gz" -C "$folder-tuned" --exclude=checkpoints .
         ) & trained+=($!)

@@ -385,7 +385,7 @@ def benchmark(name: str, result: Mapping[str, Any], machine: Mapping[str, Any]) 
     images = ["".join(each) for each in images][0 if machine["device"] == "cpu" else -1 :][:1]
     tflops, peak = result.get("tflops"), machine.get("peak_tflops")
     return {
-        "name": NAMES.get(_bare(name), "`{0}`").format(_bare(name), *images, ""),
+        "name": NAMES.get(re.sub(r"_\d+$", "", name), "`{0}`").format(_bare(name), *images, ""),
         "reference": _seconds(reference["seconds"]),
         "ours": _seconds(ours["seconds"]),
         "ratio": f"{result['ratio']:.1f}x",

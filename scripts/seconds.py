@@ -198,9 +198,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, nargs="*", default=[50, 25, 10])
     parser.add_argument("--few", type=int, nargs="*", default=[4, 2, 1], help="steps of the tuned model")
     parser.add_argument("--filtered", nargs="*", default=[], help="ways that also filter: '10 steps', '2 tuned steps'")
-    parser.add_argument(
-        "--filter", type=float, default=0.0, help="theirs, see gendd sample; default 0: the right label"
-    )
+    parser.add_argument("--filter", type=float, default=0.0, help="theirs; default 0, which asks for the label alone")
     parser.add_argument("--pools", type=int, default=3, help="of each way and budget")
     parser.add_argument("--network", default="convnet3_w64")
     parser.add_argument("--protocol", default="challenge")

@@ -61,12 +61,19 @@ def test_benchmarks__of_every_machine(copied):
     result = {"title": title, "ratio": 1.5, "target": 2.5, "reference": side | {"seconds": 3.0}, "ours": side}
     machine = {"description": "an abacus", "device": "cpu", "threads": 1, "bf16": False, "torch": "2"}
     new = {"machine": machine, "results": {"uvit_train": result | {"tflops": 0.5, "machine_tflops": {"fp32": 1.0}}}}
+    for name, title in {
+        "uvit_train_32": "U-ViT training step: cifar10-small (44M); images: 32",
+        "dm_k100": "dm 100",
+    }.items():
+        new["results"][name] = new["results"]["uvit_train"] | {"title": title}
     new["profiles"] = {"dm": {"parts": {"optimiser": 0.015}, "operators": {"pooling": 0.5}, "waiting": {}}}
     (copied / "benchmarks" / "abacus.json").write_text(json.dumps(new))
-    part = pages.made("docs/benchmarks.md").split("## An abacus\n")[1].split("##")[0]
+    part = pages.made("docs/benchmarks.md").split("## An abacus\n")[1].split("\n## ")[0]
     assert "| ratio | target | of machine | peak memory" in part
     row = "| U-ViT small, training step of 64 images | 3.00 s | 2.00 s | 1.5x | 2.5x | 50% | 100 -> 100 |"
-    assert row in part and "| optimiser | 1.5 |\n| pooling | 50.0 |" in part
+    assert row in part and row.replace("64", "32") in part
+    assert "CIFAR-100's shape" in part and "| `dm` | 3.00 s" in part.split("CIFAR-100's shape")[1]
+    assert "| optimiser | 1.5 |\n| pooling | 50.0 |" in part
 
 
 def test_study__a_setting_the_page_does_not_know_is_said(copied):

@@ -72,7 +72,7 @@ class ImageData(RealData):
 
     @property
     def validation_digest(self) -> str:
-        """The same of the validation split."""
+        """A hash of the validation images and their labels, whatever their order."""
         return combined([_digests(self.val_images, self.val_labels)])
 
     @property
