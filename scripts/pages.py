@@ -357,12 +357,12 @@ def recipes(*names: str) -> Iterator[dict[str, Any]]:
             }
 
 
-def generator_choices(data: str) -> Iterator[dict[str, Any]]:
+def generator_choices(folder: str) -> Iterator[dict[str, Any]]:
     """The rows of the trainer's options: the cost of a step, the steps, and each seed's distance and accuracy."""
-    place = RESULTS / f"{data}_generator_choices"
-    costs = records.read(place / "costs.json", dict[str, float])
+    place = RESULTS / folder
+    costs = records.read(place / "costs.json", dict[str, float]) if (place / "costs.json").exists() else {}
     names = [path.name.removesuffix("-seed0") for path in place.glob("*-seed0")]
-    for name in sorted(names, key=[*costs, *sorted(names)].index):
+    for name in sorted(names, key=["plain", *costs, *sorted(names)].index):
         own = [read_stats(folder / "stats.jsonl")[-1] for folder in sorted(place.glob(f"{name}-seed*"))]
         yield {
             "name": name.replace("_", ", weight "),
