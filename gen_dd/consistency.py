@@ -125,7 +125,7 @@ def times(steps: int) -> Tensor:
         f"a consistency model draws in 1 to {MOST_STEPS} steps, got {steps}. Pass --steps 2, or draw with the model it "
         "was tuned from and another solver.",
     )
-    part = torch.arange(steps, dtype=torch.float64) * min(1.0, 3 / max(steps - 1, 1))
+    part = torch.arange(steps, dtype=torch.float64) * 3 / max(3, steps - 1)
     return time_of(part * math.log(FALL) - math.log(SIGMA_START))
 
 
