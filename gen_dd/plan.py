@@ -2,14 +2,17 @@
 
 Successive halving ([Jamieson & Talwalkar, AISTATS 2016](https://arxiv.org/abs/1502.07943)): every setting draws with
 the same number of network evaluations, so that cheaper ones draw more images, and a classifier trained on what it drew
-is tested on the validation split of the training data; the best are tried again with more. Only counted things decide,
-no seconds, so that a seed gives the same plan on a fast and on a slow machine.
+is tested on the validation split of the training data; the best are tried again with more. A filter's looks count as
+evaluations of as many floating-point operations. Only counted things decide, no seconds, so that a seed gives the same
+plan on a fast and on a slow machine.
 """
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -22,10 +25,11 @@ from core_dd.errors import require
 from core_dd.judge import training
 from core_dd.judge.protocols import QUICK
 from core_dd.report.tables import text_table
+from core_dd.speed import forward_flops
 from gen_dd.budget import Clock
 from gen_dd.sampler import Sampler
 from gen_dd.sieve import TRIES, Replacing, Sieve
-from gen_dd.uvit import CONSISTENCY
+from gen_dd.uvit import CONSISTENCY, image_flops
 
 STEPS = {CONSISTENCY: (1, 2, 4), "": (10, 20, 50)}
 """The steps that are tried, by solver; "" stands for all others."""
@@ -162,6 +166,16 @@ class Trials:
         }
         self.passing: dict[tuple[int, float], float] = {}
 
+    @cached_property
+    def look(self) -> float:
+        """What it costs to show an image to the filter's classifier, in evaluations of the network: by their
+        floating-point operations, none where other people's code cannot be counted."""
+        classifier = self.sieve(FILTERS[-1]).classifier.network(0)
+        model = self.make(self.candidates[0].steps, self.candidates[0].cfg_scale).model
+        with contextlib.suppress(RuntimeError, NotImplementedError):
+            return forward_flops(classifier, torch.zeros(2, *self.data.shape)) / image_flops(model)
+        return 0.0
+
     def forecast(self, clock: Clock) -> float:
         """Seconds that all trials will take, by a look at the speed of drawing and of training a classifier."""
         dearest = max(self.candidates, key=lambda setting: setting.evaluations)
@@ -182,7 +196,8 @@ class Trials:
     def __call__(self, setting: Setting, times: int) -> tuple[int, float]:
         """Images per class and validation accuracy of a trial, for `halving`."""
         classes, key = self.data.num_classes, (setting.steps, setting.cfg_scale)
-        per_class = max(1, self.evaluations * times // setting.evaluations)
+        evaluations = self.evaluations * times
+        per_class = max(1, evaluations // setting.evaluations)
         sampler = self.make(*key)
         if setting.filter is None:
             images = _drawn(sampler.draw, per_class * classes, sampler.batch)
@@ -190,7 +205,8 @@ class Trials:
             self.passing[key] = float(accepted.float().mean())
         else:
             share = max(self.passing[key], 1e-6)
-            per_class = max(1, int(per_class * share / (1 - (1 - share) ** TRIES)))  # each is drawn so often on average
+            draws = (1 - (1 - share) ** TRIES) / share  # of an image, on average
+            per_class = max(1, int(evaluations / (draws * (setting.evaluations + self.look))))
             replacing = Replacing(sampler, self.sieve(setting.filter))
             images = _drawn(lambda numbers: replacing.draw(numbers)["images"], per_class * classes, sampler.batch)
         labels = sampler.labels(range(len(images)))

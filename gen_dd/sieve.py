@@ -19,6 +19,7 @@ from core_dd.data.cache import kept_tensors
 from core_dd.data.images import ImageData
 from core_dd.errors import pick, require
 from core_dd.judge import fidelity, training
+from core_dd.judge.networks import is_foreign
 from core_dd.judge.protocols import PROTOCOLS
 from gen_dd.budget import MARGIN, BatchPace, TimeUp
 from gen_dd.sampler import Sampler
@@ -99,7 +100,7 @@ def _validated(classifier: training.Classifiers, data: ImageData, identity: Mapp
         return dict(zip(names, _seen(classifier, data.val_images, data.val_labels), strict=True))
 
     names = ("confidence", "right")
-    if ":" in identity["network"]:
+    if is_foreign(identity["network"]):
         found = seen()
     else:
         data_key = f"{data.fingerprint} {data.training_digest} {data.validation_digest}"

@@ -17,7 +17,7 @@ from core_dd.data.real import RealData
 from core_dd.errors import require
 from core_dd.judge import training
 from core_dd.judge.moments import moment_distance
-from core_dd.judge.networks import NetworkLike, build_network, name_of, require_shown
+from core_dd.judge.networks import NetworkLike, build_network, is_foreign, name_of, require_shown
 from core_dd.judge.protocols import QUICK, Protocol
 from core_dd.notes import note
 from core_dd.records import same_shape
@@ -167,7 +167,7 @@ def kept_classifier(
     """A classifier trained on all real training images: the first time, then read from the cache folder; networks of
     other code, which may change under one name, are trained each time."""
     trained = partial(real_classifier, data, network, seed, device, protocol)
-    if ":" in network:
+    if is_foreign(network):
         return trained()
     how = "" if protocol == QUICK else f"-{protocol.name}"
     return kept(

@@ -18,7 +18,7 @@ from gen_dd.plan import GROWTH, KEPT, Setting, Trials, halving, make_plan, setti
 from gen_dd.sample import run
 from gen_dd.sampler import Sampler
 from gen_dd.sieve import Sieve
-from gen_dd.uvit import UViT
+from gen_dd.uvit import UViT, image_flops
 from gen_dd.weights import save_model
 
 CPU = torch.device("cpu")
@@ -87,8 +87,16 @@ def test_trials__draw_with_equal_evaluations(model, short):
     trials = trials_of(model, [PLAIN, FILTERED, dear])
     assert trials(dear, 1)[0] == 2 and trials(PLAIN, 1)[0] == 10 and trials(PLAIN, 2)[0] == 20
     trials.passing[2, 0.0] = 0.5  # an image is drawn 1.875 times on average, at most 4 times
+    trials.look = 0.0
     assert trials(FILTERED, 1)[0] == 5
+    trials.look = 3.0  # 20 evaluations, of which an image takes 1.875 times 2 and 3
+    assert trials(FILTERED, 1)[0] == 2
     assert trials(FILTERED, 1) == trials(FILTERED, 1)
+
+
+def test_trials__count_a_look_of_the_filter_by_its_operations(model, short):
+    products = 12 * 12 * 9 * 8 + 6 * 6 * 8 * 10  # a convolution of 1 to 8 channels (grey images padded), a linear layer
+    assert trials_of(model, [PLAIN, FILTERED]).look == pytest.approx(2 * products / image_flops(model))
 
 
 def test_make_plan__of_a_seed_is_the_same_whatever_the_machine(model, short):

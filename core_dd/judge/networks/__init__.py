@@ -15,7 +15,7 @@ from core_dd.errors import pick, require
 from core_dd.judge.networks.alexnet import AlexNet
 from core_dd.judge.networks.convnet import ConvNet
 from core_dd.judge.networks.densenet import DenseNet
-from core_dd.judge.networks.foreign import ForeignNetwork, NetworkLike, maker, name_of
+from core_dd.judge.networks.foreign import ForeignNetwork, NetworkLike, is_foreign, maker, name_of
 from core_dd.judge.networks.layers import uniform
 from core_dd.judge.networks.lenet import LeNet
 from core_dd.judge.networks.mlp import MLP
@@ -90,7 +90,7 @@ def build_network(
     """
     require(len(in_shape) == 3 and min(in_shape) >= 1, f"in_shape must be (C, H, W), all >= 1, got {tuple(in_shape)}.")
     require(num_classes >= 1, f"num_classes must be >= 1, got {num_classes}.")
-    if not isinstance(network, str) or ":" in network:
+    if not isinstance(network, str) or is_foreign(network):
         return ForeignNetwork(maker(network, tuple(in_shape), num_classes), generator)
     build, options = _named(network)
     with torch.device("meta"):  # allocated, not drawn: torch's global generator stays as it was

@@ -50,6 +50,12 @@ class ForeignNetwork(nn.Module):
             self.net.load_state_dict(self.make().state_dict())
 
 
+def is_foreign(name: str) -> bool:
+    """Whether a network's name leads to other people's code, which may change under it: what is made with it is not
+    kept for later."""
+    return ":" in name
+
+
 def name_of(network: NetworkLike) -> str:
     """What records call a network: its name, else where its class or function is defined."""
     if isinstance(network, str):
