@@ -9,14 +9,16 @@ plan on a fast and on a slow machine.
 
 import contextlib
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from core_dd import records
@@ -90,6 +92,8 @@ class PoolPlan(TypedDict):
     budget: str | None
     seconds: float
     """Of the budget that were over when it was made."""
+    validation_images: NotRequired[Annotated[int, Meta(ge=1)]]
+    """That the trials were tested on; plans of before do not say."""
     chosen: _Chosen
     trials: list[Trial]
 
@@ -260,6 +264,7 @@ def make_plan(
         seed=seed,
         budget=budget,
         seconds=round(clock.elapsed(), 3),
+        validation_images=len(trials.data.val_labels),
         chosen=chosen,
         trials=found,
     )
@@ -281,12 +286,18 @@ def read_plan(path: Path, weights: str, solver: str) -> PoolPlan:
 
 
 def said(plan: PoolPlan) -> str:
-    """The choice, in a line."""
-    best = max(trial["round"] for trial in plan["trials"])
-    score = next(trial["accuracy"] for trial in plan["trials"] if trial["round"] == best)
-    count = sum(trial["round"] == 1 for trial in plan["trials"])
+    """The choice, in a line, and how sure so many validation images make it: a 95 % interval of its accuracy, and how
+    many settings of the last round lie inside."""
+    last = max(trial["round"] for trial in plan["trials"])
+    score, *others = [trial["accuracy"] for trial in plan["trials"] if trial["round"] == last]
+    count, images = sum(trial["round"] == 1 for trial in plan["trials"]), plan.get("validation_images")
+    if images is None:
+        return f"plan: {Setting(**plan['chosen'])}; {100 * score:.1f} % on the validation split, the best of {count}"
+    half = 1.96 * math.sqrt(score * (1 - score) / images)
+    alike = sum(other >= score - half for other in others)
     return (
-        f"plan: {Setting(**plan['chosen'])}; {100 * score:.1f} % on the validation split, the best of {count} settings"
+        f"plan: {Setting(**plan['chosen'])}; {100 * score:.1f} ± {100 * half:.1f} % on {images} validation images, the "
+        f"best of {count} settings" + f", which they do not tell from {alike} of the last round" * bool(alike)
     )
 
 

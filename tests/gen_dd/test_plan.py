@@ -73,6 +73,22 @@ def test_halving__tries_the_best_again_with_more_and_believes_the_last_round():
     assert last["per_class"] == 7 * GROWTH and last["accuracy"] == 0.2
 
 
+def test_said__tells_how_sure_the_choice_is():
+    trials = [
+        {"round": number, "per_class": 5, "accuracy": accuracy, "steps": 2, "cfg_scale": 0.0, "filter": None}
+        for number, accuracy in ((1, 0.99), (1, 0.8), (2, 0.9), (2, 0.86), (2, 0.83))
+    ]
+    chosen = {"steps": 2, "cfg_scale": 0.0, "filter": None}
+    plan = {**FACTS, "budget": None, "seconds": 1.0, "validation_images": 144, "chosen": chosen, "trials": trials}
+    sure = "steps 2, cfg_scale 0, filter none; 90.0 ± 4.9 % on 144 validation images, the best of 2 settings"
+    assert planning.said(plan) == f"plan: {sure}, which they do not tell from 1 of the last round"
+    assert planning.said(plan | {"validation_images": 10**6}).endswith(
+        "0.1 % on 1000000 validation images, the best of 2 settings"
+    )
+    del plan["validation_images"]
+    assert "90.0 % on the validation split" in planning.said(plan)
+
+
 def trials_of(model, candidates, per_class=2):
     data = load_data("digits", val_fraction=0.1)
     sieve = Sieve.fit(data, 0.05, network=NETWORK, protocol="quick", seed=0, device=CPU)
@@ -136,7 +152,9 @@ def test_run__plans_draws_and_keeps_the_plan(folder, tmp_path, short, monkeypatc
     assert said.count("\n") >= 2 + 4 and "validation accuracy" in said
     index = records.read(tmp_path / "pool" / "index.json")
     assert {name: index["identity"][name] for name in chosen} == chosen
-    assert f"plan: steps {chosen['steps']}, cfg_scale 0, filter" in (tmp_path / "pool" / "summary.txt").read_text()
+    summary = (tmp_path / "pool" / "summary.txt").read_text()
+    assert f"plan: steps {chosen['steps']}, cfg_scale 0, filter" in summary
+    assert f" % on {kept['validation_images']} validation images, the best of 2 settings" in summary
     assert re.search(r", plan [\d.]+ s", said), "what the trials took is accounted for"
 
     run(SampleConfig(**auto, out="pool", num_per_class=2, resume=True))
