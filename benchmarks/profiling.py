@@ -40,7 +40,7 @@ OTHER = "loss and all else"
 KINDS = MappingProxyType(
     {
         "calls of compiled code": r"CompiledFxGraph|Torch-Compiled|Dynamo|AOTDispatcher|Pregraph|Guard",
-        "normalisation, with what is fused to it": r"norm",
+        "normalisation, with what is fused to it": r"(?i)(batch|group|layer|instance)_?norm",
         "convolutions": r"^(?!.*fused).*conv|cudnn|xmma|wgrad|dgrad",
         "matrix products": r"mm\b|mm_|gemm|linear",
         "pooling": r"pool",
@@ -159,5 +159,8 @@ def table(method: str, found: dict[str, dict[str, float]]) -> str:
         text_table([[head, "share"], *([name, f"{share:.1%}"] for name, share in found[key].items())], frozenset({0}))
         for head, key in ((f"a step of {method}", "parts"), ("operators", "operators"))
     ]
-    waiting = f"waiting: {found['waiting']['total']:.0%} of the step, on cores that were idle or taken by others"
+    idle = (
+        "when the GPU had nothing to do" if torch.cuda.is_available() else "on cores that were idle or taken by others"
+    )
+    waiting = f"waiting: {found['waiting']['total']:.0%} of the step, {idle}"
     return "\n\n".join([*tables, waiting])

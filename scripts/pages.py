@@ -384,12 +384,13 @@ def benchmark(name: str, result: Mapping[str, Any], machine: Mapping[str, Any]) 
     images = re.findall(r"images: (\d+)|(\d+) images|on CUDA (\d+)", result["title"])  # a second one is a GPU's
     images = ["".join(each) for each in images][0 if machine["device"] == "cpu" else -1 :][:1]
     tflops, peak = result.get("tflops"), machine.get("peak_tflops")
+    ratio = f"{result['ratio']:.2f}x"
     return {
         "name": NAMES.get(re.sub(r"_\d+$", "", name), "`{0}`").format(_bare(name), *images, ""),
         "reference": _seconds(reference["seconds"]),
         "ours": _seconds(ours["seconds"]),
-        "ratio": f"{result['ratio']:.1f}x",
-        "target": f"{result['target']:g}x",
+        "ratio": ratio if result["ratio"] >= result["target"] else f"**{ratio}**",
+        "target": f"{result['target']:.2g}x",
         "part": f"{_part(result):.0%}" if "machine_tflops" in result else "",
         "mfu": f"{tflops / peak:.0%}" if tflops and peak else "",
         "memory": f"{reference['peak_mib']:.0f} -> {ours['peak_mib']:.0f}",

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from benchmarks import evaluator, fidelity, harness, matching, profiling
+from benchmarks import evaluator, fidelity, harness, matching, profiling, uvit_sample, uvit_train
 from benchmarks.data import CLASSES
 from benchmarks.harness import counted, part, speed, table
 from benchmarks.plain_networks import PLAIN
@@ -51,6 +51,14 @@ def test_fidelity__ours_is_the_forward_and_a_distance(monkeypatch):
     monkeypatch.setattr(fidelity, "REAL", 10)
     forward, distance = counted(fidelity.reference()), counted(fidelity.ours())
     assert forward <= distance < 1.5 * forward
+
+
+@pytest.mark.parametrize(("bf16", "sampling", "training"), [(True, 3, 3.5), (False, 1.5, 1.5)])
+def test_uvit__targets_by_the_kind_of_cpu(bf16, sampling, training, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for module, ratio in ((uvit_sample, sampling), (uvit_train, training)):
+        monkeypatch.setattr(module, "bf16_pays", lambda kind: bf16)
+        assert module.target(64) == ratio
 
 
 def test_image_flops__equal_the_closed_form():
@@ -139,7 +147,11 @@ def test_profile__every_part_of_a_toy_step(tmp_path, monkeypatch, capsys):
         ("aten::addmm", "matrix products"),
         ("aten::avg_pool2d_backward", "pooling"),
         ("aten::grid_sampler_2d", "resampling"),
+        ("aten::native_layer_norm_backward", "normalisation, with what is fused to it"),
+        ("void at::native::batch_norm_collect_statistics_kernel", "normalisation, with what is fused to it"),
         ("aten::uniform_", "random numbers"),
+        ("aten::normal_", "random numbers"),
+        ("aten::linalg_vector_norm", profiling.ELEMENTWISE),
         ("aten::div", profiling.ELEMENTWISE),
     ],
 )

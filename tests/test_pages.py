@@ -66,14 +66,17 @@ def test_benchmarks__of_every_machine(copied):
         "dm_k100": "dm 100",
     }.items():
         new["results"][name] = new["results"]["uvit_train"] | {"title": title}
-    new["profiles"] = {"dm": {"parts": {"optimiser": 0.015}, "operators": {"pooling": 0.5}, "waiting": {}}}
+    new["profiles"] = {
+        name: {"parts": {"optimiser": 0.015}, "operators": {"pooling": 0.5}, "waiting": waiting}
+        for name, waiting in {"dm": {"total": 0.25}, "m3d": {}}.items()
+    }
     (copied / "benchmarks" / "abacus.json").write_text(json.dumps(new))
     part = pages.made("docs/benchmarks.md").split("## An abacus\n")[1].split("\n## ")[0]
     assert "| ratio | target | of machine | peak memory" in part
-    row = "| U-ViT small, training step of 64 images | 3.00 s | 2.00 s | 1.5x | 2.5x | 50% | 100 -> 100 |"
+    row = "| U-ViT small, training step of 64 images | 3.00 s | 2.00 s | **1.50x** | 2.5x | 50% | 100 -> 100 |"
     assert row in part and row.replace("64", "32") in part
     assert "CIFAR-100's shape" in part and "| `dm` | 3.00 s" in part.split("CIFAR-100's shape")[1]
-    assert "| optimiser | 1.5 |\n| pooling | 50.0 |" in part
+    assert "| optimiser | 1.5 | 1.5 |\n| pooling | 50.0 | 50.0 |\n| *waiting* | 25.0 | - |\n" in part
 
 
 def test_study__a_setting_the_page_does_not_know_is_said(copied):
