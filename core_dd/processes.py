@@ -5,6 +5,7 @@ torch is imported, so this module imports neither it nor accelerate until they a
 anything, accelerate's `PartialState` holds their group.
 """
 
+import datetime
 import os
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,11 @@ from core_dd.errors import require
 if TYPE_CHECKING:
     import torch
     from accelerate import PartialState
+
+
+PATIENCE = datetime.timedelta(hours=2)
+"""How long processes wait for each other: the first one measures the FID of 50000 samples alone, or tries what a plan
+chooses from, which may well take longer than the 10 minutes that NCCL waits by default."""
 
 
 def count() -> int:
@@ -68,7 +74,7 @@ def join(device: "torch.device") -> "PartialState":
     """
     from accelerate import PartialState
 
-    return PartialState(cpu=device.type == "cpu")
+    return PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
 
 
 def fsdp_asked() -> bool:

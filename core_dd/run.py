@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -340,8 +341,10 @@ def _check_same(folder: Path, config: RunConfig, origin: Mapping[str, Any]) -> N
     Raises:
         InputError: if there is a difference, or what the folder says cannot be read.
     """
-    settings = saved(config)
-    before = renamed(type(config), read_yaml(folder / CONFIG)) if (folder / CONFIG).exists() else settings
+    settings = before = saved(config)
+    if (folder / CONFIG).exists():
+        new = {own.name: own.default for own in fields(config)}  # options that there were not yet when it was begun
+        before = new | renamed(type(config), read_yaml(folder / CONFIG))
     for key, value in settings.items():
         require(
             mark(type(config), key, "free_on_resume") or before.get(key) == value,

@@ -15,6 +15,7 @@ from core_dd.clock import command_start, now
 from core_dd.config import load_config, to_dict
 from core_dd.data.images import ImageData, load_data
 from core_dd.errors import about, needed, require
+from core_dd.judge import fidelity
 from core_dd.judge.options import SubmitConfig
 from core_dd.judge.submit import submit, target_of
 from core_dd.locks import own_folder
@@ -83,6 +84,9 @@ def contestant(config: ChallengeConfig, name: str) -> Contestant:
             card.get("fingerprint") in (None, data.fingerprint),
             f"the model was trained on {card.get('data')}, and {spec} is other data. Pass its own as --{name}_data.",
         )
+    if config.selector != "random":
+        with about(f"--network {config.network}"):
+            fidelity.check_features(config.network, data)
     return Contestant(name, str(folder), spec, data)
 
 
@@ -114,11 +118,12 @@ def challenge(config: ChallengeConfig, start: float | None = None) -> dict[str, 
     contestants = [contestant(config, name) for name in DATA]
     accuracies: dict[str, dict[str, float]] = {"track1": {}, "track2": {}}
     with own_folder(out):
-        files.write_json(out / RESULT, {"config": settings})
         for own in contestants:
             pool, chosen = out / "pools" / own.name, out / "chosen" / f"{own.name}.safetensors"
             if not (pool / "summary.txt").exists():
                 run(_sampling(config, own, pool), now() - startup)
+            if not (out / RESULT).exists():  # what does not fit the budget leaves nothing behind
+                files.write_json(out / RESULT, {"config": settings})
             if not chosen.exists():
                 drawn = DistilledSet.load(pool, own.data)
                 options = {"selector": config.selector, "seed": config.seed, "network": config.network}

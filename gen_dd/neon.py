@@ -37,16 +37,31 @@ class Neon:
         samples: the pool, as data to learn from.
 
     Raises:
-        InputError: no such pool, or one of other data or from another model.
+        InputError: no such pool, one of other data or from another model, or a model that is tuned.
     """
 
     def __init__(self, config: TrainConfig, data: RealData, parameters: Iterable[Tensor]) -> None:
         assert config.neon is not None and config.init_from is not None  # the config checks it
         hint = f"Expected a folder that gendd sample drew from --model {config.init_from}."
         drew = records.read(Path(config.neon) / INDEX, _Index, hint)["identity"].get("weights")
-        weights = load_model(config.init_from)[1]["weights"]
-        require(drew == weights, f"{config.neon} was drawn from another model than {config.init_from} holds. {hint}")
-        self.samples = _as_data(DistilledSet.load(config.neon), data)
+        model, card = load_model(config.init_from)
+        require(
+            drew == card["weights"], f"{config.neon} was drawn from another model than {config.init_from} holds. {hint}"
+        )
+        require(
+            not model.config.consistency,
+            f"{config.init_from} was tuned into a consistency model, and neon improves a diffusion model. Apply it to "
+            "the model that was tuned, and tune what comes of it.",
+        )
+        pool = DistilledSet.load(config.neon)
+        require(
+            pool.meta.get("fingerprint") in (None, data.fingerprint)
+            and tuple(pool.images.shape[1:]) == tuple(data.shape)
+            and int(pool.hard_labels.max()) < data.num_classes,
+            f"{config.neon} was drawn for {pool.meta.get('data')}, images of {tuple(pool.images.shape[1:])}, and here "
+            f"the data are {data.name}, {tuple(data.shape)}. Pass the --data that the model was trained on.",
+        )
+        self.samples = _as_data(pool, data)
         self.weight = config.neon_weight
         self.start = [parameter.detach().clone() for parameter in parameters]
 

@@ -68,6 +68,9 @@ STEPS, FEW_STEPS = 10, 2
 """Network evaluations per image where none are asked for: of a solver, of a consistency model. On digits and
 Fashion-MNIST more do not make a pool better, and fewer images do make it worse (docs/results.md)."""
 
+MOST_STEPS = 8
+"""The most of a consistency model: beyond, a solver of the diffusion model itself draws better."""
+
 PLAN = "plan"
 """The heading of what is chosen by trials."""
 
@@ -256,6 +259,8 @@ class TrainConfig(RunConfig, DataConfig):
             f"eval_solver {self.eval_solver} cannot draw with the model that this command trains: consistency is the "
             "one of gendd tune, the others are those of gendd train.",
         )
+        with about("eval_steps"):
+            check_steps(self.eval_solver, self.eval_steps)
 
     @property
     def WORD(self) -> str:
@@ -357,7 +362,7 @@ class SampleConfig(Options):
     """The folder for the shards, index.json, grid.png and, once all is drawn, summary.txt."""
     budget: str | None = None
     """Wall-clock time for the whole command, imports and loading included: 20s, 10m, 1h or seconds. Never overrun but
-    by a guide's preparation, which counts and is not stopped."""
+    by a guide's preparation and the training of a filter's classifier, which count and are not stopped."""
     num_per_class: int | None = None
     """Images per class; beside a budget, at most so many."""
     steps: int | str | None = None
@@ -396,11 +401,12 @@ class SampleConfig(Options):
     """How it is trained, on all but the validation split of the model's training, or a tenth of each class where that
     had none; default: quick."""
     plan: str | None = option(None, group=PLAN)
-    """auto: choose steps, cfg_scale and filter for the budget by short trials, of 12 settings and of the best 3 again
-    with 4 times the network evaluations: a classifier trained on what each draws is tested on a validation split of the
-    training images. The trials count in the budget, of which they may take half; the rest of it is drawn, as many
-    images as it holds. Their table is printed and kept in the pool's plan.json; --resume keeps the plan. A seed gives
-    the same plan on any machine, up to rounding. Or the file of a plan made before, of the same model and solver."""
+    """auto: choose steps, cfg_scale and filter for the budget by short trials, of 12 settings (6 where the model
+    has not learnt without labels) and of the best 3 again with 4 times the network evaluations: a classifier
+    trained on what each draws is tested on a validation split of the training images. The trials count in the
+    budget, of which they may take half; the rest of it is drawn, as many images as it holds. Their table is printed
+    and kept in the pool's plan.json; --resume keeps the plan. A seed gives the same plan on any machine, up to
+    rounding. Or the file of a plan made before, of the same model and solver."""
     plan_per_class: int = option(5, group=PLAN)
     """Images of each class in the first trial of the setting that evaluates the network most often; others draw more,
     with as many evaluations."""
@@ -432,10 +438,7 @@ class SampleConfig(Options):
             "a plan chooses steps, cfg_scale and filter, and knows no guide. Leave these out, or leave out --plan.",
         )
         check_amount(self.num_per_class, self.budget, self.wanted_steps)
-        require(
-            self.solver != "consistency" or self.steps != "auto",
-            "steps auto chooses from 10 to 50, and a consistency model draws in 1 to 8. Pass --steps 2.",
-        )
+        check_steps(self.solver, self.wanted_steps)
         require(self.batch is None or self.batch >= 1, f"batch must be >= 1, got {self.batch}.")
         require(self.cfg_scale >= 0, f"cfg_scale must be >= 0, got {self.cfg_scale}.")
         low, high = self.cfg_interval or (0, 1)
@@ -446,6 +449,10 @@ class SampleConfig(Options):
             "guide_scale, guide_until and guide_slots belong to a guide. Pass --guide mgd3, or leave them out.",
         )
         guide = self.make_guide()
+        if guide is not None and self.solver == "consistency":
+            from gen_dd.consistency import check_guide
+
+            check_guide(guide, int(self.wanted_steps))
         require(
             self.filter is None or guide is None or not guide.joint,
             f"a filter replaces single images, and under the guide {self.guide} groups of them act on each other. "
@@ -460,6 +467,11 @@ class SampleConfig(Options):
         require(
             self.filter is not None or self.plan or (self.filter_network is None and self.filter_protocol is None),
             "filter_network and filter_protocol belong to a filter. Pass --filter 0.05, or leave them out.",
+        )
+        require(
+            self.plan != "auto" or self.filter_protocol in (None, "quick"),
+            f"plan auto cannot tell beforehand how long a filter's classifier takes by {self.filter_protocol}: "
+            "it knows quick alone. Leave out --filter_protocol.",
         )
         at_least(self, 1, "plan_per_class")
         require(
@@ -498,6 +510,22 @@ class SampleConfig(Options):
 def steps_of(solver: str) -> int:
     """Network evaluations per image where none are asked for."""
     return FEW_STEPS if solver == "consistency" else STEPS
+
+
+def check_steps(solver: str, steps: int | str) -> None:
+    """Raise `InputError` for steps, a number or "auto", that a solver does not have."""
+    if solver != "consistency":
+        require(isinstance(steps, str) or steps >= 1, f"steps must be >= 1, got {steps}.")
+        return
+    require(
+        not isinstance(steps, str),
+        f"steps auto chooses from 10 to 50, and a consistency model draws in 1 to {MOST_STEPS}. Pass --steps 2.",
+    )
+    require(
+        1 <= steps <= MOST_STEPS,
+        f"a consistency model draws in 1 to {MOST_STEPS} steps, got {steps}. Pass --steps 2, or draw with the model it "
+        "was tuned from and another solver.",
+    )
 
 
 def check_amount(num_per_class: int | None, budget: str | float | None, steps: int | str) -> None:

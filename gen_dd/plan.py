@@ -69,9 +69,9 @@ class Setting:
 class _Chosen(TypedDict):
     """A setting, as a file has it."""
 
-    steps: int
-    cfg_scale: float
-    filter: float | None
+    steps: Annotated[int, Meta(ge=1)]
+    cfg_scale: Annotated[float, Meta(ge=0)]
+    filter: Annotated[float, Meta(ge=0, lt=1)] | None
 
 
 class Trial(_Chosen):
@@ -95,7 +95,7 @@ class PoolPlan(TypedDict):
     validation_images: NotRequired[Annotated[int, Meta(ge=1)]]
     """That the trials were tested on; plans of before do not say."""
     chosen: _Chosen
-    trials: list[Trial]
+    trials: Annotated[list[Trial], Meta(min_length=1)]
 
 
 def settings(solver: str, guidable: bool) -> list[Setting]:
@@ -282,6 +282,8 @@ def read_plan(path: Path, weights: str, solver: str) -> PoolPlan:
             plan[name] == own,
             f"{path} is a plan for {name} {plan[name]}, and here they are {own}. Let --plan auto make another.",
         )
+    own = plan["chosen"]  # a file may hold more
+    plan["chosen"] = _Chosen(steps=own["steps"], cfg_scale=own["cfg_scale"], filter=own["filter"])
     return plan
 
 

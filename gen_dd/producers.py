@@ -21,6 +21,7 @@ from core_dd.sets.formats.base import converted_first
 from core_dd.speed import pick_device
 from gen_dd.options import SampleConfig, TrainConfig, TuneConfig
 from gen_dd.select import select
+from gen_dd.weights import is_tuned
 
 ALL = "all"
 """The selector that takes the whole pool, however many images of a class it has."""
@@ -87,6 +88,13 @@ def generator(request: Request) -> Made:
     if tuned is not None:
         model = _Source(job=_tuning(replace(own_seed, options=tuned), model))
     exact = not any(drawn.get(name) is not None for name in AMOUNT)
+    sampling = _sampling(request, {"num_per_class": request.ipc, **drawn} if exact else drawn)
+    kind = tuned is not None or (model.place is not None and is_tuned(model.place))
+    require(
+        (sampling["solver"] == "consistency") == kind,
+        f"{request.producer}: solver {sampling['solver']} cannot draw with this generator. A consistency model (with "
+        "'tune', or in a folder of gendd tune) wants 'sample: {solver: consistency}', any other model another solver.",
+    )
     require(
         not (exact and own),
         f"{request.producer}: 'sample' draws ipc images of every class, which leaves no choice. Give num_per_class or "
@@ -96,8 +104,7 @@ def generator(request: Request) -> Made:
         kind="pool",
         title=f"pool {request.title if exact else _short(request)}",
         function="gen_dd.producers:draw",
-        options=_sampling(request, {"num_per_class": request.ipc, **drawn} if exact else drawn)
-        | model.options("generator"),
+        options=sampling | model.options("generator"),
         data=request.data,
         needs=model.needs("generator"),
         identity=model.identity,

@@ -121,7 +121,7 @@ def run(config: SampleConfig, start: float | None = None) -> Path:
             not ranks.first or done == finished(out, config.resume),
             f"{out} was drawn into while this command was starting. Start it again.",
         )
-        if plan is not None and ranks.first:
+        if plan is not None and plan["seconds"] and ranks.first:  # a kill does not cost the trials
             files.write_json(out / PLAN, plan)
         # A look at the speed settles what is open.
         pace = sampler.calibrate(clock, total, ranks)
@@ -132,6 +132,8 @@ def run(config: SampleConfig, start: float | None = None) -> Path:
         draw = _drawing(sampler, sieve, pace, total, ranks)
         tally = None if sieve is None else Tally(sampler.classes)
         _draw(ShardFolder(out, sampler, clock, ranks, identity, meta, tally), draw, pace, done, config.num_per_class)
+        if plan is not None and ranks.first:
+            files.write_json(out / PLAN, plan)
         ranks.close()
     return out
 
@@ -253,9 +255,10 @@ def _planned(
     if config.plan is None:
         return None
     kept = Path(config.out) / PLAN
-    place = kept if config.plan == "auto" and kept.exists() else Path(config.plan)
-    if config.plan != "auto" or kept.exists():
-        return read_plan(place, card["weights"], config.solver)
+    if config.plan != "auto":  # its trials took nothing of this budget
+        return read_plan(Path(config.plan), card["weights"], config.solver) | {"seconds": 0.0}
+    if kept.exists():
+        return read_plan(kept, card["weights"], config.solver)
     require(not drawn, f"{config.out} was drawn without a plan. Leave out --plan, or choose another --out.")
     plan = None
     if ranks.first:

@@ -17,7 +17,7 @@ from gen_dd import consistency
 from gen_dd.budget import AUTO_STEPS, LARGEST, BatchPace, Clock, Ranks, fastest, free_mib, most_steps, wait, within
 from gen_dd.diffusion import TIME_SCALE
 from gen_dd.guidance import Guide
-from gen_dd.options import steps_of
+from gen_dd.options import check_steps, steps_of
 from gen_dd.solvers import SOLVERS, Fresh, NoiseOf, guided, inside
 from gen_dd.uvit import CONSISTENCY, UViT, image_flops
 
@@ -91,8 +91,9 @@ class Sampler:
         steps = steps_of(solver) if steps is None else steps
         self.auto_steps, self.auto_batch = steps == "auto", batch is None
         self.steps = AUTO_STEPS[1] if steps == "auto" else steps
-        if solver == CONSISTENCY:
-            consistency.times(self.steps)  # refuses what it has not
+        check_steps(solver, steps)
+        if solver == CONSISTENCY and guide is not None:
+            consistency.check_guide(guide, self.steps)
         self.shares = [1 / self.steps] * self.steps
         batch = max(_BATCH, self.group) if batch is None else batch
         require(batch >= self.group, f"batch {batch} is smaller than a group of {self.group}. Pass a larger --batch.")

@@ -4,7 +4,6 @@ accelerate reads such a file on GPUs alone: on CPUs version 1.15 trains by DDP w
 Whatever leaves the processes, a checkpoint or a model to sample from, is whole: see `gathered`.
 """
 
-import datetime
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
@@ -22,9 +21,6 @@ from core_dd.errors import require
 from gen_dd.uvit import UViT
 
 _UNSUPPORTED = ("offload_params", "activation_checkpointing")
-PATIENCE = datetime.timedelta(hours=2)
-"""How long processes wait for each other: the first one measures the FID of 50000 samples alone, which may well take
-longer than the 10 minutes that NCCL waits by default."""
 
 
 def make_accelerator(*, cpu: bool, precision: str) -> Accelerator:
@@ -37,7 +33,7 @@ def make_accelerator(*, cpu: bool, precision: str) -> Accelerator:
     Raises:
         InputError: for FSDP 1, or its offloading or checkpointing.
     """
-    patience = InitProcessGroupKwargs(timeout=PATIENCE)
+    patience = InitProcessGroupKwargs(timeout=processes.PATIENCE)
     make = partial(Accelerator, cpu=cpu, mixed_precision=precision, kwargs_handlers=[patience])
     AcceleratorState._reset_state()  # an earlier training in this process may have had another precision
     if not processes.fsdp_asked():

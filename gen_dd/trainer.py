@@ -27,7 +27,7 @@ from core_dd.errors import require
 from core_dd.notes import note
 from core_dd.rng import stream
 from core_dd.run import Run
-from core_dd.sets.learnt import warn_of
+from core_dd.sets.learnt import doubt_of, warn_of
 from core_dd.speed import UVIT_TRAINING, bf16_pays, compile_in_place, graph_bytes, prepare_device
 from gen_dd.augment import CONDITIONS
 from gen_dd.batches import Batch, Batches
@@ -409,25 +409,32 @@ def make_model(config: TrainConfig, data: RealData) -> UViT:
     channels, height, width = data.shape
     require(height == width, f"U-ViT wants square images, {data.name} has {width}x{height}. Pass --image_size.")
     if config.init_from is not None:
-        model = _initialised_from(Path(config.init_from), data, config.seed, config.num_heads)
+        model = _initialised_from(Path(config.init_from), config, data)
     else:
         sizes = dict(PRESETS[config.preset]) | {"image_size": height, "in_channels": channels}
         sizes["patch_size"] = config.patch_size or sizes["patch_size"]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream(config.seed, "weights").initial_seed())
             model = UViT(**sizes, num_classes=data.num_classes)
-    model.register_to_config(null_trained=config.label_dropout > 0, consistency=config.OBJECTIVE == CONSISTENCY)
+    tuned = config.OBJECTIVE == CONSISTENCY
+    null_trained = config.label_dropout > 0
+    if config.neon is not None or tuned:  # too short to learn what the model has not
+        null_trained = null_trained and model.config.null_trained
+    model.register_to_config(null_trained=null_trained, consistency=tuned)
     return model
 
 
-def _initialised_from(place: Path, data: RealData, seed: int, num_heads: int | None = None) -> UViT:
-    """The network whose weights are at `place`, fitted to the labels and size of `data`; says what was kept on stderr.
+def _initialised_from(place: Path, config: TrainConfig, data: RealData) -> UViT:
+    """The network whose weights are at `place`, fitted to the labels and size of `data`; says on stderr what was kept,
+    and where it may have learnt too little to be tuned.
 
     Raises:
         InputError: no or damaged weights, other heads than a model folder says, or images with another number of
             channels.
     """
-    generator = stream(seed, "weights")
+    generator, num_heads = stream(config.seed, "weights"), config.num_heads
+    card: dict[str, Any] = {}
+    known = False
     options: dict[str, Any] = {"image_size": data.shape[1], "num_classes": data.num_classes}
     if place.name == STATE and (place.parent / "model").is_dir():
         place = place.parent  # the checkpoint, whose model folder has the averaged weights
@@ -435,11 +442,12 @@ def _initialised_from(place: Path, data: RealData, seed: int, num_heads: int | N
         model, card = load_model(place)
         warn_of(card, place)
         known = card.get("fingerprint") == data.fingerprint
-        heads = model.config.num_heads
+        heads, null_trained = model.config.num_heads, model.config.null_trained
         require(num_heads in (None, heads), f"{place} says num_heads {heads}, got {num_heads}. Leave it out.")
         model, report = adapt(
             model.state_dict(), drop_labels=not known, generator=generator, num_heads=heads, **options
         )
+        model.register_to_config(null_trained=model.config.null_trained and null_trained)
         note(f"{place}:\n{report}")
     else:
         model = load_official(place, generator=generator, num_heads=num_heads, **options)
@@ -447,4 +455,7 @@ def _initialised_from(place: Path, data: RealData, seed: int, num_heads: int | N
         model.config.in_channels == data.shape[0],
         f"{place} was trained on images of {model.config.in_channels} channels, {data.name} has {data.shape[0]}.",
     )
+    doubt = doubt_of(card, known) if config.OBJECTIVE == CONSISTENCY else ""
+    if doubt:
+        note(f"note: what {place} is tuned into draws no better than it does, and {doubt}.")
     return model.train()

@@ -68,6 +68,12 @@ class _Kind(TypedDict):
     _class_name: str
 
 
+class _Tuned(TypedDict, total=False):
+    """Which kind of model a config.json is of."""
+
+    consistency: bool
+
+
 class _Shards(TypedDict):
     """The index of weights that lie in several files: tensor -> file."""
 
@@ -110,8 +116,7 @@ def load_model(folder: str | Path) -> tuple[UViT, dict[str, Any]]:
         InputError: if there is no model, or its files are damaged, another architecture's, or do not fit each other;
             or weights that are not finite.
     """
-    folder = Path(folder)
-    folder = next((folder / inner for inner in ("model", "unet") if (folder / inner).is_dir()), folder)
+    folder = _model_folder(folder)
     sources, hint = _weight_files(folder), f"Expected a model folder as gendd train writes it, got {folder}."
     config = records.read(folder / "config.json", dict[str, Any], hint)
     name = records.checked(config, _Kind, f"{folder / 'config.json'}", hint)["_class_name"]
@@ -138,6 +143,22 @@ def load_model(folder: str | Path) -> tuple[UViT, dict[str, Any]]:
     for file in sources:
         digest.update(file.read_bytes())
     return model.eval(), card | {"weights": digest.hexdigest()}
+
+
+def is_tuned(folder: str | Path) -> bool:
+    """Whether a folder that `load_model` reads holds a consistency model, by its config.json alone.
+
+    Raises:
+        InputError: no config.json there, or a damaged one.
+    """
+    place = _model_folder(folder) / "config.json"
+    return bool(records.read(place, _Tuned, "Expected a model folder as gendd train writes it.").get("consistency"))
+
+
+def _model_folder(folder: str | Path) -> Path:
+    """Where the files lie: in a run folder or a saved pipeline one below."""
+    folder = Path(folder)
+    return next((folder / inner for inner in ("model", "unet") if (folder / inner).is_dir()), folder)
 
 
 def _weight_files(folder: Path) -> list[Path]:

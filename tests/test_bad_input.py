@@ -291,6 +291,11 @@ EVALUATE = "evaluate --data digits --protocol quick --out out.json --set "
 
 TRAIN = "train --data digits --device cpu --iterations 2 --tracker none --out out "
 SAMPLE = "sample --device cpu --model run --out out "
+TRIED = {"steps": 2, "cfg_scale": 0.0, "filter": None}
+PLAN = {
+    "weights": "", "solver": "dpmpp_2m", "seed": 0, "budget": None, "seconds": 1.0, "chosen": TRIED,
+    "trials": [TRIED | {"round": 1, "per_class": 1, "accuracy": 0.5}],
+}  # fmt: skip
 SUBMIT = "submit --data idx:set --set set.safetensors --out out "
 SELECT = "select --data digits --pool set.safetensors --out out.safetensors "
 
@@ -547,6 +552,10 @@ CASES = {
     ),
     "missing yaml": Case("distill --config b.yaml", "no config file at b.yaml"),
     "unknown config": Case("distill --config dn", "no config is called 'dn'; did you mean 'dm'?"),
+    "tuning judged by more steps than there are": Case(
+        "tune --init_from run --eval_steps 10 --out out",
+        "eval_steps: a consistency model draws in 1 to 8 steps, got 10",
+    ),
     "tuning of nothing": Case("tune --data digits --out out", "tune what? Pass --init_from RUN"),
     "tuning at given times": Case(
         "tune --init_from run --time_sampling logit_normal --out out",
@@ -803,6 +812,23 @@ CASES = {
     ),
     "sample a diffusion model as a consistency model": Case(
         SAMPLE + "--num_per_class 1 --steps 2 --solver consistency", "was not tuned into a consistency model", model()
+    ),
+    "sample a guide that would stay in the images": Case(
+        SAMPLE + "--num_per_class 1 --steps 2 --solver consistency --guide coda",
+        "the last of 2 steps of a consistency model, at time 0.53, gives the image itself, and this guide acts until",
+    ),
+    "sample plan by a filter of unknown length": Case(
+        SAMPLE + "--budget 9s --plan auto --filter_protocol dm", "how long a filter's classifier takes by dm"
+    ),
+    "sample plan of no trials": Case(
+        SAMPLE + "--num_per_class 1 --plan plan.json",
+        "plan.json",
+        lambda f: (model()(f), write_json(f / "plan.json", PLAN | {"trials": []})),
+    ),
+    "sample plan of no steps": Case(
+        SAMPLE + "--num_per_class 1 --plan plan.json",
+        "plan.json",
+        lambda f: (model()(f), write_json(f / "plan.json", PLAN | {"chosen": TRIED | {"steps": 0}})),
     ),
     "sample plan without a budget": Case(SAMPLE + "--num_per_class 1 --plan auto", "plans for a budget. Add --budget"),
     "sample plan beside what it chooses": Case(SAMPLE + "--budget 9s --plan auto --cfg_scale 1", "and knows no guide"),

@@ -70,6 +70,16 @@ def test_open__resume_wants_a_run_with_the_same_config(tmp_path):
         start(tmp_path, seed=1, resume=True)
 
 
+def test_open__resume_takes_an_option_that_was_not_there_yet_by_its_default(tmp_path):
+    start(tmp_path).close()
+    saved = tmp_path / "run" / "config.yaml"
+    assert "seed: 0\n" in saved.read_text()
+    saved.write_text(saved.read_text().replace("seed: 0\n", ""))
+    start(tmp_path, resume=True).close()
+    with pytest.raises(InputError, match="was started with seed 0, now it is 1"):
+        start(tmp_path, seed=1, resume=True)
+
+
 def test_open__resume_understands_the_names_that_options_had(tmp_path):
     start(tmp_path, lr=2.0).close()
     saved = tmp_path / "run" / "config.yaml"

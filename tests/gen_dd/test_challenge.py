@@ -90,6 +90,10 @@ def test_challenge__refuses_what_does_not_fit_before_any_work(models, tmp_path):
                 tmp_path / "else" / "small" / split, torch.zeros(4, 8, 8, 3).byte().numpy(), [0, 0, 1, 1]
             )
         challenge(config(models, cifar100_data=f"folder:{tmp_path / 'else' / 'small'}"))
+    with pytest.raises(InputError, match="network convent3: .*did you mean 'convnet3'"):
+        challenge(config(models, network="convent3", selector="herding"))
+    with pytest.raises(InputError, match="the trials of --plan auto take about"):
+        challenge(config(models, plan="auto", steps=None, budget="1s", num_per_class=None))
     assert not (tmp_path / "out").exists()
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -13,11 +14,13 @@ from core_dd.judge import fidelity
 from core_dd.sets.distilled import DistilledSet
 from core_dd.sets.learnt import warn_of
 from gen_dd.learnt import LEARNT, Finding, SampleJudge, find, initial_share, numbers_for
-from gen_dd.options import SampleConfig, TrainConfig
+from gen_dd.options import SampleConfig, TrainConfig, TuneConfig
 from gen_dd.sample import run
 from gen_dd.select import main as select
 from gen_dd.train import train
-from gen_dd.weights import load_model
+from gen_dd.trainer import make_model
+from gen_dd.uvit import UViT
+from gen_dd.weights import amend_card, load_model, save_model
 
 SHORT = {
     "iterations": 10, "batch_size": 16, "warmup": 2, "lr": 1e-3, "log_every": 5, "checkpoint_every": 100,
@@ -59,6 +62,36 @@ def test_sample_and_select__say_it_of_what_such_a_model_drew(lost, tmp_path, cap
     select(words)
     assert "pool, when its generator's training ended: WARNING" in capsys.readouterr().err
     assert DistilledSet.load("chosen").meta["learnt"]["at_chance"]
+
+
+def test_tune__doubts_a_model_that_may_have_learnt_too_little(lost, digits, tmp_path, capsys):
+    def said(place, **more):
+        make_model(TuneConfig(init_from=str(place), data="digits", **more), digits)
+        return capsys.readouterr().err
+
+    assert "note: what" not in said(lost), "its card says worse itself"
+    found = json.loads((lost / LEARNT).read_text()) | {"at_chance": False}
+    for agreement, doubt in ((0.3, "recognises 30.0 % of its samples, of real images"), (0.9, "")):
+        amended = tmp_path / f"{agreement}"
+        shutil.copytree(lost / "model", amended)
+        amend_card(amended, learnt=found | {"label_agreement": agreement})
+        words = said(amended)
+        assert doubt in words and ("is tuned into draws no better than it does" in words) == bool(doubt)
+    amend_card(amended, learnt=None)
+    assert "its card does not say whether it has learnt anything" in said(amended)
+    amend_card(amended, fingerprint="other")
+    assert "it was trained on other data, so that its labels are drawn anew" in said(amended)
+
+
+def test_make_model__tuning_and_neon_learn_no_guidance_that_the_model_has_not(digits, tmp_path):
+    model = UViT.from_preset("tiny", num_classes=10)
+    for trained in (True, False):
+        model.register_to_config(null_trained=trained)
+        save_model(model, tmp_path / f"{trained}", {"data": "digits", "fingerprint": digits.fingerprint})
+        options = {"init_from": str(tmp_path / f"{trained}"), "data": "digits", "label_dropout": 0.1}
+        made = [make_model(cls(**options), digits).config.null_trained for cls in (TuneConfig, TrainConfig)]
+        assert made == [trained, True], "a whole training learns it"
+        assert make_model(TrainConfig(**options, neon="pool"), digits).config.null_trained is trained
 
 
 def test_train__too_few_steps_are_the_cause_where_the_average_warms_up(digit_files, tmp_path):

@@ -1,3 +1,4 @@
+import contextlib
 import importlib
 import json
 import math
@@ -350,6 +351,16 @@ def test_within__raises_as_soon_as_it_shows():
         for _ in range(100):
             step(x, x)
     assert len(calls) <= 3 and given_up.value.expected >= 1.9  # 100 x 0.02 s: known after two
+
+
+@pytest.mark.parametrize(("calls", "given_up"), [(1, False), (2, True)])
+def test_within__of_two_calls_the_first_tells(calls, given_up):
+    x, machine, made = torch.zeros(1), Simulated(), []
+    step = within(0.5, [1 / calls] * calls, lambda x, t: (machine.wait(0.4), made.append(1)), machine)
+    with pytest.raises(TimeUp) if given_up else contextlib.nullcontext():
+        for _ in range(calls):
+            step(x, x)
+    assert len(made) == 1
 
 
 def test_within__knows_that_later_calls_are_cheaper():

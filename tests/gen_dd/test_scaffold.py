@@ -187,6 +187,14 @@ def test_neon__refuses_what_the_model_has_not_drawn(own, tmp_path):
         train(TrainConfig(**options, neon=str(own / "other-pool")))
     with pytest.raises(InputError, match="Expected a folder that gendd sample drew from --model"):
         train(TrainConfig(**options, neon=str(tmp_path)))
+    with pytest.raises(InputError, match=r"was drawn for digits, images of \(1, 8, 8\), and here the data are"):
+        train(TrainConfig(**options | {"image_size": 16}, neon=str(own / "run-pool")))
+    config = own / "run" / "model" / "config.json"
+    plain = config.read_text()
+    config.write_text(plain.replace('"consistency": false', '"consistency": true'))
+    with pytest.raises(InputError, match="was tuned into a consistency model, and neon improves a diffusion model"):
+        train(TrainConfig(**options, neon=str(own / "run-pool")))
+    config.write_text(plain)
     with pytest.raises(InputError, match="Leave out supervise and align"):
         TrainConfig(init_from="run", neon="pool", supervise=0.5)
     with pytest.raises(InputError, match="supervise, align and neon belong to gendd train"):

@@ -6,10 +6,11 @@ import pytest
 import torch
 from commands import ROOT, run
 
+from core_dd import processes
 from core_dd.errors import InputError
 from core_dd.run import read_stats
 from gen_dd.options import TrainConfig
-from gen_dd.sharding import PATIENCE, make_accelerator
+from gen_dd.sharding import make_accelerator
 from gen_dd.train import train
 from gen_dd.weights import load_model
 
@@ -88,7 +89,7 @@ def test_make_accelerator__processes_wait_for_each_other(tmp_path):
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", tmp_path / "wait.py"]
     done = run(*launch)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count(str(PATIENCE)) == 2
+    assert done.stdout.count(str(processes.PATIENCE)) == 2
 
 
 @pytest.mark.parametrize(

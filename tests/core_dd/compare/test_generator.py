@@ -86,6 +86,8 @@ def test_generator__is_forecast(capsys):
             "leaves no choice. Give num_per_class or budget",
         ),
         ({"generator": TRAIN, "sample": {"budget": "2s"}, "selector": "randon"}, "selector 'randon'; did you mean 'ra"),
+        ({"generator": TRAIN, "tune": TRAIN, "sample": SAMPLE}, "solver dpmpp_2m cannot draw with this generator"),
+        ({"generator": TRAIN, "sample": {**SAMPLE, "solver": "consistency"}}, "solver consistency cannot draw with"),
         ({"generator": TRAIN, "samples": {}}, "G: unknown option 'samples'"),
     ],
 )
