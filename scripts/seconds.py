@@ -89,7 +89,7 @@ def comparison(arguments: argparse.Namespace) -> dict[str, Any]:
         only.append({"producer": list(group), "ipc": 1})
     if arguments.dm:
         producers["DM"] = DM | {"iterations": arguments.dm}
-        only.append({"producer": "DM", "ipc": 10, "seed": 0})
+        only.append({"producer": "DM", "ipc": [10, 50], "seed": 0})
     return {
         "title": "Accuracy against seconds of sampling",
         "data": arguments.data.partition("=")[0],

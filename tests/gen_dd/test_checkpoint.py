@@ -4,11 +4,14 @@ import math
 
 import pytest
 import torch
+from makers import write_image_folder
 from torch import nn
 from torch.nn import functional as F
 
 from core_dd.errors import InputError
 from gen_dd.checkpoint import adapt, guessed_heads, infer_config, load_official
+from gen_dd.options import TrainConfig
+from gen_dd.trainer import Trainer
 from gen_dd.uvit import UViT
 
 D, DEPTH, HEADS, PATCH, SIDE, CHANNELS = 128, 4, 2, 2, 8, 3  # width 128 has 128 / 64 = 2 heads
@@ -313,3 +316,17 @@ def test_official_files__begin_the_challenge_s_models(tmp_path, generator, capsy
     with torch.no_grad():
         noise = ours(torch.randn(1, 3, side, side, generator=generator), torch.tensor(500.0), torch.tensor([7]))
     assert noise.shape == (1, 3, side, side) and noise.isfinite().all()
+
+    # A step of training from the same file, on images of that size.
+    images = torch.randint(0, 256, (classes, side, side, 3), generator=generator, dtype=torch.uint8).numpy()
+    for split in ("train", "test"):
+        write_image_folder(tmp_path / "real" / split, images, range(classes))
+    config = TrainConfig(
+        data=f"folder:{tmp_path / 'real'}", init_from=str(tmp_path / name), iterations=2, batch_size=2, warmup=0,
+        optimizer="adamw", device="cpu", compile=False,
+    )  # fmt: skip
+    del ours, state
+    trainer = Trainer.start(config, config.training_data())
+    assert trainer.step(0).isfinite()
+    moved = {key: not torch.equal(own[key], tensor) for key, tensor in trainer.model.state_dict().items() if key in own}
+    assert len(moved) == len(own) and all(moved[key] for key in own if key.endswith("weight"))
