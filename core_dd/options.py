@@ -102,3 +102,8 @@ class RunConfig(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 1, "log_every", "checkpoint_every", "keep")
+
+    def kept_on_resume(self, name: str) -> str | None:
+        """Why a resumed run must keep an option, as the end of a clause, empty where that needs no word; None: it may
+        change."""
+        return None if mark(type(self), name, "free_on_resume") else ""

@@ -346,9 +346,10 @@ def _check_same(folder: Path, config: RunConfig, origin: Mapping[str, Any]) -> N
         new = {own.name: own.default for own in fields(config)}  # options that there were not yet when it was begun
         before = new | renamed(type(config), read_yaml(folder / CONFIG))
     for key, value in settings.items():
+        why = config.kept_on_resume(key)
         require(
-            mark(type(config), key, "free_on_resume") or before.get(key) == value,
-            f"{folder} was started with {key} {before.get(key)}, now it is {value}. "
+            why is None or before.get(key) == value,
+            f"{folder} was started with {key} {before.get(key)}, now it is {value}{why}. "
             "Resume with the same settings, or start a new run.",
         )
     if not origin or not ((folder / _ORIGIN).exists() or checkpoints(folder)):

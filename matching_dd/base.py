@@ -155,16 +155,26 @@ class Method:
             total += loss.detach()
         return total
 
-    def iterate(self, step: int) -> Tensor:
-        """One iteration of a run, at its learning rate, counted into the average of the last ones; returns its loss."""
-        done = step / self.config.iterations
-        if self.config.lr_course == "cosine":
-            for group in self.optimizer.param_groups:
-                group["lr"] = group.setdefault("initial_lr", group["lr"]) * (1 + math.cos(math.pi * done)) / 2
+    def iterate(self, step: int, elapsed: float = 0.0) -> Tensor:
+        """One iteration of a run, at its learning rate, counted into the average of the last ones; returns its loss.
+
+        Args:
+            step: its number, from 0.
+            elapsed: the part of the run's time limit that is used up, 0..1; the end is where iterations or time end
+                first.
+        """
+        done = max(step / self.config.iterations, elapsed)
+        part = self.decay(step) * ((1 + math.cos(math.pi * done)) / 2 if self.config.lr_course == "cosine" else 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * part
         loss = self.step(step)
         if done >= 1 - self.config.average_last:
             self.synthetic.average_in()
         return loss
+
+    def decay(self, step: int) -> float:
+        """The part of the learning rates that the method itself leaves at an iteration."""
+        return 1.0
 
     def step(self, step: int) -> Tensor:
         """One iteration; returns its loss."""
@@ -177,10 +187,13 @@ class Method:
         return {**self.synthetic.state(), "optimizer": self.optimizer.state_dict()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from what `state` gave."""
+        """Continue from what `state` gave, in a distillation that has not begun."""
         self.synthetic.load_state(state)
+        rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
         fitting(self.optimizer)
+        for group, lr in zip(self.optimizer.param_groups, rates, strict=True):
+            group["initial_lr"] = lr
 
 
 class RandomNetworks(Method):

@@ -1,12 +1,9 @@
 """Command: learn ipc images per class by matching real data."""
 
-import contextlib
-import datetime
 import shutil
-import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
@@ -25,70 +22,7 @@ from matching_dd.base import Method
 from matching_dd.methods import METHODS
 from matching_dd.options import MatchingConfig
 from matching_dd.stopping import DISTILLED, GRID, EarlyStopping, keep
-
-
-class _Watch:
-    """How long a distillation takes, over all calls of its run, and how long it will.
-
-    Args:
-        config: of the run.
-        earlier: what calls before took.
-
-    Attributes:
-        stepping: seconds of iterations, which a limit counts.
-    """
-
-    def __init__(self, config: MatchingConfig, earlier: Cost) -> None:
-        self.config = config
-        self.stepping = earlier.get("stepping", earlier["seconds"])
-        self._before = earlier["seconds"]
-        self._began = time.perf_counter()
-        self._said = False
-        self._each: list[float] = []  # as long as they are timed
-
-    def seconds(self) -> float:
-        """Since the first iteration began, all that was done beside validation."""
-        return self._before + time.perf_counter() - self._began
-
-    @contextlib.contextmanager
-    def iteration(self, compiling: bool) -> Iterator[Callable[[torch.Tensor], object]]:
-        """Time an iteration, which waits for its loss where that matters; the first of a call that compiles is not
-        counted."""
-        began, timed = time.perf_counter(), len(self._each) <= _TRIALS or self.config.max_seconds is not None
-        yield torch.Tensor.item if timed else lambda loss: None
-        seconds = 0.0 if compiling and not self._each else time.perf_counter() - began
-        if timed:
-            self._each.append(seconds)
-        self.stepping += seconds
-
-    @contextlib.contextmanager
-    def aside(self) -> Iterator[None]:
-        """What is done meanwhile counts for nothing."""
-        began = time.perf_counter()
-        yield
-        self._began += time.perf_counter() - began
-
-    def left(self) -> float | None:
-        """Seconds until the limit; None without one."""
-        limit = self.config.max_seconds
-        return None if limit is None else limit - self.stepping
-
-    def over(self) -> bool:
-        """Whether the limit is reached."""
-        left = self.left()
-        return left is not None and left <= 0
-
-    def forecast(self, done: int) -> str | None:
-        """Once, after a few iterations of a call: how long the others will take."""
-        if self._said or len(self._each) <= _TRIALS or done == self.config.iterations:
-            return None
-        self._said, each = True, statistics.median(self._each[1:])
-        seconds = each * (self.config.iterations - done)
-        limit = self.left()
-        by = "" if limit is None or limit > seconds else f", of which max_seconds leaves {_interval(limit)}"
-        return (
-            f"{each:.3g} s an iteration: about {_interval(seconds)} for the {self.config.iterations - done} to go{by}"
-        )
+from matching_dd.watch import Watch, interval, settled
 
 
 def distill(method: str, data: str | ImageData, ipc: int, **config: Any) -> DistilledSet:
@@ -145,13 +79,14 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
                 )
         if stopping is not None:
             stopping.resume(run, first)
-        watch = _Watch(config, _spent(folder / DISTILLED) if folder else _NOTHING)
+        watch = Watch(config, _spent(folder / DISTILLED) if folder else _NOTHING)
 
         # Match.
-        progress, done, stop = Progress("distil", config.iterations, first), first, False
+        progress, done = Progress("distil", config.iterations, first), first
+        stop = stopping is not None and stopping.over()
         while done < config.iterations and not stop and not watch.over():
             with watch.iteration(method.compile) as wait:
-                loss, done = method.iterate(done), done + 1
+                loss, done = method.iterate(done, watch.part()), done + 1
                 wait(loss)
             stop, scores = done == config.iterations or watch.over(), {}
             progress.update(ends_in=watch.left())
@@ -162,11 +97,12 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
                 run.check(done, loss=loss.item())  # before anything is saved of a loss that is not finite
                 progress.note = f"loss {loss.item():.4g}"
                 if save:
-                    dset = method.synthetic.to_distilled(_describe(config, data, done, watch))
+                    dset = method.synthetic.to_distilled(_describe(config, data, watch.cost(done)))
                     if stopping is not None:
-                        with watch.aside():
+                        with watch.validation():
                             scores = stopping.measure(dset)
-                            stop = stopping.keep(run, dset, scores["val_accuracy"]) or stop
+                        dset = replace(dset, meta=dset.meta | {"cost": watch.cost(done)})
+                        stop = stopping.keep(run, dset, scores["val_accuracy"]) or stop
                 run.log(done, loss=loss.item(), **scores)
                 if save:
                     _checkpoint(run, done, method, dset)
@@ -179,10 +115,12 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
         # The result is the best set, or without validation the last checkpoint's.
         last = run.last()
         assert last is not None
-        best = last[1] if stopping is None else stopping.best
-        for file in (DISTILLED, GRID):
-            with files.atomic(run.folder / file) as temporary:
-                shutil.copyfile(best / file, temporary)
+        if stopping is None:
+            for file in (DISTILLED, GRID):
+                with files.atomic(run.folder / file) as temporary:
+                    shutil.copyfile(last[1] / file, temporary)
+        else:
+            stopping.deliver(run.folder, _spent(last[1] / DISTILLED))
         run.say(f"{run.folder / DISTILLED}: {config.ipc} images per class of {data.name}")
         return DistilledSet.load(run.folder / DISTILLED)
 
@@ -215,9 +153,8 @@ def _run_name(config: MatchingConfig, data: ImageData) -> str:
     return f"{data.name}-{config.method}-ipc{config.ipc}"
 
 
-def _describe(config: MatchingConfig, data: ImageData, iterations: int, watch: _Watch) -> dict[str, Any]:
-    """The metadata of the set after so many iterations, and the seconds that all calls took for them."""
-    cost = {"iterations": iterations, "seconds": round(watch.seconds(), 3), "stepping": round(watch.stepping, 3)}
+def _describe(config: MatchingConfig, data: ImageData, cost: Cost) -> dict[str, Any]:
+    """The metadata of the set so far, and what all calls took for it."""
     return new_meta(data, method=config.method, ipc=config.ipc, seed=config.seed, config=to_dict(config), cost=cost)
 
 
@@ -229,15 +166,7 @@ def _dry_run(config: MatchingConfig) -> None:
     print(to_yaml(config), end="")
     print(f"# checked on {found.device}: {found.parts} part(s) of the classes per iteration")
     print(f"# memory: {found.mib / 1024:.2f} GiB at its peak")
-    print(
-        f"# time: {found.first:.1f} s to start, then {found.each:.3g} s per iteration: "
-        f"{_interval(found.first + found.each * config.iterations)} for {config.iterations}"
-    )
-
-
-def _interval(seconds: float) -> str:
-    """Seconds as hours:minutes:seconds."""
-    return str(datetime.timedelta(seconds=round(seconds)))
+    print(f"# time: {found.first:.1f} s to start, then {found.each:.3g} s per iteration: {found.said(config)}")
 
 
 class _Measured(NamedTuple):
@@ -253,24 +182,44 @@ class _Measured(NamedTuple):
     mib: float
     """Memory at its peak, in MiB."""
 
+    def seconds(self, config: MatchingConfig) -> float:
+        """Of all iterations, or of those that the time limit lets happen, and of the start."""
+        whole = self.each * config.iterations
+        return self.first + min(whole, config.max_seconds or whole)
 
-def measured(config: MatchingConfig, data: ImageData) -> _Measured:
-    """What a distillation takes, by a few iterations that are then lost."""
+    def said(self, config: MatchingConfig) -> str:
+        """The same in words."""
+        fitting, limit = config.iterations, config.max_seconds
+        if limit is None or self.each * fitting <= limit:
+            return f"{interval(self.seconds(config))} for {fitting}"
+        return (
+            f"{interval(self.seconds(config))}, in which max_seconds {limit:g} leaves about "
+            f"{max(1, round(limit / self.each))} of {fitting}"
+        )
+
+
+def measured(config: MatchingConfig, data: ImageData, now: Callable[[], float] = time.perf_counter) -> _Measured:
+    """What a distillation takes, by a few iterations that are then lost.
+
+    Args:
+        config: of the distillation.
+        data: the real data.
+        now: a clock, in seconds.
+    """
     prepare_device(config.device)
-    method, seconds = METHODS[config.method](config, data), []
-    for step in range(1 + _TRIALS):
-        started = time.perf_counter()
-        method.step(step).item()
-        seconds.append(time.perf_counter() - started)
-        if sum(seconds) > _PATIENCE:  # an iteration may be the whole life of a network
-            break
-    each = statistics.median(seconds[1:] or seconds)
+    method, seconds, each = METHODS[config.method](config, data), list[float](), None
+    while each is None:
+        started = now()
+        method.step(len(seconds)).item()
+        seconds.append(now() - started)
+        # An iteration may be the whole life of a network: one must do where it took long and compiled nothing.
+        alone = len(seconds) == 1 and not method.compile
+        each = settled(seconds if alone else seconds[1:], sum(seconds), config.period)
     return _Measured(method.device, len(method.chunks), seconds[0], each, peak_mib(method.device))
 
 
 _NOTHING: Cost = {"iterations": 0, "seconds": 0.0}
 _BEFORE = "Remove this checkpoint to resume from the one before it, or start a new run."
-_TRIALS, _PATIENCE = 5, 60
 _STATES = 3  # how many checkpoints can be gone on from; the others are kept for their sets
 _STATE = "state.pt"
 

@@ -31,12 +31,12 @@ METHOD_CHOICES = MappingProxyType(
 
 INIT_CHOICES = MappingProxyType(
     {
-        "real": "random training images",
-        "k_center": "training images that cover their class",
-        "medoids": "the training images nearest the centres of k-means in their class",
+        "real": "random training images, whole whatever the factor: each tile is then a part of one",
+        "k_center": "training images that cover their class, shrunk to the factor's tiles",
+        "medoids": "the training images nearest the centres of k-means in their class, shrunk likewise",
         "noise": "normal noise in training space",
         "noise_pixels": "grey noise",
-        "mix": "random training images, shrunk to the factor's tiles (M3D)",
+        "mix": "random training images, shrunk likewise (M3D)",
         "mix_bilinear": "the same, shrunk smoothly (IDM)",
         "mix_first": "the first training images of each class, shrunk likewise (IDC)",
     }
@@ -128,10 +128,10 @@ class MatchingConfig(RunConfig, DataConfig):
     augment_mode: str = option("S", choices=AUGMENT_MODE_CHOICES)
     """Which of these operations are applied."""
     lr_course: str = option("constant", group=SHORTER, choices=LR_COURSE_CHOICES)
-    """How lr_img goes on over the iterations."""
+    """How lr_img goes on over the iterations, or over max_seconds where these end first."""
     average_last: float = option(0.0, group=SHORTER)
-    """The part of the iterations, at the end, over which the images are averaged; their average is then the set (Polyak
-    & Juditsky, 1992). 0: the images as they are, as published."""
+    """The part of the iterations (or of max_seconds where these end first), at the end, over which the images are
+    averaged; their average is then the set (Polyak & Juditsky, 1992). 0: the images as they are, as published."""
     val_fraction: float = option(0.0, group=VALIDATION)
     """The part of each class's training images kept aside as the validation split; at every checkpoint classifiers are
     then trained on the set and tested on it, and the best set is the result. 0: no validation, as published, and the
@@ -182,6 +182,15 @@ class MatchingConfig(RunConfig, DataConfig):
 
             DSAugment(self.augment)
 
+    def kept_on_resume(self, name: str) -> str | None:
+        """Also the length of the run where it decides what was done so far."""
+        if name in ("iterations", "max_seconds"):
+            if self.lr_course != "constant":
+                return f", which lr_course {self.lr_course} goes by"
+            if self.average_last > 0:
+                return ", by which average_last began, or will"
+        return super().kept_on_resume(name)
+
     @property
     def decoded_per_class(self) -> int:
         """Images that those of a class decode to."""
@@ -192,6 +201,11 @@ class MatchingConfig(RunConfig, DataConfig):
     @property
     def rounds(self) -> int:
         """About how often an iteration looks at a batch of every class."""
+        return 1
+
+    @property
+    def period(self) -> int:
+        """After how many iterations what they take comes again."""
         return 1
 
     @property
@@ -213,6 +227,10 @@ class RandomNetworksConfig(MatchingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 1, "ipm", "steps_per_batch")
+
+    @property
+    def period(self) -> int:
+        return self.steps_per_batch
 
 
 @dataclass(kw_only=True)

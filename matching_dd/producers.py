@@ -103,7 +103,7 @@ def measure_distilled(
     """What `distilled` takes, from a few iterations that are then lost."""
     config = METHODS[method].Config(method=method, **place, **options, device=device)
     found = measured(config, data)
-    return Forecast(found.first + found.each * config.iterations, found.mib)
+    return Forecast(found.seconds(config), found.mib)
 
 
 def measure_experts(

@@ -1,5 +1,6 @@
 """Early stopping: at every checkpoint classifiers learn from the set so far, and a validation split tells the best."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, TypedDict
@@ -13,7 +14,7 @@ from core_dd.judge.evaluate import evaluate
 from core_dd.judge.protocols import PROTOCOLS
 from core_dd.run import Run, read_stats
 from core_dd.sets import pictures
-from core_dd.sets.distilled import DistilledSet, Spent
+from core_dd.sets.distilled import Cost, DistilledSet, Spent
 from matching_dd.options import MatchingConfig
 
 DISTILLED, GRID = "distilled.safetensors", "grid.png"
@@ -49,7 +50,7 @@ class EarlyStopping:
     def __init__(self, config: MatchingConfig, data: ImageData) -> None:
         self.config, self.best = config, Path()
         self._data = replace(data, test_images=data.val_images, test_labels=data.val_labels)
-        self._accuracy, self._misses = -1.0, 0
+        self._accuracy, self._misses, self._reached = -1.0, 0, 0
         require(
             len(data.val_images) > 0,
             f"{data.name} comes without a validation split. Load it with one: load_data(..., val_fraction=0.1).",
@@ -67,9 +68,9 @@ class EarlyStopping:
             return
         where = f"the metadata of {self.best}"
         meta = records.checked(DistilledSet.load(self.best / DISTILLED).meta, _Best, where, "Start a new run.")
-        self._accuracy = meta["validation"]["accuracy"]
+        self._accuracy, self._reached = meta["validation"]["accuracy"], meta["cost"]["iterations"]
         since = [line["step"] for line in read_stats(run.folder / "stats.jsonl") if "val_accuracy" in line]
-        self._misses = sum(meta["cost"]["iterations"] < step <= first for step in since)
+        self._misses = sum(self._reached < step <= first for step in since)
 
     def measure(self, dset: DistilledSet) -> dict[str, float]:
         """The mean accuracy on the validation split of classifiers that learn from the set, as val_accuracy."""
@@ -87,9 +88,13 @@ class EarlyStopping:
         return {"val_accuracy": scores.mean}
 
     def keep(self, run: Run, dset: DistilledSet, accuracy: float) -> bool:
-        """Keep the set if it is the best so far; returns whether it is time to stop."""
-        if accuracy > self._accuracy:
-            self._accuracy, self._misses = accuracy, 0
+        """Keep the set if it is the best so far; returns whether it is time to stop.
+
+        A run that was killed before the checkpoint with its best set comes by that set again, which is then no miss.
+        """
+        reached = dset.meta["cost"]["iterations"]
+        if accuracy > self._accuracy or reached == self._reached:
+            self._accuracy, self._misses, self._reached = accuracy, 0, reached
             meta = dset.meta | {"validation": {"accuracy": accuracy, "protocol": self.config.val_protocol}}
             with files.atomic(self.best, replace=True) as temporary:
                 temporary.mkdir()
@@ -97,7 +102,25 @@ class EarlyStopping:
         else:
             self._misses += 1
         run.say(f"validation: {100 * accuracy:.1f} %, best {100 * self._accuracy:.1f} %")
+        return self.over()
+
+    def over(self) -> bool:
+        """Whether there was no better set for too long."""
         return self.config.patience is not None and self._misses >= self.config.patience
+
+    def deliver(self, folder: Path, spent: Cost) -> None:
+        """Write the best set and its picture into a folder; the set says what the whole run took to find it.
+
+        Args:
+            folder: the run's.
+            spent: what the run took, until it ended.
+        """
+        dset = DistilledSet.load(self.best / DISTILLED)
+        cost = spent | {"iterations": dset.meta["cost"]["iterations"]}
+        with files.atomic(folder / DISTILLED) as temporary:
+            replace(dset, meta=dset.meta | {"cost": cost}).save(temporary)
+        with files.atomic(folder / GRID) as temporary:
+            shutil.copyfile(self.best / GRID, temporary)
 
 
 def keep(dset: DistilledSet, folder: Path) -> None:

@@ -155,7 +155,7 @@ def initial_images(init: str, data: ImageData, ipc: int, preprocess: Preprocess,
 
 def _real_images(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int) -> Tensor:
     """Random real images of each class, none twice."""
-    return preprocess.forward(data.train_images[_at_random(data, ipc, seed)])
+    return preprocess.forward(data.train_images[choose("random", data, ipc, seed)])
 
 
 def _noise(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int) -> Tensor:
@@ -169,45 +169,53 @@ def _noise_pixels(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, 
     return preprocess.forward((drawn / 4 + 0.5).clamp(0, 1))
 
 
-def _k_center(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int) -> Tensor:
-    """Real images of each class that cover it: the one nearest the mean, then the farthest ones, in training space."""
-    real = [preprocess.forward(data.train_images[members]) for members in members_of(data, ipc)]
-    return torch.stack([own[subset.k_center(own.flatten(1), ipc)] for own in real])
+Choice = Callable[[ImageData, int, Preprocess, int], Tensor]
+"""(data, count, preprocess, seed) -> int64 (K, count): indices of training images of every class, none twice."""
 
 
-def _medoids(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int) -> Tensor:
-    """The real image of each class nearest each centre of k-means, in training space, none twice."""
-    real = [preprocess.forward(data.train_images[members]) for members in members_of(data, ipc)]
-    return torch.stack([own[subset.medoids(own.flatten(1), ipc, seed)] for own in real])
+def _k_center(data: ImageData, count: int, preprocess: Preprocess, seed: int) -> Tensor:
+    """Of images that cover their class: the one nearest the mean, then the farthest ones, in training space."""
+    return _by_class(data, count, preprocess, lambda own: subset.k_center(own, count))
 
 
-def _at_random(data: ImageData, count: int, seed: int) -> Tensor:
-    """Indices of random training images of every class, none twice, int64 (K, count): those of coreset random."""
+def _medoids(data: ImageData, count: int, preprocess: Preprocess, seed: int) -> Tensor:
+    """Of the image nearest each centre of k-means of its class, in training space."""
+    return _by_class(data, count, preprocess, lambda own: subset.medoids(own, count, seed))
+
+
+def _by_class(data: ImageData, count: int, preprocess: Preprocess, choose: Callable[[Tensor], Tensor]) -> Tensor:
+    """Indices of what is chosen of each class, of its images (N, D) in training space."""
+    of_class = members_of(data, count)
+    return torch.stack([own[choose(preprocess.forward(data.train_images[own]).flatten(1))] for own in of_class])
+
+
+def _at_random(data: ImageData, count: int, preprocess: Preprocess, seed: int) -> Tensor:
+    """Of random images: those of coreset random."""
     return choose("random", data, count, seed)
 
 
-def _first(data: ImageData, count: int, seed: int) -> Tensor:
-    """Indices of the first training images of every class, int64 (K, count)."""
+def _first(data: ImageData, count: int, preprocess: Preprocess, seed: int) -> Tensor:
+    """Of the first images of every class."""
     return torch.stack([members[:count] for members in members_of(data, count)])
 
 
-def _mix(mode: str, choice: Callable[[ImageData, int, int], Tensor] = _at_random) -> Callable[..., Tensor]:
+def _tiles(choice: Choice, mode: str = "nearest") -> Callable[..., Tensor]:
     """Real images, none twice, shrunk by interpolation `mode`, as the tiles that `core_dd.sets.factor` cuts."""
 
-    def tiles(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int) -> Tensor:
+    def start(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int) -> Tensor:
         count, (_, height, width) = ipc * factor**2, data.shape
         smallest = min(len(members) for members in members_of(data, 1))
         require(
-            count <= smallest,
-            f"init mix takes ipc x factor^2 = {count} real images of every class, the smallest of {data.name} has "
-            f"{smallest}. Lower ipc or factor, or use another init.",
+            factor == 1 or count <= smallest,
+            f"the start takes ipc x factor^2 = {count} real images of every class, the smallest of {data.name} has "
+            f"{smallest}. Lower ipc or factor, or use init real or noise.",
         )
-        real = fractions(data.train_images[choice(data, count, seed)]).flatten(0, 1)
+        real = fractions(data.train_images[choice(data, count, preprocess, seed)]).flatten(0, 1)
         small = F.interpolate(real, size=(-(-height // factor), -(-width // factor)), mode=mode)
         grid = small.unflatten(0, (data.num_classes, ipc, factor, factor)).permute(0, 1, 4, 2, 5, 3, 6)
         return preprocess.forward(grid.flatten(5, 6).flatten(3, 4)[..., :height, :width])
 
-    return tiles
+    return start
 
 
 INITS: MappingProxyType[str, Callable[[ImageData, int, Preprocess, int, int], Tensor]] = MappingProxyType(
@@ -215,11 +223,11 @@ INITS: MappingProxyType[str, Callable[[ImageData, int, Preprocess, int, int], Te
         "real": _real_images,
         "noise": _noise,
         "noise_pixels": _noise_pixels,
-        "k_center": _k_center,
-        "medoids": _medoids,
-        "mix": _mix("nearest"),  # M3D
-        "mix_first": _mix("nearest", _first),  # IDC
-        "mix_bilinear": _mix("bilinear"),  # IDM
+        "k_center": _tiles(_k_center),
+        "medoids": _tiles(_medoids),
+        "mix": _tiles(_at_random),  # M3D
+        "mix_first": _tiles(_first),  # IDC
+        "mix_bilinear": _tiles(_at_random, "bilinear"),  # IDM
     }
 )
 """How a set starts, by name: (data, ipc, preprocess, seed, factor) -> images."""
@@ -229,4 +237,4 @@ def taken(init: str, ipc: int, factor: int) -> int:
     """Real training images of every class that a start takes, none of them twice: 0 for noise."""
     if init.startswith("noise"):
         return 0
-    return ipc * factor**2 if init.startswith("mix") else ipc
+    return ipc if init == "real" else ipc * factor**2

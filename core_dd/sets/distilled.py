@@ -59,8 +59,11 @@ class Cost(TypedDict):
 
     iterations: NotRequired[Annotated[int, Meta(ge=0)]]
     seconds: Annotated[float, Meta(ge=0)]
+    """All of them; where a validation chose the set, until the run ended, of which `iterations` led to the set."""
     stepping: NotRequired[Annotated[float, Meta(ge=0)]]
     """The part of the seconds that a time limit counts."""
+    validating: NotRequired[Annotated[float, Meta(ge=0)]]
+    """The part of the seconds that validation took."""
 
 
 class Spent(TypedDict):

@@ -151,11 +151,12 @@ class CAFE(Method):
         loss = self.misfit(real_means, features, measured)
         return loss.detach(), drawn, torch.autograd.grad(loss, measured)[0]
 
+    def decay(self, step: int) -> float:
+        return 0.5 ** sum(step >= milestone for milestone in _HALVED_AT)
+
     def step(self, step: int) -> Tensor:
         """All image steps of one network; returns their mean loss."""
         config, net, accuracies, losses = self.config, self.draw_network(step), [], []
-        halvings = sum(step >= milestone for milestone in _HALVED_AT)
-        self.optimizer.param_groups[0]["lr"] = config.lr_img * 0.5**halvings
         for moment in range(step * config.max_steps, (step + 1) * config.max_steps):
             self.begin()
             losses.append(self.match(net, moment))

@@ -170,14 +170,17 @@ def test_step__trains_the_network_between_image_steps_only(digits):
     assert not any(parameter.requires_grad for parameter in cafe.net.parameters())
 
 
-def test_step__halves_the_learning_rate_as_published(few_digits, hasty):
+def test_iterate__halves_the_learning_rate_as_published(few_digits, hasty):
     options = {"max_steps": 3, "max_epochs": 3, "iterations": 3000, **SMALL}
     cafe = CAFE(CAFEConfig(**options), few_digits)
     rates = []
     for step in (0, 1199, 1200, 1600, 1800, 2500):
-        cafe.step(step)
+        cafe.iterate(step)
         rates.append(cafe.optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([0.1, 0.1, 0.05, 0.025, 0.0125, 0.0125])
+    falling = CAFE(CAFEConfig(**options, lr_course="cosine"), few_digits)
+    falling.iterate(2000)
+    assert falling.optimizer.param_groups[0]["lr"] == pytest.approx(0.0125 / 4)  # (1 + cos(2/3 pi)) / 2 of it
 
 
 def test_span__looks_back_at_ten():

@@ -1,8 +1,10 @@
 """The command end to end on 8x8 digits: what it writes, resume after kill -9, dry run."""
 
+import math
 import re
 import shutil
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from matching_dd import coreset, distill
 from matching_dd.distill import main
 from matching_dd.methods import METHODS
 from matching_dd.stopping import EarlyStopping
+from matching_dd.watch import Watch
 
 SMALL = {"network": "convnet1_w8", "batch_real": 32, "compile": False, "tracker": "none"}
 FLAGS = ["--network=convnet1_w8", "--batch_real=32", "--no_compile", "--tracker=none"]
@@ -210,6 +213,9 @@ def test_dry_run__prints_what_to_expect_and_writes_nothing(capsys):
     assert yaml.safe_load(printed)["ipc"] == 3
     assert re.search(r"# memory: \d+\.\d\d GiB", printed)
     assert re.search(r"# time: .* s to start, then .* s per iteration: \d+:\d\d:\d\d for 5000", printed)
+    main([*FLAGS, "--iterations=5000", "--ipc=3", "--max_seconds=0.001", "--dry_run"])
+    printed = capsys.readouterr().out
+    assert re.search(r"per iteration: 0:\d\d:\d\d, in which max_seconds 0.001 leaves about 1 of 5000", printed)
     assert not list(Path().iterdir())
 
 
@@ -251,6 +257,34 @@ def test_distill__refuses(digits, options, message):
     assert not list(Path().rglob("*.safetensors"))
 
 
+@pytest.mark.parametrize(
+    ("course", "said"),
+    [
+        ({"lr_course": "cosine"}, "which lr_course cosine goes by"),
+        ({"average_last": 0.5}, "by which average_last began, or will"),
+    ],
+)
+def test_resume__keeps_the_length_that_a_course_goes_by(digits, course, said):
+    """Else the rate would rise again, and the average be of images in the middle."""
+    options = {"out": "run", "max_seconds": 600.0, **course, **SMALL}
+    first = distill("dm", digits, 1, iterations=2, **options).digest()
+    with pytest.raises(InputError, match=rf"started with iterations 2, now it is 8, {said}\. Resume with the same"):
+        distill("dm", digits, 1, iterations=8, resume=True, **options)
+    with pytest.raises(InputError, match=rf"with max_seconds 600.0, now it is None, {said}\. .* or start a new run"):
+        distill("dm", digits, 1, iterations=2, resume=True, **options | {"max_seconds": None})
+    assert distill("dm", digits, 1, iterations=2, resume=True, **options).digest() == first
+
+
+def test_course__goes_by_max_seconds_where_that_ends_first(digits, monkeypatch):
+    """Of ten iterations, of which time leaves two: the last is at the rate of the end, and in the average."""
+    monkeypatch.setattr(Watch, "part", lambda self: 0.75)
+    monkeypatch.setattr(Watch, "over", lambda self: self.stepping > 0)
+    distill("dm", digits, 1, iterations=10, lr_course="cosine", average_last=0.3, max_seconds=9.0, out="run", **SMALL)
+    state = torch.load("run/checkpoints/last/state.pt")
+    assert state["optimizer"]["param_groups"][0]["lr"] == pytest.approx((1 + math.cos(0.75 * math.pi)) / 2)
+    assert "average" in state
+
+
 def test_distill__never_overwrites(digits):
     distill("dm", digits, 1, iterations=1, out="run", **SMALL)
     with pytest.raises(InputError, match="run exists. Choose another --out, or continue it with --resume"):
@@ -270,7 +304,7 @@ def test_max_seconds__ends_a_run_with_its_set(digits, capsys):
 def test_forecast__says_once_what_is_to_come(digits):
     distill("dm", digits, 1, iterations=12, out="run", **SMALL)
     [line] = [line for line in Path("run/log.txt").read_text().splitlines() if "to go" in line]
-    assert re.fullmatch(r"\S+ s an iteration: about \d+:\d\d:\d\d for the 6 to go", line)
+    assert re.fullmatch(r"\S+ s an iteration: about \d+:\d\d:\d\d for the 7 to go", line)
 
 
 @pytest.fixture
@@ -290,6 +324,53 @@ def test_early_stopping__the_best_set_is_the_result_whatever_came_after(split, m
     assert [line["val_accuracy"] for line in read_stats(Path("run/stats.jsonl"))] == [0.3, 0.5, 0.4, 0.5]
     assert "ended at iteration 4 of 9 by patience" in Path("run/log.txt").read_text()
     assert (Path("run") / "grid.png").is_file()
+
+
+@pytest.fixture
+def marked(monkeypatch):
+    """Accuracies of the sets after so many iterations, whatever they are."""
+    marks = {1: 0.3, 2: 0.5, 3: 0.4, 4: 0.9}
+
+    def measure(self, dset):
+        return {"val_accuracy": marks[dset.meta["cost"]["iterations"]]}
+
+    monkeypatch.setattr(EarlyStopping, "measure", measure)
+    return {"checkpoint_every": 1, "val_fraction": 0.2, "patience": 1, "out": "run", **SMALL}
+
+
+def test_early_stopping__killed_before_a_best_set_has_its_checkpoint(split, marked, monkeypatch):
+    """It comes by that set again, which is no miss."""
+
+    def killed(run, done, *rest):
+        if done == 2:
+            raise KeyboardInterrupt
+        checkpoint(run, done, *rest)
+
+    distilling = import_module("matching_dd.distill")  # as an attribute of its package it is the function
+    checkpoint = distilling._checkpoint
+    monkeypatch.setattr(distilling, "_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        distill("dm", split, 1, iterations=9, **marked)
+    assert [step for step, _ in checkpoints(Path("run"))] == [1]
+    assert DistilledSet.load("run/best/distilled.safetensors").meta["cost"]["iterations"] == 2
+    monkeypatch.setattr(distilling, "_checkpoint", checkpoint)
+    best = distill("dm", split, 1, iterations=9, resume=True, **marked)
+    assert best.meta["cost"]["iterations"] == 2
+    assert [line["step"] for line in read_stats(Path("run/stats.jsonl"))] == [1, 2, 3]
+
+
+def test_early_stopping__that_has_ended_a_run_ends_it_again(split, marked):
+    """Until it is told to be more patient; the set says what the whole run took."""
+    first = distill("dm", split, 1, iterations=9, **marked)
+    last = DistilledSet.load("run/checkpoints/last/distilled.safetensors").meta["cost"]
+    best = DistilledSet.load("run/best/distilled.safetensors").meta["cost"]
+    assert first.meta["cost"] == last | {"iterations": 2} and last["iterations"] == 3
+    assert best["seconds"] < last["seconds"] and best["validating"] <= last["validating"]
+    again = distill("dm", split, 1, iterations=9, resume=True, **marked)
+    assert again.meta == first.meta and again.digest() == first.digest()
+    assert [step for step, _ in checkpoints(Path("run"))] == [1, 2, 3]
+    more = distill("dm", split, 1, iterations=4, resume=True, **marked | {"patience": 2})
+    assert more.meta["cost"]["iterations"] == 4
 
 
 def test_early_stopping__tests_on_the_split_alone_and_changes_no_step(split):

@@ -191,7 +191,7 @@ def test_distill__lowers_its_objective_and_beats_random_selection(digits):
         ({"decode": "mulit"}, "unknown decode 'mulit'; did you mean 'multi'"),
         ({"decode": "bound", "max_syn": None}, "decode bound needs max_syn >= ipc 1, got None"),
         ({"decode": "bound", "max_syn": 2, "ipc": 3}, "decode bound needs max_syn >= ipc 3, got 2"),
-        ({"ipc": 40}, "init mix takes ipc x factor\\^2 = 160 real images of every class"),
+        ({"ipc": 40}, "the start takes ipc x factor\\^2 = 160 real images of every class"),
     ],
 )
 def test_distill__refuses(digits, options, message):

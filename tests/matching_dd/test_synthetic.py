@@ -10,6 +10,7 @@ from core_dd.data.preprocess import Preprocess
 from core_dd.errors import InputError
 from core_dd.judge.choose import choose
 from core_dd.sets.factor import decode
+from core_dd.sets.subset import k_center, medoids
 from matching_dd.optim import PerClassSGD
 from matching_dd.synthetic import INITS, SPACES, Synthetic, initial_images
 
@@ -97,6 +98,17 @@ def test_mix__tiles_are_real_images_shrunk(digits, preprocess):
         tiles = [pixels[k, :, :, i : i + 4, j : j + 4] for i in (0, 4) for j in (0, 4)]
         found = sorted(torch.cat(tiles).flatten(1).tolist())
         assert found == sorted(chosen[k].flatten(1).tolist())
+
+
+@pytest.mark.parametrize(("init", "choose"), [("medoids", lambda own, n: medoids(own, n, 3)), ("k_center", k_center)])
+def test_chosen_images__fill_the_tiles(digits, preprocess, init, choose):
+    """Four of them whole in an image, none a quarter of one."""
+    pixels = preprocess.inverse(start(digits, preprocess, init, ipc=2, factor=2)).mul(255).round()
+    for k, members in enumerate(digits.class_indices()):
+        own = digits.train_images[members]
+        expected = own[choose(preprocess.forward(own).flatten(1), 8)].float()[..., ::2, ::2]
+        tiles = torch.cat([pixels[k, :, :, i : i + 4, j : j + 4] for i in (0, 4) for j in (0, 4)])
+        assert sorted(tiles.flatten(1).tolist()) == sorted(expected.flatten(1).tolist())
 
 
 @pytest.mark.parametrize("factor", [1, 2])
