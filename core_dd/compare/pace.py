@@ -23,26 +23,23 @@ class Pace:
     def learn(self, order: Order) -> None:
         """Take note of an order that is done."""
         done = read_done(order.folder)
-        for name in (order.like, order.kind):
-            self._seconds.setdefault(name, []).append(done["seconds"])
-            self._peaks.setdefault(name, []).append(done["peak_mib"])
+        self._seconds.setdefault(order.like, []).append(done["seconds"])
+        self._peaks.setdefault(order.like, []).append(done["peak_mib"])
 
-    def seconds(self, numbers: Mapping[tuple[str, str], int]) -> float | None:
-        """What orders take one after the other: for each the median of its like, else of its kind.
+    def seconds(self, numbers: Mapping[str, int]) -> tuple[float, int]:
+        """What orders take one after the other, each as the median of its like.
+
+        Others of its kind do not tell: a set is chosen in a moment, or distilled for hours.
 
         Args:
-            numbers: how many there are, by their `like` and `kind`.
+            numbers: how many there are, by their `like`.
 
         Returns:
-            None where of some neither was finished before.
+            Seconds of those whose like was finished before, and how many the others are.
         """
-        total = 0.0
-        for (like, kind), number in numbers.items():
-            found = self._seconds.get(like) or self._seconds.get(kind)
-            if number and not found:
-                return None
-            total += number * statistics.median(found) if number else 0.0
-        return total
+        known = {like: number for like, number in numbers.items() if like in self._seconds}
+        total = sum(number * statistics.median(self._seconds[like]) for like, number in known.items())
+        return total, sum(numbers.values()) - sum(known.values())
 
     def alike(self, order: Order) -> tuple[int, float, float] | None:
         """How many of its like are finished, the median of their seconds and the largest of their memory, in MiB."""

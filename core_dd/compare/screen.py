@@ -66,7 +66,8 @@ class Standing:
         failed: titles, why, and logs.
         blocked: how many jobs cannot be done for that.
         began: when somebody began to work on it, or went on.
-        ends: when it is expected to be done.
+        ends: when it is expected to be done, but for `unknown`; None: not known.
+        unknown: how many jobs are left of which nothing tells how long they take.
         best: see `Best.found`.
     """
 
@@ -78,6 +79,7 @@ class Standing:
     blocked: int
     began: float | None
     ends: float | None
+    unknown: int = 0
     best: Mapping[str, Mapping[int, str]]
 
     @property
@@ -127,7 +129,10 @@ def _head(standing: Standing) -> Text:
 
 
 def _left(standing: Standing) -> list[str]:
-    return [] if standing.ends is None else [f"about {duration(max(standing.ends - time.time(), 0))} left"]
+    """How long the rest takes, and how many jobs are not in that."""
+    parts = [] if standing.ends is None else [f"about {duration(max(standing.ends - time.time(), 0))}"]
+    parts += [f"{standing.unknown} job{'s' * (standing.unknown > 1)} of unknown length"] * bool(standing.unknown)
+    return [f"{' and '.join(parts)} left"] * bool(parts)
 
 
 def _kinds(kinds: Mapping[str, tuple[int, int]]) -> Table:

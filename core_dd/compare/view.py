@@ -53,6 +53,7 @@ class State(TypedDict):
     by: str
     began: float
     ends: float | None
+    unknown: NotRequired[Annotated[int, Meta(ge=0)]]
     running: dict[str, float]
     failed: dict[str, str]
     blocked: dict[str, str]
@@ -80,7 +81,7 @@ class View:
         self._plan, self._out, self._executor = plan, out, executor
         self._places = write_plan(plan, out)
         self._undone = {order.key for order in plan.undone}
-        self._left = Counter((order.like, order.kind) for order in plan.undone)
+        self._left = Counter(order.like for order in plan.undone)
         done = [order for order in plan.orders.values() if order.key not in self._undone and order.done]
         self._kinds = {order.kind: [0, 0] for order in plan.wanted.values()}
         for order in plan.wanted.values():
@@ -144,14 +145,9 @@ class View:
                 self._running[key] = time.time()
         self._show()
 
-    def left(self) -> float | None:
-        """Seconds that the rest takes, where that can be told."""
-        seconds = self._pace.seconds(self._left)
-        return None if seconds is None else seconds / self._executor.capacity
-
     def standing(self) -> Standing:
         """How far it is now."""
-        orders, left = self._plan.orders, self.left()
+        orders, (left, unknown) = self._plan.orders, self._pace.seconds(self._left)
         return Standing(
             folder=str(self._out),
             by=self._executor.said,
@@ -160,7 +156,8 @@ class View:
             failed=[(orders[key].title, why, orders[key].log) for key, why in self.failed.items()],
             blocked=len(self.blocked),
             began=self._began,
-            ends=None if left is None or not self._undone else time.time() + left,
+            ends=time.time() + left / self._executor.capacity if left else None,
+            unknown=unknown,
             best=self._best.found(),
         )
 
@@ -174,7 +171,7 @@ class View:
     def _settle(self, order: Order) -> None:
         """An order needs no more work."""
         self._undone.discard(order.key)
-        self._left[order.like, order.kind] -= 1
+        self._left[order.like] -= 1
         self._show()
 
     def _show(self, last: bool = False) -> None:
@@ -188,6 +185,7 @@ class View:
                 "by": self._standing.by,
                 "began": self._began,
                 "ends": self._standing.ends,
+                "unknown": self._standing.unknown,
                 "running": self._running,
                 "failed": self.failed,
                 "blocked": self.blocked,
@@ -259,6 +257,7 @@ def status(out: Path) -> Standing:
         blocked=len(state["blocked"].keys() & undone),
         began=state["began"] if at_work else None,
         ends=state["ends"] if at_work else None,
+        unknown=state.get("unknown", 0) if at_work else 0,
         best=best.found(),
     )
 

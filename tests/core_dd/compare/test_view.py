@@ -139,6 +139,23 @@ def test_view__counts_what_was_done_before(plan):
     assert json.loads(Path("out/plan.json").read_text())["DM10net"]["places"][0]["ipc"] == 1
 
 
+def test_view__says_what_no_finished_job_tells_the_length_of(plan):
+    """Jobs of the same kind tell nothing: a set may be chosen in a moment, or distilled for hours."""
+    orders = {key: replace(order, like=order.title[:11]) for key, order in plan.orders.items()}  # three DM, two M3D
+    few = replace(plan, orders=orders)
+    with own_folder(Path("out")), View(few, Path("out"), Two(), Console(file=io.StringIO())) as view:
+        assert "5 jobs of unknown length left" in shown(view.standing())
+        first = orders["DM10net"]
+        view.given(first)
+        finish(first, 0.5)
+        view.ended(first)
+        assert "about 2:00:00 and 2 jobs of unknown length left" in shown(view.standing())  # two of DM, by two
+        view.given(orders["M3D10net"])
+        view.ended(orders["M3D10net"], "no way")
+        view._show(last=True)
+        assert "about 2:00:00 and 1 job of unknown length left" in shown(status(Path("out")))
+
+
 def test_best__is_never_the_real_training_set():
     best = Best()
     place = {"data": "d", "network": "n", "protocol": "p", "ipc": 1}
