@@ -8,6 +8,7 @@ import pytest
 
 from core_dd.compare.grid import Plan
 from core_dd.compare.jobs import Order, Outcome
+from core_dd.compare.pace import Pace
 from core_dd.compare.reading import DataChoice
 from core_dd.compare.schedule import carry_out, failures
 from core_dd.compare.view import View
@@ -96,4 +97,5 @@ def test_carry_out__a_failure_stops_only_what_needs_it(carried):
 def test_view__expects_of_the_rest_what_was_alike(carried):
     plan, _ = carried([order("a1"), order("a2")], Engine(1))
     more = Lazy(orders={**plan.orders, "a3": order("a3"), "z": order("z")}, cells=[], picked=())
-    assert View(more, Path("out"), Engine(2)).left() == pytest.approx(1.0)  # two of a second each, by two workers
+    assert Pace(plan.orders.values()).seconds({"a": 3, "z": 2}) == (pytest.approx(3.0), 2)  # of a second each
+    assert View(more, Path("out"), Engine(2)).standing().unknown == 1  # another of the same kind
