@@ -11,20 +11,23 @@ Words and the order of rows stand in the templates of docs/made/; every number i
 
 import argparse
 import csv
+import functools
 import itertools
+import operator
 import re
 import shutil
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from core_dd import cli, files, records
-from core_dd.compare.grid import ROOMS
+from core_dd.compare.grid import ROOMS, cells_of
 from core_dd.compare.jobs import DONE, read_done
+from core_dd.compare.reading import read_comparison
 from core_dd.compare.view import PLAN, Planned
 from core_dd.errors import require
 from core_dd.judge.options import CHOOSER_CHOICES, REAL
@@ -32,6 +35,7 @@ from core_dd.judge.scores import Score, read_score
 from core_dd.report import ranking, reproduced, study
 from core_dd.report.ranking import Entry, beside_published, grouped, published_text, read_entry
 from core_dd.run import read_stats
+from core_dd.settings import packaged
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, MADE = ROOT / "results", ROOT / "docs" / "made"
@@ -68,8 +72,8 @@ BESIDE_PAPERS = {
     "fashion_mnist_methods": "cpu_methods",
     "cifar10_methods": "cpu_methods",
 }
-"""Folders of results/ whose scores stand beside the papers', and the comparisons that make them. Of the rows of one
-method, data, ipc and protocol the first folder's is shown."""
+"""Folders of results/ whose scores stand beside the papers', and the comparisons that make them; sets of one row in
+several folders are put together, see `core_dd.report.reproduced.reproduced`."""
 KEPT = {
     "generators/*/stats.jsonl": "generator/stats.jsonl",
     "pools/*/grid.png": "pool.png",
@@ -103,19 +107,50 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(name)
 
 
+class Place(NamedTuple):
+    """Where a comparison's score stands: PRODUCER-ipcN, the seed, data, network and protocol."""
+
+    setting: str
+    seed: str
+    data: str
+    network: str
+    protocol: str
+
+    @classmethod
+    def of_cell(cls, name: str) -> "Place":
+        """That of a cell, by its name."""
+        producer, data, ipc, seed, network, protocol = name.split("/")
+        return cls(f"{producer}-{ipc}".replace(" ", "-"), seed.removeprefix("seed"), data, network, protocol)
+
+    @classmethod
+    def of_kept(cls, path: Path, score: Score) -> "Place":
+        """That of a score which results/ holds."""
+        setting = re.match(r".*-(ipc\d+|real)(?=-|$)", path.parts[-3])
+        require(setting is not None, f"{path}: its folder is none of a comparison's, such as DM-ipc10/0.")
+        return cls(setting[0], path.parts[-2], score["data"]["name"], score["network"], score["protocol"])
+
+
 def keep_comparison(
     comparison: Path, out: Path, machine: str | None = None, more: Mapping[str, str] | None = None
 ) -> None:
-    """Replace `out` by what results/ holds of a comparison, as far as it is done: see `TABLES`, its scores as
-    PRODUCER-ipcN/SEED/scores.json, with data, network and protocol in the name where there are several, and how many
-    sets there are to be; and `more` files, as `KEPT` says. What people found of its rows stays, and so does the machine
-    of scores that are kept already.
+    """Let `out` hold what results/ does of a comparison, as far as it is done: see `TABLES`, of its last call; scores
+    as PRODUCER-ipcN/SEED/scores.json, with data, network and protocol in the name where there are several; and `more`
+    files, as `KEPT` says.
+
+    What `out` has already and the folder lacks stays, such as what another machine or a call for other data has made,
+    but for scores of cells that the comparison no longer has. So do what people found of its rows, and the machine of
+    scores that are kept already.
     """
     plan = records.read(comparison / PLAN, dict[str, Planned], "It is no comparison's folder.")
-    cells = {own["folder"]: own["cells"][0].split("/") for own in plan.values() if own["cells"]}
-    done = {folder: cell for folder, cell in cells.items() if (comparison / folder / "scores.json").exists()}
-    several = [i for i in (1, 4, 5) if len({cell[i] for cell in cells.values()}) > 1]
-    planned = Counter("/".join([*cell[:3], *cell[4:]]) for cell in cells.values())
+    cells = {Place.of_cell(own["cells"][0]): own["folder"] for own in plan.values() if own["cells"]}
+    before = {Place.of_kept(path, read_score(path)): path for path in out.glob("*/*/scores.json")}
+    earlier = {place: records.read(path, dict[str, Any]) for place, path in before.items()}
+    planned = {place.data for place in cells}
+    found = {place: score for place, score in earlier.items() if place in cells or place.data not in planned}
+    for place, folder in cells.items():
+        if (comparison / folder / "scores.json").exists():
+            found[place] = _kept(comparison, folder, earlier.get(place, {}), machine)
+    several = [axis for axis in Place._fields[2:] if len({getattr(place, axis) for place in [*cells, *found]}) > 1]
     with files.atomic(out, replace=True) as temporary:
         temporary.mkdir()
         for path in [*(comparison / name for name in TABLES), out / reproduced.FINDINGS]:
@@ -123,26 +158,22 @@ def keep_comparison(
                 shutil.copyfile(path, temporary / path.name)
         for path in sorted(comparison.glob("figures/ablation-*.svg"))[:1]:
             shutil.copyfile(path, temporary / "ablation.svg")
-        files.write_json(temporary / reproduced.PLANNED, planned)
-        for folder, cell in done.items():
-            name = "-".join([cell[0], cell[2], *(cell[i] for i in several)]).replace(" ", "-")
-            place = Path(name) / cell[3].removeprefix("seed") / "scores.json"
-            score = _kept(comparison, folder, out / place, machine)
-            files.write_text(temporary / place, files.json_text(score) + "\n")
+        for place, score in found.items():
+            name = "-".join([place.setting, *(getattr(place, axis) for axis in several)])
+            files.write_text(temporary / name / place.seed / "scores.json", files.json_text(score) + "\n")
         for pattern, name in (more or {}).items():
             for path in comparison.glob(pattern):
                 (temporary / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, temporary / name)
 
 
-def _kept(comparison: Path, folder: str, before: Path, machine: str | None) -> dict[str, Any]:
+def _kept(comparison: Path, folder: str, earlier: Mapping[str, Any], machine: str | None) -> dict[str, Any]:
     """What is kept of a score: without what is long, but with the machine, and with the seconds of choosing a coreset,
     which the set itself does not say."""
     score = records.read(comparison / folder / "scores.json", dict[str, Any])
     made = comparison / ROOMS["set"] / Path(score["set"]["path"] or "").name
     if score["set"]["method"] in CHOOSER_CHOICES and (made / DONE).exists():
         score["making_seconds"] = read_done(made)["seconds"]
-    earlier = records.read(before, dict[str, Any]) if before.exists() else {}
     if all(earlier.get(key) == score[key] for key in ("accuracies", "seconds")):
         machine = earlier.get("machine", machine)
     if machine is not None:
@@ -202,48 +233,69 @@ def judged(place: str) -> str:
 
 
 def beside_papers() -> list[dict[str, Any]]:
-    """Every row of `BESIDE_PAPERS` that stands beside a published number, as cells of a table."""
-    found: dict[tuple, dict[str, Any]] = {}
-    for folder, comparison in BESIDE_PAPERS.items():
-        for row in reproduced.reproduced(RESULTS / folder):
-            if row.published is not None:
-                key = row.published.method, row.data, row.ipc, row.network, row.protocol
-                found.setdefault(key, _beside_paper(row, comparison))
-    return list(found.values())
+    """Every row of `BESIDE_PAPERS`, as cells of a table."""
+    folders = [RESULTS / name for name in BESIDE_PAPERS]
+    planned = functools.reduce(operator.or_, map(planned_rows, dict.fromkeys(BESIDE_PAPERS.values())))
+    return [_beside_paper(row) for row in reproduced.reproduced(folders, planned)]
 
 
-def _beside_paper(row: reproduced.Reproduced, comparison: str) -> dict[str, Any]:
-    """One of them. Sets are counted where there are several, or more to come."""
-    theirs = row.published
-    assert theirs is not None
-    whole = theirs.ipc is None
+@functools.cache
+def planned_rows(comparison: str) -> Counter[str]:
+    """How many sets of every row a packaged comparison wants, in the order of the work."""
+    cells = cells_of(read_comparison(packaged("compare")[comparison], {}))
+    return Counter(reproduced.row_name(own.producer, own.data, own.ipc, own.network, own.protocol) for own in cells)
+
+
+def _beside_paper(row: reproduced.Reproduced) -> dict[str, Any]:
+    """One of them."""
+    whole, theirs = row.ipc is None, row.published
     method = f"{row.iterations:.0f} iterations" if row.smoke and row.iterations else ""
     sets = f"{len(row.scores)} of {row.planned}" if len(row.scores) < row.planned else f"{len(row.scores)}"
     spread = f" ± {row.std:.1f}" if row.std is not None else ""
+    producer, data, ipc, network, protocol = row.name.split("/")
     return {
         "row": row,
-        "method": "full training set" if whole else theirs.method + f", {method}" * bool(method),
+        "method": "full training set" if whole else row.producer + f", {method}" * bool(method),
         "data": TITLES.get(row.data, row.data),
         "ipc": "-" if whole else row.ipc,
         "protocol": row.protocol,
         "ours": f"{row.mean:.1f}{spread}",
-        "over": f"{sets} x {row.classifiers // len(row.scores)}",
-        "theirs": published_text(theirs),
+        "over": f"{sets} x {span(row.classifiers)}",
+        "theirs": published_text(theirs) if theirs else "-",
         "difference": "-" if row.difference is None else f"{row.difference:+.1f}",
         "making": "-" if whole or row.making is None else _seconds(row.making),
         "judging": _seconds(row.judging),
         "machine": row.machine,
-        "command": f"gendd compare {comparison} --only '{REAL if whole else theirs.method}/{row.data}/"
-        + (f"{REAL}/'" if whole else f"ipc{row.ipc}/'"),
+        "command": f"gendd compare {BESIDE_PAPERS[row.folder.name]} "
+        f"--only '/{producer}/{data}/{ipc}/seed*/{network}/{protocol}/'",
         "smoke": row.smoke,
     }
 
 
 def shown(rows: Sequence[dict[str, Any]], method: str, data: str, ipc: int) -> dict[str, Any]:
     """Of the rows beside papers' numbers the one of a method, data and ipc, and of these rather one that is whole."""
-    mine = [own for own in rows if (own["row"].published.method, own["row"].data, own["ipc"]) == (method, data, ipc)]
+    mine = [own for own in rows if (own["row"].producer, own["row"].data, own["ipc"]) == (method, data, ipc)]
     require(bool(mine), f"results/ holds no score of {method} on {data} at ipc {ipc}.")
-    return min(mine, key=lambda own: own["smoke"])
+    return min(mine, key=lambda own: (own["smoke"], own["row"].short))
+
+
+def missing(folder: str) -> Iterator[dict[str, str]]:
+    """What the comparison of a folder of `BESIDE_PAPERS` wants yet, in the order of the work, as cells of a table:
+    places of which as many sets of the same method are wanted are one row."""
+    wanted: dict[tuple[str, str, int], dict[str, list[str]]] = {}
+    for name, count in reproduced.missing(RESULTS / folder, planned_rows(BESIDE_PAPERS[folder])).items():
+        producer, data, ipc, _, protocol = name.split("/")
+        wanted.setdefault((producer, protocol, count), {}).setdefault(data, []).append(ipc.removeprefix("ipc"))
+    for (producer, protocol, count), places in wanted.items():
+        for ipcs in dict.fromkeys(map(tuple, places.values())):
+            whole = producer == REAL
+            yield {
+                "method": "full training set" if whole else producer,
+                "data": ", ".join(TITLES.get(data, data) for data, own in places.items() if tuple(own) == ipcs),
+                "ipc": "-" if whole else ", ".join(ipcs),
+                "protocol": protocol,
+                "sets": str(count),
+            }
 
 
 def looks(place: str, *names: str) -> str:
@@ -461,7 +513,8 @@ FUNCTIONS = {
     "beside_papers": beside_papers,
     "shown": shown,
     "UNEXPLAINED": reproduced.UNEXPLAINED,
-    "missing": lambda folder: reproduced.missing(RESULTS / folder),
+    "CLASSIFIERS": reproduced.CLASSIFIERS,
+    "missing": missing,
     "looks": looks,
     "beside": beside,
     "spread": lambda *patterns: study.accuracy(scores(*patterns)),

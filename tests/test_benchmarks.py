@@ -159,6 +159,13 @@ def test_kind__of_an_operator(operator, kind):
     assert profiling.kind(operator) == kind
 
 
+def test_profile__says_what_waited(monkeypatch):
+    found = {"parts": {"optimiser": 1.0}, "operators": {"pooling": 1.0}, "waiting": {"total": 0.25}}
+    for cuda, said in ((True, "25% of the step, when the GPU had nothing to do"), (False, "25% of the step, on cores")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        assert said in profiling.table("dm", found)
+
+
 def test_profile__refuses_what_it_does_not_know(tmp_path):
     for words, said in ((["dm", "--profile", "dm"], "name no benchmarks"), (["--profile", "dn"], "did you mean 'dm'")):
         with pytest.raises(InputError, match=said):

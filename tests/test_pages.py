@@ -1,6 +1,7 @@
 """The pages of numbers are what scripts/pages.py makes of results/, and each folder of results/ becomes a report."""
 
 import json
+import re
 import shlex
 import shutil
 
@@ -112,9 +113,10 @@ def test_results__each_folder_becomes_a_report(name, tmp_path, monkeypatch):
     assert "</html>" in page and ("Provenance" in page or "Training curves" in page)
 
 
-def test_comparison__is_kept_without_what_is_long(copied, tmp_path, monkeypatch):
+def test_comparison__is_kept_without_what_is_long(tmp_path, monkeypatch):
     """Its tables, its first figure, and every score that is done; the page then tells gains over the first row."""
-    source, plan = copied / "digits_guides" / "none", {}
+    monkeypatch.setattr(pages, "RESULTS", tmp_path)
+    source, plan = ROOT / "results" / "digits_guides" / "none", {}
     for number, (producer, seed) in enumerate([("DM", 0), ("DM", 1), ("two words", 0), ("two words", 1), ("late", 0)]):
         folder = f"scores/{number}"
         plan[str(number)] = {"kind": "score", "title": "", "folder": folder, "log": "log"}
@@ -132,33 +134,32 @@ def test_comparison__is_kept_without_what_is_long(copied, tmp_path, monkeypatch)
     for name in ("ablation-b", "ablation-a", "other"):
         (tmp_path / "runs" / "figures" / f"{name}.svg").write_text(name)
 
-    pages.keep_comparison(tmp_path / "runs", copied / "kept")
-    kept = {str(path.relative_to(copied / "kept")) for path in (copied / "kept").rglob("*") if path.is_file()}
+    pages.keep_comparison(tmp_path / "runs", tmp_path / "kept")
+    kept = {str(path.relative_to(tmp_path / "kept")) for path in (tmp_path / "kept").rglob("*") if path.is_file()}
     assert kept == {
         "table.csv",
         "ablation.svg",
-        "planned.json",
         *(f"{n}-ipc2/{s}/scores.json" for n in ("DM", "two-words") for s in "01"),
     }
-    assert (copied / "kept" / "ablation.svg").read_text() == "ablation-a"
-    score = read_json(copied / "kept" / "two-words-ipc2" / "0" / "scores.json")
+    assert (tmp_path / "kept" / "ablation.svg").read_text() == "ablation-a"
+    score = read_json(tmp_path / "kept" / "two-words-ipc2" / "0" / "scores.json")
     assert score["mean"] == 0.75 and score["set"]["path"] is None and not {"curves", "answers"} & score.keys()
     first, second = pages.choices("kept", "DM")
     assert first == {"said": "DM", "cells": [first["cells"][0], "-"]} and second["said"] == "two words"
     assert second["cells"][1].startswith("+12.5 ± ")  # 25 points for one seed, none for the other
-    report.main([str(copied / "kept"), "--out", str(tmp_path / "report")])
+    report.main([str(tmp_path / "kept"), "--out", str(tmp_path / "report")])
     assert "two words ipc 2, seed 1" in (tmp_path / "report" / "report.md").read_text()
 
 
-def test_comparison__of_several_data_and_networks_names_them(copied, tmp_path):
+def test_comparison__of_several_data_and_networks_names_them(tmp_path):
     plan = {}
     for number, cell in enumerate(["DM/digits/ipc2/seed0/mlp/quick", "DM/other/ipc2/seed0/lenet/quick"]):
         plan[str(number)] = {"kind": "score", "title": "", "folder": f"{number}", "log": "log", "cells": [cell]}
         (tmp_path / "runs" / str(number)).mkdir(parents=True)
-        shutil.copy(copied / "digits_guides" / "none" / "0" / "scores.json", tmp_path / "runs" / str(number))
+        shutil.copy(ROOT / "results" / "digits_guides" / "none" / "0" / "scores.json", tmp_path / "runs" / str(number))
     (tmp_path / "runs" / "plan.json").write_text(json.dumps(plan))
-    pages.keep_comparison(tmp_path / "runs", copied / "kept")
-    folders = {path.name for path in (copied / "kept").iterdir() if path.is_dir()}
+    pages.keep_comparison(tmp_path / "runs", tmp_path / "kept")
+    folders = {path.name for path in (tmp_path / "kept").iterdir() if path.is_dir()}
     assert folders == {"DM-ipc2-digits-mlp", "DM-ipc2-other-lenet"}
 
 
@@ -172,8 +173,9 @@ def test_comparison__of_published_length_stands_on_the_page_and_in_the_readme(co
     (runs / "plan.json").write_text(json.dumps(plan))
 
     def judged(seed: int, accuracy: float) -> None:
-        record = read_json(copied / "fashion_mnist_random" / "random-ipc1-seed1-dc" / "scores.json")
-        record["set"] |= {"name": f"Random ipc 1, seed {seed}", "path": f"elsewhere/sets/made{seed}"}
+        record = read_json(ROOT / "results" / "fashion_mnist_random" / "random-ipc1-seed1-dc" / "scores.json")
+        name = f"Random ipc 1, seed {seed}"
+        record["set"] |= {"name": name, "path": f"elsewhere/sets/made{seed}", "hash": f"{seed}"}
         for folder in (runs / f"{seed}", runs / "sets" / f"made{seed}"):
             folder.mkdir(parents=True)
         (runs / f"{seed}" / "scores.json").write_text(json.dumps(record))
@@ -182,29 +184,96 @@ def test_comparison__of_published_length_stands_on_the_page_and_in_the_readme(co
         (runs / "sets" / f"made{seed}" / "done.json").write_text(json.dumps(done))
 
     judged(0, 0.80)
+    shutil.rmtree(copied / "fashion_mnist_random")  # which holds other sets of the row
     pages.keep_comparison(runs, copied / "published", "an abacus")
     page = pages.made("docs/reproduced.md")
-    row = "| Random | Fashion-MNIST | 1 | `dc` | 80.0 | 1 of 3 x 1 | 51.4 ± 3.8 | **+7.5** | 3.00 s | 25.6 s |"
-    assert f"{row} an abacus | `gendd compare published --only 'Random/fashion_mnist/ipc1/'` |" in page
+    row = "| Random | Fashion-MNIST | 1 | `dc` | 80.0 | 1 of 5 x 1 | 51.4 ± 3.8 | **+7.5** | 3.00 s | 25.6 s |"
+    command = "gendd compare published --only '/Random/fashion_mnist/ipc1/seed*/convnet3/dc/'"
+    assert f"{row} an abacus | `{command}` |" in page.split("## Rows that differ")[0].split("By fewer classifiers")[1]
     assert "the paper has 51.4 ± 3.8 (+7.5). **Not looked into yet.**" in page
-    assert "- `Random/fashion_mnist/ipc1/convnet3/dc` (2)" in page
+    assert "| Random | Fashion-MNIST | 1 | `dc` | 4 |" in page
 
     (copied / "published" / "findings.yaml").write_text("Random/fashion_mnist/ipc1/convnet3/dc: made up\n")
     judged(1, 0.60)
     pages.keep_comparison(runs, copied / "published", "a slide rule")
     page = pages.made("docs/reproduced.md")
-    assert "| 70.0 ± 14.1 | 2 of 3 x 1 |" in page and "| an abacus and a slide rule |" in page
+    assert "| 70.0 ± 14.1 | 2 of 5 x 1 |" in page and "| an abacus and a slide rule |" in page
     assert "(+4.9). made up" in page and "Not looked into yet" not in page
     assert "| Fashion-MNIST | Random, ipc 1, 2 sets | `dc` | 70.0 ± 14.1 | 51.4 ± 3.8 |" in pages.made("README.md")
 
 
-def test_beside_papers__commands_pick_what_they_name():
-    patterns = {}
-    for _, _, name, _, pattern in (shlex.split(own["command"]) for own in pages.beside_papers()):
-        patterns.setdefault(name, set()).add(pattern)
-    for name, own in patterns.items():
+def test_comparison__keeps_what_other_machines_and_calls_have_made(tmp_path):
+    """A call for other data, and one that has nothing yet of these, delete nothing; a cell that is gone does go."""
+
+    def call(name: str, cells: dict[str, float | None], machine: str) -> None:
+        plan = {}
+        for number, (cell, mean) in enumerate(cells.items()):
+            plan[f"{number}"] = {"kind": "score", "title": "", "folder": f"{number}", "log": "log", "cells": [cell]}
+            producer, data, ipc, seed, network, protocol = cell.split("/")
+            if mean is not None:
+                record = read_json(ROOT / "results" / "digits_guides" / "none" / "0" / "scores.json")
+                record["set"] |= {"name": f"{producer} ipc {ipc[3:]}, {seed}"}
+                record["data"] |= {"name": data}
+                place = tmp_path / name / f"{number}" / "scores.json"
+                place.parent.mkdir(parents=True)
+                place.write_text(json.dumps(record | {"network": network, "protocol": protocol}))
+                rescore(place, mean)
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "plan.json").write_text(json.dumps(plan))
+        pages.keep_comparison(tmp_path / name, tmp_path / "kept", machine)
+
+    def kept() -> dict[str, tuple[float, str]]:
+        found = {path: read_json(path) for path in sorted((tmp_path / "kept").glob("*/*/scores.json"))}
+        return {"/".join(path.parts[-3:-1]): (own["mean"], own["machine"]) for path, own in found.items()}
+
+    first = {f"two words/digits/ipc2/seed{seed}/mlp/quick": 0.5 for seed in (0, 1)}
+    call("first", first | {"gone/digits/ipc2/seed0/mlp/quick": 0.5}, "an abacus")
+    assert kept().keys() == {"two-words-ipc2/0", "two-words-ipc2/1", "gone-ipc2/0"}
+    call("second", {"two words/other/ipc2/seed0/mlp/quick": 0.25}, "a slide rule")
+    assert len(kept()) == 4 and kept()["two-words-ipc2-other/0"] == (0.25, "a slide rule")
+    call("third", dict.fromkeys([*first, "DM/digits/ipc2/seed0/mlp/quick"]), "a clock")
+    call("fourth", dict(zip(first, (None, 0.75), strict=True)), "a clock")
+    assert kept() == {
+        "two-words-ipc2-digits/0": (0.5, "an abacus"),
+        "two-words-ipc2-digits/1": (0.75, "a clock"),
+        "two-words-ipc2-other/0": (0.25, "a slide rule"),
+    }
+
+
+def test_beside_papers__commands_pick_the_row_and_no_other():
+    rows = {}
+    for own in pages.beside_papers():
+        _, _, name, _, pattern = shlex.split(own["command"])
+        rows.setdefault(name, []).append((pattern, own["row"].name))
+    for name, own in rows.items():
         cells = cells_of(read_comparison(packaged("compare")[name], {}))
-        assert all(any(cell.picked([pattern]) for cell in cells) for pattern in own)
+        for pattern, row in own:
+            picked = {re.sub("/seed[0-9]+/", "/", cell.name) for cell in cells if cell.picked([pattern])}
+            assert picked == {row}
+
+
+def test_beside_papers__sets_of_several_folders_and_methods_that_no_paper_has():
+    found = {(own["row"].name, own["smoke"]): own for own in pages.beside_papers()}
+    pooled = found["Random/fashion_mnist/ipc10/convnet3/dm", False]
+    assert len({score["set"]["hash"] for score in pooled["row"].scores}) == len(pooled["row"].scores) == 5
+    assert pooled["over"] == "5 x 1 to 5" and pooled["row"].short
+    mtt = found["MTT/fashion_mnist/ipc1/convnet3/dm_60_epochs", True]
+    assert (mtt["theirs"], mtt["difference"]) == ("-", "-") and not mtt["row"].short
+
+
+def test_missing__is_what_the_comparison_wants_and_results_has_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(pages, "RESULTS", tmp_path)
+    wanted = 0
+    for own in pages.missing("published"):
+        wanted += len(own["data"].split(", ")) * len(own["ipc"].split(", ")) * int(own["sets"])
+    assert wanted == len(cells_of(read_comparison(packaged("compare")["published"], {})))
+    for seed in (0, 3, 4):
+        kept = f"published/Random-ipc10-mnist-dc/{seed}"
+        shutil.copytree(ROOT / "results" / kept, tmp_path / kept)
+    rows = [tuple(own.values()) for own in pages.missing("published")]
+    assert rows[0] == ("full training set", "MNIST, Fashion-MNIST, CIFAR-10", "-", "dc", "1")
+    assert ("Random", "MNIST", "10", "dc", "2") in rows and ("Random", "MNIST", "1, 50", "dc", "5") in rows
+    assert ("DM", "CIFAR-10, CIFAR-100", "1, 10, 50", "dm", "1") in rows
 
 
 def test_courses__by_the_validation_split_as_far_as_they_are_done(copied):

@@ -65,8 +65,8 @@ class Cell:
         return "/".join([self.producer, self.data, ipc, f"seed{self.seed}", self.network, self.protocol])
 
     def picked(self, patterns: Sequence[str]) -> bool:
-        """Whether its name holds one of the patterns, or there are none."""
-        return not patterns or any(fnmatchcase(self.name, f"*{pattern}*") for pattern in patterns)
+        """Whether its name, between slashes, holds one of the patterns, or there are none."""
+        return not patterns or any(fnmatchcase(f"/{self.name}/", f"*{pattern}*") for pattern in patterns)
 
 
 def cells_of(comparison: Comparison) -> list[Cell]:

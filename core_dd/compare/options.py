@@ -41,8 +41,8 @@ class CompareConfig(Options):
     data: tuple[str, ...] = ()
     """Where data of the file lie, as NAME=SPEC: cifar10=parquet:data/cifar10."""
     only: tuple[str, ...] = ()
-    """Only cells whose name holds one of these; names are PRODUCER/DATA/ipcN/seedN/NETWORK/PROTOCOL, * stands for
-    anything: "dm/*/ipc10"."""
+    """Only cells whose name holds one of these; names are /PRODUCER/DATA/ipcN/seedN/NETWORK/PROTOCOL/, * stands for
+    anything: "/DM/*/ipc10/" leaves IDM and ipc 100 out, as "DM/*/ipc10" does not."""
     code: str = option("version", choices=CODE_CHOICES)
     """Which results of other code are taken as done."""
     figures: bool = True

@@ -3,9 +3,10 @@ is far."""
 
 import re
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from core_dd import records
 from core_dd.errors import likely, require
@@ -22,9 +23,10 @@ FAR = 2.0
 """Published standard deviations beyond which a difference wants a finding."""
 SMALLEST_STD = 0.05
 """What a deviation that is printed as 0.0 is at most."""
-FINDINGS, PLANNED = "findings.yaml", "planned.json"
-"""Beside scores: what people found of rows that are far off, a sentence by the name of the row; and how many sets of
-every row there are to be, by its name, in the order of the work."""
+CLASSIFIERS = 5
+"""By how many a set of a row of published length is judged, at least."""
+FINDINGS = "findings.yaml"
+"""Beside scores: what people found of rows that are far off, a sentence by the name of the row."""
 UNEXPLAINED = "not looked into yet"
 """Where a row that is far off has no finding."""
 
@@ -38,6 +40,7 @@ class Reproduced:
         data, ipc, network, protocol: its place; ipc is None for the whole training set.
         smoke: whether anything was shortened.
         scores: of its sets.
+        folder: where the first of them is kept.
         published: the paper's number, None where there is none of this data, ipc, method, network and label regime.
         planned: how many sets there are to be.
         finding: what was found of the difference; empty where nobody said.
@@ -50,14 +53,15 @@ class Reproduced:
     protocol: str
     smoke: bool
     scores: Sequence[Score]
+    folder: Path
     published: PublishedRow | None
     planned: int
     finding: str = ""
 
     @property
     def name(self) -> str:
-        """By which a finding is of it: DM/cifar10/ipc10/convnet3/dm."""
-        return _name(self.producer, self.data, self.ipc, self.network, self.protocol)
+        """By which a finding is of it, see `row_name`."""
+        return row_name(self.producer, self.data, self.ipc, self.network, self.protocol)
 
     @property
     def mean(self) -> float:
@@ -71,9 +75,14 @@ class Reproduced:
         return statistics.stdev(own) if len(own) > 1 else None
 
     @property
-    def classifiers(self) -> int:
-        """How many there are, on all sets."""
-        return sum(len(score["accuracies"]) for score in self.scores)
+    def classifiers(self) -> list[int]:
+        """How many judged each set."""
+        return [len(score["accuracies"]) for score in self.scores]
+
+    @property
+    def short(self) -> bool:
+        """Whether, of what was not shortened, sets or classifiers are fewer than they should be."""
+        return not self.smoke and (len(self.scores) < self.planned or min(self.classifiers) < CLASSIFIERS)
 
     @property
     def difference(self) -> float | None:
@@ -114,53 +123,76 @@ class Reproduced:
         return " and ".join(dict.fromkeys(s.get("machine") or s.get("device", "") for s in self.scores))
 
 
-def reproduced(folder: Path) -> list[Reproduced]:
-    """The rows of the scores kept in a folder, however many of them are there yet: those of `PLANNED` in its order,
+def reproduced(folders: Sequence[Path], planned: Mapping[str, int] = MappingProxyType({})) -> list[Reproduced]:
+    """The rows of the scores kept in some folders, however many of them are there yet: those of `planned` in its order,
     then the others.
+
+    Rows of several folders that were not shortened and are of the same method, data, ipc, network, protocol and label
+    regime become one: where it has fewer sets than planned, or sets judged by fewer than `CLASSIFIERS`, a later folder
+    adds those of its sets that are not there yet.
+
+    Args:
+        folders: where they are.
+        planned: how many sets of every row there are to be, by its name; rows get the names that they have there.
 
     Raises:
         InputError: a file that is no score; findings of rows that are not there.
     """
-    planned: dict[str, int] = {}
-    if (folder / PLANNED).exists():
-        planned = records.read(folder / PLANNED, dict[str, int])
-    findings = _findings(folder)
-    found: dict[tuple, list[Score]] = {}
-    for path in sorted(folder.rglob("scores.json")):
-        score = read_score(path)
-        dset = score["set"]
-        place = _producer(score), score["data"]["name"], dset["ipc"], score["network"], score["protocol"]
-        found.setdefault((*place, score["smoke"]), []).append(score)
-    rows = []
-    for (producer, data, ipc, network, protocol, smoke), scores in found.items():
-        name = _name(producer, data, ipc, network, protocol)
-        rows.append(
-            Reproduced(
-                producer=producer,
-                data=data,
-                ipc=ipc,
-                network=network,
-                protocol=protocol,
-                smoke=smoke,
-                scores=scores,
-                published=published_row(data, ipc, producer, network, regime_of(scores[0]), protocol),
-                planned=max(planned.get(name, 0), len(scores)),
-                finding=findings.pop(name, ""),
-            )
-        )
-    known = [row.name for row in rows]
-    for name in findings:
-        require(name in known, f"{folder / FINDINGS} is about {name}, which is no row there{likely(name, known)}")
+    names = {_alike(name): name for name in planned}
+    found: dict[tuple[object, ...], Reproduced] = {}
+    for folder in folders:
+        for key, scores in _kept(folder).items():
+            name = names.get(str(key[0]), row_name(*place_of(scores[0])))
+            before = found.get(key)
+            if before is None:
+                found[key] = _row(name, scores, folder, planned.get(name, 0))
+            elif before.short:
+                there = {score["set"]["hash"] for score in before.scores}
+                more = [score for score in scores if score["set"]["hash"] not in there]
+                found[key] = _row(name, [*before.scores, *more], before.folder, planned.get(name, 0))
+    findings = {}
+    known = [row.name for row in found.values() if not row.smoke]
+    for folder in folders:
+        for name, said in _findings(folder).items():
+            require(name in known, f"{folder / FINDINGS} is about {name}, which is no row there{likely(name, known)}")
+            findings[name] = said
+    rows = [replace(row, finding="" if row.smoke else findings.get(row.name, "")) for row in found.values()]
     order = list(planned)
     return sorted(rows, key=lambda row: order.index(row.name) if row.name in planned else len(order))
 
 
-def missing(folder: Path) -> dict[str, int]:
-    """How many sets of the rows of `PLANNED` are not judged yet, by the name of the row, in its order."""
-    if not (folder / PLANNED).exists():
-        return {}
-    there = {row.name: len(row.scores) for row in reproduced(folder)}
-    planned = records.read(folder / PLANNED, dict[str, int])
+def _kept(folder: Path) -> dict[tuple[object, ...], list[Score]]:
+    """The scores in a folder by what those of one row share; shortened ones share nothing with another folder's."""
+    found: dict[tuple[object, ...], list[Score]] = {}
+    for path in sorted(folder.rglob("scores.json")):
+        score = read_score(path)
+        name, data = _alike(row_name(*place_of(score))), score["data"]["fingerprint"]
+        key = name, data, regime_of(score), folder if score["smoke"] else None
+        found.setdefault(key, []).append(score)
+    return found
+
+
+def _row(name: str, scores: Sequence[Score], folder: Path, planned: int) -> Reproduced:
+    """The row of some scores, without a finding."""
+    _, data, ipc, network, protocol = place_of(scores[0])
+    producer = name.partition("/")[0]
+    return Reproduced(
+        producer=producer,
+        data=data,
+        ipc=ipc,
+        network=network,
+        protocol=protocol,
+        smoke=scores[0]["smoke"],
+        scores=scores,
+        folder=folder,
+        published=published_row(data, ipc, producer, network, regime_of(scores[0]), protocol),
+        planned=max(planned, len(scores)),
+    )
+
+
+def missing(folder: Path, planned: Mapping[str, int]) -> dict[str, int]:
+    """How many sets of the rows of `planned`, see `reproduced`, have no score in a folder, by the name of the row."""
+    there = {row.name: len(row.scores) for row in reproduced([folder], planned) if not row.smoke}
     return {name: count - there.get(name, 0) for name, count in planned.items() if count > there.get(name, 0)}
 
 
@@ -200,14 +232,28 @@ def beyond(mean: float, theirs: PublishedRow | None, protocols: Iterable[str]) -
     return (mean - theirs.percent) / max(theirs.std, SMALLEST_STD)
 
 
-def _producer(score: Score) -> str:
-    """Of the sets of comparisons, which are called "DM ipc 1, seed 0", their name; of others the method."""
-    named = re.fullmatch(r"(.+) ipc \d+, seed \d+", score["set"].get("name") or "")
-    return named[1] if named else str(score["set"]["method"])
+def place_of(score: Score) -> tuple[str, str, int | None, str, str]:
+    """Producer, data, ipc (None for the whole training set), network and protocol of a score.
+
+    The sets of comparisons are called "DM ipc 1, seed 0", after their producer; "random real" are those that random
+    chose of the real images. Of other sets the producer is the method.
+    """
+    dset = score["set"]
+    method = str(dset["method"])
+    named = re.fullmatch(r"(.+) ipc \d+, seed \d+", dset.get("name") or "")
+    producer = named[1] if named and named[1] != f"{method} real" else method
+    return producer, score["data"]["name"], dset["ipc"], score["network"], score["protocol"]
 
 
-def _name(producer: str, data: str, ipc: int | None, network: str, protocol: str) -> str:
+def row_name(producer: str, data: str, ipc: int | None, network: str, protocol: str) -> str:
+    """What a row is called: DM/cifar10/ipc10/convnet3/dm."""
     return "/".join([producer, data, REAL if ipc is None else f"ipc{ipc}", network, protocol])
+
+
+def _alike(name: str) -> str:
+    """The name of a row, its producer by the `plain_name`."""
+    producer, _, rest = name.partition("/")
+    return f"{plain_name(producer)}/{rest}"
 
 
 def _findings(folder: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 import yaml
 from commands import ROOT
@@ -68,6 +69,21 @@ def test_published__rows_come_in_the_order_that_was_asked_for():
     assert mtt == ead and mtt.options["experts"] == 10  # on the same ten experts
     coresets = [cell for cell in cells if cell.producer in ("Random", "Herding", "K-Center")]
     assert {cell.seed for cell in coresets} == set(range(5)) and len(coresets) == 3 * 3 * 3 * 5
+
+
+def test_published__checkpoints_change_no_key():
+    """So that what was made before they were more frequent still counts."""
+    comparison = read("published")
+    without = {
+        name: {k: v for k, v in own.items() if k != "checkpoint_every"} for name, own in comparison.producers.items()
+    }
+    assert without != comparison.producers
+    origins = {choice.name: {"fingerprint": choice.name} for choice in comparison.data_choices}
+    keys = [
+        [jobs.key_of(cell.score, origins, "x") for cell in cells_of(own)]
+        for own in (comparison, msgspec.structs.replace(comparison, producers=without))
+    ]
+    assert keys[0] == keys[1]
 
 
 def test_m3d_table2__has_every_row_and_method_of_the_table():
