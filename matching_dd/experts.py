@@ -27,7 +27,7 @@ from core_dd.progress import Progress
 from core_dd.run import Run, find_folder
 from core_dd.sets.distilled import read_tensors, versions, write_tensors
 from core_dd.speed import peak_mib, prepare_device
-from matching_dd.options import ExpertsConfig
+from matching_dd.options import ExpertsConfig, MatchingConfig
 
 _INDEX, _TRAJECTORY = "index.json", "trajectory.safetensors"
 
@@ -47,7 +47,7 @@ class Experts:
     Args:
         folder: as the command writes it; may still grow.
         data, network, preprocess: of the distillation; the experts' must be the same, down to the training images.
-        spec: how the command names the data; default: by its name.
+        config: of the distillation, by which messages say how to record some; default: by the data's name.
 
     Attributes:
         epochs: E.
@@ -58,9 +58,17 @@ class Experts:
     """
 
     def __init__(
-        self, folder: str | Path | None, data: ImageData, network: str, preprocess: str, spec: str | None = None
+        self,
+        folder: str | Path | None,
+        data: ImageData,
+        network: str,
+        preprocess: str,
+        config: MatchingConfig | None = None,
     ) -> None:
-        how = f"Record some: gendd experts --data {spec or data.name} --network {network} --preprocess {preprocess}"
+        spec = config.data if config else data.name
+        how = f"Record some: gendd experts --data {spec} --network {network} --preprocess {preprocess}"
+        if config and config.val_fraction:
+            how += f" --val_fraction {config.val_fraction} --seed {config.seed}"
         require(folder is not None, f"give the folder of recorded experts: --experts FOLDER. {how}.")
         self.folder = Path(folder)
         require(
@@ -127,7 +135,7 @@ def record(config: ExpertsConfig, data: ImageData | None = None) -> Path:
         InputError: whatever does not fit, before any work; a loss that is not finite.
     """
     # Whatever can be wrong is found before any work.
-    data, device = data or config.load_data(config.seed), prepare_device(config.device)
+    data, device = data or config.load_data(config.seed, config.val_fraction), prepare_device(config.device)
     find_folder(config.out, _run_name(config, data), config.resume)
     config, preprocess = _resolved(config, device), Preprocess.fit(data, config.preprocess)
     groups = [range(i, min(i + config.at_once, config.experts)) for i in range(0, config.experts, config.at_once)]
@@ -243,7 +251,7 @@ def _run_name(config: ExpertsConfig, data: ImageData) -> str:
 
 def _dry_run(config: ExpertsConfig) -> None:
     """Print the resolved config, and the disk space, memory and time to expect, measured on a few steps."""
-    data, device = config.load_data(config.seed), prepare_device(config.device)
+    data, device = config.load_data(config.seed, config.val_fraction), prepare_device(config.device)
     config = _resolved(config, device)
     find_folder(config.out, _run_name(config, data), config.resume)
     found = measured(config, data)

@@ -253,6 +253,9 @@ class ExpertsConfig(RunConfig, DataConfig):
     """What images go through before the network."""
     preprocess: str = option("mean_std", choices=PREPROCESS_CHOICES)
     """The training space, that of the distillation to come."""
+    val_fraction: float = 0.0
+    """The part of each class's training images that they never see: for distillations of the same val_fraction and
+    seed, whose validation split it is."""
     at_once: int | None = option(None, group="speed")
     """Networks trained side by side; default: 10 on a GPU, 1 on a CPU, where it is no faster. Which has no influence on
     any of them."""
@@ -273,6 +276,7 @@ class ExpertsConfig(RunConfig, DataConfig):
         super().__post_init__()
         at_least(self, 1, "experts", "epochs", "batch_size", "at_once")
         above(self, 0, "lr")
+        require(0 <= self.val_fraction < 1, f"val_fraction must be in [0, 1), got {self.val_fraction}.")
 
     def protocol(self) -> "Protocol":
         """How the experts are trained: at one learning rate, to the last of `epochs` passes."""

@@ -81,12 +81,13 @@ def distilled(
 ) -> None:
     """Distil into the run folder `out`, or go on there."""
     config = run_config(METHODS[method].Config, out, device, method=method, **place, **options)
-    run(config, None if config.val_fraction else data)  # a validation split is cut from the data as they lie
+    run(config, _cut(config, data))
 
 
 def record_experts(data: ImageData, out: Path, device: str | None, place: Mapping[str, Any], **options: Any) -> None:
     """Record experts into the folder `out`, or go on there."""
-    experts.record(run_config(ExpertsConfig, out, device, **place, **options), data)
+    config = run_config(ExpertsConfig, out, device, **place, **options)
+    experts.record(config, _cut(config, data))
 
 
 def choose(data: ImageData, out: Path, device: str | None, classifier: str | None = None, **options: Any) -> None:
@@ -102,7 +103,7 @@ def measure_distilled(
 ) -> Forecast:
     """What `distilled` takes, from a few iterations that are then lost."""
     config = METHODS[method].Config(method=method, **place, **options, device=device)
-    found = measured(config, data)
+    found = measured(config, _cut(config, data))
     return Forecast(found.seconds(config), found.mib)
 
 
@@ -110,22 +111,29 @@ def measure_experts(
     data: ImageData, out: Path, device: str | None, place: Mapping[str, Any], **options: Any
 ) -> Forecast:
     """What `record_experts` takes, from a few steps that are then lost."""
-    found = experts.measured(ExpertsConfig(**place, **options, device=device), data)
+    config = ExpertsConfig(**place, **options, device=device)
+    found = experts.measured(config, _cut(config, data))
     return Forecast(found.first + found.each * found.steps, found.mib)
+
+
+def _cut(config: MatchingConfig | ExpertsConfig, data: ImageData) -> ImageData:
+    """The data, or these without the validation split of a config, which is cut from them as they lie."""
+    return config.load_data(config.seed, config.val_fraction) if config.val_fraction else data
 
 
 def _experts_job(request: Request, config: MatchingConfig, options: Mapping[str, Any]) -> Job:
     """The experts that a distillation follows: of its data, network and preprocessing, and enough epochs of them; the
-    same for all seeds."""
+    same for all seeds, unless each keeps a validation split of its own aside."""
     with about(f"{request.title}, experts"):
         require(isinstance(options, Mapping), "give the folder of some, or options of gendd experts.")
         values = published(replace(request, options=options), "experts")
-        own = {"network": config.network, "preprocess": config.preprocess}
+        own = {name: getattr(config, name) for name in ("network", "preprocess", "val_fraction")}
+        seed = request.seed if config.val_fraction else 0
         for key, value in own.items():
             require(
                 values.get(key, value) == value, f"their {key} would be {values.get(key)}, the method's is {value}."
             )
-        recorded = config_of(ExpertsConfig, replace(request, options={}, seed=0), {**values, **own})
+        recorded = config_of(ExpertsConfig, replace(request, options={}, seed=seed), {**values, **own})
         require(
             config.epochs_followed <= recorded.epochs,
             f"the distillation follows {config.epochs_followed} epochs of them, and {recorded.epochs} would be "

@@ -107,7 +107,7 @@ class EAD(Method):
     sees = None
 
     def __init__(self, config: EADConfig, data: ImageData) -> None:
-        self.experts = Experts(config.experts, data, config.network, config.preprocess, config.data)  # before whitening
+        self.experts = Experts(config.experts, data, config.network, config.preprocess, config)  # before whitening
         self.origin = self.experts.origin
         super().__init__(config, data)
         self.epochs = config.max_epoch or self.experts.epochs

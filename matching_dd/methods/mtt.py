@@ -97,7 +97,7 @@ class MTT(Method):
     sees = None
 
     def __init__(self, config: MTTConfig, data: ImageData) -> None:
-        self.experts = Experts(config.experts, data, config.network, config.preprocess, config.data)  # before whitening
+        self.experts = Experts(config.experts, data, config.network, config.preprocess, config)  # before whitening
         self.origin = self.experts.origin
         super().__init__(config, data)
         self.gradients = Gradients(self.net, self.device, bf16=config.bf16, compile=self.compile)

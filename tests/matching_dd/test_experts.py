@@ -19,6 +19,7 @@ from core_dd.rng import stream
 from core_dd.run import read_stats
 from core_dd.sets.distilled import read_tensors
 from matching_dd.experts import Experts, ExpertsConfig, main, record
+from matching_dd.methods.mtt import MTTConfig
 
 SMALL = {"network": "convnet1_w8", "epochs": 3, "tracker": "none", "device": "cpu"}
 
@@ -162,6 +163,16 @@ def test_experts__of_a_subset_are_for_that_subset(digits):
             Experts("run", data, "convnet1_w8", "mean_std")
 
 
+def test_experts__keep_the_validation_split_of_a_distillation_aside(digits):
+    main(["--network=convnet1_w8", "--experts=1", "--epochs=1", "--val_fraction=0.2", "--seed=3", "--tracker=none",
+          "--out=run"])  # fmt: skip
+    split = load_data("digits", val_fraction=0.2, seed=3)
+    assert len(Experts("run", split, "convnet1_w8", "mean_std")) == 1
+    config = MTTConfig(val_fraction=0.2, seed=4)
+    with pytest.raises(InputError, match=r"trained on other .* gendd experts .* --val_fraction 0\.2 --seed 4\."):
+        Experts("run", config.load_data(4, 0.2), "convnet1_w8", "mean_std", config)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -169,6 +180,7 @@ def test_experts__of_a_subset_are_for_that_subset(digits):
         ({"epochs": 0}, "epochs must be >= 1, got 0"),
         ({"at_once": 0}, "at_once must be >= 1, got 0"),
         ({"lr": 0.0}, "lr must be > 0, got 0"),
+        ({"val_fraction": 1.0}, r"val_fraction must be in \[0, 1\), got 1\.0"),
         ({"augment": "dsaa"}, "unknown augment 'dsaa'; did you mean 'dsa'"),
     ],
 )

@@ -5,7 +5,6 @@ import torch
 
 from matching_dd.distill import measured
 from matching_dd.methods.dm import DM, DMConfig
-from matching_dd.producers import measure_distilled
 from matching_dd.watch import TRIALS, Watch, settled
 
 SMALL = {"network": "convnet1_w8", "ipc": 1, "batch_real": 4, "compile": False, "tracker": "none"}
@@ -132,9 +131,3 @@ def test_measured__ends_where_max_seconds_does(digits, monkeypatch, limit, expec
     config = DMConfig(**SMALL, iterations=100, max_seconds=limit)
     found = measured(config, digits, clock)
     assert found.seconds(config) == pytest.approx(expected) and found.said(config) == said
-
-
-def test_measure_distilled__ends_where_max_seconds_does(digits, tmp_path):
-    options = {name: value for name, value in SMALL.items() if name != "tracker"}
-    found = measure_distilled(digits, tmp_path, "cpu", "dm", {}, iterations=10**9, max_seconds=1.0, **options)
-    assert 1 < found.seconds < 1000
