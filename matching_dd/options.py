@@ -188,7 +188,7 @@ class MatchingConfig(RunConfig, DataConfig):
             if self.lr_course != "constant":
                 return f", which lr_course {self.lr_course} goes by"
             if self.average_last > 0:
-                return ", by which average_last began, or will"
+                return f", of which average_last {self.average_last} is the last part"
         return super().kept_on_resume(name)
 
     @property

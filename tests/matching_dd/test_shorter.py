@@ -37,6 +37,16 @@ def test_cosine__falls_to_nothing(digits):
     assert rates == pytest.approx([3 * (1 + math.cos(math.pi * step / 4)) / 2 for step in range(4)])
 
 
+def test_load_state__rates_are_those_of_the_config(digits):
+    """A checkpoint has the rate where its course was, and may not say where that began."""
+    ours = method(digits, lr_img=3, iterations=4)
+    state = copy.deepcopy(ours.state())
+    state["optimizer"]["param_groups"][0]["lr"] = 0.25
+    ours.load_state(state)
+    ours.iterate(1)
+    assert ours.optimizer.param_groups[0]["lr"] == 3
+
+
 def test_average__is_of_the_last_part(digits):
     ours, plain = method(digits, average_last=0.5, iterations=4), method(digits, iterations=4)
     seen = []

@@ -72,6 +72,13 @@ def test_forecast__of_steps_that_share_a_batch_counts_the_dear_ones():
     assert said == [(25, "2 s an iteration: about 0:02:30 for the 75 to go")]
 
 
+def test_forecast__says_what_max_seconds_leaves():
+    watch, clock = watching(max_seconds=20.0)
+    iterate(watch, clock, *[1] * TRIALS)
+    said = "1 s an iteration: about 0:01:35 for the 95 to go, of which max_seconds leaves 0:00:15"
+    assert watch.forecast(TRIALS) == said
+
+
 def test_cost__is_of_all_calls_and_says_what_validation_took():
     watch, clock = watching({"iterations": 5, "seconds": 10.0, "stepping": 6.0, "validating": 3.0}, val_fraction=0.1)
     iterate(watch, clock, 2)
