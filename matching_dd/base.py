@@ -85,7 +85,7 @@ class Method:
         images = self.data.num_classes * self.graph_copies * (config.batch_real + 3 * config.syn_per_class)
         flops = images * forward_flops(self.net, torch.zeros(2, *self.data.shape))
         seconds = MATCHING.seconds(flops, config.iterations * config.rounds, self.device)
-        return MATCHING.pays(seconds, self.device)
+        return MATCHING.pays(min(seconds, config.max_seconds or seconds), self.device)
 
     def draw_network(self, step: int) -> nn.Module:
         """The network of this iteration: the one module, compiled once, with new random weights."""

@@ -145,7 +145,8 @@ class MatchingConfig(RunConfig, DataConfig):
     bf16: bool = option(True, group="speed")
     """Compute features in bf16 where the hardware does it faster; reductions stay in fp32."""
     compile: bool = option(True, group="speed")
-    """Compile the network where all the iterations, however many a resumed call has left, earn back what that takes."""
+    """Compile the network where all the iterations, or max_seconds of them, however many a resumed call has left, earn
+    back what that takes."""
     memory_gib: float | None = option(None, group="speed")
     """Largest memory for one forward and backward, in GiB: classes then go through in chunks that fit, to the same
     result. Default: half of a GPU's free memory, or 0.75 GiB on a CPU, which fewer classes keep busy."""

@@ -37,6 +37,12 @@ def test_cosine__falls_to_nothing(digits):
     assert rates == pytest.approx([3 * (1 + math.cos(math.pi * step / 4)) / 2 for step in range(4)])
 
 
+def test_pays_to_compile__not_within_a_few_seconds(digits, monkeypatch):
+    monkeypatch.setattr("core_dd.speed.can_compile", lambda kind: True)
+    pays = [method(digits, iterations=10**6, max_seconds=limit).pays_to_compile() for limit in (None, 1e4, 20.0)]
+    assert pays == [True, True, False]
+
+
 def test_load_state__rates_are_those_of_the_config(digits):
     """A checkpoint has the rate where its course was, and may not say where that began."""
     ours = method(digits, lr_img=3, iterations=4)
