@@ -416,12 +416,17 @@ def generator_choices(folder: str) -> Iterator[dict[str, Any]]:
     names = [path.name.removesuffix("-seed0") for path in place.glob("*-seed0")]
     for name in sorted(names, key=["plain", *costs, *sorted(names)].index):
         own = [read_stats(folder / "stats.jsonl")[-1] for folder in sorted(place.glob(f"{name}-seed*"))]
+        distances = [line["classifier_frechet"] for line in own]
+        accuracies = [100 * line["val_accuracy"] for line in own]
+        digits = 3 if max(distances) < 1 else 1
         yield {
             "name": name.replace("_", ", weight "),
             "cost": f"{costs[name]:.2f}" if name in costs else "",
             "steps": own[0]["step"],
-            "distances": [line["classifier_frechet"] for line in own],
-            "accuracies": [line["val_accuracy"] for line in own],
+            "distances": ", ".join(f"{distance:.{digits}f}" for distance in distances),
+            "distance": f"{statistics.mean(distances):.{digits}f}",
+            "accuracies": ", ".join(f"{accuracy:.1f}" for accuracy in accuracies),
+            "accuracy": f"{statistics.mean(accuracies):.1f}",
         }
 
 
