@@ -41,6 +41,7 @@ _SETTINGS = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "pdf.fonttype": 42,
+    "svg.fonttype": "none",  # words stay words, to be searched, and in half the bytes
     "svg.hashsalt": "gendd",
 }
 
