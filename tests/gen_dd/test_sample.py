@@ -6,6 +6,7 @@ import os
 import re
 import statistics
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -446,15 +447,20 @@ def test_compile__is_left_out_where_the_budget_has_no_time_for_it(model, compili
     assert capsys.readouterr().err.count("not compiled: 10 s of the budget are left") == 1
 
 
-def test_costs__guided_evaluations_are_told_apart():
-    """Of a network whose time is that of its products, not of their calls."""
+def test_costs__guided_evaluations_are_told_apart(monkeypatch):
+    """Of a network that takes a second for every image, on a clock of its own."""
+    passed = 0
+
+    def network(x, timestep, labels):
+        nonlocal passed
+        passed += len(x)
+        return torch.zeros_like(x)
+
+    monkeypatch.setattr("gen_dd.sampler.time", SimpleNamespace(perf_counter=lambda: passed))
     sampler = Sampler(UViT.from_preset("tiny", num_classes=10), steps=10, cfg_scale=0.5, cfg_interval=(0.2, 0.5))
-    _, each = sampler.costs(64, sampler.model)
+    rest, each = sampler.costs(6, network)
     guided = [0.2 <= 1 - 0.999 * k / 10 <= 0.5 for k in range(10)]
-    assert len(set(each)) == 2
-    assert min(s for s, g in zip(each, guided, strict=True) if g) > max(
-        s for s, g in zip(each, guided, strict=True) if not g
-    )
+    assert rest == 0 and each == [12 if both else 6 for both in guided]
 
 
 def test_auto_steps__the_most_that_leave_room_for_the_number(model):
