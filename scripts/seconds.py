@@ -89,7 +89,7 @@ def comparison(arguments: argparse.Namespace) -> dict[str, Any]:
         only.append({"producer": list(group), "ipc": 1})
     if arguments.dm:
         producers["DM"] = DM | {"iterations": arguments.dm}
-        only.append({"producer": "DM", "ipc": [10, 50], "seed": 0})
+        only.append({"producer": "DM", "ipc": arguments.dm_ipc, "seed": 0})
     return {
         "title": "Accuracy against seconds of sampling",
         "data": arguments.data.partition("=")[0],
@@ -203,7 +203,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--network", default="convnet3_w64")
     parser.add_argument("--protocol", default="challenge")
     parser.add_argument("--iterations", type=int, help="of each classifier, where the protocol is to be cut")
-    parser.add_argument("--dm", type=int, default=60, help="iterations of DM at ipc 10 and 50; 0: without it")
+    parser.add_argument("--dm", type=int, default=60, help="iterations of DM; 0: without it")
+    parser.add_argument("--dm_ipc", type=int, nargs="+", default=[10], choices=[1, 10, 50])
     parser.add_argument("--workers", type=int, help="pools at a time; default: as many as cores")
     parser.add_argument("--out", type=Path, default=Path("runs/seconds"))
     parser.add_argument("--results", type=Path, default=RESULTS)
