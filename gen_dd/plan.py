@@ -293,14 +293,13 @@ def said(plan: PoolPlan) -> str:
     last = max(trial["round"] for trial in plan["trials"])
     score, *others = [trial["accuracy"] for trial in plan["trials"] if trial["round"] == last]
     count, images = sum(trial["round"] == 1 for trial in plan["trials"]), plan.get("validation_images")
+    chosen = f"plan: {Setting(**plan['chosen'])}; {100 * score:.1f}"
     if images is None:
-        return f"plan: {Setting(**plan['chosen'])}; {100 * score:.1f} % on the validation split, the best of {count}"
+        return f"{chosen} % on the validation split, the best of {count} settings"
     half = 1.96 * math.sqrt(score * (1 - score) / images)
     alike = sum(other >= score - half for other in others)
-    return (
-        f"plan: {Setting(**plan['chosen'])}; {100 * score:.1f} ± {100 * half:.1f} % on {images} validation images, the "
-        f"best of {count} settings" + f", which they do not tell from {alike} of the last round" * bool(alike)
-    )
+    text = f"{chosen} ± {100 * half:.1f} % on {images} validation images, the best of {count} settings"
+    return text + f", which they do not tell from {alike} of the last round" * bool(alike)
 
 
 def table(plan: PoolPlan) -> str:

@@ -21,7 +21,6 @@ from core_dd.sets.formats.base import converted_first
 from core_dd.speed import pick_device
 from gen_dd.options import SampleConfig, TrainConfig, TuneConfig
 from gen_dd.select import select
-from gen_dd.weights import is_tuned
 
 ALL = "all"
 """The selector that takes the whole pool, however many images of a class it has."""
@@ -89,7 +88,7 @@ def generator(request: Request) -> Made:
         model = _Source(job=_tuning(replace(own_seed, options=tuned), model))
     exact = not any(drawn.get(name) is not None for name in AMOUNT)
     sampling = _sampling(request, {"num_per_class": request.ipc, **drawn} if exact else drawn)
-    kind = tuned is not None or (model.place is not None and is_tuned(model.place))
+    kind = tuned is not None or model.is_tuned()
     require(
         (sampling["solver"] == "consistency") == kind,
         f"{request.producer}: solver {sampling['solver']} cannot draw with this generator. A consistency model (with "
@@ -125,6 +124,14 @@ class _Source:
     def needs(self, argument: str) -> dict[str, Job]:
         """Of a job whose function takes the model's folder as `argument`."""
         return {} if self.job is None else {argument: self.job}
+
+    def is_tuned(self) -> bool:
+        """Whether it lies in a folder, as a consistency model."""
+        if self.place is None:
+            return False
+        from gen_dd.weights import is_tuned  # imported for folders alone: it takes seconds
+
+        return is_tuned(self.place)
 
     def options(self, argument: str) -> dict[str, str]:
         """Of such a job."""
