@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 from core_dd import processes
 from core_dd.errors import InputError, about, brief, likely, require
 from core_dd.notes import note
-from core_dd.options import mark
+from core_dd.options import hidden, mark
 from core_dd.settings import ConfigFile, find
 
 C = TypeVar("C")
@@ -246,8 +246,10 @@ def _merged(cls: type, layers: Sequence[Layer]) -> dict[str, Any]:
     values = {own.name: own.default for own in dataclasses.fields(cls)}
     for file, applying in layers:
         own = {key: value for key, value in renamed(cls, applying).items() if key in values}
-        if str(file.path) == PROJECT and own:
-            note(f"defaults from {PROJECT}: {', '.join(own)}")
+        if str(file.path) == PROJECT:
+            own = {key: value for key, value in own.items() if key not in hidden(cls)}
+            if own:
+                note(f"defaults from {PROJECT}: {', '.join(own)}")
         if own:
             values |= _typed(cls, own, file.path)
     return values

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from core_dd.options import mark
+from core_dd.options import hidden, mark
 
 ORDER = ("data", "", "speed", "run")
 """In which order groups are shown; "" stands for all others."""
@@ -32,7 +32,7 @@ def helptext(cls: type, defaults: Mapping[str, Any], prog: str, notes: str = "")
     width = min(max(shutil.get_terminal_size().columns, 60), 110)
     meanings, hints = field_meanings(cls), typing.get_type_hints(cls)
     groups: dict[str, list[str]] = {}
-    for own in fields(cls):
+    for own in (own for own in fields(cls) if own.name not in hidden(cls)):
         lines = _option(cls, own.name, hints[own.name], defaults[own.name], meanings.get(own.name, ""), width)
         groups.setdefault(group_of(cls, own.name), []).append("\n".join(lines))
     parts = [f"usage: {prog} [--option value ...]"]

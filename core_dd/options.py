@@ -44,6 +44,11 @@ def mark(cls: type, name: str, key: str, default: Any = None) -> Any:
     return default
 
 
+def hidden(cls: type) -> frozenset[str]:
+    """The fields of a config that its command has no use for; see `Options.HIDDEN`."""
+    return getattr(cls, "HIDDEN", frozenset())
+
+
 @dataclass(kw_only=True)
 class Options:
     """What the options of every command derive from.
@@ -56,6 +61,8 @@ class Options:
     """The heading under which help shows what a class adds."""
     RENAMED: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """The names that options had before, and are still understood by, with those they have now."""
+    HIDDEN: ClassVar[frozenset[str]] = frozenset()
+    """Inherited options that the command has no use for: neither help shows them nor gendd.yaml gives them."""
 
     def __post_init__(self) -> None:
         for own in fields(self):

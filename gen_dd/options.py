@@ -302,7 +302,13 @@ class TuneConfig(TrainConfig):
     """
 
     OBJECTIVE: ClassVar[str] = "consistency"
+    HIDDEN: ClassVar[frozenset[str]] = frozenset(
+        {"preset", "patch_size", "time_sampling", "weighting", "supervise", "align", "neon", "neon_weight"}
+    )
 
+    init_from: str | None = None
+    """The run folder of gendd train whose model is tuned; also a model folder, a training checkpoint (its averaged
+    weights are taken) or an official checkpoint (.pth). The network is its."""
     stages: int = 8
     """Parts of the training, as long as each other; from each to the next the two noise levels move twice as close."""
     iterations: int = option(10000, free_on_resume=True)

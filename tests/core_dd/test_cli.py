@@ -14,7 +14,7 @@ from commands import run
 from core_dd import cli, files
 from core_dd.commands import imported
 from core_dd.errors import InputError
-from core_dd.options import mark
+from core_dd.options import hidden, mark
 
 
 def test_help__lists_every_command_in_one_screen(capsys):
@@ -137,6 +137,9 @@ def test_help__is_grouped_and_tells_every_option(command, capsys):
     text = capsys.readouterr().out
     assert "default: None" not in text and "gendd.yaml" in text
     for own in dataclasses.fields(cls):
+        if own.name in hidden(cls):
+            assert f"--{own.name} " not in text
+            continue
         flag = mark(cls, own.name, "flag", own.name)
         found = re.search(rf"^  --{flag}\b.*\n      \S", text, flags=re.MULTILINE)
         assert found, f"{own.name} has no meaning"

@@ -115,6 +115,17 @@ def test_project__is_read_before_all_else(tmp_path, capsys):
     assert peek([], "ipc") == "3"
 
 
+def test_project__gives_nothing_that_a_command_has_no_use_for(tmp_path, capsys):
+    @dataclass(kw_only=True)
+    class Other(Config):
+        HIDDEN: ClassVar[frozenset[str]] = frozenset({"ipc"})
+
+    write(tmp_path, "ipc: 3\nlr: 0.5\n", "gendd.yaml")
+    config = load_config(Other, [])
+    assert (config.ipc, config.lr) == (10, 0.5)
+    assert capsys.readouterr().err == "defaults from gendd.yaml: lr\n"
+
+
 def test_project__chooses_the_setting_of_a_config(tmp_path):
     write(tmp_path, "data: mnist\n", "gendd.yaml")
     several = write(tmp_path, "settings: [{data: digits, ipc: 1, lr: 1.0}, {data: mnist, ipc: 1, lr: 2.0}]\n")
