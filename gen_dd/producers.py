@@ -159,9 +159,20 @@ def measure_generator(
     data: ImageData, out: Path, device: str | None, place: Mapping[str, Any], **options: Any
 ) -> Forecast:
     """What `train_generator` takes, from a few steps that are then lost."""
-    from gen_dd.train import measured
+    return _measured(TrainConfig, device, **place, **options)
 
-    config = TrainConfig(**place, **options, device=device, tracker="none")
+
+def measure_tuning(
+    data: ImageData, out: Path, device: str | None, place: Mapping[str, Any], **options: Any
+) -> Forecast:
+    """What `tune_generator` takes, likewise."""
+    return _measured(TuneConfig, device, **place, **options)
+
+
+def _measured(cls: type[TrainConfig], device: str | None, **options: Any) -> Forecast:
+    from gen_dd.train import measured  # as above
+
+    config = cls(**options, device=device, tracker="none")
     found = measured(config, config.training_data())
     seconds = found.first + found.each * config.iterations
     return Forecast(min(seconds, config.max_seconds or seconds), found.mib)
@@ -241,6 +252,7 @@ def _tuning(request: Request, model: _Source) -> Job:
         shown=own["shown"],
         needs=model.needs("init_from"),
         identity=model.identity,
+        measure="gen_dd.producers:measure_tuning" if model.job is None else None,
     )
 
 

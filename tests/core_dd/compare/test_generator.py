@@ -47,7 +47,7 @@ def test_generator__of_each_seed():
 
 
 @pytest.mark.slow
-def test_generator__is_tuned_after_it_was_trained_here_or_elsewhere():
+def test_generator__is_tuned_after_it_was_trained_here_or_elsewhere(capsys):
     few = {"steps": 2, "solver": "consistency", "compile": False}
     producers = {
         "Tuned": {"generator": TRAIN, "tune": TRAIN, "sample": few},
@@ -56,8 +56,11 @@ def test_generator__is_tuned_after_it_was_trained_here_or_elsewhere():
     assert compare(write(producers=producers, ipc=1, seeds=1)) == 0
     [plain, tuned] = sorted(Path("out/generators").iterdir(), key=lambda path: path.name.startswith("tuned"))
     assert f"init_from: {plain}" in (tuned / "config.yaml").read_text()
-    again = {"There": {"generator": str(plain), "tune": TRAIN, "sample": few}}
-    assert compare(write("again.yaml", producers=again, ipc=1, seeds=1), "--out=other") == 0
+    again = write("again.yaml", producers={"There": {"generator": str(plain), "tune": TRAIN, "sample": few}}, ipc=1)
+    capsys.readouterr()
+    assert compare(again, "--out=other", "--dry_run") == 0
+    assert any("generator" in line and "measured" in line for line in capsys.readouterr().out.splitlines())
+    assert compare(again, "--out=other", "--only=seed0") == 0
     [first] = Path("out/sets").glob("Tuned*")
     [second] = Path("other/sets").iterdir()
     assert DistilledSet.load(first).digest() == DistilledSet.load(second).digest()
