@@ -93,7 +93,9 @@ class PoolPlan(TypedDict):
     seconds: float
     """Of the budget that were over when it was made."""
     validation_images: NotRequired[Annotated[int, Meta(ge=1)]]
-    """That the trials were tested on; plans of before do not say."""
+    """That the trials were tested on; plans of before do not say, nor of what the filter was."""
+    filter_network: NotRequired[str | None]
+    filter_protocol: NotRequired[str | None]
     chosen: _Chosen
     trials: Annotated[list[Trial], Meta(min_length=1)]
 

@@ -270,6 +270,7 @@ def _planned(
             seed=config.seed,
             budget=config.budget,
         )
+        plan |= {"filter_network": config.filter_network, "filter_protocol": config.filter_protocol}
         print(table(plan))
     return ranks.told(plan)
 
@@ -310,8 +311,10 @@ def _trials(config: SampleConfig, model: UViT, card: dict[str, Any], device: tor
 
 
 def _following(config: SampleConfig, plan: PoolPlan) -> SampleConfig:
-    """The config with what its plan chose."""
-    options = {"filter_network": None, "filter_protocol": None} if plan["chosen"]["filter"] is None else {}
+    """The config with what its plan chose, and the plan's filter unless it has one of its own."""
+    options: dict[str, str | None] = {"filter_network": None, "filter_protocol": None}
+    if plan["chosen"]["filter"] is not None:
+        options = {name: getattr(config, name) or plan.get(name) for name in options}
     return replace(config, plan=None, **plan["chosen"], **options)
 
 

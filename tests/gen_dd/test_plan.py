@@ -4,6 +4,8 @@ import re
 
 import pytest
 import torch
+from commands import ROOT
+from commands import run as run_command
 
 from core_dd import records
 from core_dd.data.images import load_data
@@ -160,8 +162,13 @@ def test_run__plans_draws_and_keeps_the_plan(folder, tmp_path, short, monkeypatc
     run(SampleConfig(**auto, out="pool", num_per_class=2, resume=True))
     assert "validation accuracy" not in capsys.readouterr().out
     assert records.read(tmp_path / "pool" / "plan.json") == kept and len(DistilledSet.load("pool")) == 20
+    del options["filter_network"]  # the plan has it
     run(SampleConfig(**options, plan="pool/plan.json", out="other", num_per_class=2))
     assert torch.equal(DistilledSet.load("pool").images, DistilledSet.load("other").images)
+
+    write_json(tmp_path / "filtered.json", kept | {"chosen": chosen | {"filter": 0.05}})
+    run(SampleConfig(**options, plan="filtered.json", out="filtered", num_per_class=1))
+    assert records.read(tmp_path / "filtered" / "index.json")["identity"]["filter_network"] == NETWORK
 
     (tmp_path / "begun").mkdir()  # as a kill between planning and drawing leaves it
     write_json(tmp_path / "begun" / "plan.json", kept | {"seconds": 1e6})
@@ -174,3 +181,17 @@ def test_run__plans_draws_and_keeps_the_plan(folder, tmp_path, short, monkeypatc
     (tmp_path / "pool" / "plan.json").unlink()
     with pytest.raises(InputError, match="pool was drawn without a plan"):
         run(SampleConfig(**auto, out="pool", num_per_class=2, resume=True))
+
+
+@pytest.mark.slow
+def test_command__two_processes_follow_the_plan_that_the_first_makes(folder, tmp_path):
+    flags = {"model": folder, "out": "two", "device": "cpu", "batch": 20, "num_per_class": 4, "budget": "900s"}
+    flags |= {"plan": "auto", "plan_per_class": 1, "plan_network": NETWORK, "filter_network": NETWORK}
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    words = [f"--{name}={value}" for name, value in flags.items()]
+    done = run_command(*launch, ROOT / "scripts" / "sample_timed.py", *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("validation accuracy") == 1
+    run(SampleConfig(model=str(folder), out="one", device="cpu", batch=20, num_per_class=4, plan="two/plan.json"))
+    one, two = (DistilledSet.load(tmp_path / out).images.int() for out in ("one", "two"))
+    assert (one - two).abs().max() <= 2
