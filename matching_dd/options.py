@@ -34,6 +34,7 @@ INIT_CHOICES = MappingProxyType(
         "real": "random training images, whole whatever the factor: each tile is then a part of one",
         "k_center": "training images that cover their class, shrunk to the factor's tiles",
         "medoids": "the training images nearest the centres of k-means in their class, shrunk likewise",
+        "centroids": "these centres, each the mean image of its cluster, shrunk likewise",
         "noise": "normal noise in training space",
         "noise_pixels": "grey noise",
         "mix": "random training images, shrunk likewise (M3D)",

@@ -169,38 +169,44 @@ def _noise_pixels(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, 
     return preprocess.forward((drawn / 4 + 0.5).clamp(0, 1))
 
 
-Choice = Callable[[ImageData, int, Preprocess, int], Tensor]
-"""(data, count, preprocess, seed) -> int64 (K, count): indices of training images of every class, none twice."""
+Whole = Callable[[ImageData, int, Preprocess, int], Tensor]
+"""(data, count, preprocess, seed) -> float (K, count, C, H, W): whole images of every class, on the 0..1 scale."""
 
 
 def _k_center(data: ImageData, count: int, preprocess: Preprocess, seed: int) -> Tensor:
-    """Of images that cover their class: the one nearest the mean, then the farthest ones, in training space."""
-    return _by_class(data, count, preprocess, lambda own: subset.k_center(own, count))
+    """Images that cover their class: the one nearest the mean, then the farthest ones, in training space."""
+    return _by_class(data, count, preprocess, lambda own: own[subset.k_center(own, count)])
 
 
 def _medoids(data: ImageData, count: int, preprocess: Preprocess, seed: int) -> Tensor:
-    """Of the image nearest each centre of k-means of its class, in training space."""
-    return _by_class(data, count, preprocess, lambda own: subset.medoids(own, count, seed))
+    """The image nearest each centre of k-means of its class, in training space."""
+    return _by_class(data, count, preprocess, lambda own: own[subset.medoids(own, count, seed)])
 
 
-def _by_class(data: ImageData, count: int, preprocess: Preprocess, choose: Callable[[Tensor], Tensor]) -> Tensor:
-    """Indices of what is chosen of each class, of its images (N, D) in training space."""
-    of_class = members_of(data, count)
-    return torch.stack([own[choose(preprocess.forward(data.train_images[own]).flatten(1))] for own in of_class])
+def _centroids(data: ImageData, count: int, preprocess: Preprocess, seed: int) -> Tensor:
+    """The centres themselves: the mean image of each cluster."""
+    return _by_class(data, count, preprocess, lambda own: subset.centroids(own, count, seed))
+
+
+def _by_class(data: ImageData, count: int, preprocess: Preprocess, of: Callable[[Tensor], Tensor]) -> Tensor:
+    """What is made of the images of each class, as rows (N, D) in training space: rows (count, D)."""
+    rows = [of(preprocess.forward(data.train_images[own]).flatten(1)) for own in members_of(data, count)]
+    return preprocess.inverse(torch.stack(rows).unflatten(2, data.shape))
 
 
 def _at_random(data: ImageData, count: int, preprocess: Preprocess, seed: int) -> Tensor:
-    """Of random images: those of coreset random."""
-    return choose("random", data, count, seed)
+    """Random images: those of coreset random."""
+    return fractions(data.train_images[choose("random", data, count, seed)])
 
 
 def _first(data: ImageData, count: int, preprocess: Preprocess, seed: int) -> Tensor:
-    """Of the first images of every class."""
-    return torch.stack([members[:count] for members in members_of(data, count)])
+    """The first images of every class."""
+    return torch.stack([fractions(data.train_images[members[:count]]) for members in members_of(data, count)])
 
 
-def _tiles(choice: Choice, mode: str = "nearest") -> Callable[..., Tensor]:
-    """Real images, none twice, shrunk by interpolation `mode`, as the tiles that `core_dd.sets.factor` cuts."""
+def _tiles(whole: Whole, mode: str = "nearest") -> Callable[..., Tensor]:
+    """Images of which none is there twice, shrunk by interpolation `mode`, as the tiles that `core_dd.sets.factor`
+    cuts."""
 
     def start(data: ImageData, ipc: int, preprocess: Preprocess, seed: int, factor: int) -> Tensor:
         count, (_, height, width) = ipc * factor**2, data.shape
@@ -210,8 +216,8 @@ def _tiles(choice: Choice, mode: str = "nearest") -> Callable[..., Tensor]:
             f"the start takes ipc x factor^2 = {count} real images of every class, the smallest of {data.name} has "
             f"{smallest}. Lower ipc or factor, or use init real or noise.",
         )
-        real = fractions(data.train_images[choice(data, count, preprocess, seed)]).flatten(0, 1)
-        small = F.interpolate(real, size=(-(-height // factor), -(-width // factor)), mode=mode)
+        images = whole(data, count, preprocess, seed).flatten(0, 1)
+        small = F.interpolate(images, size=(-(-height // factor), -(-width // factor)), mode=mode)
         grid = small.unflatten(0, (data.num_classes, ipc, factor, factor)).permute(0, 1, 4, 2, 5, 3, 6)
         return preprocess.forward(grid.flatten(5, 6).flatten(3, 4)[..., :height, :width])
 
@@ -225,6 +231,7 @@ INITS: MappingProxyType[str, Callable[[ImageData, int, Preprocess, int, int], Te
         "noise_pixels": _noise_pixels,
         "k_center": _tiles(_k_center),
         "medoids": _tiles(_medoids),
+        "centroids": _tiles(_centroids),
         "mix": _tiles(_at_random),  # M3D
         "mix_first": _tiles(_first),  # IDC
         "mix_bilinear": _tiles(_at_random, "bilinear"),  # IDM

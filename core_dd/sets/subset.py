@@ -85,18 +85,34 @@ def medoids(features: Tensor, n: int, seed: int) -> Tensor:
     Raises:
         InputError: if n is out of range.
     """
+    distance = torch.cdist(centroids(features, n, seed).double(), features.cpu().double())
+    picked: list[int] = []
+    for own in distance:
+        own[picked] = torch.inf
+        picked.append(int(own.argmin()))
+    return torch.tensor(picked)
+
+
+def centroids(features: Tensor, n: int, seed: int) -> Tensor:
+    """The n centres of k-means (Lloyd, 1982), each the mean of its cluster.
+
+    Args:
+        features: (N, D).
+        n: how many, 1 <= n <= N.
+        seed: of k-means++ (a 32-bit number).
+
+    Returns:
+        (n, D), on the CPU, largest cluster first.
+
+    Raises:
+        InputError: if n is out of range.
+    """
     from sklearn.cluster import KMeans
 
     _check(features, n)
-    points = features.cpu().numpy()
-    means = KMeans(n, n_init=4, random_state=seed % 2**32).fit(points)
+    means = KMeans(n, n_init=4, random_state=seed % 2**32).fit(features.cpu().numpy())
     sizes = torch.bincount(torch.from_numpy(means.labels_).long(), minlength=n)
-    distance = torch.cdist(torch.from_numpy(means.cluster_centers_).double(), features.cpu().double())
-    picked: list[int] = []
-    for centre in sizes.argsort(descending=True, stable=True).tolist():
-        distance[:, picked] = torch.inf
-        picked.append(int(distance[centre].argmin()))
-    return torch.tensor(picked)
+    return torch.from_numpy(means.cluster_centers_)[sizes.argsort(descending=True, stable=True)]
 
 
 def _check(features: Tensor, n: int) -> None:

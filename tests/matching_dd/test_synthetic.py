@@ -111,6 +111,22 @@ def test_chosen_images__fill_the_tiles(digits, preprocess, init, choose):
         assert sorted(tiles.flatten(1).tolist()) == sorted(expected.flatten(1).tolist())
 
 
+def test_centroids__of_one_image_per_class_are_the_mean_images(digits, preprocess):
+    pixels = preprocess.inverse(start(digits, preprocess, "centroids", ipc=1))
+    for k, members in enumerate(digits.class_indices()):
+        expected = digits.train_images[members].float().mean(0, keepdim=True) / 255
+        torch.testing.assert_close(pixels[k], expected, atol=1e-5, rtol=0)
+
+
+def test_centroids__fill_the_tiles_with_means_of_clusters(digits, preprocess):
+    whole, tiled = (start(digits, preprocess, "centroids", ipc, factor) for ipc, factor in ((4, 1), (1, 2)))
+    for k in range(10):
+        tiles = torch.cat([tiled[k, :, :, i : i + 4, j : j + 4] for i in (0, 4) for j in (0, 4)])
+        torch.testing.assert_close(tiles, whole[k, ..., ::2, ::2], atol=1e-5, rtol=0)
+    spread = [images.float().var((1, 2, 3, 4)).mean() for images in (whole, start(digits, preprocess, "medoids", 4))]
+    assert spread[0] < spread[1]  # means of many are smoother than any of them
+
+
 @pytest.mark.parametrize("factor", [1, 2])
 def test_mix_first__is_the_first_images_of_each_class(digits, preprocess, factor):
     pixels = preprocess.inverse(start(digits, preprocess, "mix_first", ipc=3, factor=factor)).mul(255).round()

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from core_dd.errors import InputError
-from core_dd.sets.subset import herding, k_center, medoids
+from core_dd.sets.subset import centroids, herding, k_center, medoids
 
 
 @pytest.fixture
@@ -48,6 +48,18 @@ def test_medoids__one_of_each_cluster(generator):
     centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
     points = centres.repeat_interleave(20, 0) + 0.1 * torch.randn(60, 2, generator=generator)
     assert sorted((medoids(points, 3, seed=0) // 20).tolist()) == [0, 1, 2]
+
+
+def test_centroids__are_the_means_of_the_clusters_largest_first(generator):
+    sizes = torch.tensor([10, 30, 20])
+    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    points = centres.repeat_interleave(sizes, 0) + 0.1 * torch.randn(60, 2, generator=generator)
+    first, second, third = points.split(sizes.tolist())
+    expected = torch.stack([own.mean(0) for own in (second, third, first)])
+    torch.testing.assert_close(centroids(points, 3, seed=0), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(centroids(points, 1, seed=0), points.mean(0)[None], atol=1e-5, rtol=0)
+    with pytest.raises(InputError, match="cannot choose 61 of 60"):
+        centroids(points, 61, seed=0)
 
 
 @pytest.mark.parametrize("choose", [herding, k_center, lambda f, n: medoids(f, n, seed=0)])
