@@ -312,10 +312,11 @@ def _trials(config: SampleConfig, model: UViT, card: dict[str, Any], device: tor
 
 def _following(config: SampleConfig, plan: PoolPlan) -> SampleConfig:
     """The config with what its plan chose, and the plan's filter unless it has one of its own."""
-    options: dict[str, str | None] = {"filter_network": None, "filter_protocol": None}
+    network = protocol = None
     if plan["chosen"]["filter"] is not None:
-        options = {name: getattr(config, name) or plan.get(name) for name in options}
-    return replace(config, plan=None, **plan["chosen"], **options)
+        network = config.filter_network or plan.get("filter_network")
+        protocol = config.filter_protocol or plan.get("filter_protocol")
+    return replace(config, plan=None, **plan["chosen"], filter_network=network, filter_protocol=protocol)
 
 
 _GUIDANCE = ("cfg_scale", "cfg_interval", "guide", "guide_scale", "guide_until", "guide_slots", "guide_data")
