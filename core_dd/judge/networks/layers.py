@@ -17,10 +17,13 @@ class AvgPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, H // 2, W // 2)."""
-        if not torch.compiler.is_compiling():
-            return F.avg_pool2d(x, 2)
-        height, width = x.shape[2] // 2, x.shape[3] // 2  # the compiler fuses a mean, and its gradient, better
-        return x[:, :, : 2 * height, : 2 * width].unflatten(3, (width, 2)).unflatten(2, (height, 2)).mean((3, 5))
+        height, width = x.shape[2] // 2, x.shape[3] // 2
+        if torch.compiler.is_compiling():  # which fuses a mean, and its gradient, better
+            return x[:, :, : 2 * height, : 2 * width].unflatten(3, (width, 2)).unflatten(2, (height, 2)).mean((3, 5))
+        if x.device.type == "cpu" and x.dtype.itemsize >= 4 and x.is_contiguous():  # in a third of avg_pool2d's time
+            rows = x[:, :, 0 : 2 * height : 2] + x[:, :, 1 : 2 * height : 2]
+            return (rows[..., 0 : 2 * width : 2] + rows[..., 1 : 2 * width : 2]) / 4
+        return F.avg_pool2d(x, 2)
 
 
 class Shrink(nn.Module):

@@ -85,11 +85,17 @@ def test_forward__equals_the_layers_written_out(generator):
 
 
 @pytest.mark.parametrize("size", [8, 9])
-def test_avg_pool__compiled_form_equals_eager(size, generator):
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_avg_pool__every_form_is_the_same(size, layout, dtype, generator):
     pool = build_network("convnet1", (3, size, size), 2, generator).blocks[0][3]
-    x = torch.randn(2, 4, size, size, generator=generator)
-    torch.testing.assert_close(pool(x), F.avg_pool2d(x, 2))
-    torch.testing.assert_close(torch.compile(pool, backend="eager")(x), F.avg_pool2d(x, 2))
+    x = torch.randn(2, 4, size, size, generator=generator).to(dtype=dtype, memory_format=layout).requires_grad_()
+    expected = F.avg_pool2d(x, 2)
+    weights = torch.randn(expected.shape, generator=generator).to(dtype)
+    [gradient] = torch.autograd.grad((expected * weights).sum(), x)
+    for form in (pool, torch.compile(pool, backend="eager")):
+        torch.testing.assert_close(form(x), expected)
+        torch.testing.assert_close(torch.autograd.grad((form(x) * weights).sum(), x)[0], gradient)
 
 
 @pytest.mark.parametrize(
