@@ -369,6 +369,27 @@ def courses(folder: str, first: str, ipc: int) -> Iterator[dict[str, str]]:
             }
 
 
+def short_courses(folder: str) -> Iterator[dict[str, Any]]:
+    """The rows of distillations that are called "METHOD fast" or "METHOD, N iterations", beside METHOD's own number: by
+    data and ipc, each as cells of a table."""
+    rows = reproduced.reproduced([RESULTS / folder])
+    for row in sorted(rows, key=lambda row: (list(TITLES).index(row.data), row.ipc, row.producer)):
+        method = re.split(",| fast", row.producer)[0]
+        paper = reproduced.published_row(row.data, row.ipc, method, row.network, protocol=row.protocol)
+        far = reproduced.beyond(row.mean, paper, [row.protocol])
+        yield {
+            "said": row.producer,
+            "data": TITLES[row.data],
+            "ipc": row.ipc,
+            "iterations": f"{row.iterations:.0f}" if row.iterations else "-",
+            "seconds": "-" if row.making is None else f"{row.making:.0f}",
+            "ours": study.accuracy(row.scores),
+            "sets": len(row.scores),
+            "theirs": published_text(paper) if paper else "-",
+            "difference": "-" if far is None else f"{far:+.1f}",
+        }
+
+
 def first_table(place: str) -> str:
     """The first table of a Markdown file under results/."""
     lines = (RESULTS / place).read_text(encoding="utf-8").splitlines()
@@ -527,6 +548,7 @@ FUNCTIONS = {
     "settings": settings,
     "choices": choices,
     "courses": courses,
+    "short_courses": short_courses,
     "first_table": first_table,
     "steps": steps,
     "recipes": recipes,
