@@ -94,9 +94,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--demo", type=Path, help="the folder of a finished demo, which results/digits_demo becomes")
     parser.add_argument("--comparison", type=Path, help="the folder of one, which results/ then holds by its name")
     parser.add_argument("--machine", help="on which its new scores were made, e.g. '2 CPU cores with AVX2'")
+    parser.add_argument(
+        "--figures",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="of it that are kept, too, e.g. accuracy-by-seconds-...",
+    )
     arguments = parser.parse_args(argv)
     if arguments.comparison is not None:
-        keep_comparison(arguments.comparison, RESULTS / arguments.comparison.name, arguments.machine)
+        drawn = {f"figures/{name}.svg": f"{name}.svg" for name in arguments.figures}
+        keep_comparison(arguments.comparison, RESULTS / arguments.comparison.name, arguments.machine, drawn)
     if arguments.demo is not None:
         require((arguments.demo / "stages.json").exists(), f"{arguments.demo} is no finished demo. Run make demo.")
         keep_comparison(arguments.demo, RESULTS / "digits_demo", arguments.machine, KEPT)
