@@ -278,6 +278,8 @@ def recognised(fingerprint: str, spec: str, sizes: tuple[int, int, int], image_s
     if found or not colon or kind in KNOWN:
         return found or kind
     name = Path(place).name
+    if (usual := name.replace("-", "_")) in (*KNOWN, *DATASETS):  # Debian has fashion-mnist
+        name = usual
     facts = KNOWN.get(name)
     untold = facts is not None and facts.sizes == sizes and (image_size is not None or not facts.fingerprint)
     return printable(name if untold or name not in (*KNOWN, *DATASETS) else f"{kind}:{name}")

@@ -264,6 +264,7 @@ def test_name__of_a_known_set_whose_images_are_resized_is_believed_by_its_number
     sizes = (10, 60000, 10000)
     assert recognised("?", "idx:x/mnist", sizes, 32) == "mnist"
     assert recognised("?", "idx:x/mnist", sizes, None) == recognised("?", "idx:mnist", (10, 9, 9), 32) == "idx:mnist"
+    assert recognised("?", "idx:x/fashion-mnist", sizes, 16) == "fashion_mnist"
     assert recognised("?", "hf:svhn", (10, 73257, 26032), None) == "svhn"
     assert recognised("ea358c2091367acc", "idx:x", (1, 1, 1), None) == "mnist"
 
