@@ -66,6 +66,7 @@ TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-
 """What pages call data."""
 BESIDE_PAPERS = {
     "published": "published",
+    "cifar10_m3d": "published",
     "fashion_mnist_random": "cpu_rows",
     "fashion_mnist": "cpu_rows",
     "cifar100": "cpu_rows",
@@ -146,8 +147,8 @@ def keep_comparison(
     files, as `KEPT` says.
 
     What `out` has already and the folder lacks stays, such as what another machine or a call for other data has made,
-    but for scores of cells that the comparison no longer has. So do what people found of its rows, and the machine of
-    scores that are kept already.
+    but for scores of cells that the comparison no longer has. So do files beside the scores, such as what people found
+    of its rows, and the machine of scores that are kept already.
     """
     plan = records.read(comparison / PLAN, dict[str, Planned], "It is no comparison's folder.")
     cells = {Place.of_cell(own["cells"][0]): own["folder"] for own in plan.values() if own["cells"]}
@@ -161,8 +162,8 @@ def keep_comparison(
     several = [axis for axis in Place._fields[2:] if len({getattr(place, axis) for place in [*cells, *found]}) > 1]
     with files.atomic(out, replace=True) as temporary:
         temporary.mkdir()
-        for path in [*(comparison / name for name in TABLES), out / reproduced.FINDINGS]:
-            if path.exists():
+        for path in [*out.glob("*"), *(comparison / name for name in TABLES)]:
+            if path.is_file():
                 shutil.copyfile(path, temporary / path.name)
         for path in sorted(comparison.glob("figures/ablation-*.svg"))[:1]:
             shutil.copyfile(path, temporary / "ablation.svg")
@@ -287,11 +288,12 @@ def shown(rows: Sequence[dict[str, Any]], method: str, data: str, ipc: int) -> d
     return min(mine, key=lambda own: (own["smoke"], own["row"].short))
 
 
-def missing(folder: str) -> Iterator[dict[str, str]]:
-    """What the comparison of a folder of `BESIDE_PAPERS` wants yet, in the order of the work, as cells of a table:
+def missing(comparison: str) -> Iterator[dict[str, str]]:
+    """What a comparison of `BESIDE_PAPERS` wants yet, in the order of the work, as cells of a table:
     places of which as many sets of the same method are wanted are one row."""
     wanted: dict[tuple[str, str, int], dict[str, list[str]]] = {}
-    for name, count in reproduced.missing(RESULTS / folder, planned_rows(BESIDE_PAPERS[folder])).items():
+    folders = [RESULTS / folder for folder, own in BESIDE_PAPERS.items() if own == comparison]
+    for name, count in reproduced.missing(folders, planned_rows(comparison)).items():
         producer, data, ipc, _, protocol = name.split("/")
         wanted.setdefault((producer, protocol, count), {}).setdefault(data, []).append(ipc.removeprefix("ipc"))
     for (producer, protocol, count), places in wanted.items():
@@ -345,9 +347,7 @@ def settings(folder: str, first: str, rows: Mapping[str, str]) -> Iterator[dict[
 def choices(folder: str, first: str) -> Iterator[dict[str, Any]]:
     """The rows of a comparison's table, in its order: each producer, and by ipc its accuracy, and its gain over the
     first producer on the sets of the same seeds."""
-    found = study.read_study(RESULTS / folder)
-    with (RESULTS / folder / "table.csv").open(encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
+    found, lines = study.read_study(RESULTS / folder), rows_of(f"{folder}/table.csv")
     ipcs = sorted({int(line["ipc"]) for line in lines if line["ipc"]})
     for method in dict.fromkeys(line["method"] for line in lines if line["ipc"]):
         cells = []
@@ -396,6 +396,12 @@ def short_courses(folder: str) -> Iterator[dict[str, Any]]:
             "theirs": published_text(paper) if paper else "-",
             "difference": "-" if far is None else f"{far:+.1f}",
         }
+
+
+def rows_of(place: str) -> list[dict[str, str]]:
+    """The rows of a CSV file under results/."""
+    with (RESULTS / place).open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def first_table(place: str) -> str:
@@ -557,6 +563,7 @@ FUNCTIONS = {
     "choices": choices,
     "courses": courses,
     "short_courses": short_courses,
+    "rows_of": rows_of,
     "first_table": first_table,
     "steps": steps,
     "recipes": recipes,

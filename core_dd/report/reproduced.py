@@ -190,9 +190,9 @@ def _row(name: str, scores: Sequence[Score], folder: Path, planned: int) -> Repr
     )
 
 
-def missing(folder: Path, planned: Mapping[str, int]) -> dict[str, int]:
-    """How many sets of the rows of `planned`, see `reproduced`, have no score in a folder, by the name of the row."""
-    there = {row.name: len(row.scores) for row in reproduced([folder], planned) if not row.smoke}
+def missing(folders: Sequence[Path], planned: Mapping[str, int]) -> dict[str, int]:
+    """How many sets of the rows of `planned`, see `reproduced`, have no score in these folders, by the row's name."""
+    there = {row.name: len(row.scores) for row in reproduced(folders, planned) if not row.smoke}
     return {name: count - there.get(name, 0) for name, count in planned.items() if count > there.get(name, 0)}
 
 

@@ -80,7 +80,7 @@ def test_reproduced__of_a_comparison_that_is_partly_done(partly):
     assert (random.making, random.judging, random.machine) == (1.5, 20.0, "cpu and an abacus")
     assert real.name == "real/mnist/real/convnet3/dc" and real.far and real.said == UNEXPLAINED
     assert cut.iterations == 3 and cut.making == 9 and cut.std is None and not cut.far and cut.said == ""
-    assert missing(partly, PLANNED) == {"Random/mnist/ipc1/convnet3/dc": 3, "K-Center/mnist/ipc1/convnet3/dc": 5}
+    assert missing([partly], PLANNED) == {"Random/mnist/ipc1/convnet3/dc": 3, "K-Center/mnist/ipc1/convnet3/dc": 5}
 
 
 def test_reproduced__findings_are_of_rows_that_are_there(partly):
@@ -95,7 +95,7 @@ def test_reproduced__findings_are_of_rows_that_are_there(partly):
 
 
 def test_reproduced__of_an_empty_folder(tmp_path):
-    assert reproduced([tmp_path]) == [] and missing(tmp_path, {}) == {}
+    assert reproduced([tmp_path]) == [] and missing([tmp_path], {}) == {}
 
 
 def test_reproduced__of_several_folders_pools_equal_rows_and_no_set_twice(tmp_path):
