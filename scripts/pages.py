@@ -389,6 +389,8 @@ def short_courses(folder: str) -> Iterator[dict[str, Any]]:
             "said": row.producer,
             "data": TITLES[row.data],
             "ipc": row.ipc,
+            "protocol": row.protocol,
+            "command": f"gendd compare {folder} --only '/{row.producer}/{row.data}/ipc{row.ipc}/'",
             "iterations": f"{row.iterations:.0f}" if row.iterations else "-",
             "seconds": "-" if row.making is None else f"{row.making:.0f}",
             "ours": study.accuracy(row.scores),
