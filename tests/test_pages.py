@@ -200,7 +200,8 @@ def test_comparison__of_published_length_stands_on_the_page_and_in_the_readme(co
     page = pages.made("docs/reproduced.md")
     assert "| 70.0 ± 14.1 | 2 of 5 x 1 |" in page and "| an abacus and a slide rule |" in page
     assert "(+4.9). made up" in page and "Not looked into yet" not in page
-    assert "| Fashion-MNIST | Random, ipc 1, 2 sets, one classifier | `dc` | 70.0 ± 14.1 | 51.4 ± 3.8 |" in pages.made("README.md")
+    row = "| Fashion-MNIST | Random, ipc 1, 2 sets, one classifier | `dc` | 70.0 ± 14.1 | 51.4 ± 3.8 |"
+    assert row in pages.made("README.md")
 
 
 def test_comparison__keeps_what_other_machines_and_calls_have_made(tmp_path):
