@@ -21,6 +21,7 @@ from core_dd.judge import evaluate as judging
 from core_dd.judge import fidelity, habits
 from core_dd.judge import incremental as continual
 from core_dd.judge.protocols import PROTOCOLS, Protocol, resolved
+from core_dd.judge.unfinished import beside
 from core_dd.sets.distilled import DistilledSet
 from core_dd.speed import pick_device
 
@@ -193,7 +194,8 @@ def judge(
             return judging.evaluate(own, data, steps=iterations, **how, **more)
         return continual.incremental(own, data, incremental, iterations=iterations, **how, **more)
 
-    scores = judged(dset, with_fidelity=fidelity)
+    resumable = {} if incremental else {"unfinished": beside(out / judging.SCORES)}
+    scores = judged(dset, with_fidelity=fidelity, **resumable)
     if along and made is not None:
         snapshots = []
         for step, own in habits.kept(Path(made)).items():

@@ -25,6 +25,7 @@ from core_dd.judge.measures import Measuring, Meter
 from core_dd.judge.networks import NetworkLike, build_network, name_of
 from core_dd.judge.options import REAL, EvaluateConfig
 from core_dd.judge.protocols import Protocol, TrainingPlan
+from core_dd.judge.unfinished import beside
 from core_dd.notes import note
 from core_dd.run import claimed_file, find_folder
 from core_dd.sets.distilled import DistilledSet, new_meta, versions
@@ -107,6 +108,7 @@ def evaluate(
     with_ddranking: bool | str = False,
     with_best_of_test: bool = False,
     earlier: Sequence[DistilledSet] = (),
+    unfinished: str | Path | None = None,
 ) -> Scores:
     """Train `runs` classifiers on a set and test each once on the real test images.
 
@@ -130,10 +132,12 @@ def evaluate(
         with_ddranking: also give LRS and ARS, see `core_dd.judge.ddranking.scores_of`; True, or its `real`.
         with_best_of_test: also record what the protocol's authors report, who choose by the test set, among `earlier`,
             the set at other times of its distillation, too; one whose classifiers diverge is not the best.
+        unfinished: a file that keeps these classifiers while they train, every few minutes, so that the same call goes
+            on from it after a kill; it is removed at the end.
 
     Raises:
         InputError: a set that is unsound or not made from `data`, an unknown name, a network that cannot take the
-            images.
+            images; a damaged `unfinished`.
     """
     start, device = time.perf_counter(), prepare_device(None if device is None else str(device))
     _check((dset, *earlier), data, seed, runs)
@@ -149,10 +153,12 @@ def evaluate(
     ddranking.check(with_ddranking, resolved, dset, data, name_of(network))
     judge = teaching.teacher_of(resolved, data, seed, device, teacher)
     how = {"protocol": resolved, "runs": numbers, "teacher": judge, **same}
-    classifiers, tests = _trained(dset, data, pauses, how)
+    kept = None if unfinished is None else Path(unfinished)
+    classifiers = _trained(dset, data, pauses, kept, how)
     accuracies, judged = _judged(classifiers, data)
     record = _settings(resolved, network, numbers, seed, device) | judged | _identities(dset, data, resolved)
-    record |= {"seconds": time.perf_counter() - start, **teaching.said_of(judge, resolved, data, teacher)}
+    seconds = classifiers.earlier_seconds + time.perf_counter() - start
+    record |= {"seconds": seconds, **teaching.said_of(judge, resolved, data, teacher)}
     record |= {} if meter is None else meter.measure(*_pixels_and_labels(dset))
     if with_membership:
         make = None if with_membership is True else with_membership
@@ -164,24 +170,25 @@ def evaluate(
         own = Scores(accuracies, record).to_json()
         record["ddranking"] = ddranking.scores_of(own, dset, *beside, again, with_ddranking)
     if with_best_of_test:
-        record["best_of_test"] = habits.chosen(accuracies, tests, _tested(earlier, again))
+        record["best_of_test"] = habits.chosen(accuracies, classifiers.paused, _tested(earlier, again))
+    if kept is not None:
+        files.remove(kept)
     return Scores(accuracies, record)
 
 
 def _trained(
-    dset: DistilledSet, data: ImageData, pauses: Sequence[float], how: Mapping[str, Any]
-) -> tuple[training.Classifiers, list[list[float]]]:
-    """Classifiers trained on a set, and their accuracies after these parts of the training."""
-    tests: list[list[float]] = []
-    classifiers = training.train(
+    dset: DistilledSet, data: ImageData, pauses: Sequence[float], kept: Path | None, how: Mapping[str, Any]
+) -> training.Classifiers:
+    """Classifiers trained on a set, with their accuracies after these parts of the training."""
+    return training.train(
         *_pixels_and_labels(dset),
         data,
         preprocess=dset.preprocess,
         pauses=pauses,
-        at_pause=lambda unfinished: tests.append(unfinished.accuracies(data.test_images, data.test_labels)),
+        at_pause=lambda half: half.accuracies(data.test_images, data.test_labels),
+        unfinished=kept,
         **how,
     )
-    return classifiers, tests
 
 
 def _meter(asked: bool | Measuring, dset: DistilledSet, data: ImageData, **options: Any) -> Meter | None:
@@ -363,6 +370,7 @@ def _score(
             with_ddranking=config.compared,
             with_best_of_test=config.best_of_test,
             earlier=earlier,
+            unfinished=beside(out),
         )
         scores = scores.with_record(
             set={"name": config.name, "path": None if config.set == REAL else config.set},

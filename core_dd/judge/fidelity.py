@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core_dd import records
-from core_dd.data.cache import kept
+from core_dd import files, records
+from core_dd.data.cache import cache_folder, kept
 from core_dd.data.images import ImageData
 from core_dd.data.preprocess import Preprocess
 from core_dd.data.real import RealData
@@ -19,6 +19,7 @@ from core_dd.judge import training
 from core_dd.judge.moments import moment_distance
 from core_dd.judge.networks import NetworkLike, build_network, is_foreign, name_of, require_shown
 from core_dd.judge.protocols import QUICK, Protocol
+from core_dd.judge.unfinished import beside
 from core_dd.notes import note
 from core_dd.records import same_shape
 from core_dd.sets.distilled import hardened, read_tensors, write_tensors
@@ -104,6 +105,7 @@ def real_classifier(
     protocol: Protocol = QUICK,
     cache: Path | None = None,
     bf16: bool = True,
+    unfinished: Path | None = None,
 ) -> training.Classifiers:
     """One classifier trained on all real training images: whose features measure, and choose.
 
@@ -111,6 +113,7 @@ def real_classifier(
         data: the real data.
         network, seed, device, protocol, bf16: as in `training.Training`.
         cache: a file to read it from, or to write it to where there is none yet.
+        unfinished: a file that keeps it while it trains, see `training.train`; by default beside `cache`.
 
     Raises:
         InputError: if the file holds another classifier, one of other training images, or none.
@@ -136,10 +139,12 @@ def real_classifier(
         finite = all(bool(torch.isfinite(tensor).all()) for tensor in (params | buffers).values())
         require(finite, f"{cache} holds a classifier whose weights are not finite. Remove it, to train it anew.")
         return training.Classifiers(net, params, buffers, Preprocess.fit(data).to(device), [], [], bf16)
+    unfinished = unfinished or (cache and beside(cache))
     classifier = training.train(
         data.train_images,
         data.train_labels,
         data,
+        unfinished=unfinished,
         protocol=protocol,
         network=network,
         runs=[0],
@@ -149,6 +154,8 @@ def real_classifier(
     )
     if cache is not None:
         _write_classifier(cache, classifier, data, identity)
+    if unfinished is not None:
+        files.remove(unfinished)
     return classifier
 
 
@@ -170,9 +177,10 @@ def kept_classifier(
     if is_foreign(network):
         return trained()
     how = "" if protocol == QUICK else f"-{protocol.name}"
+    name = f"classifier-{data.fingerprint}-{data.training_digest}-{network}{how}-seed{seed}.safetensors"
     return kept(
-        f"classifier-{data.fingerprint}-{data.training_digest}-{network}{how}-seed{seed}.safetensors",
-        make=trained,
+        name,
+        make=lambda: trained(unfinished=beside(cache_folder() / name)),
         read=lambda place: trained(cache=place),
         write=lambda place, made: _write_classifier(place, made, data, classifier_identity(network, seed, protocol)),
     )

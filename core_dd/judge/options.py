@@ -174,7 +174,8 @@ class EvaluateConfig(DataConfig, ForeignConfig):
     """cpu, cuda, cuda:1, ...; default: cuda where there is one."""
     out: str | None = option(None, group="run")
     """The file to write, and of several networks the beginning of their names; default: scores.json beside the set,
-    for "real" in the next folder under runs/DATA-real/."""
+    for "real" in the next folder under runs/DATA-real/. A training of more than two minutes is kept beside it, and the
+    same command with the same --out goes on from there after a kill."""
     dry_run: bool = option(False, group="run")
     """Check everything, print the resolved config and how long the training is, stop."""
 

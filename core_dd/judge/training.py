@@ -9,8 +9,10 @@ classifier is the same whether trained alone or among others.
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
 from core_dd import progress
+from core_dd.config import to_dict
 from core_dd.data.images import ImageData
 from core_dd.data.preprocess import Preprocess
 from core_dd.errors import Diverged, brief, require
@@ -25,7 +28,9 @@ from core_dd.judge.answers import Answers
 from core_dd.judge.augment import cutmix
 from core_dd.judge.networks import ForeignNetwork, NetworkLike, build_network, interact, name_of
 from core_dd.judge.protocols import Protocol, TrainingPlan
+from core_dd.judge.unfinished import Unfinished, finite, identity_of
 from core_dd.notes import note
+from core_dd.records import fitting, same_shape
 from core_dd.rng import drawn_by, stream
 from core_dd.speed import CLASSIFIERS, autocast, bf16_pays, can_compile, compiled, forward_flops
 
@@ -50,6 +55,8 @@ class Classifiers:
         curve_steps, curve_loss: the steps logged, and each run's training loss there, (R, steps).
         bf16: whether they judge in bf16 where it pays.
         images_seen: how many images each has trained on, counted as often as it did; 0 where that is not known.
+        paused: what was made of them at each pause of the training, see `train`.
+        earlier_seconds: that calls which were stopped have trained them.
     """
 
     net: nn.Module
@@ -60,6 +67,8 @@ class Classifiers:
     curve_loss: list[list[float]]
     bf16: bool = True
     images_seen: int = 0
+    paused: list[list[float]] = field(default_factory=list)
+    earlier_seconds: float = 0.0
 
     def __len__(self) -> int:
         return len(next(iter(self.params.values())))
@@ -215,6 +224,33 @@ class Training:
         state = self.net, self.params, self.buffers, self.preprocess
         return Classifiers(*state, list(curve_steps), list(curve_loss), self.bf16)
 
+    def identity(self, **more: Any) -> str:
+        """Of a training that has not begun: what tells it, and plain values beside it, from every other one."""
+        said = {"protocol": to_dict(self.protocol), "runs": self.runs, "seed": self.seed, "bf16": self.bf16, **more}
+        kind, fitted = self.preprocess.to_meta()
+        teacher = [] if self._teacher is None else self._teacher.state_dict().values()
+        weights = [*self.params.values(), *self.buffers.values()]
+        return identity_of([said, kind], [self.images, self.labels, *fitted.values(), *weights, *teacher])
+
+    def state(self) -> dict[str, Any]:
+        """What the next step depends on, once there was one."""
+        return {"params": self.params, "buffers": self.buffers, "optimizer": self.optimizer.state_dict()}
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave.
+
+        Raises:
+            ValueError: if it does not fit, or is not finite.
+        """
+        for kind, own in (("params", self.params), ("buffers", self.buffers)):
+            finite(state[kind][name] for name in own)
+            for name, tensor in own.items():
+                tensor.copy_(same_shape(state[kind][name], tensor, name))
+        self.optimizer = optimizer_of(self.protocol, self.params)
+        self.optimizer.load_state_dict(state["optimizer"])
+        fitting(self.optimizer)
+
 
 def train(
     images: Tensor,
@@ -222,37 +258,83 @@ def train(
     data: ImageData,
     *,
     pauses: Sequence[float] = (),
-    at_pause: Callable[[Classifiers], None] = lambda classifiers: None,
+    at_pause: Callable[[Classifiers], list[float]] = lambda classifiers: [],
+    unfinished: Path | None = None,
     **options,
 ) -> Classifiers:
     """Train one classifier per run to the end of its protocol; the other arguments are those of `Training`.
 
     Args:
         pauses: parts of the training, in (0, 1).
-        at_pause: is shown the classifiers as they are after each of them; to the training it makes no difference.
+        at_pause: is shown the classifiers as they are after each of them, and its numbers are kept; to the training it
+            makes no difference.
+        unfinished: a file that keeps the state of a long training; one that holds this training is gone on from. It
+            stays at the end, for whoever takes the classifiers to remove once that is done.
 
     Raises:
-        InputError: a network that cannot take the images.
+        InputError: a network that cannot take the images; a damaged `unfinished`.
         Diverged: a loss that is not finite.
     """
     training = Training(images, labels, data, **options)
-    steps, curve_steps, curve = training.plan.steps, [], []
+    network, steps = name_of(options["network"]), training.plan.steps
     stops = {round(part * steps) for part in pauses}
-    title = f"{len(training.runs)} x {name_of(options['network'])}"
-    for step in progress.steps(title, steps, leave=False):
+    course = _Course()
+    place = (
+        None if unfinished is None else Unfinished(unfinished, training.identity(network=network, stops=sorted(stops)))
+    )
+    if place is not None:
+        course.resume(training, place)
+    for step in progress.steps(f"{len(training.runs)} x {network}", steps, course.done, leave=False):
         loss = training.step(step)
+        course.done = step + 1
         if step % max(1, steps // _CURVE_POINTS) == 0 or step == steps - 1:
             if not loss.isfinite().all():
                 raise Diverged(
                     f"training a classifier diverged: its loss is not finite at step {step}. Are the images on the "
                     "0..1 scale, and is the learning rate of the protocol meant for them?"
                 )
-            curve_steps.append(step)
-            curve.append(loss)
+            course.steps.append(step)
+            course.losses.append(loss)
         if step + 1 in stops:
-            at_pause(training.classifiers())
-    classifiers = training.classifiers(curve_steps, torch.stack(curve, 1).tolist())
-    return replace(classifiers, images_seen=training.plan.images_seen(len(training.images)))
+            course.paused.append(at_pause(training.classifiers()))
+        if place is not None and (place.due or (place.kept and step + 1 == steps)):
+            place.write(step + 1, **training.state(), **course.state())
+    classifiers = training.classifiers(course.steps, torch.stack(course.losses, 1).tolist())
+    return replace(
+        classifiers,
+        images_seen=training.plan.images_seen(len(training.images)),
+        paused=course.paused,
+        earlier_seconds=0.0 if place is None else place.seconds,
+    )
+
+
+@dataclass
+class _Course:
+    """How a training went so far: the steps done, the losses (R,) of those that are logged, what pauses gave."""
+
+    done: int = 0
+    steps: list[int] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)
+    paused: list[list[float]] = field(default_factory=list)
+
+    def state(self) -> dict[str, Any]:
+        """What a file keeps of it."""
+        return {"curve_steps": self.steps, "curve_losses": torch.stack(self.losses), "paused": self.paused}
+
+    def resume(self, training: Training, place: Unfinished) -> None:
+        """Go on from what a file keeps of a training, if anything."""
+        state = place.read()
+        if state is None:
+            return
+        with place.restoring():
+            training.load_state(state)
+            self.done, self.steps, self.paused = state["step"], state["curve_steps"], state["paused"]
+            logged = torch.empty(len(self.steps), len(training.runs), device=training.device)
+            finite([logged.copy_(same_shape(state["curve_losses"], logged, "curve_losses"))])
+            self.losses = list(logged)
+            if self.done > training.plan.steps:
+                raise ValueError(f"it is at step {self.done} of {training.plan.steps}")
+        note(f"the training goes on at step {self.done} of {training.plan.steps}, from {place.place}")
 
 
 def optimizer_of(protocol: Protocol, params: State) -> torch.optim.Optimizer:
