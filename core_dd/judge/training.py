@@ -279,26 +279,25 @@ def train(
     training = Training(images, labels, data, **options)
     network, steps = name_of(options["network"]), training.plan.steps
     stops = {round(part * steps) for part in pauses}
-    course = _Course()
-    place = (
-        None if unfinished is None else Unfinished(unfinished, training.identity(network=network, stops=sorted(stops)))
-    )
-    if place is not None:
+    course, place = _Course(), None
+    if unfinished is not None:
+        place = Unfinished(unfinished, training.identity(network=network, stops=sorted(stops)))
         course.resume(training, place)
     for step in progress.steps(f"{len(training.runs)} x {network}", steps, course.done, leave=False):
-        loss = training.step(step)
-        course.done = step + 1
-        if step % max(1, steps // _CURVE_POINTS) == 0 or step == steps - 1:
-            if not loss.isfinite().all():
-                raise Diverged(
-                    f"training a classifier diverged: its loss is not finite at step {step}. Are the images on the "
-                    "0..1 scale, and is the learning rate of the protocol meant for them?"
-                )
+        loss, last = training.step(step), step == steps - 1
+        logged = last or step % max(1, steps // _CURVE_POINTS) == 0
+        keeps = place is not None and (place.due or (last and place.kept))
+        if (logged or keeps) and not loss.isfinite().all():
+            raise Diverged(
+                f"training a classifier diverged: its loss is not finite at step {step}. Are the images on the "
+                "0..1 scale, and is the learning rate of the protocol meant for them?"
+            )
+        if logged:
             course.steps.append(step)
             course.losses.append(loss)
         if step + 1 in stops:
             course.paused.append(at_pause(training.classifiers()))
-        if place is not None and (place.due or (place.kept and step + 1 == steps)):
+        if place is not None and keeps:
             place.write(step + 1, **training.state(), **course.state())
     classifiers = training.classifiers(course.steps, torch.stack(course.losses, 1).tolist())
     return replace(
@@ -311,7 +310,7 @@ def train(
 
 @dataclass
 class _Course:
-    """How a training went so far: the steps done, the losses (R,) of those that are logged, what pauses gave."""
+    """How a training that goes on at step `done` went so far: the losses (R,) of logged steps, what pauses gave."""
 
     done: int = 0
     steps: list[int] = field(default_factory=list)
