@@ -18,7 +18,7 @@ import re
 import shutil
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -406,6 +406,13 @@ def rows_of(place: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def pools(rows: Iterable[Mapping[str, str]], way: str) -> str:
+    """The accuracy in % of one way of drawing pools, over them: mean and standard deviation."""
+    found = [float(row["accuracy"]) for row in rows if row["way"] == way]
+    deviation = f" ± {100 * statistics.stdev(found):.1f}" if len(found) > 1 else ""
+    return f"{100 * statistics.fmean(found):.1f}{deviation}"
+
+
 def first_table(place: str) -> str:
     """The first table of a Markdown file under results/."""
     lines = (RESULTS / place).read_text(encoding="utf-8").splitlines()
@@ -565,6 +572,7 @@ FUNCTIONS = {
     "choices": choices,
     "courses": courses,
     "short_courses": short_courses,
+    "pools": pools,
     "rows_of": rows_of,
     "first_table": first_table,
     "steps": steps,
