@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -119,5 +118,5 @@ def finite(tensors: Iterable[Tensor]) -> None:
     Raises:
         ValueError: if there are any.
     """
-    if not all(math.isfinite(float(tensor.sum())) for tensor in tensors if tensor.is_floating_point()):
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
         raise ValueError("numbers that are not finite")
