@@ -122,6 +122,8 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
         else:
             stopping.deliver(run.folder, _spent(last[1] / DISTILLED))
         run.say(f"{run.folder / DISTILLED}: {config.ipc} images per class of {data.name}")
+        if stopping is not None and (warning := stopping.warning()) is not None:
+            run.say(warning)
         return DistilledSet.load(run.folder / DISTILLED)
 
 

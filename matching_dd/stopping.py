@@ -10,6 +10,7 @@ from msgspec import Meta
 from core_dd import files, records
 from core_dd.data.images import ImageData
 from core_dd.errors import about, require
+from core_dd.judge.chance import at_chance, chance
 from core_dd.judge.evaluate import evaluate
 from core_dd.judge.protocols import PROTOCOLS
 from core_dd.run import Run, read_stats
@@ -103,6 +104,18 @@ class EarlyStopping:
             self._misses += 1
         run.say(f"validation: {100 * accuracy:.1f} %, best {100 * self._accuracy:.1f} %")
         return self.over()
+
+    def warning(self) -> str | None:
+        """What to say where the accuracy of the best set cannot be told from chance; None where it can."""
+        labels = self._data.test_labels
+        luck = chance(labels)
+        if not at_chance([self._accuracy], luck, len(labels)):
+            return None
+        return (
+            f"WARNING: the best set has {100 * self._accuracy:.1f} % on the validation split, which cannot be told "
+            f"from chance, {100 * luck:.1f} %: it teaches nothing so far. Look at its picture; give it more "
+            "iterations, a lower lr_img or another init."
+        )
 
     def over(self) -> bool:
         """Whether there was no better set for too long."""

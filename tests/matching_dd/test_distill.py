@@ -382,6 +382,14 @@ def test_early_stopping__tests_on_the_split_alone_and_changes_no_step(split):
     assert plain.digest() == found.digest()
 
 
+@pytest.mark.parametrize(("accuracy", "warned"), [(0.11, True), (0.0, True), (0.3, False)])
+def test_early_stopping__says_when_the_best_set_teaches_nothing(split, monkeypatch, accuracy, warned):
+    monkeypatch.setattr(EarlyStopping, "measure", lambda self, dset: {"val_accuracy": accuracy})
+    distill("dm", split, 1, iterations=1, val_fraction=0.2, out="run", **SMALL)
+    said = Path("run/log.txt").read_text()
+    assert ("cannot be told from chance" in said) == warned
+
+
 def test_early_stopping__wants_a_split(digits):
     with pytest.raises(InputError, match="comes without a validation split"):
         distill("dm", digits, 1, iterations=1, val_fraction=0.2, out="run", **SMALL)
