@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+import matching_dd
 from core_dd import cli, files, records
 from core_dd.compare.grid import ROOMS, cells_of
 from core_dd.compare.jobs import DONE, read_done
@@ -392,6 +393,7 @@ def short_courses(folder: str) -> Iterator[dict[str, Any]]:
             "protocol": row.protocol,
             "command": f"gendd compare {folder} --only '/{row.producer}/{row.data}/ipc{row.ipc}/'",
             "iterations": f"{row.iterations:.0f}" if row.iterations else "-",
+            "published_iterations": matching_dd.METHODS[method.lower()].Config.iterations,
             "seconds": "-" if row.making is None else f"{row.making:.0f}",
             "ours": study.accuracy(row.scores),
             "sets": len(row.scores),

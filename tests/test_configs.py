@@ -37,8 +37,8 @@ def configs(variant: str) -> dict[tuple[str, int], Any]:
 def test_packaged__are_the_files_of_the_repository():
     assert CONFIGS.resolve() == ROOT / "configs"
     assert MATCHING.keys() == {
-        "cafe", "cafe_dsa", "datadam_code", "datadam_paper", "dc", "dm", "dm_fast", "dsa", "ead", "idc", "idc_i", "idm",
-        "m3d", "mtt",
+        "cafe", "cafe_dsa", "datadam_code", "datadam_fast", "datadam_paper", "dc", "dm", "dm_fast", "dsa", "ead", "idc",
+        "idc_i", "idm", "m3d", "m3d_fast", "mtt",
     }  # fmt: skip
 
 
