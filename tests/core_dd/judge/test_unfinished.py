@@ -1,9 +1,11 @@
 """A training of classifiers that was stopped goes on, and ends as if it had not been."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from core_dd.compare.sets import judge
 from core_dd.errors import InputError
@@ -16,6 +18,12 @@ from core_dd.judge.unfinished import beside
 from core_dd.sets.distilled import DistilledSet
 
 CPU = torch.device("cpu")
+
+
+def with_dropout(in_shape, num_classes):
+    """A network that draws in every step."""
+    pixels = math.prod(in_shape)
+    return nn.Sequential(nn.Flatten(), nn.Linear(pixels, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, num_classes))
 
 
 class Stop(Exception):
@@ -77,7 +85,7 @@ def assert_equal(ours, theirs):
         {"protocol": IDC.shortened(epochs=9)},
         {"protocol": replace(RD3, teacher=None).shortened(epochs=9)},
         {"network": "convnet2_w8_bn"},
-        {"network": "alexnet"},
+        {"network": with_dropout},
     ],
     ids=["dm", "idc: cutmix", "rd3: AdamW", "batch norm", "dropout"],
 )
