@@ -15,7 +15,7 @@ ARGS      :=
 
 help:
 	@echo "make demo   train, sample, select, distil, judge and report on real 8x8 digits (5 to 8 minutes on 2 cores)"
-	@echo "make test   the tests, but for the slow ones (about 6 minutes on 2 cores)"
+	@echo "make test   the tests, but for the slow ones (about 5 minutes on 2 cores)"
 	@echo "make lint   ruff check, ruff format --check and mypy"
 	@echo "make bench  speed and memory against plain reference loops"
 	@echo "make docs   the manual as a site, in build/site; GENDD_DOCS_EXECUTE=false does not run its notebooks"
