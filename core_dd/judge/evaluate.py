@@ -108,7 +108,7 @@ def evaluate(
     with_ddranking: bool | str = False,
     with_best_of_test: bool = False,
     earlier: Sequence[DistilledSet] = (),
-    unfinished: str | Path | None = None,
+    unfinished: Path | None = None,
 ) -> Scores:
     """Train `runs` classifiers on a set and test each once on the real test images.
 
@@ -153,8 +153,7 @@ def evaluate(
     ddranking.check(with_ddranking, resolved, dset, data, name_of(network))
     judge = teaching.teacher_of(resolved, data, seed, device, teacher)
     how = {"protocol": resolved, "runs": numbers, "teacher": judge, **same}
-    kept = None if unfinished is None else Path(unfinished)
-    classifiers = _trained(dset, data, pauses, kept, how)
+    classifiers = _trained(dset, data, pauses, unfinished, how)
     accuracies, judged = _judged(classifiers, data)
     record = _settings(resolved, network, numbers, seed, device) | judged | _identities(dset, data, resolved)
     seconds = classifiers.earlier_seconds + time.perf_counter() - start
@@ -171,13 +170,13 @@ def evaluate(
         record["ddranking"] = ddranking.scores_of(own, dset, *beside, again, with_ddranking)
     if with_best_of_test:
         record["best_of_test"] = habits.chosen(accuracies, classifiers.paused, _tested(earlier, again))
-    if kept is not None:
-        files.remove(kept)
+    if unfinished is not None:
+        files.remove(unfinished)
     return Scores(accuracies, record)
 
 
 def _trained(
-    dset: DistilledSet, data: ImageData, pauses: Sequence[float], kept: Path | None, how: Mapping[str, Any]
+    dset: DistilledSet, data: ImageData, pauses: Sequence[float], unfinished: Path | None, how: Mapping[str, Any]
 ) -> training.Classifiers:
     """Classifiers trained on a set, with their accuracies after these parts of the training."""
     return training.train(
@@ -186,7 +185,7 @@ def _trained(
         preprocess=dset.preprocess,
         pauses=pauses,
         at_pause=lambda half: half.accuracies(data.test_images, data.test_labels),
-        unfinished=kept,
+        unfinished=unfinished,
         **how,
     )
 

@@ -225,18 +225,7 @@ def test_evaluate__goes_on_and_leaves_nothing(digits, few, tmp_path, often, stop
 
 def test_command__evaluate_goes_on_beside_the_score(digits, tmp_path, often, stopping, capsys):
     out = tmp_path / "scores.json"
-    argv = [
-        "--set",
-        "real",
-        "--network",
-        "convnet2_w8",
-        "--protocol",
-        "quick",
-        "--iterations",
-        "8",
-        "--classifiers",
-        "1",
-    ]
+    argv = ["--set=real", "--network=convnet2_w8", "--protocol=quick", "--iterations=8", "--classifiers=1"]
     stopping(6)
     with pytest.raises(Stop):
         judging.main([*argv, "--out", str(out)])
