@@ -4,7 +4,7 @@ A kind is any type msgspec knows; for what has keys a `TypedDict`, which allows 
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,6 +90,16 @@ def same_shape(found: Any, own: Any, name: str) -> Any:
     if found.shape != own.shape:
         raise ValueError(f"{name} has shape {tuple(found.shape)}, expected {tuple(own.shape)}")
     return found
+
+
+def finite(tensors: Iterable[Any]) -> None:
+    """Refuse tensors that were read back with numbers that are none.
+
+    Raises:
+        ValueError: if there are any.
+    """
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+        raise ValueError("numbers that are not finite")
 
 
 def fitting(optimizer: Any) -> None:

@@ -28,9 +28,9 @@ from core_dd.judge.answers import Answers
 from core_dd.judge.augment import cutmix
 from core_dd.judge.networks import ForeignNetwork, NetworkLike, build_network, interact, name_of
 from core_dd.judge.protocols import Protocol, TrainingPlan
-from core_dd.judge.unfinished import Unfinished, finite, identity_of
+from core_dd.judge.unfinished import Unfinished, identity_of
 from core_dd.notes import note
-from core_dd.records import fitting, same_shape
+from core_dd.records import finite, fitting, same_shape
 from core_dd.rng import drawn_by, stream
 from core_dd.speed import CLASSIFIERS, autocast, bf16_pays, can_compile, compiled, forward_flops
 

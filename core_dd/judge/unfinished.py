@@ -110,13 +110,3 @@ class Unfinished:
             return
         now, self._kept = time.monotonic(), True
         self._due = now + max(EVERY_S, (now - began) / _SHARE)
-
-
-def finite(tensors: Iterable[Tensor]) -> None:
-    """Refuse numbers that are none.
-
-    Raises:
-        ValueError: if there are any.
-    """
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
-        raise ValueError("numbers that are not finite")
