@@ -130,7 +130,9 @@ def _head(standing: Standing) -> Text:
 
 def _left(standing: Standing) -> list[str]:
     """How long the rest takes, and how many jobs are not in that."""
-    parts = [] if standing.ends is None else [f"about {duration(max(standing.ends - time.time(), 0))}"]
+    seconds = 0.0 if standing.ends is None else max(standing.ends - time.time(), 0)
+    known = seconds >= 1 or (standing.ends is not None and not standing.unknown)
+    parts = [f"about {duration(seconds)}"] * known
     parts += [f"{standing.unknown} job{'s' * (standing.unknown > 1)} of unknown length"] * bool(standing.unknown)
     return [f"{' and '.join(parts)} left"] * bool(parts)
 

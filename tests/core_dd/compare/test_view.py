@@ -154,6 +154,8 @@ def test_view__says_what_no_finished_job_tells_the_length_of(plan):
         view.ended(orders["M3D10net"], "no way")
         view._show(last=True)
         assert "about 2:00:00 and 1 job of unknown length left" in shown(status(Path("out")))
+        nothing = shown(replace(view.standing(), ends=time.time() + 0.2))
+        assert "about" not in nothing and "1 job of unknown length left" in nothing
 
 
 def test_best__is_never_the_real_training_set():
