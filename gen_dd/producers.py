@@ -206,7 +206,7 @@ def choose(
 
 def _place(request: Request, key: str) -> Path:
     """The folder that a request names, which must be there."""
-    place = Path(str(request.options[key]).format(data=request.data.name, seed=request.seed))
+    place = request.path(key, data=request.data.name, seed=request.seed)
     require(place.exists(), f"{request.title}: no {key} at {place}.")
     return place
 

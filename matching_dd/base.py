@@ -70,14 +70,22 @@ class Method:
         self.optimizer = self.image_optimizer()
         self.net = build_network(config.network, data.shape, data.num_classes).requires_grad_(False)
         without_dropout(self.net.to(self.device).train())
-        if self.sees is not None:
-            require_shown(self.net, self.sees, config.network, config.method)
+        self.check_network()
         self.compile = config.compile and self.pays_to_compile()
         self.features = Features(self.device, self.measure, bf16=config.bf16, compile=self.compile)
         each, classes = graph_bytes(self.net, data.shape, self.measure), data.num_classes
         self.most_at_once = _images_at_once(config, each, self.device)
         graph = self.graph_copies * each
         self.chunks = class_chunks(classes, data.shape, config, graph, self.device, whole=interact(self.net))
+
+    def check_network(self) -> None:
+        """Refuse a network that does not show what `measure` looks at.
+
+        Raises:
+            InputError: for such a network.
+        """
+        if self.sees is not None:
+            require_shown(self.net, self.sees, self.config.network, self.config.method)
 
     def pays_to_compile(self) -> bool:
         """Whether the iterations are work enough to earn back the compilation; a backward pass is two forward ones."""

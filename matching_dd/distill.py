@@ -13,6 +13,7 @@ from core_dd import cli, files, records
 from core_dd.config import load_config, peek, to_dict, to_yaml
 from core_dd.data import readers
 from core_dd.data.images import ImageData
+from core_dd.data.options import DataConfig
 from core_dd.errors import pick, require
 from core_dd.progress import Progress
 from core_dd.run import Run, checkpoints, find_folder
@@ -48,8 +49,14 @@ def distill(method: str, data: str | ImageData, ipc: int, **config: Any) -> Dist
     for name, value in {"ipc": ipc, **config}.items():
         pick(known, name, f"option of {method}")
         records.checked(value, kinds[name], name, f"Give {method} a value of that type.")
-    spec = data if isinstance(data, str) else data.name
-    return run(cls(method=method, data=spec, ipc=ipc, **config), None if isinstance(data, str) else data)
+    if isinstance(data, str):
+        return run(cls(method=method, data=data, ipc=ipc, **config))
+    for own in fields(DataConfig):
+        require(
+            own.name not in config,
+            f"{own.name} says how data are loaded, and these are: it would change nothing. Say it to load_data.",
+        )
+    return run(cls(method=method, data=data.name, ipc=ipc, **config), data)
 
 
 def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:

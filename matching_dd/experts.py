@@ -224,7 +224,7 @@ def write_group(
 ) -> None:
     """A file per expert of a group that is finished, then the index."""
     tensors = _stacked(trajectory)
-    names = [f"expert-{expert:05d}.safetensors" for expert in range(group.stop)]
+    names = [_name(expert) for expert in range(group.stop)]
     index = {
         **data.origin,
         "network": config.network,
@@ -237,6 +237,19 @@ def write_group(
     for r, expert in enumerate(group):
         write_tensors(folder / names[expert], {name: tensor[:, r] for name, tensor in tensors.items()}, {})
     files.write_json(folder / _INDEX, index)
+
+
+def content(folder: str | Path) -> str:
+    """What tells the experts in a folder from others that lay or will lie there: 16 hex digits of its index and the
+    first of them; empty where there are none."""
+    files = [Path(folder) / _INDEX, Path(folder) / _name(0)]
+    found = [hashlib.blake2b(file.read_bytes(), digest_size=16).digest() for file in files if file.is_file()]
+    return hashlib.blake2b(b"".join(found), digest_size=8).hexdigest() if found else ""
+
+
+def _name(expert: int) -> str:
+    """The file of an expert."""
+    return f"expert-{expert:05d}.safetensors"
 
 
 def _resolved(config: ExpertsConfig, device: torch.device) -> ExpertsConfig:

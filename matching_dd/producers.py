@@ -46,7 +46,8 @@ def method(request: Request) -> Made:
         function="matching_dd.producers:distilled",
         data=request.data,
         needs=needs,
-        **told(config),
+        identity={"experts": experts.content(recorded)} if folder else {},
+        **told(config, decisive=("checkpoint_every",) if config.val_fraction else ()),  # when sets are validated
         measure=None if needs else "matching_dd.producers:measure_distilled",
     )
     takes, brings_lr = taken(config.init, config.ipc, config.factor), hasattr(config, "lr_lr")

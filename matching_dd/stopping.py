@@ -9,10 +9,12 @@ from msgspec import Meta
 
 from core_dd import files, records
 from core_dd.data.images import ImageData
-from core_dd.errors import about, require
+from core_dd.errors import Diverged, about, require
 from core_dd.judge.chance import at_chance, chance
 from core_dd.judge.evaluate import evaluate
+from core_dd.judge.habits import trains
 from core_dd.judge.protocols import PROTOCOLS
+from core_dd.notes import note
 from core_dd.run import Run, read_stats
 from core_dd.sets import pictures
 from core_dd.sets.distilled import Cost, DistilledSet, Spent
@@ -74,18 +76,25 @@ class EarlyStopping:
         self._misses = sum(self._reached < step <= first for step in since)
 
     def measure(self, dset: DistilledSet) -> dict[str, float]:
-        """The mean accuracy on the validation split of classifiers that learn from the set, as val_accuracy."""
+        """The mean accuracy on the validation split of classifiers that learn from the set, as val_accuracy; 0 of a set
+        that none can learn from, which a later one may mend."""
         config = self.config
-        with about(f"--val_protocol {config.val_protocol}"):
-            scores = evaluate(
-                dset,
-                self._data,
-                config.val_protocol,
-                config.network,
-                runs=config.val_classifiers,
-                seed=config.seed,
-                device=config.device,
-            )
+        try:
+            with about(f"--val_protocol {config.val_protocol}"):
+                if PROTOCOLS[config.val_protocol].learned_lr and not trains(dset):
+                    raise Diverged(f"the learning rate learnt with the set is {dset.meta['lr']:.3g}, not above 0.")
+                scores = evaluate(
+                    dset,
+                    self._data,
+                    config.val_protocol,
+                    config.network,
+                    runs=config.val_classifiers,
+                    seed=config.seed,
+                    device=config.device,
+                )
+        except Diverged as error:
+            note(f"note: validation counts the set as 0 %: {error}")
+            return {"val_accuracy": 0.0}
         return {"val_accuracy": scores.mean}
 
     def keep(self, run: Run, dset: DistilledSet, accuracy: float) -> bool:

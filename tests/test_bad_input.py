@@ -792,6 +792,11 @@ CASES = {
     "sample filter by an unknown network": Case(
         SAMPLE + "--num_per_class 1 --filter 0.1 --filter_network convent3", "did you mean 'convnet3'?", model()
     ),
+    "compare a path with other braces": Case(
+        "compare file.yaml --out out --dry_run",
+        "the set runs/{method}/x.pt has braces around what is none of {data}, {ipc}, {seed}",
+        lambda f: (f / "file.yaml").write_text("data: digits\nipc: 1\nproducers: {Mine: {set: 'runs/{method}/x.pt'}}\n"),
+    ),
     "sample filter with other data": Case(
         SAMPLE + "--num_per_class 1 --filter 0.1 --guide_data idx:set",
         "the model was trained on digits, and idx:set is other data",

@@ -1,6 +1,6 @@
 """The options of a producer as the config of a command, and back as what a job is keyed by."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields
 from functools import lru_cache
 from pathlib import Path
@@ -60,11 +60,16 @@ def config_of(cls: type[C], request: Request, values: Mapping[str, Any]) -> C:
     return from_values(cls, {**values, **{key: cell[key] for key in cell if key in known}}, request.title)
 
 
-def told(config: RunConfig) -> dict[str, dict[str, Any]]:
+def told(config: RunConfig, decisive: Collection[str] = ()) -> dict[str, dict[str, Any]]:
     """A run's config as a job's `options`, which decide what comes out, what is `usual` of them, and what else it is
-    `shown`."""
+    `shown`.
+
+    Args:
+        config: of the run.
+        decisive: those of `ASIDE` that do change what comes out of this run.
+    """
     own = {key: value for key, value in saved(config).items() if key not in OF_THE_CELL or key in ("ipc", "seed")}
-    aside = {key: own.pop(key) for key in ASIDE if key in own}
+    aside = {key: own.pop(key) for key in ASIDE if key in own and key not in decisive}
     place = {"data": config.data, "image_size": config.image_size, "limit_per_class": config.limit_per_class}
     usual = {
         each.name: each.default

@@ -74,7 +74,8 @@ def sheets(plan: Plan, data: str, ipc: int) -> "Iterator[tuple[str, Callable[[],
     more a page per class, with a row per method."""
     sets = sets_of(plan, data, ipc)
     decoded = {method: dset.decoded() for method, dset in sets.items()}
-    names = [printable(name) for dset in list(sets.values())[:1] for name in dset.meta["class_names"]]
+    named = [dset.class_names for dset in sorted(sets.values(), key=lambda dset: not dset.meta.get("class_names"))]
+    names = [printable(name) for name in named[0]] if named else []
     if len(names) <= FEW_CLASSES:
         for method, own in decoded.items():
             rows = {name: _of(*own, k) for k, name in enumerate(names)}

@@ -249,13 +249,24 @@ def key_of(job: Job, origins: Mapping[str, Mapping[str, str]], code: str) -> str
         "kind": job.kind,
         "function": job.function,
         "options": {name: value for name, value in job.options.items() if (name, value) not in job.usual.items()},
-        "identity": job.identity,
+        "identity": {**job.identity, **_own_code(job.options)},
         "data": origins[job.data.name],
         "needs": {name: key_of(need, origins, code) for name, need in job.needs.items()},
         "code": code,
     }
     text = json.dumps(said, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _own_code(options: Mapping[str, Any]) -> dict[str, str]:
+    """Of the options that name a network of other code: what that code is now."""
+    named = {name: own for name, own in options.items() if name.endswith("network") and isinstance(own, str)}
+    foreign = {name: own for name, own in named.items() if ":" in own}
+    if not foreign:
+        return {}
+    from core_dd.judge.networks.foreign import source_of  # torch takes seconds to import
+
+    return {name: source_of(own) for name, own in foreign.items()}
 
 
 def code_version(kind: str) -> str:

@@ -98,6 +98,7 @@ class _Worker:
         self._setting = (threads, gpu, tuple(paths))
         self._pool: ProcessPoolExecutor | None = None
         self._number: int | None = None
+        self._ended, self._lock = False, threading.Lock()
 
     def do(self, order: Order) -> Outcome:
         """Have the process do an order."""
@@ -106,16 +107,20 @@ class _Worker:
                 context = multiprocessing.get_context("forkserver")
                 self._pool = ProcessPoolExecutor(1, context, initializer=_prepare, initargs=self._setting)
                 self._number = self._pool.submit(os.getpid).result()
-            return self._pool.submit(perform_alone, order).result()
+            with self._lock:  # killed while the process began, it must not begin to work
+                doing = None if self._ended else self._pool.submit(perform_alone, order)
+            return Outcome(order.key, LOST) if doing is None else doing.result()
         except RuntimeError:  # a BrokenExecutor; or it was ended in between
             self._pool = self._number = None
             return Outcome(order.key, LOST)
 
     def kill(self) -> None:
-        """End the process at once; whatever it does goes on from its last checkpoint another time."""
-        if self._number is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._number, signal.SIGKILL)
+        """End the process at once, for good; whatever it does goes on from its last checkpoint another time."""
+        with self._lock:
+            self._ended = True
+            if self._number is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._number, signal.SIGKILL)
 
     def close(self) -> None:
         """Let the process end, which has nothing to do."""

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from core_dd.compare.jobs import Job
 from core_dd.compare.reading import DataChoice
+from core_dd.errors import InputError, brief
 
 if TYPE_CHECKING:
     from core_dd.data.images import ImageData
@@ -48,6 +50,26 @@ class Request:
     def title(self) -> str:
         """What people read."""
         return f"{self.producer} {self.data.name} ipc{self.ipc} seed{self.seed}"
+
+    def path(self, key: str, **axes: Any) -> Path:
+        """The path that an option is, in which `{seed}` and the like stand for the cell's.
+
+        Args:
+            key: of the option.
+            axes: what may stand in braces, and for what.
+
+        Raises:
+            InputError: braces with anything else.
+        """
+        said = str(self.options[key])
+        try:
+            return Path(said.format(**axes))
+        except (AttributeError, LookupError, ValueError):
+            known = ", ".join(f"{{{name}}}" for name in axes)
+            raise InputError(
+                f"{self.title}: the {key} {brief(said)} has braces around what is none of {known}. Write one of these, "
+                "or other braces twice."
+            ) from None
 
 
 @dataclass(frozen=True, kw_only=True)

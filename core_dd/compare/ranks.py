@@ -115,6 +115,7 @@ def rankings_of(plan: Plan) -> list[Ranking]:
     found = []
     for (data, method, ipc, protocol), scores in judged.items():
         reals = [own for name, producer, _, own in judged if name == data and producer == REAL]
+        reals = [own for own in reals if judged[data, REAL, None, own].keys() & scores.keys()]
         if method == REAL or ipc is None or not reals:
             continue
         real_protocol = protocol if protocol in reals else reals[0]

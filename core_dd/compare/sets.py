@@ -38,7 +38,8 @@ def existing(request: Request) -> Made:
     `{data}`, `{ipc}` and `{seed}` in the path stand for the cell's.
     """
     options = dict(request.options)
-    place = Path(str(options.pop("set")).format(data=request.data.name, ipc=request.ipc, seed=request.seed))
+    del options["set"]
+    place = request.path("set", data=request.data.name, ipc=request.ipc, seed=request.seed)
     allowed(options, TOLD, request)
     require(place.exists(), f"{request.title}: no set at {place}.")
     job = Job(

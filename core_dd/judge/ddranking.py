@@ -143,6 +143,8 @@ def scores_of(
     full: DistilledSet,
     again: Callable[..., Any],
     real: bool | str = True,
+    *,
+    augmented: bool = True,
 ) -> dict[str, Any]:
     """LRS and ARS of a set, from its score and from those they compare it with.
 
@@ -154,6 +156,7 @@ def scores_of(
         again: `again(dset)` trains and tests as for `own`, `again(dset, augment="none")` without augmentation; returns
             `Scores`.
         real: a scores.json of `full` by the same protocol, network and data, in place of training on it once more.
+        augmented: whether the protocol augments these data for this network.
 
     Returns:
         `lrs`, and `ars` (None for a protocol that does not augment), in [0, 1], and the `accuracies` they are of.
@@ -164,7 +167,7 @@ def scores_of(
     random_any = again(random).to_json()
     found: dict[str, Any] = {"lrs": label_robust_score_of(real_hard, hard, random_any, own), "ars": None}
     by_name = {"real_hard": real_hard, "syn_hard": hard, "syn_any": own, "random_any": random_any}
-    if own["resolved_protocol"]["augment"] != "none":
+    if augmented:
         plain = {"syn_plain": again(dset, augment="none"), "random_plain": again(random, augment="none")}
         by_name |= {name: scores.to_json() for name, scores in plain.items()}
         of = [by_name[name]["mean"] for name in ("syn_any", "random_any", "syn_plain", "random_plain")]

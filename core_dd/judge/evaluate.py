@@ -17,7 +17,7 @@ from torch import Tensor
 from core_dd import cli, files
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data.images import ImageData
-from core_dd.errors import Diverged, whole
+from core_dd.errors import Diverged, InputError, whole
 from core_dd.judge import across, costs, ddranking, habits, membership, permuted, protocols, robustness, training
 from core_dd.judge import teacher as teaching
 from core_dd.judge.chance import at_chance, below_chance, chance, mean_interval
@@ -167,7 +167,8 @@ def evaluate(
     if with_ddranking:
         beside = ddranking.random_like(dset, data, **same), real_set(data, seed)
         own = Scores(accuracies, record).to_json()
-        record["ddranking"] = ddranking.scores_of(own, dset, *beside, again, with_ddranking)
+        augmented = resolved.augmentation(data, name_of(network)) is not None or resolved.cutmix > 0
+        record["ddranking"] = ddranking.scores_of(own, dset, *beside, again, with_ddranking, augmented=augmented)
     if with_best_of_test:
         record["best_of_test"] = habits.chosen(accuracies, classifiers.paused, _tested(earlier, again))
     if unfinished is not None:
@@ -376,10 +377,11 @@ def _score(
             smoke=scores.record["smoke"] or config.smoke,
             config=to_dict(config),
         )
+        files.write_json(out, scores.to_json())  # the score stands, whatever the look at the labels comes to
         found = _look_for_permuted_labels(dset, data, scores, config)
         if found is not None:
             scores = scores.with_record(permuted=found.to_json())
-        files.write_json(out, scores.to_json())
+            files.write_json(out, scores.to_json())
     judge = f"{scores.record['protocol']}, {config.network}"
     print(f"{config.name or config.set} on {data.name}, {judge}: {scores}\n{out}")
     if scores.record["at_chance"]:
@@ -398,7 +400,11 @@ def _look_for_permuted_labels(
     below = below_chance(scores.accuracies, luck, tests)
     if config.set == REAL or not (below or (scores.record["at_chance"] and not scores.record["smoke"])):
         return None
-    return permuted.look(dset, data, config.network, config.seed, prepare_device(config.device))
+    try:
+        return permuted.look(dset, data, config.network, config.seed, prepare_device(config.device))
+    except InputError as error:
+        note(f"note: whether the labels of {config.set} are permuted was not looked at: {error}")
+        return None
 
 
 def _warning(name: str, scores: Scores) -> str:

@@ -19,7 +19,7 @@ from core_dd.judge import training
 from core_dd.judge.moments import moment_distance
 from core_dd.judge.networks import NetworkLike, build_network, is_foreign, name_of, require_shown
 from core_dd.judge.protocols import QUICK, Protocol
-from core_dd.judge.unfinished import beside
+from core_dd.judge.unfinished import Damaged, beside
 from core_dd.notes import note
 from core_dd.records import same_shape
 from core_dd.sets.distilled import hardened, read_tensors, write_tensors
@@ -178,9 +178,19 @@ def kept_classifier(
         return trained()
     how = "" if protocol == QUICK else f"-{protocol.name}"
     name = f"classifier-{data.fingerprint}-{data.training_digest}-{network}{how}-seed{seed}.safetensors"
+
+    def made() -> training.Classifiers:
+        unfinished = beside(cache_folder() / name)
+        try:
+            return trained(unfinished=unfinished)
+        except Damaged as error:
+            note(f"note: the classifier is trained from the start, because {error}")
+            files.remove(unfinished)
+            return trained(unfinished=unfinished)
+
     return kept(
         name,
-        make=lambda: trained(unfinished=beside(cache_folder() / name)),
+        make=made,
         read=lambda place: trained(cache=place),
         write=lambda place, made: _write_classifier(place, made, data, classifier_identity(network, seed, protocol)),
     )

@@ -1,9 +1,10 @@
 """A training of classifiers that goes on after a kill: its state stands in a file, which is written now and then."""
 
+import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -44,8 +45,12 @@ def identity_of(said: Any, tensors: Iterable[Tensor]) -> str:
     """16 hex digits of plain values and tensors: what tells a training from every other one."""
     total = hashlib.blake2b(json.dumps(said, sort_keys=True, default=str).encode(), digest_size=8)
     for tensor in tensors:
-        total.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
+        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return total.hexdigest()
+
+
+class Damaged(InputError):
+    """The file of an unfinished training holds no state that could be gone on from."""
 
 
 class Unfinished:
@@ -69,22 +74,34 @@ class Unfinished:
         """What `write` wrote of this training; None where there is nothing, or another's.
 
         Raises:
-            InputError: if the file is damaged.
+            Damaged: if it is none of a training.
         """
         if not self.place.exists():
             return None
-        state = records.checked(load_tensors(self.place), dict[str, Any], str(self.place), _HINT)
-        plain = {name: value for name, value in state.items() if name in _State.__annotations__}
-        records.checked(plain, _State, str(self.place), _HINT)
+        try:
+            state = records.checked(load_tensors(self.place), dict[str, Any], str(self.place), _HINT)
+            plain = {name: value for name, value in state.items() if name in _State.__annotations__}
+            records.checked(plain, _State, str(self.place), _HINT)
+        except InputError as error:
+            raise _damaged(error) from None
         if state["identity"] != self.identity:
             note(f"note: {self.place} is of another training, and makes way for this one")
             return None
         self.seconds, self._kept = state["seconds"], True
         return state
 
-    def restoring(self) -> Any:
-        """`core_dd.records.restoring` of this file."""
-        return records.restoring(str(self.place), _HINT)
+    @contextlib.contextmanager
+    def restoring(self) -> Iterator[None]:
+        """`core_dd.records.restoring` of this file.
+
+        Raises:
+            Damaged: where what was read does not fit the training.
+        """
+        try:
+            with records.restoring(str(self.place), _HINT):
+                yield
+        except InputError as error:
+            raise _damaged(error) from None
 
     @property
     def due(self) -> bool:
@@ -110,3 +127,9 @@ class Unfinished:
             return
         now, self._kept = time.monotonic(), True
         self._due = now + max(EVERY_S, (now - began) / _SHARE)
+
+
+def _damaged(error: InputError) -> Damaged:
+    """The same said of a file that may be removed."""
+    said = str(error)
+    return Damaged(said if said.endswith(_HINT) else f"{said} {_HINT}")

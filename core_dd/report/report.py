@@ -132,7 +132,6 @@ def _picture(entry: Entry, per_class: int, number: int) -> Picture:
     counts = hardened(labels).bincount()
     classes = sorted({round(i * (len(counts) - 1) / max(min(len(counts), _ROWS) - 1, 1)) for i in range(_ROWS)})
     classes = [k for k in classes if k < len(counts)]
-    names = dset.meta.get("class_names") or [str(k) for k in range(len(counts))]
     most = int(counts.max())
     shown = f", the first {per_class} of each class" if most > per_class else ""
     some = "" if len(classes) == len(counts) else f", {len(classes)} of {len(counts)} classes"
@@ -142,7 +141,7 @@ def _picture(entry: Entry, per_class: int, number: int) -> Picture:
         png=pictures.png(pictures.grid(images, labels, per_class, classes=classes)),
         file=file,
         caption=f"{size}{shown}{some}",
-        rows=tuple(printable(names[k]) for k in classes),
+        rows=tuple(printable(dset.class_names[k]) for k in classes),
     )
 
 

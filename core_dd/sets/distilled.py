@@ -214,6 +214,12 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
         return hardened(self.labels)
 
     @property
+    def class_names(self) -> list[str]:
+        """Of its classes: as it names them, else their numbers."""
+        classes = self.labels.shape[1] if self.labels.ndim == 2 else int(self.labels.max()) + 1
+        return self.meta.get("class_names") or [str(k) for k in range(classes)]
+
+    @property
     def factor(self) -> int:
         """Every image holds factor x factor smaller ones."""
         return self.meta.get("factor", 1)

@@ -87,10 +87,7 @@ def _map(dset: DistilledSet, to: str, data: ImageData | None, normalised_by: str
 
 def _names(dset: DistilledSet, data: ImageData | None) -> tuple[str, ...]:
     """A name for every class: those of the data, of the set, else numbers."""
-    if data is not None:
-        return tuple(data.class_names)
-    highest = dset.labels.shape[1] if dset.labels.ndim == 2 else int(dset.labels.max()) + 1
-    return tuple(dset.meta.get("class_names") or map(str, range(highest)))
+    return tuple(dset.class_names if data is None else data.class_names)
 
 
 def upload(dset: DistilledSet, repo_id: str, *, private: bool | None, token: str | None, api: Any) -> str:

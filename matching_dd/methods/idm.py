@@ -96,7 +96,6 @@ class IDM(Method):
 
     def __init__(self, config: IDMConfig, data: ImageData) -> None:
         super().__init__(config, data)
-        require(hasattr(self.net, "classifier"), f"idm needs a network with a classifier layer: not {config.network}.")
         self.net.eval()
         self.labels = data.train_labels.to(self.device)
         self.queue = [self.new_trainee("start", i) for i in range(_STARTERS)]
@@ -106,6 +105,13 @@ class IDM(Method):
             return net(images)
 
         self._logits = compiled(logits, self.device, dynamic=False) if self.compile else logits
+
+    def check_network(self) -> None:
+        """See `matching_dd.base.Method.check_network`; logits are those of the features' last layer."""
+        super().check_network()
+        named = self.config.network
+        own = isinstance(getattr(self.net, "classifier", None), nn.Module)
+        require(own, f"idm needs a network with a classifier layer: not {named}. Choose another, such as convnet3.")
 
     def new_trainee(self, *names: str | int) -> _Trainee:
         """An untrained network, its weights drawn from the stream of these names."""

@@ -390,6 +390,38 @@ def test_early_stopping__says_when_the_best_set_teaches_nothing(split, monkeypat
     assert ("cannot be told from chance" in said) == warned
 
 
+def test_early_stopping__a_set_that_no_classifier_learns_from_is_a_miss(split, monkeypatch, capsys):
+    """And its run goes on, also after a stop."""
+    stopping = import_module("matching_dd.stopping")
+    judge, calls = stopping.evaluate, []
+
+    def diverging(*args, **options):
+        calls.append(args)
+        if len(calls) == 2:
+            raise Diverged("a classifier diverged")
+        return judge(*args, **options)
+
+    monkeypatch.setattr(stopping, "evaluate", diverging)
+    options = {"checkpoint_every": 1, "val_fraction": 0.2, "val_classifiers": 1, "out": "run", **SMALL}
+    distill("dm", split, 1, iterations=2, **options)
+    accuracies = [line["val_accuracy"] for line in read_stats(Path("run/stats.jsonl"))]
+    assert accuracies[0] > 0 and accuracies[1] == 0
+    assert "validation counts the set as 0 %: --val_protocol quick: a classifier diverged" in capsys.readouterr().err
+    assert distill("dm", split, 1, iterations=3, resume=True, **options).meta["cost"]["iterations"] in (1, 3)
+
+
+def test_early_stopping__a_learnt_rate_that_is_not_positive_is_a_miss(split, capsys):
+    config = METHODS["mtt"].Config(data="digits", method="mtt", val_fraction=0.2, val_protocol="mtt")
+    dset = DistilledSet(torch.rand(10, 1, 8, 8), torch.arange(10), {"lr": -0.05})
+    assert EarlyStopping(config, split).measure(dset) == {"val_accuracy": 0.0}
+    assert "the learning rate learnt with the set is -0.05, not above 0." in capsys.readouterr().err
+
+
+def test_distill__refuses_to_load_data_that_are_loaded(digits):
+    with pytest.raises(InputError, match=r"limit_per_class says how data are loaded, and these are"):
+        distill("dm", digits, 1, iterations=1, limit_per_class=1, **SMALL)
+
+
 def test_early_stopping__wants_a_split(digits):
     with pytest.raises(InputError, match="comes without a validation split"):
         distill("dm", digits, 1, iterations=1, val_fraction=0.2, out="run", **SMALL)

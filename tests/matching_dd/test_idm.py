@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from plain import plain_decode, plain_features, plain_logits
 from torch import Tensor
 
+from core_dd.errors import InputError
 from core_dd.judge.augment import DSAugment
 from core_dd.judge.networks import build_network
 from core_dd.rng import stream
@@ -42,6 +43,25 @@ class PlainTrainee:
             for parameter, gradient, momentum in zip(self.net.parameters(), gradients, self.momentum, strict=True):
                 momentum.mul_(0.9).add_(gradient + 5e-4 * parameter)
                 parameter -= 0.01 * momentum
+
+
+class Own(torch.nn.Module):
+    """A user's network, which shows its features and has no layer called classifier."""
+
+    def __init__(self, in_shape, num_classes):
+        super().__init__()
+        self.body, self.head = torch.nn.Flatten(), torch.nn.Linear(64, num_classes)
+
+    def features(self, x):
+        return self.body(x)
+
+    def forward(self, x):
+        return self.head(self.features(x))
+
+
+def test_idm__refuses_a_network_without_a_classifier_layer(digits):
+    with pytest.raises(InputError, match="idm needs a network with a classifier layer: not test_idm:Own"):
+        IDM(IDMConfig(**SMALL | {"network": "test_idm:Own"}), digits)
 
 
 @pytest.mark.parametrize("factor", [2, 1])

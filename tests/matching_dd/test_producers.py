@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core_dd import records
-from core_dd.compare.jobs import Job
+from core_dd.compare.jobs import Job, key_of
 from core_dd.compare.producers import Request
 from core_dd.compare.reading import DataChoice
 from core_dd.errors import InputError
@@ -28,6 +28,26 @@ def test_method__experts_are_shared_by_seeds_unless_each_has_a_split_of_its_own(
     assert [(own.options["val_fraction"], own.options["seed"]) for own in split] == [(0.2, 0), (0.2, 1)]
     with pytest.raises(InputError, match=r"their val_fraction would be 0.1, the method's is 0.2"):
         job(experts=EXPERTS | {"val_fraction": 0.1}, val_fraction=0.2)
+
+
+def test_method__is_keyed_by_the_experts_that_are_there():
+    def key():
+        return key_of(job(experts="recorded"), {"digits": {}}, "1")
+
+    nothing = key()
+    Path("recorded").mkdir()
+    Path("recorded/index.json").write_text("{}")
+    some = key()
+    Path("recorded/expert-00000.safetensors").write_bytes(b"weights")
+    assert len({nothing, some, key()}) == 3 and key() == key()
+
+
+def test_method__is_keyed_by_its_checkpoints_where_they_are_validated():
+    def keys(**options):
+        return {key_of(job(checkpoint_every=every, **options), {"digits": {}}, "1") for every in (5, 20)}
+
+    assert len(keys()) == 1 and len(keys(val_fraction=0.2)) == 2
+    assert job(checkpoint_every=5).shown["checkpoint_every"] == 5
 
 
 def test_method__experts_do_not_see_the_validation_images(digits):

@@ -133,6 +133,15 @@ def test_sheets__a_page_per_method_or_of_many_classes_per_class(classes, pages, 
     assert figure.axes[0].images[0].get_array().shape[1] == 2 * 34 - 2  # two images of each class
 
 
+def test_sheets__number_the_classes_of_sets_that_do_not_name_them(monkeypatch):
+    bare = DistilledSet(torch.rand(2, 1, 8, 8), torch.arange(2), {})
+    named = DistilledSet(bare.images, bare.labels, {"class_names": ["cat", "dog"]})
+    for sets, rows in (({"A": bare}, ["0", "1"]), ({"A": bare, "B": named}, ["cat", "dog"])):
+        monkeypatch.setattr(gallery, "sets_of", lambda plan, data, ipc, sets=sets: sets)
+        figure = dict(gallery.sheets(None, "digits", 1))["A"]()
+        assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == rows
+
+
 def test_look__thirty_methods_differ():
     looks = [tuple(figures.look(number).values()) for number in range(63)]
     assert len({(colour, mark) for colour, mark, _ in looks}) == 63

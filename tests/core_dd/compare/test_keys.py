@@ -29,3 +29,15 @@ def test_key__is_the_same_after_an_option_was_added_whose_default_changes_nothin
     assert "val_fraction" in now.options and key_of(before, ORIGINS, "1") == key_of(now, ORIGINS, "1")
     other = replace(now, options=now.options | {"val_fraction": 0.1})
     assert key_of(other, ORIGINS, "1") != key_of(now, ORIGINS, "1")
+
+
+def test_key__changes_with_the_code_of_a_network_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    source = tmp_path / "network_of_keys.py"
+    source.write_text("def net(in_shape, num_classes): ...\n")
+    own = replace(job(), options=job().options | {"network": "network_of_keys:net"})
+    before = key_of(own, ORIGINS, "1")
+    assert key_of(own, ORIGINS, "1") == before
+    source.write_text("def net(in_shape, num_classes): ...  # another\n")
+    assert key_of(own, ORIGINS, "1") != before
+    assert len({key_of(replace(own, options={"network": name}), ORIGINS, "1") for name in ("timm:a", "timm:b")}) == 2

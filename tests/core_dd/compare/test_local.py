@@ -10,6 +10,8 @@ from comparisons import write
 
 from core_dd.compare import executors, local
 from core_dd.compare.executors import Means
+from core_dd.compare.jobs import Order, Outcome
+from core_dd.compare.reading import DataChoice
 
 
 @pytest.fixture
@@ -83,3 +85,12 @@ def test_workers__do_one_order_after_the_other_with_their_threads_and_logs():
     log = next(Path("out/logs").glob("set-Mine*")).read_text()
     assert "made" in log and "past Python" in log
     assert "2 workers of 1 thread" in process.stderr and "compare: 6 of 6 scores" in process.stderr
+
+
+def test_worker__that_was_ended_while_it_began_does_nothing():
+    where, data = {"folder": "made", "log": "log"}, DataChoice("digits", name="digits")
+    order = Order(key="k", kind="set", title="t", function="os:abort", options={}, data=data, needs=(), **where)
+    worker = local._Worker(1, None, ())
+    worker.kill()
+    assert worker.do(order) == Outcome("k", local.LOST)
+    worker.close()

@@ -87,3 +87,12 @@ def test_rank_networks__without_real_images():
         rank(write(ipc=1, seeds=1, producers={"Random": {"coreset": "random"}}))
     with pytest.raises(InputError, match="top must be in"):
         rank("small.yaml", "--top=0")
+
+
+def test_rank_networks__of_sets_and_real_images_judged_by_other_networks():
+    """No ranking yet, and that is said."""
+    file = write(networks=["convnet1_w4", "convnet1_w8"], ipc=1, seeds=1, real=True, judge={"classifiers": 1})
+    with pytest.raises(InputError, match="has no network yet that both"):
+        rank(file, "--only", "/real/*/convnet1_w4/", "--no_figures")
+    with pytest.raises(InputError, match="has no network yet that both"):
+        rank(file, "--only", "/Random/*/convnet1_w8/", "--no_figures")

@@ -99,7 +99,9 @@ def test_evaluate__ddranking_follows_from_the_runs_it_names(small, digits):
     beta = 0.5 * (of["syn_any"] - of["random_any"]) + 0.5 * (of["syn_plain"] - of["random_plain"])
     for name, value in (("lrs", alpha), ("ars", beta)):
         assert found[name] == pytest.approx((math.exp(value) - math.exp(-1)) / (math.e - math.exp(-1)))
-    assert evaluate(small, digits, **HOW, augment="none", with_ddranking=True).record["ddranking"]["ars"] is None
+    for unaugmented in ({"augment": "none"}, {"protocol": "dc"}):  # dc augments MNIST, and networks with BatchNorm
+        found = evaluate(small, digits, **HOW | unaugmented, with_ddranking=True).record["ddranking"]
+        assert found["ars"] is None and "syn_plain" not in found["accuracies"]
 
 
 def test_random_like__is_real_of_the_same_size_labels_and_preprocessing(small, digits):

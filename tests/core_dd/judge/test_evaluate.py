@@ -1,5 +1,6 @@
 """The judge: scores, their statistics, scores.json, and what it refuses."""
 
+import contextlib
 import json
 import math
 import subprocess
@@ -13,8 +14,8 @@ import torch
 
 import core_dd
 from core_dd import DistilledSet, Scores, evaluate
-from core_dd.errors import InputError
-from core_dd.judge import fidelity, protocols
+from core_dd.errors import Diverged, InputError
+from core_dd.judge import fidelity, permuted, protocols
 from core_dd.judge import teacher as teaching
 from core_dd.judge.evaluate import main, real_set
 from core_dd.judge.networks import build_network
@@ -87,6 +88,23 @@ def test_evaluate__flags_a_set_whose_labels_are_wrong(small, digits, tmp_path, c
     main(["--set", str(small.save(tmp_path / "right" / "distilled.safetensors")), *how])
     shown, record = capsys.readouterr(), json.loads((tmp_path / "right" / "scores.json").read_text())
     assert record["at_chance"] is False and "chance" not in shown.out + shown.err
+
+
+def test_evaluate__keeps_the_score_where_labels_cannot_be_looked_at(small, tmp_path, monkeypatch, capsys):
+    """Nor a kill meanwhile loses it."""
+    wrong = DistilledSet(small.images, torch.arange(len(small)) % 10, small.meta).save(tmp_path / "wrong.safetensors")
+    argv, out = ["--set", str(wrong), *TINY[:4], "--classifiers=1"], tmp_path / "scores.json"
+    for error in (Diverged("a classifier diverged"), KeyboardInterrupt()):
+
+        def look(*args, error=error):
+            raise error
+
+        monkeypatch.setattr(permuted, "look", look)
+        with contextlib.suppress(KeyboardInterrupt):
+            main([*argv, f"--out={out}"])
+        assert json.loads(out.read_text())["at_chance"]
+        out.unlink()
+    assert "are permuted was not looked at: a classifier diverged" in capsys.readouterr().err
 
 
 def test_evaluate__record_says_what_was_done(small, digits):

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -200,7 +201,7 @@ def test_train__refuses_a_spoilt_file(digits, few, tmp_path, often, stopping, ch
 @pytest.mark.parametrize("content", [b"", b"no tensors", b"PK\x03\x04"])
 def test_train__refuses_a_file_that_is_none(digits, few, tmp_path, content):
     (tmp_path / "kept").write_bytes(content)
-    with pytest.raises(InputError, match="kept"):
+    with pytest.raises(InputError, match=r"kept.* Remove it, to train from the start\."):
         train(*few, digits, unfinished=tmp_path / "kept", **options())
 
 
@@ -256,6 +257,30 @@ def test_real_classifier__goes_on(digits, tmp_path, often, stopping):
     again = fidelity.real_classifier(digits, device=CPU, cache=cache, **how)
     assert_equal(again, whole)
     assert [path.name for path in tmp_path.iterdir()] == [cache.name]
+
+
+@pytest.mark.parametrize("spoilt", [b"no tensors", None])
+def test_kept_classifier__begins_anew_where_its_state_is_damaged(digits, often, stopping, capsys, monkeypatch, spoilt):
+    monkeypatch.setenv("GENDD_CACHE", "cache")
+    how = {"network": "convnet1_w8", "seed": 3, "device": CPU, "protocol": QUICK.shortened(steps=8)}
+    stopping(6)
+    with pytest.raises(Stop):
+        fidelity.kept_classifier(digits, **how)
+    [place] = Path("cache").glob("*.training")
+    if spoilt is None:
+        spoil(place, lambda state: state.pop("optimizer"))
+    else:
+        place.write_bytes(spoilt)
+    found = fidelity.kept_classifier(digits, **how)
+    assert "the classifier is trained from the start, because" in capsys.readouterr().err
+    assert_equal(found, fidelity.real_classifier(digits, **how))
+    assert not list(Path("cache").glob("*.training"))
+
+
+def test_identity__is_that_of_the_values_however_they_lie():
+    table = torch.arange(12).view(4, 3)
+    assert unfinished.identity_of("x", [table[:, 0]]) == unfinished.identity_of("x", [table[:, 0].clone()])
+    assert unfinished.identity_of("x", [table[:, 1]]) != unfinished.identity_of("x", [table[:, 0]])
 
 
 def test_real_set__can_be_told_from_others(digits):
