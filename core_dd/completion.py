@@ -4,7 +4,7 @@ import shlex
 from dataclasses import fields
 
 from core_dd.commands import COMMANDS, imported
-from core_dd.options import mark
+from core_dd.options import hidden, mark
 from core_dd.settings import packaged
 
 SCRIPT = """\
@@ -26,11 +26,14 @@ def script() -> str:
     cases = [f"        *:*:--config) words={_quoted(sorted({name.split('/')[-1] for name in packaged()}))} ;;"]
     for name, command in COMMANDS.items():
         cls = imported(command.options)
-        flags = ["--help", "--config", *(f"--{own.name}" for own in fields(cls))]
-        for own in fields(cls):
-            choices = [choice for choice in mark(cls, own.name, "choices") or () if ":" not in choice]
+        shown = {
+            own.name: mark(cls, own.name, "flag") or own.name for own in fields(cls) if own.name not in hidden(cls)
+        }
+        flags = ["--help", "--config", *(f"--{flag}" for flag in shown.values())]
+        for own, flag in shown.items():
+            choices = [choice for choice in mark(cls, own, "choices") or () if ":" not in choice]
             if choices:
-                cases.append(f"        *:{name}:--{own.name}) words={_quoted(choices)} ;;")
+                cases.append(f"        *:{name}:--{flag}) words={_quoted(choices)} ;;")
         cases.append(f"        *:{name}:*) [[ $word == -* ]] && words={_quoted(flags)} ;;")
     return SCRIPT.format(commands=_quoted([*COMMANDS, "--help", "--version", "--completion"]), cases="\n".join(cases))
 

@@ -245,14 +245,24 @@ def _merged(cls: type, layers: Sequence[Layer]) -> dict[str, Any]:
     """The defaults of `cls` overlaid with the values of every file, types checked; says what gendd.yaml gave."""
     values = {own.name: own.default for own in dataclasses.fields(cls)}
     for file, applying in layers:
-        own = {key: value for key, value in renamed(cls, applying).items() if key in values}
-        if str(file.path) == PROJECT:
+        project = str(file.path) == PROJECT
+        now = _without_others(cls, applying) if project else applying
+        own = {key: value for key, value in renamed(cls, now).items() if key in values}
+        if project:
             own = {key: value for key, value in own.items() if key not in hidden(cls)}
             if own:
                 note(f"defaults from {PROJECT}: {', '.join(own)}")
         if own:
             values |= _typed(cls, own, file.path)
     return values
+
+
+def _without_others(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of gendd.yaml but for those by an old name of `cls` that is an option of another command now: they are
+    meant for that one."""
+    old = set(renames(cls)).intersection(values)
+    others = _named_now() if old else set()
+    return {key: value for key, value in values.items() if key not in old or key not in others}
 
 
 def _typed(cls: type, values: Mapping[str, Any], file: Path) -> dict[str, Any]:
@@ -309,13 +319,20 @@ def _all_options(wanted: Collection[str]) -> set[str]:
     """The options of all commands; those of single methods only where some that are wanted are not among the others."""
     from core_dd.commands import COMMANDS, imported
 
-    classes = [imported(command.options) for command in COMMANDS.values()]
-    found = {name for cls in classes for name in (*(own.name for own in dataclasses.fields(cls)), *renames(cls))}
+    found = _named_now().union(*(renames(imported(command.options)) for command in COMMANDS.values()))
     for command in COMMANDS.values():
         if command.variants and not found.issuperset(wanted):
             variants = imported(command.variants).values()
             found |= {own.name for variant in variants for own in dataclasses.fields(variant.Config)}
     return found
+
+
+def _named_now() -> set[str]:
+    """The options of all commands, but for those of single methods, by the names that they have now."""
+    from core_dd.commands import COMMANDS, imported
+
+    classes = [imported(command.options) for command in COMMANDS.values()]
+    return {own.name for cls in classes for own in dataclasses.fields(cls)}
 
 
 def _flags(cls: type, argv: Sequence[str], defaults: Mapping[str, Any], prog: str) -> dict[str, Any]:

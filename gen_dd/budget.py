@@ -148,6 +148,7 @@ class BatchPace:
     def __init__(self, one: float, full: float, batch: int, *, least: int = 1, whole: float | None = None) -> None:
         self.one, self.full, self.batch, self.least = one, max(one, full), batch, least
         self.whole = self.full if whole is None else whole
+        self._besides = 0.0
 
     def seconds(self, images: int) -> float:
         """What a batch of so many images is expected to take."""
@@ -168,8 +169,13 @@ class BatchPace:
         """The same with a smaller largest batch."""
         return self if batch == self.batch else BatchPace(self.one, self.seconds(batch), batch, least=self.least)
 
+    def besides(self, seconds: float) -> None:
+        """Of what the next batch that is learnt from took, so many seconds went to something else."""
+        self._besides += seconds
+
     def learn(self, images: int, seconds: float) -> None:
         """Correct the expectation by what a batch took: at once when it was slower, by half when it was faster."""
+        seconds, self._besides = max(seconds - self._besides, 1e-9), 0.0
         ratio = seconds / self.seconds(images)
         self.scale(ratio if ratio > 1 else ratio**0.5)
 

@@ -23,10 +23,12 @@ class Objective(Protocol):
 
     Attributes:
         passes: forward passes that a step costs, a backward pass counted as two.
+        looks: whether a step also runs the network without a gradient.
         drawing: options of a `Sampler` for pictures and for whether anything was learnt.
     """
 
     passes: int
+    looks: bool
     drawing: Mapping[str, Any]
 
     def __call__(self, network: Predictor, batch: Batch, progress: float) -> Tensor:
@@ -49,7 +51,7 @@ class NoisePrediction:
         InputError: the encoder's weights are not installed.
     """
 
-    passes = 3
+    passes, looks = 3, False
     drawing: Mapping[str, Any] = MappingProxyType({"steps": 20})
 
     def __init__(self, config: TrainConfig) -> None:
@@ -74,7 +76,7 @@ class NoisePrediction:
 class Consistency:
     """ECT (`gen_dd.consistency`), its stages as long as each other."""
 
-    passes = 4
+    passes, looks = 4, True
     drawing: Mapping[str, Any] = MappingProxyType({"steps": 2, "solver": "consistency"})
 
     def __init__(self, config: TuneConfig) -> None:

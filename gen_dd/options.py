@@ -133,7 +133,8 @@ class TrainConfig(RunConfig, DataConfig):
     max_seconds where those end first."""
     growth: int = 1
     """Where anneal has the learning rate fall, let the batch grow instead, up to so many times batch_size, in as many
-    passes; what is left of the fall then follows (Smith et al., ICLR 2018). A step takes as much longer."""
+    passes; what is left of the fall then follows (Smith et al., ICLR 2018). A step takes as much longer, and streamed
+    images as many workers for each."""
     time_sampling: str = option("uniform", choices=TIME_CHOICES)
     """Which times, that is noise levels, are learnt from."""
     weighting: str = option("none", choices=WEIGHTING_CHOICES)
@@ -249,6 +250,9 @@ class TrainConfig(RunConfig, DataConfig):
         above(self, 0, "lr", "max_seconds", "chunk_seconds", "grad_clip")
         at_least(self, 0, "grid_every", "eval_every", "eval_ipc", "warmup", "check_images", "workers")
         at_least(self, 2, "eval_images")
+        at_least(self, 0, "weight_decay")
+        at_least(self, 1, "patch_size")
+        require(all(0 <= beta < 1 for beta in self.betas), f"betas must be in [0, 1), got {self.betas}.")
         require(0 <= self.val_fraction < 1, f"val_fraction must be in [0, 1), got {self.val_fraction}.")
         require(
             self.eval_ipc == 0 or self.val_fraction > 0,

@@ -8,6 +8,7 @@ import torch
 from core_dd import cli, files, locks
 from core_dd.config import load_config, to_dict
 from core_dd.data.images import ImageData
+from core_dd.errors import require
 from core_dd.judge.choose import choose
 from core_dd.sets.distilled import DistilledSet, new_meta
 from core_dd.sets.formats.base import converted_first
@@ -29,7 +30,7 @@ def select(
     """Choose `ipc` images of every class.
 
     Args:
-        pool: generated images with hard labels.
+        pool: generated images, one in each; soft labels, a map and a learning rate are kept.
         data: the real data the pool imitates; only its training images are used.
         ipc: images per class.
         selector: a key of `core_dd.judge.choose.CHOOSERS`.
@@ -40,17 +41,22 @@ def select(
         The chosen images as they are in the pool, class by class.
 
     Raises:
-        InputError: an unknown selector, a pool of other data, a class with fewer than `ipc` images, or a cache of
-            another classifier.
+        InputError: an unknown selector, a pool of other data or of images that hold several, a class with fewer than
+            `ipc` images, or a cache of another classifier.
     """
     pool.check(data, where="the pool")
+    require(
+        pool.factor == 1,
+        f"each image of the pool holds {pool.factor} x {pool.factor} smaller ones, which cannot be chosen alone. Give "
+        "a pool of whole images.",
+    )
     options = {"network": network, "device": prepare_device(device), "cache": cache}
     index = choose(selector, data, ipc, seed, pool=pool, **options).flatten()
     method = f"{pool.meta.get('method', 'pool')}+{selector}"
     config = {"selector": selector, "network": network, "pool": pool.meta.get("config"), "pool_images": len(pool)}
     meta = new_meta(data, method=method, ipc=ipc, seed=seed, config=config, cost=pool.meta.get("cost"))
-    meta |= {"learnt": pool.meta.get("learnt")}
-    return DistilledSet(pool.images[index], pool.hard_labels[index], meta)
+    meta |= {key: pool.meta.get(key) for key in ("learnt", "preprocess", "lr")}
+    return DistilledSet(pool.images[index], pool.labels[index], meta, pool.tensors)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -181,7 +181,8 @@ class ShardFolder:
         if "plan" in self.meta:
             text += f"\n{self.meta['plan']}"
         if self.tally is not None:
-            text += f"\n{self.tally.said(self.meta['class_names'], count)}"
+            names = self.meta["class_names"] or [str(k) for k in range(self.sampler.classes)]
+            text += f"\n{self.tally.said(names, count)}"
         files.write_text(self.out / _SUMMARY, text + "\n")
         return text
 

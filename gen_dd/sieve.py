@@ -129,9 +129,10 @@ class Replacing:
         assert sampler.group == 1, "images that act on each other cannot be replaced alone"
         self.sampler, self.sieve, self.total, self.processes = sampler, sieve, total, processes
         self.judging = 0.0
+        self._pace: BatchPace | None = None
 
     def calibrate(self, pace: BatchPace) -> None:
-        """Add what the classifier takes to what a batch of images is expected to take."""
+        """Add what the classifier takes to what a batch of images is expected to take, which tells what is to come."""
         sampler = self.sampler
         images, labels = (
             torch.zeros(sampler.batch, *sampler.shape, dtype=torch.uint8),
@@ -144,6 +145,7 @@ class Replacing:
             times.append(now() - began)
         self.judging = min(times) / sampler.batch
         pace.add(self.judging)
+        self._pace = pace
 
     @torch.inference_mode()
     def draw(self, numbers: Sequence[int], seconds: float = math.inf) -> dict[str, Tensor]:
@@ -157,7 +159,7 @@ class Replacing:
         images = sampler.draw(numbers, seconds - judging)
         confidence, accepted = self.sieve(images, labels)
         tries, each = torch.ones(len(numbers), dtype=torch.uint8), (now() - began) / len(numbers)
-        spare = seconds - self._kept(numbers, each)
+        spare, first = seconds - self._kept(numbers, each), now()
         for attempt in range(1, TRIES):
             again, left = (~accepted).nonzero().flatten(), spare - (now() - began)
             if not len(again) or left < MARGIN * each * len(again):
@@ -171,13 +173,19 @@ class Replacing:
             better = good | (sure > confidence[again])
             taken = again[better]
             images[taken], confidence[taken], accepted[taken] = others[better], sure[better], good[better]
+        if self.total is not None and self._pace is not None:  # else batches shrink by what none of them needs
+            self._pace.besides(now() - first)
         return {"images": images, "accepted": accepted, "tries": tries}
 
     def _kept(self, numbers: Sequence[int], each: float) -> float:
         """Seconds to keep for this process's part of the images still to be drawn once, where one takes `each`."""
         if self.total is None:
             return 0.0
-        return MARGIN * each * max(self.total - numbers[-1] - 1, 0) / self.processes
+        rest, expected = math.ceil(max(self.total - numbers[-1] - 1, 0) / self.processes), 0.0
+        if self._pace is not None:
+            batches, more = divmod(rest, self._pace.batch)
+            expected = batches * self._pace.whole + (self._pace.seconds(more) if more else 0.0)
+        return MARGIN * max(expected, each * rest)
 
 
 class Tally:

@@ -215,11 +215,14 @@ def dry_run(config: TrainConfig) -> None:
     data = config.training_data()
     find_folder(config.out, _run_name(config, data), config.resume)
     found = measured(config, data)
-    total = datetime.timedelta(seconds=round(found.first + found.each * config.iterations))
+    limits = [limit for limit in (config.max_seconds, config.chunk_seconds) if limit is not None]
+    seconds = min([found.each * config.iterations, *limits])
+    total = datetime.timedelta(seconds=round(found.first + seconds))
+    until = f"{total} for {config.iterations}" if seconds not in limits else f"{total}, its limit of seconds"
     print(to_yaml(config), end="")
     print(f"# {found.summary}")
     print(f"# memory: {found.mib / 1024:.2f} GiB at its peak")
-    print(f"# time: {found.first:.1f} s to start, then {found.each:.3g} s per step: {total} for {config.iterations}")
+    print(f"# time: {found.first:.1f} s to start, then {found.each:.3g} s per step: {until}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -173,7 +173,10 @@ class Trainer:
         compile_in_place(self.scaffold, self.device, dynamic=False)
         images, times = torch.zeros(self.share, *self.data.shape), torch.zeros(self.share)
         told = torch.zeros(self.share, CONDITIONS if self.config.augment else 0)
-        inputs = (own.to(self.device) for own in (images, times, times.long(), told, times.int()))
+        inputs = [own.to(self.device) for own in (images, times, times.long(), told, times.int())]
+        if self.objective.looks:
+            with torch.no_grad(), self.accelerator.autocast():
+                self.network(*inputs)
         with self.accelerator.autocast():
             predicted = self.network(*inputs)
         self.accelerator.backward(sum(each.square().mean() for each in predicted if each is not None))

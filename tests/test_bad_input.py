@@ -573,6 +573,10 @@ CASES = {
     "validation at a learnt rate": Case(
         DISTILL + "--method dm --val_fraction 0.2 --val_protocol mtt", "dm learns none. Choose another, such as quick"
     ),
+    "train negative weight decay": Case(TRAIN + "--weight_decay -0.1", "weight_decay must be >= 0, got -0.1"),
+    "train betas of one": Case(TRAIN + "--betas 1 0.9", "betas must be in [0, 1), got (1.0, 0.9)"),
+    "train betas of none": Case(TRAIN + "--betas nan 0.9", "betas must be in [0, 1), got (nan, 0.9)"),
+    "train patches of nothing": Case(TRAIN + "--patch_size 0", "patch_size must be >= 1, got 0"),
     "config of another command": Case("train --config dm", "no config is called 'dm'"),
     "config for another pair": Case(
         "distill --config dm --data svhn --ipc 2", "dm.yaml has no settings for --data svhn"
@@ -795,7 +799,7 @@ CASES = {
     "compare a path with other braces": Case(
         "compare file.yaml --out out --dry_run",
         "the set runs/{method}/x.pt has braces around what is none of {data}, {ipc}, {seed}",
-        lambda f: (f / "file.yaml").write_text("data: digits\nipc: 1\nproducers: {Mine: {set: 'runs/{method}/x.pt'}}\n"),
+        lambda f: (f / "file.yaml").write_text("data: digits\nipc: 1\nproducers: {A: {set: 'runs/{method}/x.pt'}}\n"),
     ),
     "sample filter with other data": Case(
         SAMPLE + "--num_per_class 1 --filter 0.1 --guide_data idx:set",

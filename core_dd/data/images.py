@@ -55,7 +55,14 @@ class ImageData(RealData):
 
     def pixels(self, members: Callable[[int], Tensor], device: torch.device) -> Pixels:
         """The images of a training's steps, taken on `device`, where they all live as bytes."""
-        return _Resident(self.train_images.to(device), members)
+        if device not in self._placed:
+            self._placed[device] = self.train_images.to(device)
+        return _Resident(self._placed[device], members)
+
+    @cached_property
+    def _placed(self) -> dict[torch.device, Tensor]:
+        """The training images by the devices on which they are wanted, once for all who do."""
+        return {}
 
     def class_indices(self) -> list[Tensor]:
         """For each class, the indices of its training images, in order."""
@@ -277,7 +284,7 @@ def recognised(fingerprint: str, spec: str, sizes: tuple[int, int, int], image_s
     found = next((own for own, facts in KNOWN.items() if facts.fingerprint == fingerprint), None)
     if found or not colon or kind in KNOWN:
         return found or kind
-    name = Path(place).name
+    name = Path(place).name or Path(place).resolve().name
     if (usual := name.replace("-", "_")) in (*KNOWN, *DATASETS):  # Debian has fashion-mnist
         name = usual
     facts = KNOWN.get(name)

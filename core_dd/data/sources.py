@@ -20,6 +20,7 @@ from core_dd.data.encoded import numbered, of_files
 from core_dd.data.folders import TEST_SPLITS, TRAIN_SPLITS, Members, class_folders, in_order, labelled, read_file
 from core_dd.data.readers import Raw
 from core_dd.errors import InputError, needed, require
+from core_dd.notes import note
 from core_dd.rng import stream
 
 _Split = tuple[Tensor, Tensor, tuple[str, ...] | None]
@@ -72,7 +73,7 @@ def mhist(folder: Path, image_size: int | None = None) -> Raw:
 
 
 def _rows(path: Path) -> tuple[list[tuple[Path, str, str]], tuple[str, ...]]:
-    """(file, class, train or test) of every line, and the classes in order."""
+    """(file, class, train or test) of every line of these two splits, and the classes in order."""
     require(path.is_file(), f"no file at {path}. csv:PATH wants a table with a line per image: file,label[,split].")
     try:
         with path.open(newline="", encoding="utf-8-sig") as content:
@@ -95,7 +96,12 @@ def _rows(path: Path) -> tuple[list[tuple[Path, str, str]], tuple[str, ...]]:
         where = f"line {number} of {path}"
         require(bool(line[file]) and bool(line[label]), f"{where} has no file or no class.")
         rows.append((_file(path.parent, line[file], where), line[label].strip(), _split(split and line[split], where)))
-    return rows, in_order({name for _, name, _ in rows})
+    others = {found for _, _, found in rows} - set(TRAIN_SPLITS)
+    test = next((name for name in TEST_SPLITS if name in others), None)
+    if left_out := sorted(others - {test}):
+        note(f"note: {path}: the test images are those of split {test}; {', '.join(left_out)} are left out")
+    kept = [(place, name, "test" if own == test else "train") for place, name, own in rows if own not in left_out]
+    return kept, in_order({name for _, name, _ in rows})
 
 
 def _file(folder: Path, name: str, where: str) -> Path:
@@ -106,17 +112,17 @@ def _file(folder: Path, name: str, where: str) -> Path:
 
 
 def _split(value: str | None, where: str) -> str:
-    """train or test."""
+    """One of `TRAIN_SPLITS` and `TEST_SPLITS`."""
     plain = (value or "train").strip().lower()
     require(plain in (*TRAIN_SPLITS, *TEST_SPLITS), f"{where}: split '{value}', expected train or test.")
-    return "train" if plain in TRAIN_SPLITS else "test"
+    return plain
 
 
 # Folders of classes that are not split.
 
 
 def _unsplit_folder(path: Path, image_size: int | None, test_fraction: float) -> Raw:
-    """`PATH/CLASS/*.png`, of which a part of each class becomes the test split.
+    """`PATH/CLASS/*.png`, or `PATH/train/CLASS/*.png` alone, of which a part of each class becomes the test split.
 
     Raises:
         InputError: if there is no class, or the folder is split already.
@@ -126,6 +132,8 @@ def _unsplit_folder(path: Path, image_size: int | None, test_fraction: float) ->
     own = [name for name in names if name.lower() in (*TRAIN_SPLITS, *TEST_SPLITS)]
     if len(own) > 1:
         _no_fraction(path, test_fraction)
+    if own == list(names) and class_folders(path / own[0]):  # the only split there is
+        return _unsplit_folder(path / own[0], image_size, test_fraction)
     members = labelled(path, names)
     require(bool(members), f"{path} has no class folders with images. Expected {path}/CLASS/*.png.")
     train, test = _cut(members, names, test_fraction, path)

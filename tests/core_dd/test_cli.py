@@ -120,6 +120,9 @@ def test_completion__knows_commands_options_and_choices(tmp_path, capsys):
     assert "m3d" in offered("gendd", "distill", "--method", "")
     assert "dm" in offered("gendd", "distill", "--config", "d")
     assert offered("gendd", "evaluate", "--set", "x") == []
+    assert offered("gendd", "convert", "--fro") == ["--from"] and offered("gendd", "convert", "--lay") == []
+    assert "dc" in offered("gendd", "convert", "--from", "")
+    assert "--neon" in offered("gendd", "train", "--") and "--neon" not in offered("gendd", "tune", "--")
 
 
 def test_help__of_a_method_shows_its_own_options(capsys):

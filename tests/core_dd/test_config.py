@@ -8,6 +8,7 @@ import yaml
 from core_dd.config import load_config, peek, to_dict, to_yaml
 from core_dd.errors import InputError, require
 from core_dd.options import Options, option
+from gen_dd.options import SampleConfig, TrainConfig
 
 
 @dataclass(kw_only=True)
@@ -113,6 +114,17 @@ def test_project__is_read_before_all_else(tmp_path, capsys):
     assert load_config(Config, ["--config", write(tmp_path, "ipc: 4\n")]).ipc == 4
     assert load_config(Config, ["--ipc", "5"]).ipc == 5
     assert peek([], "ipc") == "3"
+
+
+def test_project__leaves_an_option_to_the_command_whose_it_is(tmp_path, capsys):
+    """steps is of gendd sample; gendd train called its iterations so once, and understands that from elsewhere."""
+    write(tmp_path, "steps: 20\niterations: 500\n", "gendd.yaml")
+    assert (
+        load_config(TrainConfig, []).iterations == 500
+        and load_config(SampleConfig, ["--model=m", "--out=o", "--budget=9s"]).steps == 20
+    )
+    assert "is now" not in capsys.readouterr().err
+    assert load_config(TrainConfig, ["--steps", "30"]).iterations == 30
 
 
 def test_project__gives_nothing_that_a_command_has_no_use_for(tmp_path, capsys):

@@ -25,6 +25,18 @@ def test_select__what_is_chosen_of_the_pool_class_by_class(pool, digits, tmp_pat
     assert torch.equal(dset.images, pool.images[index]) and torch.equal(dset.labels, pool.labels[index])
 
 
+def test_select__keeps_what_a_set_brings_and_refuses_tiles(pool, digits):
+    soft = torch.nn.functional.one_hot(pool.labels, 10) * 0.9 + 0.01
+    fitted = {"mean": torch.zeros(1), "std": torch.ones(1)}
+    own = DistilledSet(pool.images, soft, pool.meta | {"lr": 0.02, "preprocess": {"kind": "pixel_mean_std"}}, fitted)
+    dset = select(own, digits, 3, "random")
+    assert dset.labels.shape == (30, 10) and dset.hard_labels.tolist() == [k for k in range(10) for _ in range(3)]
+    assert dset.meta["lr"] == 0.02 and dset.preprocess.kind == "pixel_mean_std"
+    tiled = DistilledSet(pool.images, pool.labels, pool.meta | {"factor": 2})
+    with pytest.raises(InputError, match="each image of the pool holds 2 x 2 smaller ones"):
+        select(tiled, digits, 3, "random")
+
+
 def test_select__is_fixed_by_the_seed(pool, digits):
     a, b, c = (select(pool, digits, 3, "random", seed=seed).images for seed in (0, 0, 1))
     assert torch.equal(a, b) and not torch.equal(a, c)

@@ -12,7 +12,7 @@ from core_dd import records
 from core_dd.data.images import load_data
 from core_dd.errors import InputError
 from core_dd.sets.distilled import DistilledSet, read_tensors
-from gen_dd.budget import BatchPace, TimeUp
+from gen_dd.budget import BatchPace, Clock, Ranks, TimeUp, rounds
 from gen_dd.options import SampleConfig
 from gen_dd.sample import run
 from gen_dd.sampler import Sampler
@@ -132,6 +132,47 @@ def test_draw__a_number_asked_for_is_not_given_up_for_replacements(sampler, siev
     assert bool(drawn["tries"].max() > 1) == replaced
 
 
+class Pretended:
+    """Draws grey images in made-up time, a classifier that accepts some of them included."""
+
+    group, shape, batch = 1, (1, 8, 8), 64
+
+    def __init__(self, accepts):
+        self.time, self.accepts, self.generator = 0.0, accepts, torch.Generator().manual_seed(0)
+
+    def now(self):
+        return self.time
+
+    def labels(self, numbers):
+        return torch.tensor([i % 10 for i in numbers])
+
+    def draw(self, numbers, seconds=math.inf, attempt=0):
+        wanted = 0.02 + 0.01 * len(numbers)
+        self.time += wanted if wanted <= seconds else 0.3 * wanted
+        if wanted > seconds:
+            raise TimeUp(wanted)
+        return torch.zeros(len(numbers), *self.shape, dtype=torch.uint8)
+
+    def sieve(self, images, labels):
+        self.time += 0.0005 * len(labels)
+        sure, luck = torch.rand(2, len(labels), generator=self.generator)
+        return sure, luck < self.accepts
+
+
+@pytest.mark.parametrize("accepts", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("times", [1.4, 2.1, 2.4, 3.1])
+def test_rounds__what_was_asked_for_is_whole_however_much_is_rejected(monkeypatch, accepts, times):
+    """In a budget of so many times what drawing each once takes."""
+    for total in (100, 200):
+        pretended = Pretended(accepts)
+        monkeypatch.setattr("gen_dd.sieve.now", pretended.now)
+        clock = Clock(times * (0.0105 * total + 0.02 * math.ceil(total / 64)) + 0.4, 0.0, pretended.now)
+        pace, replacing = BatchPace(0.03, 0.66, 64), Replacing(pretended, pretended.sieve, total)
+        replacing.calibrate(pace)
+        drawn = [len(numbers) for numbers, _ in rounds(replacing.draw, pace, clock, [(0, total)], Ranks())]
+        assert sum(drawn) == total and clock.left() >= 0
+
+
 def test_calibrate__adds_what_the_classifier_takes(sampler, sieve):
     pace, replacing = BatchPace(0.5, 1.0, sampler.batch), Replacing(sampler, sieve)
     replacing.calibrate(pace)
@@ -178,6 +219,12 @@ def test_run__filters_goes_on_and_puts_the_accepted_first(folder, tmp_path, caps
     assert f"of {found[0]['drawn']} images drawn were rejected" in said and said in capsys.readouterr().out
     with pytest.raises(InputError, match=r"was drawn with filter 0\.0, now it is None"):
         run(SampleConfig(model=str(folder), out="parts", steps=2, num_per_class=9, device="cpu", resume=True))
+
+
+def test_run__filters_for_a_model_that_does_not_name_its_classes(model, tmp_path):
+    save_model(model, tmp_path / "bare", {"data": "digits", "train": {}})
+    run(SampleConfig(model="bare", guide_data="digits", out="pool", num_per_class=1, **OPTIONS))
+    assert "rejected by class: " in (tmp_path / "pool" / "summary.txt").read_text()
 
 
 @pytest.mark.slow

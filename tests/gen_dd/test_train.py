@@ -2,6 +2,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -13,8 +14,8 @@ from core_dd import records, speed
 from core_dd.data.images import load_data
 from core_dd.errors import InputError
 from core_dd.run import Run, checkpoints, read_stats
-from gen_dd.options import TrainConfig
-from gen_dd.train import finish, open_run, train
+from gen_dd.options import TrainConfig, TuneConfig
+from gen_dd.train import dry_run, finish, open_run, train
 from gen_dd.trainer import Trainer, make_model
 from gen_dd.weights import load_model
 
@@ -229,6 +230,36 @@ def test_trainer__refuses_a_pass_that_memory_cannot_hold(digits, monkeypatch):
         Trainer.start(TrainConfig(**QUICK), digits)
     monkeypatch.setattr("gen_dd.trainer.free_mib", lambda device: 100 * one)
     Trainer.start(TrainConfig(**QUICK | {"accumulate": 8}), digits)
+
+
+def test_trainer__holds_the_images_once_however_many_batches_grow(digits):
+    trainer = Trainer.start(TrainConfig(**QUICK), digits)
+    assert trainer.batches(0).pixels.images is trainer.batches(1).pixels.images
+    elsewhere = [digits.pixels(lambda step: torch.arange(2), torch.device("meta")).images for _ in range(2)]
+    assert elsewhere[0] is elsewhere[1]
+
+
+def test_trainer__no_step_of_a_tuning_compiles(digits, whole, monkeypatch, compiling):
+    """Also not the pass without a gradient."""
+    graphs = []
+
+    def counting(graph, inputs):
+        graphs.append(torch.is_grad_enabled())
+        return graph
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counting))
+    tuning = {name: value for name, value in QUICK.items() if name not in ("augment", "supervise", "growth", "anneal")}
+    options = tuning | {"compile": True, "init_from": str(whole), "iterations": 10**7}
+    trainer = Trainer.start(TuneConfig(**options), digits)
+    trainer.compile()
+    before = len(graphs)
+    trainer.step(0)
+    assert before >= 2 and len(graphs) == before
+
+
+def test_dry_run__says_what_a_time_limit_leaves(capsys):
+    dry_run(TrainConfig(**QUICK | {"iterations": 10**6, "max_seconds": 100.0}))
+    assert re.search(r"# time: .* per step: 0:01:4\d, its limit of seconds", capsys.readouterr().out)
 
 
 LONG, SHORT = {"iterations": 10**7}, {"iterations": 10}

@@ -141,6 +141,17 @@ def test_table__of_files_and_labels(few, expected, tmp_path):
         load_data("csv:train.csv")
 
 
+def test_table__tests_on_the_test_split_alone(few, expected, tmp_path, capsys):
+    write_table(tmp_path, few, "all.csv", ("file", "label", "split"))
+    lines = (tmp_path / "all.csv").read_text().splitlines()
+    others = [line.replace(",test", ",val") for line in lines if line.endswith(",test")]
+    (tmp_path / "three.csv").write_text("\n".join([*lines, *others[:5]]))
+    assert same(load_data("csv:three.csv"), expected)
+    assert "three.csv: the test images are those of split test; val are left out" in capsys.readouterr().err
+    (tmp_path / "two.csv").write_text("\n".join([*(line for line in lines if not line.endswith(",test")), *others]))
+    assert same(load_data("csv:two.csv"), expected) and not capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -171,6 +182,11 @@ def test_folder__that_is_not_split(few, tmp_path, capsys):
     assert "30 images" in capsys.readouterr().out
     with pytest.raises(InputError, match="test_fraction 0.99 leaves class 0"):
         load_data("folder:birds", test_fraction=0.99)
+    write_image_folder(tmp_path / "half" / "train", few[0][:, 0].numpy(), few[1].tolist())
+    with pytest.raises(InputError, match="has no train and test folders.*--test_fraction 0.2"):
+        load_data("folder:half")
+    half = load_data("folder:half", test_fraction=1 / 3)
+    assert half.class_names == data.class_names and torch.equal(half.test_images, data.test_images)
     for split in ("train", "test"):
         write_image_folder(tmp_path / "split" / split, few[0][:, 0].numpy(), few[1].tolist())
     with pytest.raises(InputError, match="split has its own test split. Leave out test_fraction"):
