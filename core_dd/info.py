@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from core_dd import cli
 from core_dd.config import load_config, with_first
-from core_dd.data.options import DataConfig
+from core_dd.data.options import DATA_CHOICES, DataConfig
 from core_dd.errors import require
 from core_dd.run import CONFIG, checkpoints, read_stats
 
@@ -34,11 +34,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     path = Path(config.what or config.data)
     if (path / CONFIG).is_file():
         lines = describe_run(path)
-    elif path.exists():
+    elif path.exists() and not _is_data(path):
         lines = describe_set(path)
     else:
         lines = describe_data(replace(config, data=config.what or config.data))
     print("\n".join(f"{name:>14}  {value}" for name, value in lines.items()))
+
+
+def _is_data(path: Path) -> bool:
+    """Whether a folder is called as data are, and no set: the data are meant."""
+    if str(path) not in DATA_CHOICES or not path.is_dir():
+        return False
+    from core_dd.sets.distilled import is_ours  # with torch, as below
+
+    return not is_ours(path)
 
 
 def describe_set(path: Path) -> dict[str, object]:
@@ -48,7 +57,7 @@ def describe_set(path: Path) -> dict[str, object]:
 
     with converted_first():
         dset = DistilledSet.load(path)
-    counts = dset.hard_labels.bincount()
+    counts = dset.hard_labels.bincount(minlength=len(dset.class_names))
     return {
         "set": path,
         "images": f"{len(dset)} of shape {tuple(dset.images.shape[1:])}, {dset.images.dtype}",

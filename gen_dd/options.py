@@ -314,7 +314,8 @@ class TuneConfig(TrainConfig):
     """The run folder of gendd train whose model is tuned; also a model folder, a training checkpoint (its averaged
     weights are taken) or an official checkpoint (.pth). The network is its."""
     stages: int = 8
-    """Parts of the training, as long as each other; from each to the next the two noise levels move twice as close."""
+    """Parts of the training, as long as each other; from each to the next the two noise levels move twice as close. A
+    short one wants fewer (results/tuning_stages: 3 or 4 of 600 steps)."""
     iterations: int = option(10000, free_on_resume=True)
     """Optimiser steps, which decide how long a stage is."""
     lr: float = 1e-4

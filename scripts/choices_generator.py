@@ -116,9 +116,9 @@ def trained(data: str, runs: Path, option: str, seed: int, steps: int) -> None:
     if option != "plain":
         return
     before, pool = runs / f"plain-seed{seed}", runs / f"pool-seed{seed}"
-    if not pool.exists():
+    if not (pool / "summary.txt").exists():  # which ends a pool
         options = {"model": str(before), "num_per_class": POOL, "steps": EVALUATIONS, "seed": seed + 100}
-        sample(SampleConfig(out=str(pool), device="cpu", **options))
+        sample(SampleConfig(out=str(pool), device="cpu", resume=pool.exists(), **options))
     for weight in NEON_WEIGHTS:
         name = f"neon_{weight:g}-seed{seed}"
         own = {"init_from": before, "neon": pool, "neon_weight": weight, "seed": seed}

@@ -171,6 +171,9 @@ def keep_comparison(
         for place, score in found.items():
             name = "-".join([place.setting, *(getattr(place, axis) for axis in several)])
             files.write_text(temporary / name / place.seed / "scores.json", files.json_text(score) + "\n")
+            for path in before[place].parent.iterdir() if place in before else ():
+                if path.is_file() and path.name != "scores.json":
+                    shutil.copyfile(path, temporary / name / place.seed / path.name)
         for pattern, name in (more or {}).items():
             for path in comparison.glob(pattern):
                 (temporary / name).parent.mkdir(exist_ok=True)

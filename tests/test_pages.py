@@ -18,7 +18,7 @@ from core_dd.run import read_stats
 from core_dd.settings import packaged
 
 pages = load_script("scripts/pages.py")
-OTHERS = {"benchmarks", "seconds", "tuning_precision"}
+OTHERS = {"benchmarks", "seconds", "tuning_precision", "tuning_stages"}
 """Folders of results/ that hold neither scores nor the course of a training."""
 FOLDERS = sorted(path.name for path in (ROOT / "results").iterdir() if path.name not in OTHERS)
 
@@ -196,7 +196,11 @@ def test_comparison__of_published_length_stands_on_the_page_and_in_the_readme(co
 
     (copied / "published" / "findings.yaml").write_text("Random/fashion_mnist/ipc1/convnet3/dc: made up\n")
     judged(1, 0.60)
+    [beside] = (copied / "published").glob("Random-ipc1-fashion_mnist*/0")
+    (beside / "stats.jsonl").write_text("{}")
     pages.keep_comparison(runs, copied / "published", "a slide rule")
+    assert (beside / "stats.jsonl").read_text() == "{}"
+    (beside / "stats.jsonl").unlink()
     page = pages.made("docs/reproduced.md")
     assert "| 70.0 ± 14.1 | 2 of 5 x 1 |" in page and "| an abacus and a slide rule |" in page
     assert "(+4.9). made up" in page and "Not looked into yet" not in page

@@ -243,6 +243,12 @@ class Meter:
             "inception": lambda: _inception(measuring, device),
             "efficientnet_lite0": lambda: _lite(device),
         }
+        classes = [name for name, measure in MEASURES.items() if measure.per_class]
+        require(
+            not self._per_class or not self._measures.keys().isdisjoint(classes),
+            f"of {', '.join(measuring.names)} nothing is told class by class. Ask for one that is, too: "
+            f"{', '.join(classes)}; or leave out fidelity_per_class.",
+        )
         used = dict.fromkeys(measure.space for measure in self._measures.values())
         used |= {"classifier": None} if self._copies else {}
         self._spaces = {name: open_space[name]() for name in used}

@@ -27,6 +27,7 @@ from core_dd.report.trained import (
     regime_said,
     told,
 )
+from core_dd.run import STATS
 
 UVIT = "uvit"
 """What a set that holds all that a generator drew says its method is."""
@@ -199,6 +200,16 @@ class Beside:
         return tuple(dict.fromkeys([*theirs, *(told(entry.factor) for entry in self.ours)]))
 
 
+def matches(place: str | Path) -> list[str]:
+    """What a glob pattern matches of folders with scores or curves of training, and of JSON files, in order; nothing of
+    a place that is there."""
+    if Path(place).exists():
+        return []
+    found = [Path(own) for own in sorted(glob.glob(str(place)))]
+    folders = [own for own in found if own.is_dir() and (across.files_in(own) or any(own.rglob(STATS)))]
+    return [str(own) for own in found if own in folders or (own.is_file() and own.suffix == ".json")]
+
+
 def find_scores(places: Sequence[str | Path]) -> list[Path]:
     """The scores.json files (of several networks: scores-NETWORK.json) meant by files, folders (searched to the bottom)
     and glob patterns, in order, each once.
@@ -214,8 +225,7 @@ def find_scores(places: Sequence[str | Path]) -> list[Path]:
         elif path.is_file():
             hits = [path]
         else:
-            matches = sorted(set(glob.glob(str(place))) - {str(place)})  # which matches itself, but is no file
-            hits = [file for match in matches for file in find_scores([match])]
+            hits = [file for match in matches(place) for file in find_scores([match])]
         require(bool(hits), f"no scores at {place}: expected a scores.json, a folder that holds some, or a pattern.")
         found |= {hit.resolve(): hit for hit in hits if hit.resolve() not in found}
     return list(found.values())
@@ -315,7 +325,8 @@ def _side_by_side(groups: Sequence[Group]) -> list[list[str]]:
     """The table of some groups, a column each; empty where each set has one network."""
     by_set: dict[tuple[str, str], list[Entry]] = {}  # the same images may have come about in two ways
     for entry in sorted((entry for group in groups for entry in group.entries), key=lambda entry: entry.is_reference):
-        by_set.setdefault((entry.digest, _label(entry.record["set"])), []).append(entry)
+        own = entry.record["set"]
+        by_set.setdefault((entry.digest, _label(own), own.get("factor")), []).append(entry)
     if all(len({entry.network for entry in own}) == 1 for own in by_set.values()):
         return []
     rows = [["set", "ipc", *(group.network for group in groups)]]
@@ -616,7 +627,8 @@ def _label(dset: dict[str, Any]) -> str:
     """What a set is called: its name where it has one, else method and ipc."""
     if (dset.get("name") or "").strip():
         return str(dset["name"])
-    return str(dset["method"]) if dset["ipc"] is None else f"{dset['method']} ipc {dset['ipc']}"
+    method = dset["method"] or "a set"
+    return str(method) if dset["ipc"] is None else f"{method} ipc {dset['ipc']}"
 
 
 def _told_apart(entries: Sequence[Entry]) -> list[Entry]:

@@ -20,7 +20,17 @@ from core_dd.report.charts import Line
 from core_dd.report.content import Panel, colours_of, report_of
 from core_dd.report.document import Document, Picture, html, markdown
 from core_dd.report.options import ReportConfig
-from core_dd.report.ranking import CHANCE, Entry, Group, across_networks, find_scores, grouped, printed, read_entry
+from core_dd.report.ranking import (
+    CHANCE,
+    Entry,
+    Group,
+    across_networks,
+    find_scores,
+    grouped,
+    matches,
+    printed,
+    read_entry,
+)
 from core_dd.report.tables import text_table
 from core_dd.run import STATS, claimed, read_stats, require_unoccupied
 from core_dd.sets import pictures
@@ -62,6 +72,7 @@ def read(scores: Sequence[str], curves: Sequence[str] = ()) -> tuple[list[Group]
     Raises:
         InputError: if something is not there, or damaged.
     """
+    scores = [place for given in scores for place in (matches(given) or [given])]
     bare = [place for place in scores if _has_only_curves(Path(place))]
     groups = grouped([read_entry(path) for path in find_scores([place for place in scores if place not in bare])])
     colours = colours_of([entry for group in groups for entry in group.entries])
@@ -135,6 +146,8 @@ def _picture(entry: Entry, per_class: int, number: int) -> Picture:
     most = int(counts.max())
     shown = f", the first {per_class} of each class" if most > per_class else ""
     some = "" if len(classes) == len(counts) else f", {len(classes)} of {len(counts)} classes"
+    empty = len(dset.class_names) - int((counts > 0).sum())
+    some += f"; {empty} of {len(dset.class_names)} classes have no image" * bool(empty)
     size = f"{len(images)} images of {images.shape[-1]} x {images.shape[-2]} pixels"
     return Picture(
         label=entry.label,
@@ -152,7 +165,7 @@ def _nearest(entry: Entry, number: int, way: str) -> Picture:
     file, label = f"pictures/{number:02d}-nearest{end}.png", f"{entry.label}, nearest training images {by}"
     found, config = entry.record["copies"], entry.record.get("config") or {}
     try:
-        dset, data = _load_set(entry), DataConfig(**_known(DataConfig, config)).load_data(entry.record["seed"])
+        dset, data = _load_set(entry), DataConfig(**_known(DataConfig, config)).load_data(_seed(entry))
         require(dset.digest() == entry.digest, "the set has changed since it was scored.")
         images, pairs = dset.decoded()[0], found["pairs" if way == "pixels" else "lpips_pairs"]
         ours, theirs = ([pair[side] for pair in pairs] for side in (0, 1))
@@ -183,13 +196,19 @@ def _load_set(entry: Entry) -> DistilledSet:
     data = DataConfig(**_known(DataConfig, config))
     if record["set"].get("path") is None:
         require(entry.method == REAL and "data" in config, "the score names no file.")
-        return real_set(data.load_data(record["seed"]), record["seed"])
+        return real_set(data.load_data(_seed(entry)), _seed(entry))
     path = Path(record["set"]["path"])
-    path = path if path.exists() else entry.file.parent / path.name
+    beside = entry.file.parent  # a run folder has the score in it
+    path = next((place for place in (path, beside / path.name) if place.exists()), beside if is_ours(beside) else path)
     if is_ours(path) or "data" not in config:
         return DistilledSet.load(path)
     told = ForeignConfig(**_known(ForeignConfig, config)).told()
-    return DistilledSet.load(path, data.load_data(record["seed"]), **told)
+    return DistilledSet.load(path, data.load_data(_seed(entry)), **told)
+
+
+def _seed(entry: Entry) -> int:
+    """The seed of a score, which may not say one."""
+    return entry.record.get("seed") or 0
 
 
 def _known(cls: type, config: Mapping[str, Any]) -> dict[str, Any]:

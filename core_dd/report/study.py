@@ -26,7 +26,8 @@ def read_study(folder: Path, first: str = "") -> Study:
         InputError: if there is none, or a score is none.
     """
     found: dict[str, list[Score]] = {}
-    for path in sorted(folder.glob("*/*/scores.json"), key=lambda path: (path.parts[-3], int(path.parts[-2]))):
+    paths = [path for path in folder.glob("*/*/scores.json") if path.parts[-2].isdecimal()]
+    for path in sorted(paths, key=lambda path: (path.parts[-3], int(path.parts[-2]))):
         score = read_score(path)
         found.setdefault(re.sub(r", (set|seed) \d+$", "", score["set"].get("name") or path.parts[-3]), []).append(score)
     require(bool(found), f"{folder} is no study: expected {folder}/SETTING/SEED/scores.json.")

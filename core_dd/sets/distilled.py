@@ -132,7 +132,8 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return fractions(self.images[index]), self.labels[index]
+        label = self.labels[index]
+        return fractions(self.images[index]).float(), label.float() if label.is_floating_point() else label.long()
 
     def loader(
         self, batch_size: int = 256, *, shuffle: bool = True, seed: int = 0, normalised: bool = False, **options: Any
@@ -446,7 +447,7 @@ def _plain(tensor: Any) -> Any:
 
 def hardened(labels: Tensor) -> Tensor:
     """int64 (N,): labels that are hard, or the arg max of soft ones (N, K)."""
-    return labels if labels.ndim == 1 else labels.argmax(1)
+    return labels.long() if labels.ndim == 1 else labels.argmax(1)
 
 
 def new_meta(

@@ -143,11 +143,13 @@ def in_order(labels: Tensor, names: Sequence[str], data: ImageData, path: Path) 
     Raises:
         InputError: if the data have other classes.
     """
-    names = as_called(names, data.class_names)
-    if names == tuple(data.class_names):
+    names, own = as_called(names, data.class_names), tuple(data.class_names)
+    numbers = tuple(map(str, range(len(names))))  # what a set without names is written with
+    if names == own or (names == numbers and (own[: len(names)] == names or not set(names) & set(own))):
         return labels
+    labels = renamed(labels, names, own, path)
     note(f"{path} counts its classes in another order than {data.name}; they are renumbered by their names.")
-    return renamed(labels, names, data.class_names, path)
+    return labels
 
 
 def _per_class(labels: Tensor) -> int | None:

@@ -219,6 +219,12 @@ def test_guarded__asked_to_end_it_takes_its_temporaries_along(tmp_path):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+def test_info__of_data_that_a_folder_is_called_as(tmp_path, capsys):
+    (tmp_path / "digits" / "train").mkdir(parents=True)
+    assert cli.main(["info", "digits"]) == 0
+    assert "1442" in capsys.readouterr().out
+
+
 def test_info__reads_data_as_other_commands_do(digit_files, capsys):
     assert cli.main(["info", f"folder:{digit_files}", "--image_size", "4", "--limit_per_class", "2"]) == 0
     text = capsys.readouterr().out

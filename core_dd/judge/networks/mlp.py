@@ -4,6 +4,7 @@ import math
 
 from torch import Tensor, nn
 
+from core_dd.errors import require
 from core_dd.judge.networks.layers import Network
 
 
@@ -20,6 +21,7 @@ class MLP(Network):
 
     def __init__(self, in_shape: tuple[int, int, int], num_classes: int, *, width: int = 128) -> None:
         super().__init__(in_shape)
+        require(width >= 1, f"width must be >= 1, got {width}.")
         first = nn.Linear(math.prod(self.in_shape), width)
         self.hidden = nn.Sequential(nn.Flatten(), first, nn.ReLU(), nn.Linear(width, width), nn.ReLU())
         self.classifier = nn.Linear(width, num_classes)

@@ -8,7 +8,7 @@ import torch
 
 from core_dd.data import readers
 from core_dd.data.encoded import Files
-from core_dd.data.folders import class_folders, labelled
+from core_dd.data.folders import TEST_SPLITS, TRAIN_SPLITS, class_folders, labelled
 from core_dd.data.imagenet import as_called
 from core_dd.data.options import PIXELS
 from core_dd.errors import require
@@ -20,6 +20,12 @@ def read(place: Place) -> Foreign | None:
     """The images of all class folders; classes that are called by number are counted so."""
     path = place.path
     own = class_folders(path) if path.is_dir() else ()
+    splits = [name for name in own if name.lower() in (*TRAIN_SPLITS, *TEST_SPLITS) and class_folders(path / name)]
+    require(
+        not splits or len(splits) < len(own),
+        f"{path} has folders of classes in {' and '.join(splits)}: it is data, not a set. Write folder:{path} for data "
+        f"or {'/'.join([str(path), *splits[:1]])} for the images of one split as a set.",
+    )
     members = labelled(path, own) if own else []
     if not members:
         return None

@@ -395,6 +395,10 @@ def test_command__several_networks_resume(small_file, capsys):
     with pytest.raises(InputError, match=r"scores-convnet1_w8.json holds a score of other settings \(seed 0\)"):
         main([*argv, "--seed", "1"])
     other = DistilledSet.load(small_file)
+    small_file.unlink()
+    replace(other, meta=other.meta | {"factor": 2}).save(small_file)
+    with pytest.raises(InputError, match="holds a score of other settings .the set's factor 1"):
+        main(argv)
     other = replace(other, images=255 - other.images)
     small_file.unlink()
     other.save(small_file)

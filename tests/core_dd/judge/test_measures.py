@@ -117,6 +117,11 @@ def test_as_bytes__clamps_and_rounds():
     assert as_bytes(torch.tensor([-1, 0.5, 0.999, 2])).tolist() == [0, 128, 255, 255]
 
 
+def test_measure__refuses_per_class_where_nothing_is(few):
+    with pytest.raises(InputError, match="of is nothing is told class by class. Ask for one that is, too: fid, kid"):
+        meter(few, "is", per_class=True)
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

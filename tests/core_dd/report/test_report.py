@@ -693,6 +693,31 @@ def test_main__says_in_words_what_the_charts_draw(demo):
     assert "| noisy \\<b\\> ipc 3 | 20 | 2.1 | 0.45 |" in curves and "| loss | - | 49 | 1 | 0.0204 |" in curves
 
 
+def test_main__finds_a_run_folder_around_its_score_and_says_what_has_no_image(demo, digits, monkeypatch):
+    """From another folder than that in which it was scored; the score says no seed, and the set nothing of itself."""
+    run = demo / "first" / "own"
+    dset = DistilledSet(digits.train_images[:5], torch.arange(5), {"class_names": list(digits.class_names)})
+    place = {"path": "first/own", "method": None, "ipc": None, "images": 5, "hash": dset.digest()}
+    file = score(run, [0.8, 0.82], set=place)
+    dset.save(run / "distilled.safetensors")
+    record = json.loads(file.read_text())
+    record.pop("seed", None)
+    file.write_text(json.dumps(record))
+    (demo / "else").mkdir()
+    monkeypatch.chdir(demo / "else")
+    main([str(file), "--out", str(demo / "out")])
+    text = (demo / "out" / "report.md").read_text()
+    assert "No picture" not in text and "5 of 10 classes have no image" in text and "**a set**" in text
+
+
+def test_main__a_pattern_means_what_has_scores_or_curves(demo):
+    (demo / "pool").mkdir()
+    (demo / "note.txt").write_text("")
+    main([str(demo / "*"), "--out", str(demo / "out")])
+    text = (demo / "out" / "report.md").read_text()
+    assert "noisy" in text and "| loss | - | 49 |" in text
+
+
 def test_main__a_changed_set_is_not_drawn(demo, digits):
     record = json.loads((demo / "scores" / "s6" / "scores.json").read_text())
     Path(record["set"]["path"]).unlink()

@@ -38,6 +38,13 @@ def test_read_study__settings_in_order_of_their_seeds(kept):
     assert list(study) == ["herding", "a, b"] and list(read_study(kept)) == ["a, b", "herding"]
 
 
+def test_read_study__passes_over_folders_that_are_no_seeds(kept):
+    other = kept / "herding" / "notes" / "scores.json"
+    other.parent.mkdir()
+    other.write_text("{}")
+    assert len(read_study(kept, "herding")["herding"]) == 3
+
+
 def test_read_study__refuses_what_is_none(kept):
     with pytest.raises(InputError, match=f"{re.escape(str(kept / 'herding'))} is no study"):
         read_study(kept / "herding")

@@ -99,6 +99,34 @@ def test_image_folder__by_the_names_or_numbers_of_classes(digits, some, tmp_path
             DistilledSet.load("set", digits)
 
 
+@pytest.mark.parametrize("form", ["dict", "npz", "huggingface"])
+@pytest.mark.parametrize("classes", [10, 5])
+def test_set_without_names__is_the_same_after_a_detour(digits, some, tmp_path, form, classes):
+    """Its numbers are no names: neither refused where the data's classes are called otherwise, nor missing some."""
+    index = some[1] < classes
+    images, labels = some[0][index], some[1][index]
+    place = tmp_path / f"set{WRITTEN.get(form, '.pt')}"
+    export(DistilledSet(images, labels, {}), place, form)
+    if form == "huggingface":
+        (place / "distilled.safetensors").unlink()
+    for names in (digits.class_names, tuple(f"digit {k}" for k in range(10))):
+        found = DistilledSet.load(place, replace(digits, class_names=names))
+        assert torch.equal(found.labels, labels)
+
+
+def test_image_folder__of_data_is_no_set(some, tmp_path):
+    for split in ("train", "test"):
+        for label in (0, 1):
+            place = tmp_path / "data" / split / f"c{label}"
+            place.mkdir(parents=True)
+            (place / "0.png").write_bytes(png((some[0][0][0] * 255).byte().numpy()))
+    with pytest.raises(
+        InputError, match=r"test and train: it is data, not a set. Write folder:\S+ for data or \S+test"
+    ):
+        DistilledSet.load(tmp_path / "data")
+    assert len(DistilledSet.load(tmp_path / "data" / "train")) == 2
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
