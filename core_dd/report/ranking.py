@@ -323,7 +323,7 @@ def across_networks(groups: Sequence[Group]) -> dict[str, list[list[str]]]:
 
 def _side_by_side(groups: Sequence[Group]) -> list[list[str]]:
     """The table of some groups, a column each; empty where each set has one network."""
-    by_set: dict[tuple[str, str], list[Entry]] = {}  # the same images may have come about in two ways
+    by_set: dict[tuple[str, str, int | None], list[Entry]] = {}  # the same images may have come about in two ways
     for entry in sorted((entry for group in groups for entry in group.entries), key=lambda entry: entry.is_reference):
         own = entry.record["set"]
         by_set.setdefault((entry.digest, _label(own), own.get("factor")), []).append(entry)
