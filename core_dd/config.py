@@ -4,6 +4,7 @@ The only file that knows tyro (flags) and OmegaConf (YAML with types checked). T
 are any flags or files, so that --help need not wait for them.
 """
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -66,12 +67,18 @@ def load_config(cls: type[C], argv: Sequence[str] | None = None, prog: str | Non
             print(helptext(cls, values, prog, NOTES))
         raise SystemExit(0)
     values = _flags(cls, _renamed_flags(cls, rest), values, prog)
+    values = {name: at_home(value) for name, value in values.items()}
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{name} must be a finite number, got {value}.")
         if name == "out" and re.search("[\ud800-\udfff]", str(value)):  # which safetensors cannot read
             raise InputError(f"out must be a name in UTF-8, got {value!r}.")
     return cls(**values)
+
+
+def at_home(value: Any) -> Any:
+    """A path that begins with ~/, which shells leave alone after =, from the user's home; anything else as it is."""
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
 
 
 class Layer(NamedTuple):
@@ -250,6 +257,7 @@ def _merged(cls: type, layers: Sequence[Layer]) -> dict[str, Any]:
         own = {key: value for key, value in renamed(cls, now).items() if key in values}
         if project:
             own = {key: value for key, value in own.items() if key not in hidden(cls)}
+            own = _of_its_types(cls, own, file.path)
             if own:
                 note(f"defaults from {PROJECT}: {', '.join(own)}")
         if own:
@@ -263,6 +271,35 @@ def _without_others(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     old = set(renames(cls)).intersection(values)
     others = _named_now() if old else set()
     return {key: value for key, value in values.items() if key not in old or key not in others}
+
+
+def _of_its_types(cls: type, values: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Values of gendd.yaml but for those of the types of another command's option of the same name.
+
+    Raises:
+        InputError: for one that fits no command.
+    """
+    try:
+        _typed(cls, values, file)
+        return dict(values)
+    except InputError:  # one by one takes long, and tells which it is
+        return {key: value for key, value in values.items() if not _is_for_another(cls, key, value, file)}
+
+
+def _is_for_another(cls: type, key: str, value: Any, file: Path) -> bool:
+    """Whether an option of another command takes a value that the one of `cls` does not."""
+    try:
+        _typed(cls, {key: value}, file)
+        return False
+    except InputError:
+        from core_dd.commands import COMMANDS, imported
+
+        for other in (imported(command.options) for command in COMMANDS.values()):
+            if key in {own.name for own in dataclasses.fields(other)}:
+                with contextlib.suppress(InputError):
+                    _typed(other, {key: value}, file)
+                    return True
+        raise
 
 
 def _typed(cls: type, values: Mapping[str, Any], file: Path) -> dict[str, Any]:

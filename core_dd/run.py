@@ -68,9 +68,10 @@ class Run:
         return run
 
     def _begin(self, settings: dict[str, Any], origin: Mapping[str, Any], tracker: Any) -> None:
-        """Write down what is run, unless that is there, and forget what a killed run left."""
-        if not (self.folder / CONFIG).exists():
-            files.write_text(self.folder / CONFIG, yaml.safe_dump(settings, sort_keys=False))
+        """Write down what is run, anew where that has changed, and forget what a killed run left."""
+        said, place = yaml.safe_dump(settings, sort_keys=False), self.folder / CONFIG
+        if not place.exists() or place.read_text(encoding="utf-8") != said:
+            files.write_text(place, said)
         if origin and not (self.folder / _ORIGIN).exists():
             files.write_json(self.folder / _ORIGIN, origin)
         files.sweep(self.folder / "checkpoints")

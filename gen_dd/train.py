@@ -14,7 +14,7 @@ from accelerate.utils import broadcast_object_list
 from core_dd import cli, files
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data.real import RealData
-from core_dd.errors import about
+from core_dd.errors import about, require
 from core_dd.judge import fidelity
 from core_dd.progress import Progress
 from core_dd.run import Run, SilentRun, find_folder
@@ -46,6 +46,7 @@ def train(config: TrainConfig) -> None:
     [last] = broadcast_object_list([run.last()])
     start, folder = last or (0, None)
     if folder is not None:
+        require(start <= config.iterations, f"{folder} is past step {config.iterations}. Raise --iterations.")
         said = trainer.load(folder)
         run.say(f"resumed at step {start} from {folder}{said}")
     run.say(f"{trainer.summary()}; {config.iterations - start} steps to go")

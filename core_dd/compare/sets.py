@@ -66,13 +66,17 @@ def read(data: ImageData, place: str, ipc: int, **told: Any) -> DistilledSet:
         InputError: if it cannot be read, or has not `ipc` images of every class.
     """
     dset = DistilledSet.load(place, data, **told)
-    counts = dset.hard_labels.bincount(minlength=data.num_classes).tolist()
-    require(
-        set(counts) == {ipc},
-        f"{place} has {min(counts)} to {max(counts)} images per class. Leave out the others by a line in 'skip', such "
-        "as {producer: NAME, ipc: OTHER}, or write {ipc} into the path.",
+    hint = (
+        "Leave out the others by a line in 'skip', such as {producer: NAME, ipc: OTHER}, or write {ipc} into the path."
     )
+    _check_ipc(dset, data, ipc, place, hint)
     return replace(dset, meta=dset.meta | {"ipc": ipc})
+
+
+def _check_ipc(dset: DistilledSet, data: ImageData, ipc: int, who: object, hint: str) -> None:
+    """Refuse a set that has not so many images of every class."""
+    counts = dset.hard_labels.bincount(minlength=data.num_classes).tolist()
+    require(set(counts) == {ipc}, f"{who} has {min(counts)} to {max(counts)} images per class, expected {ipc}. {hint}")
 
 
 def take(data: ImageData, out: Path, device: str | None, **options: Any) -> None:
@@ -120,6 +124,8 @@ def call(
     if not (out / SET).exists():
         dset = imported(target)(data, ipc=ipc, seed=seed, out=out, **options)
         require(isinstance(dset, DistilledSet), f"{target} returned a {type(dset).__name__}, expected a DistilledSet.")
+        dset.check(data, where=f"what {target} returned")
+        _check_ipc(dset, data, ipc, f"what {target} returned", "Return as many of each class as it is asked for.")
         keep(dset, out)
 
 

@@ -4,6 +4,7 @@ From the last a part of each class is cut to test on, the same images whatever t
 """
 
 import csv
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from core_dd.data import readers
-from core_dd.data.decoding import fit
+from core_dd.data.decoding import decode_image, fit
 from core_dd.data.encoded import numbered, of_files
 from core_dd.data.folders import TEST_SPLITS, TRAIN_SPLITS, Members, class_folders, in_order, labelled, read_file
 from core_dd.data.readers import Raw
@@ -194,6 +195,7 @@ def in_memory(
     else:
         train, labels, own = _of_split(source, image_size, f"the images of {where}")
         names = names or own or numbered(labels, where)
+        require(len(train) == len(labels), f"{where}: {len(train)} images but {len(labels)} labels.")
         pairs = list(enumerate(labels.tolist()))
         kept, held = ([i for i, _ in part] for part in _cut(pairs, tuple(map(str, names)), test_fraction, where))
         train, labels, test, test_labels = train[kept], labels[kept], train[held], labels[held]
@@ -280,12 +282,24 @@ def _bytes(cell: Mapping[str, Any]) -> bytes:
 def _picture(image: Any, what: str) -> np.ndarray:
     """One image as an array (H, W), (H, W, C) or (C, H, W), as it is."""
     if isinstance(image, Image.Image):
-        return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+        return np.asarray(image) if image.mode in ("L", "RGB") else _decoded_picture(image, what)
     require(
         _is_array(image),
         f"{what}: got a {type(image).__name__} for an image. Expected a tensor, an array or a PIL image.",
     )
     return np.asarray(image)
+
+
+def _decoded_picture(image: Image.Image, what: str) -> np.ndarray:
+    """A PIL image of 16 bits, of a palette or with transparency, as it would be read from a file."""
+    require(
+        image.mode != "F",
+        f"{what}: an image's pixels are floating-point numbers of no stated range. Give arrays, or 8 or 16 bits.",
+    )
+    stored = io.BytesIO()
+    whole = image.mode in ("1", "LA", "P", "RGBA") or image.mode.startswith("I")
+    (image if whole else image.convert("RGBA" if image.has_transparency_data else "RGB")).save(stored, "PNG")
+    return decode_image(what, stored.getvalue(), None)
 
 
 def _stacked(images: Sequence[np.ndarray], image_size: int | None, what: str) -> np.ndarray:

@@ -383,7 +383,7 @@ def _score(
         )
         scores = scores.with_record(
             set={"name": config.name, "path": None if config.set == REAL else config.set},
-            smoke=scores.record["smoke"] or config.smoke,
+            smoke=scores.record["smoke"] or config.smoke or (config.set == REAL and config.limit_per_class is not None),
             config=to_dict(config),
         )
         files.write_json(out, scores.to_json())  # the score stands, whatever the look at the labels comes to
@@ -394,7 +394,7 @@ def _score(
     judge = f"{scores.record['protocol']}, {config.network}"
     print(f"{config.name or config.set} on {data.name}, {judge}: {scores}\n{out}")
     if scores.record["at_chance"]:
-        note(_warning(config.name or config.set, scores))
+        note(_warning(config.name or config.set, scores, data.num_classes))
     if found is not None:
         note(found.warning(config.set, data.class_names))
     return scores.to_json()
@@ -405,8 +405,7 @@ def _look_for_permuted_labels(
 ) -> permuted.Permuted | None:
     """Where classifiers learnt nothing from a set: whether its labels look permuted. Scores of too short a training do
     not ask, unless they are below chance."""
-    luck, tests = scores.record["chance"], len(data.test_labels)
-    below = below_chance(scores.accuracies, luck, tests)
+    below = _below(scores, data.num_classes)
     if config.set == REAL or not (below or (scores.record["at_chance"] and not scores.record["smoke"])):
         return None
     try:
@@ -416,12 +415,18 @@ def _look_for_permuted_labels(
         return None
 
 
-def _warning(name: str, scores: Scores) -> str:
+def _below(scores: Scores, classes: int) -> bool:
+    """Whether classifiers are wrong more often than by guessing evenly: what balanced sets teach may well lie below the
+    share of the largest class."""
+    return below_chance(scores.accuracies, 1 / classes, scores.record["data"]["test_images"])
+
+
+def _warning(name: str, scores: Scores, classes: int) -> str:
     """What to say of a score that cannot be told from chance, or lies below."""
     luck, low = scores.record["chance"], f"WARNING: {name}: {100 * scores.mean:.1f} %"
-    if below_chance(scores.accuracies, luck, scores.record["data"]["test_images"]):
+    if _below(scores, classes):
         return (
-            f"{low} is below chance, {100 * luck:.1f} %: the set teaches its classes under the names of others. Are "
+            f"{low} is below chance, {100 / classes:.1f} %: the set teaches its classes under the names of others. Are "
             "its labels numbered as those of the data?"
         )
     return (

@@ -199,7 +199,8 @@ def _load_set(entry: Entry) -> DistilledSet:
         return real_set(data.load_data(_seed(entry)), _seed(entry))
     path = Path(record["set"]["path"])
     beside = entry.file.parent  # a run folder has the score in it
-    path = next((place for place in (path, beside / path.name) if place.exists()), beside if is_ours(beside) else path)
+    places = (path, beside / path.name, beside.parent.parent / "sets" / path.name)  # the last of a comparison
+    path = next((place for place in places if place.exists()), beside if is_ours(beside) else path)
     if is_ours(path) or "data" not in config:
         return DistilledSet.load(path)
     told = ForeignConfig(**_known(ForeignConfig, config)).told()

@@ -47,7 +47,8 @@ def export(
     dset.check(data, where="the set")
     writers = {name: own.write for name, own in FORMATS.items() if own.write is not None}
     write, layout = pick(writers, to, "layout to write"), FORMATS[to]
-    out = Outgoing(dset, _map(dset, to, data, normalised_by), _names(dset, data))
+    named = data is not None or bool(dset.meta.get("class_names"))
+    out = Outgoing(dset, _map(dset, to, data, normalised_by), _names(dset, data), named)
     for part, lost in PARTS.items():
         said = None if part in layout.keeps or _kept(part, layout.normalised is not None) else lost(dset)
         if said:

@@ -145,7 +145,7 @@ def in_order(labels: Tensor, names: Sequence[str], data: ImageData, path: Path) 
     """
     names, own = as_called(names, data.class_names), tuple(data.class_names)
     numbers = tuple(map(str, range(len(names))))  # what a set without names is written with
-    if names == own or (names == numbers and (own[: len(names)] == names or not set(names) & set(own))):
+    if names == own or (names == numbers and own[: len(names)] == names):
         return labels
     labels = renamed(labels, names, own, path)
     note(f"{path} counts its classes in another order than {data.name}; they are renumbered by their names.")

@@ -5,6 +5,7 @@ from typing import ClassVar
 import pytest
 import yaml
 
+from core_dd.compare.options import CompareConfig
 from core_dd.config import load_config, peek, to_dict, to_yaml
 from core_dd.errors import InputError, require
 from core_dd.options import Options, option
@@ -125,6 +126,21 @@ def test_project__leaves_an_option_to_the_command_whose_it_is(tmp_path, capsys):
     )
     assert "is now" not in capsys.readouterr().err
     assert load_config(TrainConfig, ["--steps", "30"]).iterations == 30
+
+
+def test_project__leaves_a_value_to_the_command_whose_type_it_is(tmp_path, capsys):
+    """data are many for gendd compare, and one for the others."""
+    write(tmp_path, "data: folder:mine\naugment: dsa\n", "gendd.yaml")
+    assert load_config(CompareConfig, ["--file=digits"]).data == ()
+    assert load_config(TrainConfig, []).data == "folder:mine" and load_config(TrainConfig, []).augment == 0
+    write(tmp_path, "augment: [1]\n", "gendd.yaml")
+    with pytest.raises(InputError, match="gendd.yaml: 'augment' is"):
+        load_config(TrainConfig, [])
+
+
+def test_load_config__expands_a_home_that_the_shell_left_alone(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_config(TrainConfig, ["--out=~/run"]).out == str(tmp_path / "run")
 
 
 def test_project__gives_nothing_that_a_command_has_no_use_for(tmp_path, capsys):

@@ -128,11 +128,13 @@ class Outgoing:
         dset: the set, checked.
         preprocess: the map of the layout's images; None where they are pixels.
         class_names: one per class, in the order of the labels.
+        named: whether anybody calls them so; else they are numbers.
     """
 
     dset: "DistilledSet"
     preprocess: Preprocess | None
     class_names: tuple[str, ...]
+    named: bool = True
 
     @cached_property
     def stored(self) -> Tensor:

@@ -22,7 +22,7 @@ def read(place: Place) -> Foreign | None:
     own = class_folders(path) if path.is_dir() else ()
     splits = [name for name in own if name.lower() in (*TRAIN_SPLITS, *TEST_SPLITS) and class_folders(path / name)]
     require(
-        not splits or len(splits) < len(own),
+        not splits or (len(splits) < len(own) and not ({*TRAIN_SPLITS} & {*splits} and {*TEST_SPLITS} & {*splits})),
         f"{path} has folders of classes in {' and '.join(splits)}: it is data, not a set. Write folder:{path} for data "
         f"or {'/'.join([str(path), *splits[:1]])} for the images of one split as a set.",
     )

@@ -70,7 +70,7 @@ def contents(out: Outgoing) -> dict[str, Any]:
         "lr": dset.meta.get("lr"),
         "factor": dset.factor,
         "decode": dset.decode_kind,
-        "class_names": list(out.class_names),
+        "class_names": list(out.class_names) if out.named else None,
         "trained_in": dset.preprocess and dset.preprocess.kind,
     }
     return {IMAGES: out.dset.images, LABELS: dset.labels} | {

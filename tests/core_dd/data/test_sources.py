@@ -141,6 +141,28 @@ def test_table__of_files_and_labels(few, expected, tmp_path):
         load_data("csv:train.csv")
 
 
+def test_pictures__mean_what_files_of_them_mean():
+    """PIL images in a torch dataset: 16 bits become 8, what is transparent is white, floats are refused."""
+
+    def load(*images):
+        own = [(image, k % 2) for k, image in enumerate([*images, *images])]
+        return load_data((own, own)).train_images[: len(images)]
+
+    sixteen = Image.fromarray(np.full((4, 4), 131 * 257, dtype=np.uint16))
+    assert load(sixteen, sixteen).unique().tolist() == [131] and load(sixteen).shape[1] == 1
+    clear = Image.new("RGBA", (4, 4), (10, 20, 30, 0))
+    assert load(clear).shape[1] == 3 and load(clear).unique().tolist() == [255]
+    assert load(Image.new("CMYK", (4, 4), (0, 0, 0, 255))).unique().tolist() == [0]
+    with pytest.raises(InputError, match="pixels are floating-point numbers of no stated range"):
+        load(Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32)))
+
+
+def test_arrays__as_many_labels_as_images_before_a_split_is_cut(few):
+    for labels in (few[1][:-1], torch.cat([few[1], few[1][:2]])):
+        with pytest.raises(InputError, match=f"{len(few[0])} images but {len(labels)} labels"):
+            load_data((few[0], labels), test_fraction=0.25)
+
+
 def test_table__tests_on_the_test_split_alone(few, expected, tmp_path, capsys):
     write_table(tmp_path, few, "all.csv", ("file", "label", "split"))
     lines = (tmp_path / "all.csv").read_text().splitlines()

@@ -17,7 +17,7 @@ from core_dd import DistilledSet, Scores, evaluate
 from core_dd.errors import Diverged, InputError
 from core_dd.judge import fidelity, permuted, protocols
 from core_dd.judge import teacher as teaching
-from core_dd.judge.evaluate import main, real_set
+from core_dd.judge.evaluate import _warning, main, real_set
 from core_dd.judge.networks import build_network
 from core_dd.judge.protocols import PROTOCOLS, QUICK
 from core_dd.judge.scores import read_score
@@ -107,6 +107,18 @@ def test_evaluate__keeps_the_score_where_labels_cannot_be_looked_at(small, tmp_p
     assert "are permuted was not looked at: a classifier diverged" in capsys.readouterr().err
 
 
+def test_evaluate__of_unequal_classes_is_not_below_chance(small, digits):
+    """Nine of ten test images are of one class, which a set teaches with all others as well."""
+    scores = Scores([0.8, 0.82, 0.81], {"chance": 0.9, "data": {"test_images": 200}})
+    assert "cannot be told from chance, 90.0 %" in _warning("x", scores, 2)
+    assert "is below chance, 50.0 %" in _warning("x", replace(scores, accuracies=[0.2, 0.21, 0.19]), 2)
+
+
+def test_evaluate__a_part_of_the_real_images_is_no_full_training_set(tmp_path):
+    main(["--set=real", *TINY[:4], "--classifiers=1", "--limit_per_class=2", f"--out={tmp_path / 'few.json'}"])
+    assert json.loads((tmp_path / "few.json").read_text())["smoke"]
+
+
 def test_evaluate__record_says_what_was_done(small, digits):
     scores = evaluate(small, digits, "dm", "convnet1_w16", runs=2, seed=7, epochs=3)
     record = json.loads(json.dumps(scores.to_json()))
@@ -114,6 +126,7 @@ def test_evaluate__record_says_what_was_done(small, digits):
     assert record["set"] | {"cost": None} == {
         "name": None, "path": None, "method": "random", "ipc": 3, "images": 30, "hash": small.digest(), "cost": None,
         "labels": "hard", "factor": 1, "bytes": 30 * 64 + 30 * 8,
+        "trained_as": {"factor": 1, "decode": "single", "lr": None, "preprocess": None},
     }  # fmt: skip
     assert record["data"]["fingerprint"] == digits.fingerprint
     assert record["data"]["test_images"] == len(digits.test_labels)

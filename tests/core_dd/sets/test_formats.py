@@ -109,7 +109,8 @@ def test_set_without_names__is_the_same_after_a_detour(digits, some, tmp_path, f
     export(DistilledSet(images, labels, {}), place, form)
     if form == "huggingface":
         (place / "distilled.safetensors").unlink()
-    for names in (digits.class_names, tuple(f"digit {k}" for k in range(10))):
+    others = tuple(f"digit {k}" for k in range(10))
+    for names in (digits.class_names, others)[: 1 if form == "huggingface" else 2]:  # parquet has names of its own
         found = DistilledSet.load(place, replace(digits, class_names=names))
         assert torch.equal(found.labels, labels)
 
