@@ -145,7 +145,7 @@ def test_pictures__mean_what_files_of_them_mean():
     """PIL images in a torch dataset: 16 bits become 8, what is transparent is white, floats are refused."""
 
     def load(*images):
-        own = [(image, k % 2) for k, image in enumerate([*images, *images])]
+        own = [(image, k % 2) for k, image in enumerate([*images, *images, *images])]  # three or more: no pair
         return load_data((own, own)).train_images[: len(images)]
 
     sixteen = Image.fromarray(np.full((4, 4), 131 * 257, dtype=np.uint16))
