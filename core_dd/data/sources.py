@@ -296,6 +296,10 @@ def _decoded_picture(image: Image.Image, what: str) -> np.ndarray:
         image.mode != "F",
         f"{what}: an image's pixels are floating-point numbers of no stated range. Give arrays, or 8 or 16 bits.",
     )
+    low, high = image.getextrema() if image.mode == "I" else (0, 0)
+    require(
+        low >= 0 and high <= 65535, f"{what}: an image has pixels from {low} to {high}. Give 8 or 16 unsigned bits."
+    )
     stored = io.BytesIO()
     whole = image.mode in ("1", "LA", "P", "RGBA") or image.mode.startswith("I")
     (image if whole else image.convert("RGBA" if image.has_transparency_data else "RGB")).save(stored, "PNG")

@@ -27,11 +27,8 @@ def files_in(folder: Path) -> list[Path]:
     return sorted([*folder.rglob("scores.json"), *folder.rglob("scores-*.json")])
 
 
-def finished(
-    place: Path, config: EvaluateConfig, dset: DistilledSet, data: ImageData, trained_as: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    """The score that is there already, by the same settings, of the same set `trained_as` that says; None where there
-    is none.
+def finished(place: Path, config: EvaluateConfig, dset: DistilledSet, data: ImageData) -> dict[str, Any] | None:
+    """The score that is there already, by the same settings; None where there is none.
 
     Raises:
         InputError: if the file holds no score, or one of another set, data or settings.
@@ -43,8 +40,8 @@ def finished(
     was, now = record.get("config") or {}, to_dict(config)
     others = [f"{name} {was.get(name)}" for name in now.keys() - _ELSEWHERE if was.get(name) != now[name]]
     others += ["another set"] if record["set"]["hash"] != dset.digest() else []
-    known = record["set"].get("trained_as") or {"factor": record["set"].get("factor", dset.factor)}
-    others += [f"the set's {name} {own}" for name, own in known.items() if trained_as.get(name, own) != own]
+    known = {name: record["set"].get(name, own) for name, own in dset.trained_as.items()}  # older scores say less
+    others += [f"the set's {name} {known[name]}" for name, own in dset.trained_as.items() if known[name] != own]
     others += ["other data"] if record["data"]["fingerprint"] != data.fingerprint else []
     require(
         not others,

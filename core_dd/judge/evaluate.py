@@ -250,12 +250,6 @@ def _tested(sets: Sequence[DistilledSet], again: Callable[[DistilledSet], Scores
     return found
 
 
-def trained_as(dset: DistilledSet) -> dict[str, Any]:
-    """What of a set, beside its images and labels, decides what classifiers make of it: tiles, rate and map."""
-    kind = None if dset.preprocess is None else dset.preprocess.kind
-    return {"factor": dset.factor, "decode": dset.decode_kind, "lr": dset.meta.get("lr"), "preprocess": kind}
-
-
 def _identities(dset: DistilledSet, data: ImageData, protocol: Protocol) -> dict[str, Any]:
     """What was scored on what, and by whose labels, for the record."""
     own = "soft" if dset.labels.is_floating_point() else "hard"
@@ -269,8 +263,7 @@ def _identities(dset: DistilledSet, data: ImageData, protocol: Protocol) -> dict
             "images": len(dset),
             "hash": dset.digest(),
             "labels": own,
-            "factor": dset.factor,
-            "trained_as": trained_as(dset),
+            **dset.trained_as,
             "bytes": costs.bytes_of(dset),
             "cost": dset.meta.get("cost"),
             **({"validation": dset.meta["validation"]} if "validation" in dset.meta else {}),
@@ -340,9 +333,7 @@ def _score_all(
     config: EvaluateConfig, dset: DistilledSet, data: ImageData, earlier: Sequence[DistilledSet], out: Path
 ) -> None:
     """Score by every network whose score is not there yet, and print all of them as a table."""
-    found = [
-        (own, place, across.finished(place, own, dset, data, trained_as(dset))) for own, place in _each(config, out)
-    ]
+    found = [(own, place, across.finished(place, own, dset, data)) for own, place in _each(config, out)]
     records = []
     for own, place, record in found:
         if record is not None:

@@ -226,6 +226,12 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
         return self.meta.get("factor", 1)
 
     @property
+    def trained_as(self) -> dict[str, Any]:
+        """What, beside images and labels, decides what classifiers make of it: tiles, learning rate and map."""
+        kind = None if self.preprocess is None else self.preprocess.kind
+        return {"factor": self.factor, "decode": self.decode_kind, "lr": self.meta.get("lr"), "preprocess": kind}
+
+    @property
     def decode_kind(self) -> str:
         """Which tiles classifiers train on, see `core_dd.sets.factor`: single or multi."""
         return self.meta.get("decode", "single")

@@ -257,6 +257,12 @@ def test_trainer__no_step_of_a_tuning_compiles(digits, whole, monkeypatch, compi
     assert before >= 2 and len(graphs) == before
 
 
+def test_train__past_its_iterations_is_refused(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "own")
+    with pytest.raises(InputError, match=r"is past step 5\. Raise --iterations"):
+        train(TrainConfig(**QUICK | {"iterations": 5}, out=str(tmp_path / "own"), resume=True))
+
+
 def test_dry_run__says_what_a_time_limit_leaves(capsys):
     dry_run(TrainConfig(**QUICK | {"iterations": 10**6, "max_seconds": 100.0}))
     assert re.search(r"# time: .* per step: 0:01:4\d, its limit of seconds", capsys.readouterr().out)

@@ -425,3 +425,9 @@ def test_distill__refuses_to_load_data_that_are_loaded(digits):
 def test_early_stopping__wants_a_split(digits):
     with pytest.raises(InputError, match="comes without a validation split"):
         distill("dm", digits, 1, iterations=1, val_fraction=0.2, out="run", **SMALL)
+
+
+def test_resume__writes_down_the_settings_that_it_goes_on_with(digits):
+    for iterations in (1, 2):
+        distill("dm", digits, 1, iterations=iterations, out="run", resume=iterations > 1, **SMALL)
+        assert yaml.safe_load(Path("run/config.yaml").read_text())["iterations"] == iterations

@@ -153,6 +153,8 @@ def test_pictures__mean_what_files_of_them_mean():
     clear = Image.new("RGBA", (4, 4), (10, 20, 30, 0))
     assert load(clear).shape[1] == 3 and load(clear).unique().tolist() == [255]
     assert load(Image.new("CMYK", (4, 4), (0, 0, 0, 255))).unique().tolist() == [0]
+    with pytest.raises(InputError, match="pixels from 70000 to 70000. Give 8 or 16 unsigned bits"):
+        load(Image.fromarray(np.full((4, 4), 70000, dtype=np.int32)))
     with pytest.raises(InputError, match="pixels are floating-point numbers of no stated range"):
         load(Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32)))
 

@@ -125,8 +125,7 @@ def test_evaluate__record_says_what_was_done(small, digits):
     assert record["accuracies"] == scores.accuracies and len(scores.accuracies) == 2
     assert record["set"] | {"cost": None} == {
         "name": None, "path": None, "method": "random", "ipc": 3, "images": 30, "hash": small.digest(), "cost": None,
-        "labels": "hard", "factor": 1, "bytes": 30 * 64 + 30 * 8,
-        "trained_as": {"factor": 1, "decode": "single", "lr": None, "preprocess": None},
+        "labels": "hard", "factor": 1, "decode": "single", "lr": None, "preprocess": None, "bytes": 30 * 64 + 30 * 8,
     }  # fmt: skip
     assert record["data"]["fingerprint"] == digits.fingerprint
     assert record["data"]["test_images"] == len(digits.test_labels)

@@ -348,6 +348,7 @@ def test_suffix__without_norm_gives_convolutions_a_bias():
         ("resnet18_ln", CIFAR10, "unknown norm 'layer'"),
         ("resnet18_w6_gn", CIFAR10, "divisible by 4"),
         ("resnet18_w0", CIFAR10, "width must be >= 1"),
+        ("mlp_w0", CIFAR10, "width must be >= 1"),
         ("densenet121_w0", CIFAR10, "width must be >= 1"),
         ("vit_tiny_w30", CIFAR10, "multiple of 8 heads"),
         ("vit_tiny", (3, 30, 30), "patches of 4x4, which 30x30 is no multiple of"),

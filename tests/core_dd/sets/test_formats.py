@@ -126,6 +126,9 @@ def test_image_folder__of_data_is_no_set(some, tmp_path):
     ):
         DistilledSet.load(tmp_path / "data")
     assert len(DistilledSet.load(tmp_path / "data" / "train")) == 2
+    (tmp_path / "data" / "other").mkdir()  # nor with anything beside
+    with pytest.raises(InputError, match="it is data, not a set"):
+        DistilledSet.load(tmp_path / "data")
 
 
 @pytest.mark.parametrize(
