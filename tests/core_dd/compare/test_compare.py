@@ -10,6 +10,7 @@ import pytest
 from commands import Process
 from comparisons import SMALL, TINY, accuracies, compare, files, write
 
+from core_dd.compare.sets import call
 from core_dd.compare.view import status
 from core_dd.errors import InputError
 from core_dd.judge.scores import read_score
@@ -333,3 +334,12 @@ def test_key__versions_by_sources_change_with_any_source(monkeypatch):
 
     assert jobs.code_version("version").startswith("gendd ") and len(jobs.code_version("version").split()) == 2
     assert jobs.code_version("sources").split()[-1] == jobs.sources()
+
+
+def test_function__that_returns_another_number_is_refused(digits, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "one_of_each.py").write_text(
+        "from matching_dd import coreset\ndef make(data, ipc, seed, out):\n  return coreset('random', data, 1, seed)\n"
+    )
+    with pytest.raises(InputError, match="what one_of_each:make returned has 1 to 1 images per class, expected 2"):
+        call(digits, tmp_path, "cpu", "one_of_each:make", ipc=2, seed=0, options={})

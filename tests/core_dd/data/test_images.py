@@ -179,6 +179,12 @@ def test_real_data__is_recognised(name, spec, shape, train):
     assert torch.allclose(pixels.mean(1), data.mean, atol=3e-3)
 
 
+def test_recognised__the_working_folder_by_its_own_name(tmp_path, monkeypatch):
+    (tmp_path / "birds").mkdir()
+    monkeypatch.chdir(tmp_path / "birds")
+    assert recognised("x", "folder:.", (2, 10, 10), None) == "birds"
+
+
 def test_real_data__fashion_mnist_is_recognised():
     data = load_data(f"idx:{fashion_folder()}")
     assert data.name == "fashion_mnist" and data.hflip and data.class_names[9] == "Ankle boot"

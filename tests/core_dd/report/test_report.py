@@ -710,6 +710,14 @@ def test_main__finds_a_run_folder_around_its_score_and_says_what_has_no_image(de
     assert "No picture" not in text and "5 of 10 classes have no image" in text and "**a set**" in text
 
 
+def test_main__finds_the_sets_of_a_comparison_from_elsewhere(demo, digits):
+    dset = DistilledSet(digits.train_images[:5], torch.arange(5), {"class_names": list(digits.class_names)})
+    dset.save(demo / "cmp" / "sets" / "own" / "distilled.safetensors")
+    place = {"path": "gone/sets/own", "method": "x", "ipc": None, "images": 5, "hash": dset.digest()}
+    main([str(score(demo / "cmp" / "scores" / "own", [0.8, 0.82], set=place)), "--out", str(demo / "out")])
+    assert "No picture" not in (demo / "out" / "report.md").read_text()
+
+
 def test_main__a_pattern_means_what_has_scores_or_curves(demo):
     (demo / "pool").mkdir()
     (demo / "note.txt").write_text("")
