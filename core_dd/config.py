@@ -77,7 +77,10 @@ def load_config(cls: type[C], argv: Sequence[str] | None = None, prog: str | Non
 
 
 def at_home(value: Any) -> Any:
-    """A path that begins with ~/, which shells leave alone after =, from the user's home; anything else as it is."""
+    """A path that begins with ~/, which shells leave alone after =, from the user's home, also in a list; anything else
+    as it is."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(at_home, value))
     return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
 
 
@@ -157,7 +160,7 @@ def _split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
                 )
             named.append(value)
         elif argument.startswith("--config="):
-            named.append(argument.removeprefix("--config="))
+            named.append(at_home(argument.removeprefix("--config=")))
         else:
             rest.append(argument)
     return named, rest

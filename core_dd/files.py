@@ -65,6 +65,22 @@ def _rename(temporary: Path, path: Path, replace: bool) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def link(path: Path, target: Path) -> None:
+    """Make `path` a link to `target`, relative to its folder, in one step; what a copy that followed the link left in
+    its place, a folder, makes way.
+
+    Raises:
+        InputError: if the place cannot be written.
+    """
+    with explained(path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        new = path.with_name(f".{path.name}")
+        new.unlink(missing_ok=True)
+        new.symlink_to(target)
+        os.replace(new, path)
+
+
 def remove(path: Path) -> None:
     """Remove a file or folder, if it is there; a failure never stands in the way of the message that matters."""
     if path.is_dir() and not path.is_symlink():

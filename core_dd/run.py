@@ -126,11 +126,8 @@ class Run:
             temporary.mkdir()
             yield temporary
             files.sync(self.folder / STATS)
-        with files.explained(place.with_name("last")):
-            pointer = place.with_name(".last")
-            pointer.unlink(missing_ok=True)
-            pointer.symlink_to(place.name)
-            os.replace(pointer, place.with_name("last"))
+        files.link(place.with_name("last"), Path(place.name))
+        with files.explained(place):
             for old in checkpoints(self.folder)[: -self.keep]:
                 shutil.rmtree(old[1])
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from core_dd import cli, files, records
 from core_dd.clock import command_start, now
@@ -43,14 +43,18 @@ class _Begun(TypedDict):
     """Of challenge.json, what a resumed submission needs."""
 
     config: dict[str, Any]
+    weights: NotRequired[dict[str, str]]
+    """The digests of the models', by data set; submissions of before do not say."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """One data set of the challenge: its name, the folder of its model, the real data and how they are spelled."""
+    """One data set of the challenge: its name, the folder of its model and the digest of its weights, the real data and
+    how they are spelled."""
 
     name: str
     model: str
+    weights: str
     spec: str
     data: ImageData
 
@@ -87,7 +91,7 @@ def contestant(config: ChallengeConfig, name: str) -> Contestant:
     if config.selector != "random":
         with about(f"--network {config.network}"):
             fidelity.check_features(config.network, data)
-    return Contestant(name, str(folder), spec, data)
+    return Contestant(name, str(folder), card["weights"], spec, data)
 
 
 def challenge(config: ChallengeConfig, start: float | None = None) -> dict[str, Any]:
@@ -108,14 +112,20 @@ def challenge(config: ChallengeConfig, start: float | None = None) -> dict[str, 
     if not config.resume:
         require_unoccupied(out)
     settings = {name: value for name, value in to_dict(config).items() if name not in _FREE}
-    begun = records.read(out / RESULT, _Begun)["config"] if (out / RESULT).exists() else settings
+    begun = records.read(out / RESULT, _Begun) if (out / RESULT).exists() else _Begun(config=settings)
     for name, value in settings.items():
+        before = begun["config"].get(name)
         require(
-            begun.get(name) == value,
-            f"{out} was begun with {name} {begun.get(name)}, now it is {value}. Resume with the same, or choose "
-            "another --out.",
+            before == value,
+            f"{out} was begun with {name} {before}, now it is {value}. Resume with the same, or choose another --out.",
         )
     contestants = [contestant(config, name) for name in DATA]
+    for own in contestants:
+        require(
+            begun.get("weights", {}).get(own.name, own.weights) == own.weights,
+            f"{out} was begun with other weights in {own.model}. Resume with those, or choose another --out.",
+        )
+    told = {"config": settings, "weights": {own.name: own.weights for own in contestants}}
     accuracies: dict[str, dict[str, float]] = {"track1": {}, "track2": {}}
     with own_folder(out):
         for own in contestants:
@@ -123,7 +133,7 @@ def challenge(config: ChallengeConfig, start: float | None = None) -> dict[str, 
             if not (pool / "summary.txt").exists():
                 run(_sampling(config, own, pool), now() - startup)
             if not (out / RESULT).exists():  # what does not fit the budget leaves nothing behind
-                files.write_json(out / RESULT, {"config": settings})
+                files.write_json(out / RESULT, told)
             if not chosen.exists():
                 drawn = DistilledSet.load(pool, own.data)
                 options = {"selector": config.selector, "seed": config.seed, "network": config.network}
@@ -133,7 +143,7 @@ def challenge(config: ChallengeConfig, start: float | None = None) -> dict[str, 
         result = {
             "accuracies": accuracies,
             "means": {track: sum(found.values()) / len(found) for track, found in accuracies.items()},
-            "config": settings,
+            **told,
         }
         files.write_json(out / RESULT, result)
     return result

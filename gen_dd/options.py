@@ -1,5 +1,6 @@
 """The options of the commands of this track. No torch."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 from core_dd.data.options import DataConfig
-from core_dd.errors import about, above, at_least, needed, require
+from core_dd.errors import about, above, at_least, brief, needed, require
 from core_dd.judge.options import CHOOSER_CHOICES, NETWORK_CHOICES, PROTOCOL_CHOICES
 from core_dd.options import Options, RunConfig, option
 
@@ -455,6 +456,11 @@ class SampleConfig(Options):
         low, high = self.cfg_interval or (0, 1)
         require(0 <= low < high <= 1, f"cfg_interval must be 0 <= low < high <= 1, got {low} {high}.")
         require(
+            self.cfg_interval is None or self.cfg_scale > 0,
+            "cfg_interval says when cfg_scale acts, and none is given"
+            + (" (a plan chooses it for the whole course). Leave it out." if self.plan else ". Pass --cfg_scale 0.5."),
+        )
+        require(
             self.guide is not None
             or all(getattr(self, f"guide_{name}") is None for name in ("scale", "until", "slots")),
             "guide_scale, guide_until and guide_slots belong to a guide. Pass --guide mgd3, or leave them out.",
@@ -514,7 +520,7 @@ class SampleConfig(Options):
             f"budget '{self.budget}' is not a time. Write 20s, 10m, 1h or a number of seconds.",
         )
         seconds = float(match[1]) * {"s": 1, None: 1, "m": 60, "h": 3600}[match[2]]
-        require(seconds > 0, f"budget must be > 0, got {self.budget}.")
+        require(0 < seconds < math.inf, f"budget must be > 0 and finite, got {brief(self.budget)}.")
         return seconds
 
 

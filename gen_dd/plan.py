@@ -9,9 +9,8 @@ plan on a fast and on a slow machine.
 
 import contextlib
 import itertools
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -88,6 +87,7 @@ class PoolPlan(TypedDict):
     weights: str
     """The digest of the model's."""
     solver: str
+    expansion: NotRequired[Annotated[float, Meta(ge=1)] | None]
     seed: int
     budget: str | None
     seconds: float
@@ -226,14 +226,21 @@ def _drawn(draw: Callable[[range], Tensor], count: int, batch: int) -> Tensor:
 
 
 def make_plan(
-    trials: Trials, clock: Clock, *, weights: str, solver: str, seed: int, budget: str | None = None
+    trials: Trials,
+    clock: Clock,
+    *,
+    weights: str,
+    solver: str,
+    seed: int,
+    expansion: float | None = None,
+    budget: str | None = None,
 ) -> PoolPlan:
     """Try all settings and choose, inside the budget.
 
     Args:
         trials: tries.
         clock: the budget.
-        weights, solver, seed, budget: what the plan says of itself, see `PoolPlan`.
+        weights, solver, seed, expansion, budget: what the plan says of itself, see `PoolPlan`.
 
     Raises:
         InputError: trials that would take more than `SHARE` of what is left of the budget; one that is spent before
@@ -263,6 +270,7 @@ def make_plan(
     return PoolPlan(
         weights=weights,
         solver=solver,
+        expansion=expansion,
         seed=seed,
         budget=budget,
         seconds=round(clock.elapsed(), 3),
@@ -272,17 +280,21 @@ def make_plan(
     )
 
 
-def read_plan(path: Path, weights: str, solver: str) -> PoolPlan:
+def read_plan(path: Path, wanted: Mapping[str, Any]) -> PoolPlan:
     """A plan that was made before.
 
+    Args:
+        path: its file.
+        wanted: what it must say of itself, see `PoolPlan`.
+
     Raises:
-        InputError: no plan there, or one of another model or solver.
+        InputError: no plan there, or one that says something else.
     """
     plan = records.read(path, PoolPlan, "Let --plan auto make a plan.")
-    for name, own in (("weights", weights), ("solver", solver)):
+    for name, value in wanted.items():
         require(
-            plan[name] == own,
-            f"{path} is a plan for {name} {plan[name]}, and here they are {own}. Let --plan auto make another.",
+            plan.get(name) == value,
+            f"{path} is a plan for {name} {plan.get(name)}, and here they are {value}. Let --plan auto make another.",
         )
     own = plan["chosen"]  # a file may hold more
     plan["chosen"] = _Chosen(steps=own["steps"], cfg_scale=own["cfg_scale"], filter=own["filter"])
@@ -290,17 +302,20 @@ def read_plan(path: Path, weights: str, solver: str) -> PoolPlan:
 
 
 def said(plan: PoolPlan) -> str:
-    """The choice, in a line, and how sure so many validation images make it: a 95 % interval of its accuracy, and how
-    many settings of the last round lie inside."""
+    """The choice, in a line, and how sure so many validation images make it: a 95 % interval of its accuracy (E. B.
+    Wilson's, JASA 1927), and how many settings of the last round lie inside."""
     last = max(trial["round"] for trial in plan["trials"])
     score, *others = [trial["accuracy"] for trial in plan["trials"] if trial["round"] == last]
     count, images = sum(trial["round"] == 1 for trial in plan["trials"]), plan.get("validation_images")
     chosen = f"plan: {Setting(**plan['chosen'])}; {100 * score:.1f}"
     if images is None:
         return f"{chosen} % on the validation split, the best of {count} settings"
-    half = 1.96 * math.sqrt(score * (1 - score) / images)
-    alike = sum(other >= score - half for other in others)
-    text = f"{chosen} ± {100 * half:.1f} % on {images} validation images, the best of {count} settings"
+    from scipy.stats import binomtest  # takes a while, and few pools have a plan
+
+    interval = binomtest(round(score * images), images).proportion_ci(method="wilson")
+    alike = sum(other >= interval.low for other in others)
+    between = f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
+    text = f"{chosen} % ({between}) on {images} validation images, the best of {count} settings"
     return text + f", which they do not tell from {alike} of the last round" * bool(alike)
 
 

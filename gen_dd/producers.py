@@ -106,7 +106,7 @@ def generator(request: Request) -> Made:
         options=sampling | model.options("generator"),
         data=request.data,
         needs=model.needs("generator"),
-        identity=model.identity,
+        identity={**model.identity, **_contents({"plan": None if sampling["plan"] == "auto" else sampling["plan"]})},
     )
     asked = replace(request, options={"selector": ALL, **own} if exact else own)
     of_ipc = exact or own.get("selector") != ALL
@@ -211,6 +211,12 @@ def _place(request: Request, key: str) -> Path:
     return place
 
 
+def _contents(places: Mapping[str, str | None]) -> dict[str, str]:
+    """What is in the files and folders that options name, by the options; those that name none, or nothing that is
+    there, left out."""
+    return {name: content(Path(place)) for name, place in places.items() if place and Path(place).exists()}
+
+
 def _short(request: Request) -> str:
     """A request's title without its ipc, which a pool does not depend on."""
     return f"{request.producer} {request.data.name} seed{request.seed}"
@@ -230,6 +236,7 @@ def _training(request: Request) -> Job:
         function="gen_dd.producers:train_generator",
         data=request.data,
         **told(config),
+        identity=_contents({"init_from": config.init_from, "neon": config.neon}),
         measure="gen_dd.producers:measure_generator",
     )
 

@@ -111,6 +111,7 @@ def run(config: SampleConfig, start: float | None = None) -> Path:
     identity = {name: to_dict(config)[name] for name in _IDENTITY}
     identity |= {"steps": config.wanted_steps, "weights": card["weights"]}
     identity = resumed(out, done, identity, clock, 0.0 if plan is None else plan["seconds"])
+    ranks.least()  # nobody writes the plan before everybody has looked for an earlier run's
     sampler = _make_sampler(config, identity["steps"], model, card, device, clock)
     total = sampler.total(config.num_per_class)
     sieve = _make_sieve(config, card, device, clock)
@@ -124,12 +125,15 @@ def run(config: SampleConfig, start: float | None = None) -> Path:
         if plan is not None and plan["seconds"] and ranks.first:  # a kill does not cost the trials
             files.write_json(out / PLAN, plan)
         # A look at the speed settles what is open.
-        pace = sampler.calibrate(clock, total, ranks)
+        replacing = None if sieve is None else Replacing(sampler, sieve, total, ranks.count)
+        pace = sampler.calibrate(clock, total, ranks, 0.0 if replacing is None else replacing.look())
+        if replacing is not None:
+            replacing.follow(pace)
         identity["steps"] = sampler.steps
         meta = describe(card, config.seed, to_dict(config) | {"steps": sampler.steps, "batch": sampler.batch}, 0.0)
         meta |= {} if plan is None else {"plan": said(plan)}
         meta |= {} if sieve is None else {"filter": sieve.facts}
-        draw = _drawing(sampler, sieve, pace, total, ranks)
+        draw = _plainly(sampler) if replacing is None else replacing.draw
         tally = None if sieve is None else Tally(sampler.classes)
         _draw(ShardFolder(out, sampler, clock, ranks, identity, meta, tally), draw, pace, done, config.num_per_class)
         if plan is not None and ranks.first:
@@ -142,13 +146,9 @@ Draw = Callable[[Sequence[int], float], dict[str, Tensor]]
 """(numbers, seconds) -> what a shard of these images holds beside the labels."""
 
 
-def _drawing(sampler: Sampler, sieve: Sieve | None, pace: BatchPace, total: int | None, ranks: Ranks) -> Draw:
-    """How images are drawn, with or without a filter, whose time is added to the pace."""
-    if sieve is None:
-        return lambda numbers, seconds: {"images": sampler.draw(numbers, seconds)}
-    replacing = Replacing(sampler, sieve, total, ranks.count)
-    replacing.calibrate(pace)
-    return replacing.draw
+def _plainly(sampler: Sampler) -> Draw:
+    """How images are drawn without a filter."""
+    return lambda numbers, seconds: {"images": sampler.draw(numbers, seconds)}
 
 
 def _draw(
@@ -255,18 +255,19 @@ def _planned(
     if config.plan is None:
         return None
     kept = Path(config.out) / PLAN
-    if config.plan != "auto":  # its trials took nothing of this budget
-        return read_plan(Path(config.plan), card["weights"], config.solver) | {"seconds": 0.0}
+    own: dict[str, Any] = {"weights": card["weights"], "solver": config.solver, "expansion": config.expansion}
+    if config.plan != "auto":  # its trials took nothing of this budget, unless they are this pool's
+        place = Path(config.plan)
+        return read_plan(place, own) | ({} if place.resolve() == kept.resolve() else {"seconds": 0.0})
     if kept.exists():
-        return read_plan(kept, card["weights"], config.solver)
+        return read_plan(kept, own | {"seed": config.seed})
     require(not drawn, f"{config.out} was drawn without a plan. Leave out --plan, or choose another --out.")
     plan = None
     if ranks.first:
         plan = make_plan(
             _trials(config, model, card, device, clock),
             clock,
-            weights=card["weights"],
-            solver=config.solver,
+            **own,
             seed=config.seed,
             budget=config.budget,
         )
@@ -285,7 +286,6 @@ def _trials(config: SampleConfig, model: UViT, card: dict[str, Any], device: tor
             steps=steps,
             solver=config.solver,
             cfg_scale=cfg_scale,
-            cfg_interval=config.cfg_interval,
             expansion=config.expansion or 1.0,
             seed=config.seed,
             batch=config.batch,

@@ -171,16 +171,19 @@ class Sampler:
         )
         return num_per_class * self.classes
 
-    def calibrate(self, clock: Clock, total: int | None = None, ranks: Ranks | None = None) -> BatchPace:
+    def calibrate(
+        self, clock: Clock, total: int | None = None, ranks: Ranks | None = None, besides: float = 0.0
+    ) -> BatchPace:
         """With a budget, measure what a batch takes, and choose batch size and steps where they are open.
 
         Args:
             clock: the budget; the time spent here is booked.
             total: how many images are wanted, None for as many as there is time for.
             ranks: the processes, which all choose the same.
+            besides: seconds that every image takes beside its drawing.
         """
         if clock.budget is None:
-            return BatchPace(0.0, 0.0, self.batch)
+            return BatchPace(besides, besides * self.batch, self.batch)
         ranks, left, before = ranks or Ranks(), clock.left(), peak_mib(self.device)
         wanted = _COMPILE_S.get(self.device.type, math.inf)
         if self.fast is not self.model and left < wanted:
@@ -210,11 +213,13 @@ class Sampler:
         if self.auto_steps:
             images = _AUTO_PER_CLASS * self.classes if total is None else total
             whole = pace.whole * images / (self.batch * ranks.count)
-            steps = ranks.least(most_steps(whole / self.steps, clock.left()))
+            looking = besides * images / ranks.count
+            steps = ranks.least(most_steps(whole / self.steps, clock.left() - looking))
             pace.scale(steps / self.steps)
             self.steps = steps
         each = self.costs(self.group, self.model)[1]
         self.shares = [seconds / sum(each) for seconds in each]
+        pace.add(besides)
         clock.book("measure")
         return pace
 

@@ -1,6 +1,7 @@
 """The folder that a sampling draws into: shards of images, an index of them, and a picture; stopped, it can go on."""
 
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -64,7 +65,7 @@ class ShardFolder:
     ) -> None:
         self.out, self.sampler, self.clock, self.ranks, self.tally = out, sampler, clock, ranks, tally
         self.identity, self.meta = identity, meta
-        self.enough = _COLUMNS * sampler.classes
+        self.enough = math.ceil(_COLUMNS / sampler.group) * sampler.group * sampler.classes
         self.pictured, self.picture_s = not ranks.first, 0.0
         self.writes = deque([WRITE_S], maxlen=5)
         self.listed: tuple[int, int | None] | None = None
@@ -114,15 +115,18 @@ class ShardFolder:
     def index(self, number: int | None = None) -> int:
         """Write index.json, unless it is up to date: what `DistilledSet.load` reads and a resumed run must agree with.
 
+        It lists the shards up to the first hole, which a kill may leave between those of several processes: classes are
+        balanced up to there alone. Those behind it wait for a resumed run to fill it.
+
         Args:
             number: the images per class that were wanted; noted where they are all there.
 
         Returns:
-            How many images there are.
+            How many images it lists.
         """
-        done = finished(self.out, resume=True)
+        done = leading(finished(self.out, resume=True))
         shards = [{"file": shard_name(start, stop), "images": stop - start} for start, stop in done]
-        count = sum(stop - start for start, stop in done)
+        count = done[-1][1] if done else 0
         ipc = number if number is not None and count == number * self.sampler.classes else None
         if self.listed != (count, ipc):
             meta = self.meta | {"ipc": ipc, "cost": {"seconds": round(self.clock.elapsed(), 3)}}
@@ -173,11 +177,17 @@ class ShardFolder:
         low, high = int(counts.min()), int(counts.max())
         each = f"{low}" if low == high else f"{low} or {high}"
         asked = f" of {number} asked for" if number is not None and low < number else ""
-        rate = (count - before) / max(clock.parts["sample"], 1e-9)
+        there = sum(stop - start for start, stop in finished(self.out, resume=True))
+        rate = (there - before) / max(clock.parts["sample"], 1e-9)
         text = (
             f"{self.out}: {count} images, {each} per class{asked}, {self.sampler.steps} steps, batches of "
             f"{self.sampler.batch}, {rate:.0f} images/s; {clock.summary()}"
         )
+        if there > count:
+            text += (
+                f"\nnote: {there - count} more images lie behind a hole, which a kill left at number {count} and for "
+                "which there was no time: they do not belong to the set. Go on with --resume and a larger --budget."
+            )
         if "plan" in self.meta:
             text += f"\n{self.meta['plan']}"
         if self.tally is not None:
@@ -205,13 +215,30 @@ def finished(out: Path, resume: bool) -> list[tuple[int, int]]:
     return found
 
 
+def leading(done: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Of the number ranges that are there, in order, those before the first hole.
+
+    Examples:
+        >>> leading([(0, 50), (50, 80), (100, 120)])
+        [(0, 50), (50, 80)]
+    """
+    ends = itertools.accumulate(stop - start for start, stop in done)  # as long as there is no hole
+    return [shard for shard, end in zip(done, ends, strict=True) if shard[1] == end]
+
+
 def gaps(done: Sequence[tuple[int, int]], total: int | None) -> list[tuple[int, int | None]]:
-    """The number ranges not drawn yet: holes between shards, then everything after the last one."""
+    """The number ranges below `total` not drawn yet: holes between shards, then everything after the last one.
+
+    Examples:
+        >>> gaps([(0, 40), (60, 100)], 50), gaps([(0, 40)], None)
+        ([(40, 50)], [(40, None)])
+    """
     free: list[tuple[int, int | None]] = []
     low = 0
     for start, stop in done:
-        if low < start:
-            free.append((low, start))
+        high = start if total is None else min(start, total)
+        if low < high:
+            free.append((low, high))
         low = stop
     return [*free, (low, total)] if total is None or low < total else free
 

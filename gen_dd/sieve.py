@@ -30,8 +30,8 @@ TRIES = 4
 VAL_FRACTION = 0.1
 """The part of each class's training images that sets the threshold, where the model was trained without such a part."""
 
-_LOOKS = 2
-"""How often a batch is shown to the classifier, to see what that takes."""
+_LOOKS, _FEW = 2, 32
+"""How often, and how many images at most, are shown to the classifier, to see what that takes."""
 
 
 @dataclass(frozen=True)
@@ -131,20 +131,21 @@ class Replacing:
         self.judging = 0.0
         self._pace: BatchPace | None = None
 
-    def calibrate(self, pace: BatchPace) -> None:
-        """Add what the classifier takes to what a batch of images is expected to take, which tells what is to come."""
-        sampler = self.sampler
-        images, labels = (
-            torch.zeros(sampler.batch, *sampler.shape, dtype=torch.uint8),
-            sampler.labels(range(sampler.batch)),
-        )
+    def look(self) -> float:
+        """Seconds that the classifier takes for an image, by a look at a few: what `Sampler.calibrate` adds to every
+        image, so that there is time for it."""
+        few = range(min(_FEW, self.sampler.batch))
+        images, labels = torch.zeros(len(few), *self.sampler.shape, dtype=torch.uint8), self.sampler.labels(few)
         times = []
         for _ in range(_LOOKS):
             began = now()
             self.sieve(images, labels)
             times.append(now() - began)
-        self.judging = min(times) / sampler.batch
-        pace.add(self.judging)
+        self.judging = min(times) / len(few)
+        return self.judging
+
+    def follow(self, pace: BatchPace) -> None:
+        """Go by what a batch of images, drawn and looked at once, is expected to take, which tells what is to come."""
         self._pace = pace
 
     @torch.inference_mode()

@@ -11,13 +11,14 @@ from typing import NamedTuple
 import torch
 from accelerate.utils import broadcast_object_list
 
-from core_dd import cli, files
+from core_dd import cli, files, records
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data.real import RealData
 from core_dd.errors import about, require
 from core_dd.judge import fidelity
 from core_dd.progress import Progress
 from core_dd.run import Run, SilentRun, find_folder
+from core_dd.sets.learnt import Learnt
 from core_dd.speed import peak_mib
 from gen_dd.learnt import LEARNT, SampleJudge
 from gen_dd.options import TrainConfig
@@ -76,11 +77,11 @@ def train(config: TrainConfig) -> None:
             progress.note = f"loss {values[-1]:.4f}, {trainer.shown / seconds:.0f} img/s"
         aside = time.perf_counter()
         grid = trainer.validate(validator, run, done) if evaluate else trainer.picture(run, done) if picture else None
+        scores = trainer.scores if evaluate else {}
         if log:
-            scores = trainer.scores if evaluate else {}
             run.log(done, loss=values[-1], lr=trainer.optimizer.param_groups[0]["lr"], **scores)
         if save:
-            trainer.save(run, done, grid)
+            trainer.save(run, done, grid, scores)
         if stop or pause:
             break
         began += time.perf_counter() - aside  # only steps count
@@ -164,12 +165,15 @@ def _make_judge(trainer: Trainer, validator: Validator | None) -> SampleJudge:
 
 
 def finish(run: Run) -> None:
-    """Copy the last checkpoint's model to `model/`, on the process that has one."""
-    last = run.last()
+    """Copy the last checkpoint's model to `model/`, on the process that has one, with what is known of its learning."""
+    last, known = run.last(), run.folder / LEARNT
     if last is not None:
         place = run.folder / "model"
         with files.atomic(place, replace=True) as temporary:
             shutil.copytree(last[1] / "model", temporary)
+            found = records.read(known, Learnt) if known.exists() else None
+            if found is not None and found.get("step") == last[0]:
+                amend_card(temporary, learnt=found)
         run.say(f"{place}: the averaged weights after {last[0]} steps")
 
 

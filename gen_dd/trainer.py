@@ -8,7 +8,7 @@ accumulation changes what a step learns from, and a resumed run continues the ve
 import contextlib
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
@@ -283,9 +283,9 @@ class Trainer:
             self.ema.restore(self.model.parameters())
             self.model.train()
 
-    def save(self, run: Run, step: int, grid: Path | None) -> None:
+    def save(self, run: Run, step: int, grid: Path | None, scores: Mapping[str, float]) -> None:
         """A checkpoint of everything the next step depends on, and the model to sample from, with a picture of its
-        samples; on all processes together, written by the first."""
+        samples and what they scored; on all processes together, written by the first."""
         parts = {"model": self.model, "aids": self.aids, "optimizer": self.optimizer, "ema": self.ema}
         state = {name: gathered(part.state_dict(), keep=self.first) for name, part in parts.items()}
         run.check(step, weights=float(sum(tensor.sum() for tensor in state["model"].values())))
@@ -293,17 +293,21 @@ class Trainer:
         with run.checkpoint(step) as folder:
             run.write(folder / STATE, lambda path: torch.save(state, path))
             with self.averaged() as model:
-                run.write(folder / "model", lambda path: self.save_averaged(model, path, step, grid))
+                run.write(
+                    folder / "model", functools.partial(self.save_averaged, model, step=step, grid=grid, scores=scores)
+                )
 
-    def save_averaged(self, model: UViT, folder: Path, step: int, grid: Path | None) -> None:
-        """The averaged weights, with what the model is, when they were made and what they scored last."""
+    def save_averaged(
+        self, model: UViT, folder: Path, step: int, grid: Path | None, scores: Mapping[str, float]
+    ) -> None:
+        """The averaged weights, with what the model is, when they were made and what they scored then, if anything."""
         data = self.data
         card: dict[str, Any] = {"data": data.name, "fingerprint": data.fingerprint}
         card |= {
             "class_names": list(data.class_names),
             "step": step,
             "train": to_dict(self.config),
-            "metrics": self.scores,
+            "metrics": dict(scores),
         }
         save_model(model, folder, card, grid)
 
@@ -326,7 +330,7 @@ class Trainer:
         )
         with records.restoring(str(folder), hint):
             self._restore(state)
-            self.scores, before = card["metrics"], state["processes"]
+            before = state["processes"]
         if before == self.processes:
             return ""
         return f"; {before} process(es) before, {self.processes} now, the same global batch of {self.config.batch_size}"
@@ -383,7 +387,8 @@ class Trainer:
             if validator is None:
                 return None
             self.scores, grid = validator.measure(images, labels), save_samples(run, images, labels, step)
-            keep_best(run, self.scores, step, lambda folder: self.save_averaged(model, folder, step, grid))
+            save = functools.partial(self.save_averaged, model, step=step, grid=grid, scores=self.scores)
+            keep_best(run, self.scores, step, to_dict(config), save)
         return grid
 
     def mean(self, values: Sequence[Tensor]) -> list[float]:

@@ -3,16 +3,15 @@
 The test images are never looked at, so that the checkpoint kept as `best` was not chosen by them.
 """
 
-import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from core_dd import records
+from core_dd import files, records
 from core_dd.data.cache import kept_tensors
 from core_dd.data.real import RealData
 from core_dd.judge import fidelity, training
@@ -155,27 +154,38 @@ def is_better(scores: dict[str, float], best: dict[str, float]) -> bool:
     return scores[name] < best[name] if _LOWER_IS_BETTER[name] else scores[name] > best[name]
 
 
-def keep_best(run: Run, scores: dict[str, float], step: int, save: Callable[[Path], None]) -> None:
-    """Save the model and point `best` to it where it beats what `best` points to.
+_MEASURED_BY = {
+    "val_accuracy": ("eval_ipc",),
+    "fid": ("eval_images", "inception_weights"),
+    "classifier_frechet": ("eval_images",),
+}
+"""Options, beside how samples are drawn, that decide what a score means; a resumed run may change some of them."""
+
+
+def keep_best(
+    run: Run, scores: dict[str, float], step: int, options: Mapping[str, Any], save: Callable[[Path], None]
+) -> None:
+    """Save the model and point `best` to it where it beats what `best` points to, or that was measured otherwise.
 
     Args:
         run: the run folder.
         scores: what was measured.
         step: when.
+        options: those of the training; a distance of few samples cannot be compared with that of many.
         save: writes the model folder.
     """
     pointer = run.folder / _BEST
-    known = records.read(pointer / CARD, Card).get("metrics", {}) if pointer.exists() else {}
-    if not is_better(scores, known):
+    card: Mapping[str, Any] = records.read(pointer / CARD, Card) if pointer.exists() else {}
+    before = card.get("train", {})
+    decisive = ("eval_steps", "eval_solver", *_MEASURED_BY[_chooser(scores)])
+    alike = all(before[name] == options[name] for name in decisive if name in before)
+    if not is_better(scores, card.get("metrics", {}) if alike else {}):
         return
     place = run.folder / "models" / f"step-{step:06d}"
     if place.exists():
         shutil.rmtree(place)
     save(place)
-    link = run.folder / f".{_BEST}"
-    link.unlink(missing_ok=True)
-    link.symlink_to(place.relative_to(run.folder))
-    os.replace(link, pointer)
+    files.link(pointer, place.relative_to(run.folder))
     for old in set(place.parent.iterdir()) - {place}:
         shutil.rmtree(old)
     run.say(f"{pointer}: the best so far, {_chooser(scores)} {scores[_chooser(scores)]:.4g} at step {step}")

@@ -20,6 +20,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,10 +127,10 @@ def trained(data: str, runs: Path, option: str, seed: int, steps: int) -> None:
 
 
 def judge(data: str, name: str, config: TrainConfig) -> None:
-    """Train, and keep the last scores."""
+    """Train, or go on, and keep the last scores."""
     out = kept(data) / name / "stats.jsonl"
     if not out.exists():
-        train(config)
+        train(replace(config, resume=Path(str(config.out)).exists()))
         last = read_stats(Path(config.out) / "stats.jsonl")[-1]
         scores = {key: last[key] for key in ("step", "classifier_frechet", "val_accuracy")}
         files.write_text(out, files.json_text(scores) + "\n")

@@ -742,7 +742,7 @@ CASES = {
     "missing model": Case(SAMPLE + "--num_per_class 1", "no model at run"),
     "model of another architecture": Case(SAMPLE + "--num_per_class 1", "another network's", model(other_weights)),
     "truncated model": Case(SAMPLE + "--num_per_class 1", "It is damaged", model(cut(WEIGHTS, 5000))),
-    "sample budget zero": Case(SAMPLE + "--budget 0s", "budget must be > 0, got 0s"),
+    "sample budget zero": Case(SAMPLE + "--budget 0s", "budget must be > 0 and finite, got 0s"),
     "sample budget negative": Case(SAMPLE + "--budget=-5", "budget '-5' is not a time"),
     "sample budget in words": Case(SAMPLE + "--budget soon", "budget 'soon' is not a time. Write 20s, 10m, 1h"),
     "sample budget too short": Case(SAMPLE + "--budget 0.5s", "The minimum here is about", model()),
@@ -761,6 +761,16 @@ CASES = {
     "sample negative guidance": Case(SAMPLE + "--num_per_class 1 --cfg_scale -1", "cfg_scale must be >= 0, got -1.0"),
     "sample guidance interval upside down": Case(
         SAMPLE + "--num_per_class 1 --cfg_interval 0.8 0.2", "cfg_interval must be 0 <= low < high <= 1, got 0.8 0.2"
+    ),
+    "sample guidance interval without guidance": Case(
+        SAMPLE + "--num_per_class 1 --cfg_interval 0.2 0.8", "says when cfg_scale acts, and none is given. Pass --cfg"
+    ),
+    "sample guidance interval of a plan": Case(
+        SAMPLE + "--budget 9s --plan auto --cfg_interval 0.2 0.8", "a plan chooses it for the whole course"
+    ),
+    "sample endless budget": Case(SAMPLE + f"--budget {'9' * 400}", "budget must be > 0 and finite, got 999"),
+    "evaluate how to compare without comparing": Case(
+        EVALUATE + "set.safetensors --fidelity_per_class", "nothing asks for that. Add --fidelity"
     ),
     "sample unknown guide": Case(
         SAMPLE + "--num_per_class 1 --guide mdg3", "unknown guide 'mdg3'; did you mean 'mgd3'?"

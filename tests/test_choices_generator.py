@@ -54,3 +54,11 @@ def test_trained__neon_steps_on_from_the_plain_model(script, tmp_path):
     assert {(config.init_from, config.neon) for config in neon} == {(plain.out, pool.out)}
     names = {folder.name for folder in script.kept("digits").iterdir()}
     assert names == {"costs.json", "plain-seed0", *(f"neon_{weight:g}-seed0" for weight in script.NEON_WEIGHTS)}
+
+
+def test_trained__goes_on_with_what_a_kill_left(script, tmp_path):
+    write_json(script.kept("digits") / "costs.json", COSTS)
+    (tmp_path / "runs" / "growth-seed1").mkdir(parents=True)
+    for option in ("growth", "align"):
+        script.trained("digits", tmp_path / "runs", option, 1, 300)
+    assert [config.resume for config in script.asked] == [True, False]

@@ -122,7 +122,7 @@ class EvaluateConfig(DataConfig, ForeignConfig):
     """What to train. Several, joined by commas, give a cross-architecture table and a file each, such as
     scores-vgg11.json; those that are there already, of the same settings, are not trained again."""
     classifiers: int | None = None
-    """How many; default: as many as the protocol says (5; challenge 3)."""
+    """How many; default: as many as the protocol says (5 of most, 3 of challenge and idc, 10 of m3d)."""
     epochs: int | None = None
     """Shorten a protocol that counts passes to this E; the score is marked smoke, its protocol renamed (dm_60_epochs),
     and never ranked."""
@@ -196,6 +196,12 @@ class EvaluateConfig(DataConfig, ForeignConfig):
             self.fidelity = _SWITCHES[switch]
         for name in self.measures:
             pick(MEASURE_CHOICES, name, "measure")
+        require(
+            bool(self.measures)
+            or ((self.inception_weights, self.fidelity_images) == (None, None) and not self.fidelity_per_class),
+            "inception_weights, fidelity_images and fidelity_per_class say how images are compared, and nothing asks "
+            "for that. Add --fidelity, or leave them out.",
+        )
 
     @property
     def resolved(self) -> "Protocol":

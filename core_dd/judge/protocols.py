@@ -307,6 +307,9 @@ PROTOCOLS = MappingProxyType(
         )
     }
 )  # fmt: skip
+
+UNSTATED = frozenset({M3D.name, DATADAM_PAPER.name})
+"""Those whose papers state neither passes nor batch size: ours are a guess, and nothing to be told as the paper's."""
 """Protocols by name."""
 
 

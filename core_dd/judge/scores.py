@@ -106,8 +106,8 @@ class _Copies(TypedDict):
     pixels: _Copying
     features: _Copying
     lpips: NotRequired[_Copying]
-    pairs: list[_Pair]
-    lpips_pairs: NotRequired[list[_Pair]]
+    pairs: Annotated[list[_Pair], Meta(min_length=1)]
+    lpips_pairs: NotRequired[Annotated[list[_Pair], Meta(min_length=1)]]
     training_digest: _Name
 
 
@@ -224,6 +224,8 @@ def read_score(path: Path) -> Score:
     )
     if "answers" in score:
         _check_answers(score["answers"], count, mean, f"{path} says", hint)
+    copies = score.get("copies", {})
+    require(("lpips" in copies) == ("lpips_pairs" in copies), f"{path} has half of what is found by LPIPS. {hint}")
     ipc, images = score["set"]["ipc"] or 1, score["set"]["images"]
     require(ipc <= images, f"{path} says ipc {ipc}, but {images} images. {hint}")
     best = (score.get("best_of_test") or {}).get("mean", 1)

@@ -61,10 +61,12 @@ def accuracy(scores: Sequence[Score]) -> str:
 
 
 def gain(scores: Sequence[Score], first: Sequence[Score]) -> str:
-    """By how many points a setting beats another, over pairs of the same seed, with its 95 % interval (Student's t)."""
-    if scores is first:
+    """By how many points a setting beats another, over pairs of the same seed, with its 95 % interval (Student's t);
+    "-" where there are none."""
+    others = {other["seed"]: other["mean"] for other in first}
+    pairs = [100 * (own["mean"] - others[own["seed"]]) for own in scores if own["seed"] in others]
+    if scores is first or not pairs:
         return "-"
-    pairs = [100 * (own["mean"] - other["mean"]) for own, other in zip(scores, first, strict=True)]
     if len(pairs) < 2:
         return f"{pairs[0]:+.1f}"
     half = student.ppf(0.975, len(pairs) - 1) * statistics.stdev(pairs) / len(pairs) ** 0.5

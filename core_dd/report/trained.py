@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from core_dd.data.images import KNOWN
-from core_dd.judge.protocols import PROTOCOLS
+from core_dd.judge.protocols import PROTOCOLS, UNSTATED
 from core_dd.judge.scores import Score
 from core_dd.report.published import PublishedRow
 
@@ -25,9 +25,9 @@ def optimiser_of(protocol: Mapping[str, Any]) -> str | None:
 
 
 def published_optimiser(row: PublishedRow) -> str | None:
-    """The same of a published value, by its protocol; None where that is not known."""
+    """The same of a published value, by its protocol; None where that is not known, or its paper does not say."""
     protocol = PROTOCOLS.get(row.protocol)
-    if protocol is None:
+    if protocol is None or protocol.name in UNSTATED:
         return None
     said = asdict(protocol)
     return f"SGD learnt, batch {protocol.batch_size}" if protocol.learned_lr else optimiser_of(said)
@@ -35,7 +35,7 @@ def published_optimiser(row: PublishedRow) -> str | None:
 
 def published_images_seen(row: PublishedRow) -> int | None:
     """How many images a classifier behind a published value saw; None where protocol, factor, ipc or the number of
-    classes is not known.
+    classes is not known, or the paper does not say.
 
     Examples:
         >>> from core_dd.report.published import rows
@@ -45,6 +45,8 @@ def published_images_seen(row: PublishedRow) -> int | None:
     """
     protocol, known = PROTOCOLS.get(row.protocol), KNOWN.get(row.dataset)
     if protocol is None or known is None or known.sizes is None or row.factor is None or row.ipc is None:
+        return None
+    if protocol.name in UNSTATED:
         return None
     images = known.sizes[0] * row.ipc * row.factor**2
     augmented = protocol.augment != "dc" or row.dataset == "mnist"

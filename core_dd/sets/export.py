@@ -31,9 +31,10 @@ def export(
         dset: the set.
         place: the file or folder to write, which must not be there yet.
         to: a key of `core_dd.sets.formats.FORMATS` whose layout is written.
-        data: the real data, whose constants normalise images where the set brings no map, and whose classes are named.
+        data: the real data, whose constants normalise images where the set brings no such map, and whose classes are
+            named.
         normalised_by: for layouts of normalised images a key of `core_dd.data.preprocess.PREPROCESSES`; None: the map
-            the set was distilled in, else the one that the layout's code takes for the data.
+            the set was distilled in where the layout's code can be told of it, else the one that it takes for the data.
 
     Returns:
         The place.
@@ -50,7 +51,7 @@ def export(
     named = data is not None or bool(dset.meta.get("class_names"))
     out = Outgoing(dset, _map(dset, to, data, normalised_by), _names(dset, data), named)
     for part, lost in PARTS.items():
-        said = None if part in layout.keeps or _kept(part, layout.normalised is not None) else lost(dset)
+        said = None if part in layout.keeps or _kept(part, dset, out.preprocess) else lost(dset)
         if said:
             note(f"{to} has no place for {said}.")
     if out.preprocess is not None:
@@ -60,9 +61,10 @@ def export(
     return place
 
 
-def _kept(part: str, normalised: bool) -> bool:
+def _kept(part: str, dset: DistilledSet, space: Preprocess | None) -> bool:
     """Whether images in the space of a map keep a part by themselves: its name must be told, the values are whole."""
-    return normalised and part in ("map", "floats")
+    same = space is not None and dset.preprocess is not None and space.kind == dset.preprocess.kind
+    return same if part == "map" else space is not None and part == "floats"
 
 
 def _map(dset: DistilledSet, to: str, data: ImageData | None, normalised_by: str | None) -> Preprocess | None:
@@ -71,19 +73,21 @@ def _map(dset: DistilledSet, to: str, data: ImageData | None, normalised_by: str
     Raises:
         InputError: if neither the set nor the data tell it, or one is asked for that the layout does not have.
     """
-    default = FORMATS[to].normalised
-    if default is None:
+    layout, own = FORMATS[to], dset.preprocess
+    if layout.normalised is None:
         require(normalised_by is None, f"{to} holds images in pixels. Leave out --normalised_by.")
         return None
-    own = dset.preprocess
-    if own is not None and normalised_by in (None, own.kind):
+    name = str(dset.meta.get("data") or "") if data is None else data.name
+    told = own.kind if own is not None and own.kind in layout.takes else layout.normalised(name)
+    kind = normalised_by or told
+    if own is not None and own.kind == kind:
         return own
     data = needed(
         data,
-        f"{to} holds normalised images, and the set brings no {normalised_by or 'map'}. Add --data NAME, whose "
-        "training images have the constants.",
+        f"{to} holds images normalised by {kind}, and the set brings no such map. Add --data NAME, whose training "
+        "images have the constants.",
     )
-    return Preprocess.fit(data, normalised_by or default(data.name))
+    return Preprocess.fit(data, kind)
 
 
 def _names(dset: DistilledSet, data: ImageData | None) -> tuple[str, ...]:

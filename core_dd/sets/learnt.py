@@ -16,6 +16,8 @@ class Learnt(TypedDict):
     at_chance: bool
     said: str
     label_agreement: NotRequired[Annotated[float, Meta(ge=0, le=1)]]
+    step: NotRequired[Annotated[int, Meta(ge=0)]]
+    """How long the generator was trained then."""
     real_label_agreement: NotRequired[Annotated[float, Meta(ge=0, le=1)]]
 
 

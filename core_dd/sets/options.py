@@ -160,8 +160,8 @@ class ExportConfig(OptionalDataConfig):
     out: str = option("", group="run")
     """The file or folder to write, as the layout has it."""
     normalised_by: str | None = option(None, choices=PREPROCESS_CHOICES)
-    """What images are normalised by, in layouts where they are; default: the map the set was distilled in, else the one
-    that the layout's code takes for the data."""
+    """What images are normalised by, in layouts where they are; default: the map the set was distilled in where the
+    layout's code can be told of it (zca), else the one that it takes for the data."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

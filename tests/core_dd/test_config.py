@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from core_dd.compare.options import CompareConfig
-from core_dd.config import load_config, peek, to_dict, to_yaml
+from core_dd.config import at_home, load_config, peek, to_dict, to_yaml
 from core_dd.errors import InputError, require
 from core_dd.options import Options, option
 from gen_dd.options import SampleConfig, TrainConfig
@@ -141,6 +141,9 @@ def test_project__leaves_a_value_to_the_command_whose_type_it_is(tmp_path, capsy
 def test_load_config__expands_a_home_that_the_shell_left_alone(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert load_config(TrainConfig, ["--out=~/run"]).out == str(tmp_path / "run")
+    (tmp_path / "mine.yaml").write_text("iterations: 7\n")
+    assert load_config(TrainConfig, ["--config=~/mine.yaml"]).iterations == 7
+    assert at_home(("~/a", "b")) == (str(tmp_path / "a"), "b") and at_home([3]) == [3]
 
 
 def test_project__gives_nothing_that_a_command_has_no_use_for(tmp_path, capsys):

@@ -1,6 +1,8 @@
 import errno
 import os
+import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -155,3 +157,14 @@ def test_require_free__asks_without_writing(tmp_path):
         assert tmp_path.stat().st_mtime_ns == before
     locks.require_free(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_link__replaces_a_link_and_the_folder_that_a_copy_made_of_one(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        files.link(tmp_path / "last", Path(name))
+        assert (tmp_path / "last").resolve() == (tmp_path / name).resolve()
+    (tmp_path / "last").unlink()
+    shutil.copytree(tmp_path / "a", tmp_path / "last")
+    files.link(tmp_path / "last", Path("b"))
+    assert (tmp_path / "last").is_symlink() and sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "last"]

@@ -9,6 +9,7 @@ from makers import write_image_folder
 from core_dd import records
 from core_dd.data.images import load_data
 from core_dd.errors import InputError
+from core_dd.files import write_json
 from core_dd.judge.submit import TARGETS
 from core_dd.sets.distilled import DistilledSet
 from gen_dd.challenge import challenge, main, table, with_models
@@ -69,6 +70,11 @@ def test_main__makes_both_tracks_of_both_sets_and_averages(models, tmp_path, cap
         challenge(config(models))
     with pytest.raises(InputError, match="out was begun with seed 0, now it is 1"):
         challenge(config(models, resume=True, seed=1))
+    place = tmp_path / "out" / "challenge.json"
+    write_json(place, found | {"weights": found["weights"] | {"tiny_imagenet": "0123"}})
+    with pytest.raises(InputError, match="out was begun with other weights in .*run_tiny_imagenet. Resume with those"):
+        challenge(config(models, resume=True))
+    write_json(place, found)
     gone = tmp_path / "out" / "track2" / "cifar100.pt"
     kept = torch.load(gone, weights_only=True)
     gone.unlink()

@@ -112,6 +112,16 @@ def test_train__is_not_asked_when_switched_off_or_unfinished(tmp_path, change):
     assert "learnt" not in load_model(tmp_path / "run")[1]
 
 
+def test_train__what_was_found_stays_in_the_card_where_the_run_is_called_again(tmp_path):
+    options = SHORT | {"limit_per_class": 8, "iterations": 1, "out": str(tmp_path / "run")}
+    train(TrainConfig(**options))
+    before = load_model(tmp_path / "run")[1]["learnt"]
+    train(TrainConfig(**options | {"check_images": 0}, resume=True))
+    assert load_model(tmp_path / "run")[1]["learnt"] == before
+    train(TrainConfig(**options | {"check_images": 0, "iterations": 2}, resume=True))
+    assert "learnt" not in load_model(tmp_path / "run")[1]
+
+
 def test_train__a_classifier_that_cannot_take_the_images_is_refused_before_any_work(tmp_path):
     with pytest.raises(InputError, match="--check_images 0"):
         train(TrainConfig(**SHORT | {"eval_network": "convnet5"}, out=str(tmp_path / "run")))

@@ -82,13 +82,17 @@ def test_said__tells_how_sure_the_choice_is():
     ]
     chosen = {"steps": 2, "cfg_scale": 0.0, "filter": None}
     plan = {**FACTS, "budget": None, "seconds": 1.0, "validation_images": 144, "chosen": chosen, "trials": trials}
-    sure = "steps 2, cfg_scale 0, filter none; 90.0 ± 4.9 % on 144 validation images, the best of 2 settings"
+    sure = "steps 2, cfg_scale 0, filter none; 90.0 % (84.3 to 94.1) on 144 validation images, the best of 2 settings"
     assert planning.said(plan) == f"plan: {sure}, which they do not tell from 1 of the last round"
     assert planning.said(plan | {"validation_images": 10**6}).endswith(
-        "0.1 % on 1000000 validation images, the best of 2 settings"
+        "90.0 % (89.9 to 90.1) on 1000000 validation images, the best of 2 settings"
     )
+    for trial in trials[2:]:
+        trial["accuracy"] += 0.1  # of all 20 right, nobody knows that all would be
+    assert "100.0 % (83.9 to 100.0) on 20 validation images" in planning.said(plan | {"validation_images": 20})
+    assert planning.said(plan | {"validation_images": 20}).endswith("tell from 2 of the last round")
     del plan["validation_images"]
-    assert "90.0 % on the validation split" in planning.said(plan)
+    assert "100.0 % on the validation split" in planning.said(plan)
 
 
 def trials_of(model, candidates, per_class=2):
@@ -156,7 +160,7 @@ def test_run__plans_draws_and_keeps_the_plan(folder, tmp_path, short, monkeypatc
     assert {name: index["identity"][name] for name in chosen} == chosen
     summary = (tmp_path / "pool" / "summary.txt").read_text()
     assert f"plan: steps {chosen['steps']}, cfg_scale 0, filter" in summary
-    assert f" % on {kept['validation_images']} validation images, the best of 2 settings" in summary
+    assert f") on {kept['validation_images']} validation images, the best of 2 settings" in summary
     assert re.search(r", plan [\d.]+ s", said), "what the trials took is accounted for"
 
     run(SampleConfig(**auto, out="pool", num_per_class=2, resume=True))
@@ -174,6 +178,13 @@ def test_run__plans_draws_and_keeps_the_plan(folder, tmp_path, short, monkeypatc
     write_json(tmp_path / "begun" / "plan.json", kept | {"seconds": 1e6})
     with pytest.raises(InputError, match="a budget of 120 s is too short: starting took 1"):
         run(SampleConfig(**auto, out="begun", num_per_class=1, resume=True))
+    own = options | {"filter_network": NETWORK, "plan": "begun/plan.json", "budget": "120s"}
+    with pytest.raises(InputError, match="a budget of 120 s is too short: starting took 1"):
+        run(SampleConfig(**own, out="begun", num_per_class=1, resume=True))
+    with pytest.raises(InputError, match=r"begun/plan.json is a plan for seed 0, and here they are 1"):
+        run(SampleConfig(**auto, out="begun", num_per_class=1, resume=True, seed=1))
+    with pytest.raises(InputError, match="is a plan for expansion None, and here they are 1.3"):
+        run(SampleConfig(**options, plan="pool/plan.json", out="third", num_per_class=2, expansion=1.3))
 
     write_json(tmp_path / "theirs.json", kept | {"weights": "0123"})
     with pytest.raises(InputError, match="is a plan for weights 0123, and here they are"):

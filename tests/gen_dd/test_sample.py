@@ -19,10 +19,11 @@ from core_dd.errors import InputError
 from core_dd.sets.distilled import DistilledSet
 from core_dd.sets.shards import shard_name
 from gen_dd.budget import MARGIN, BatchPace, Clock, Ranks, TimeUp, fastest, most_steps, rounds, within
+from gen_dd.guidance import make_guide
 from gen_dd.options import SampleConfig
 from gen_dd.sample import run, sample
 from gen_dd.sampler import Sampler, pays_to_compile
-from gen_dd.shards import ShardFolder, finished, gaps
+from gen_dd.shards import ShardFolder, finished, gaps, leading
 from gen_dd.uvit import UViT
 from gen_dd.weights import load_model, save_model
 
@@ -233,6 +234,41 @@ def test_gaps__holes_then_the_rest():
     assert gaps([], None) == [(0, None)]
     assert gaps([(0, 4), (8, 10)], 12) == [(4, 8), (10, 12)]
     assert gaps([(2, 4)], 4) == [(0, 2)]
+    assert gaps([(0, 4), (6, 10)], 5) == [(4, 5)] and gaps([(0, 10)], 5) == []
+
+
+def test_leading__is_what_lies_before_the_first_hole():
+    assert leading([]) == leading([(2, 4)]) == []
+    assert leading([(0, 4), (4, 6), (8, 10), (10, 12)]) == [(0, 4), (4, 6)]
+
+
+def test_resume__a_hole_that_there_is_no_time_to_fill_ends_the_set(folder, tmp_path, capsys):
+    """As a kill of one of several processes leaves it, and a budget that was spent."""
+    out = tmp_path / "out"
+    options = {"model": str(folder), "out": str(out), "steps": STEPS, "device": "cpu", "batch": 14}
+    run(SampleConfig(**options, num_per_class=5, budget="1h"))
+    shards = finished(out, resume=True)
+    [gone] = [shard for shard in shards if shard[0] <= 27 < shard[1]]
+    (out / shard_name(*gone)).unlink()
+    index = json.loads((out / "index.json").read_text())
+    index["meta"]["cost"]["seconds"] = 3599.9
+    (out / "index.json").write_text(json.dumps(index))
+    capsys.readouterr()
+    run(SampleConfig(**options, num_per_class=5, budget="1h", resume=True))
+    said, dset = capsys.readouterr().out, DistilledSet.load(out)
+    assert torch.equal(dset.labels, torch.arange(gone[0]) % 10)
+    low, behind = gone[0] // 10, 50 - gone[1]
+    assert f": {gone[0]} images, {low} or {low + 1} per class of 5" in said or gone[0] % 10 == 0
+    assert f"note: {behind} more images lie behind a hole, which a kill left at number {gone[0]}" in said or not behind
+    run(SampleConfig(**options, num_per_class=5, budget="2h", resume=True))
+    assert counts(DistilledSet.load(out)).tolist() == [5] * 10
+
+
+def test_picture__waits_for_ten_of_each_class_where_the_guide_draws_groups(model, tmp_path):
+    guide = make_guide("repulsion", slots=50)
+    sampler = Sampler(model, steps=STEPS, guide=guide, batch=50)
+    shards = ShardFolder(tmp_path, sampler, Clock(None), Ranks(), {}, {"class_names": []})
+    assert set(range(10)) == set(sampler.labels(range(shards.enough)).tolist())
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("20s", 20), ("10m", 600), ("1h", 3600), ("90", 90), ("1.5m", 90)])

@@ -168,16 +168,28 @@ def test_rounds__what_was_asked_for_is_whole_however_much_is_rejected(monkeypatc
         monkeypatch.setattr("gen_dd.sieve.now", pretended.now)
         clock = Clock(times * (0.0105 * total + 0.02 * math.ceil(total / 64)) + 0.4, 0.0, pretended.now)
         pace, replacing = BatchPace(0.03, 0.66, 64), Replacing(pretended, pretended.sieve, total)
-        replacing.calibrate(pace)
+        pace.add(replacing.look())
+        replacing.follow(pace)
         drawn = [len(numbers) for numbers, _ in rounds(replacing.draw, pace, clock, [(0, total)], Ranks())]
         assert sum(drawn) == total and clock.left() >= 0
 
 
-def test_calibrate__adds_what_the_classifier_takes(sampler, sieve):
-    pace, replacing = BatchPace(0.5, 1.0, sampler.batch), Replacing(sampler, sieve)
-    replacing.calibrate(pace)
-    assert pace.one == pytest.approx(0.5 + replacing.judging) and replacing.judging > 0
-    assert pace.full == pace.whole == pytest.approx(1.0 + replacing.judging * sampler.batch)
+def test_look__shows_the_classifier_a_few_images_whatever_the_batch(model):
+    shown = []
+    large = Sampler(model, steps=2, batch=1000, bf16=False)
+    replacing = Replacing(large, lambda images, labels: shown.append(len(images)))
+    assert replacing.look() == replacing.judging > 0 and set(shown) == {32}
+
+
+def test_calibrate__leaves_time_for_the_classifier(model):
+    """What a look takes is added to every image, also before steps are chosen; without a budget, too."""
+    options = {"steps": "auto", "batch": 10, "bf16": False}
+    plain, looking = Sampler(model, **options), Sampler(model, **options)
+    assert plain.calibrate(Clock(1e4), 100).seconds(1) < 100
+    assert (plain.steps, looking.calibrate(Clock(1e4), 100, besides=100.0).seconds(1) > 100) == (50, True)
+    assert looking.steps == 10
+    pace = Sampler(model, steps=2, batch=10).calibrate(Clock(None), besides=0.5)
+    assert (pace.seconds(1), pace.seconds(10)) == (pytest.approx(0.5), pytest.approx(5.0))
 
 
 def test_tally__counts_class_by_class():

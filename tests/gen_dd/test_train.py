@@ -447,11 +447,11 @@ def test_save__keeps_no_weights_that_are_not_finite(digits, tmp_path):
     config = TrainConfig(**QUICK | {"out": str(tmp_path / "run")})
     trainer, run = Trainer.start(config, digits), open_run(config, digits)
     trainer.step(0)
-    trainer.save(run, 1, None)
+    trainer.save(run, 1, None, {})
     with torch.no_grad():
         trainer.model.pos_embed[0, 0, 0] = float("nan")
     with pytest.raises(InputError, match=r"weights is nan at step 2\. The last good checkpoint is .*step-000001;"):
-        trainer.save(run, 2, None)
+        trainer.save(run, 2, None, {})
     assert [step for step, _ in checkpoints(run.folder)] == [1]
 
 

@@ -194,3 +194,20 @@ def test_train__resumed_evaluations_equal_the_uninterrupted_ones(evaluated, tmp_
     ours, theirs = (read_stats(folder / "stats.jsonl")[-1] for folder in (tmp_path / "run", evaluated))
     assert ours == pytest.approx(theirs, rel=1e-5)
     assert (tmp_path / "run" / "best").resolve().name == (evaluated / "best").resolve().name
+
+
+def test_train__scores_that_were_measured_otherwise_do_not_rule_the_best(tmp_path):
+    """A distance of few samples is larger than that of many, whatever the model."""
+    options = QUICK | {"out": str(tmp_path / "run"), "grid_every": 0}
+    train(TrainConfig(**options | {"iterations": 4, "eval_images": 300}))
+    train(TrainConfig(**options, resume=True))
+    card = load_model(tmp_path / "run" / "best")[1]
+    assert card["step"] == 8 and card["train"]["eval_images"] == 30
+    assert read_stats(tmp_path / "run" / "stats.jsonl")[-1]["classifier_frechet"] > 0
+
+
+def test_train__a_card_has_the_scores_of_its_own_step(tmp_path):
+    train(TrainConfig(**QUICK | {"out": str(tmp_path / "run"), "checkpoint_every": 3, "keep": 9}))
+    checkpoints = tmp_path / "run" / "checkpoints"
+    cards = {step: load_model(checkpoints / f"step-{step:06d}")[1]["metrics"] for step in (3, 6, 8)}
+    assert cards[3] == cards[6] == {} and cards[8].keys() == {"classifier_frechet"}

@@ -170,6 +170,8 @@ class Format:
     """Writes a new file or folder; None: nobody reads this layout any more."""
     normalised: Callable[[str], str] | None = None
     """The map that the layout's code takes for data of a name; None: its images are pixels."""
+    takes: frozenset[str] = field(default_factory=frozenset)
+    """Other maps that its code can be told of: keys of `core_dd.data.preprocess.PREPROCESSES`."""
     keeps: frozenset[str] = field(default_factory=frozenset)
     """What of a set the layout has a place for, of `PARTS`."""
 

@@ -1,7 +1,8 @@
 """DC, DSA, DM (Zhao & Bilen): `res_METHOD_DATA_NET_IPCipc.pt`, a dict `data` of [images, labels] per experiment.
 
 Images are normalised by the data's mean and standard deviation. DataDAM's code writes the same, whitened where it was
-called with `--zca`; BEARD reads the first set of such a file.
+called with `--zca`, and its authors published a single pair in `syn_data_DATA_ipc_NUMBER.pt`; BEARD reads the first set
+of such a file.
 """
 
 from pathlib import Path
@@ -43,7 +44,7 @@ def read_datadam(place: Place) -> Foreign | None:
     if sets is None:
         return None
     images, labels = sets[-1]
-    layout = f"a result of DataDAM's code (the last of its {len(sets)} sets)"
+    layout = f"a result of DataDAM's code{f' (the last of its {len(sets)} sets)' if len(sets) > 1 else ''}"
     return Foreign(images=images, labels=labels, layout=layout, normalised_by=None)
 
 
@@ -78,12 +79,14 @@ DC = Format(
     normalised=mean_std,
 )
 DATADAM = Format(
-    looks="a result of DataDAM's code: a dict with a list 'data' of [images, labels], in res_DataDAM_*.pt",
+    looks="a result of DataDAM's code: a dict with a list 'data' of [images, labels], in res_DataDAM_*.pt, or with one "
+    "such pair, in syn_data_*.pt",
     source="https://github.com/DataDistillation/DataDAM",
     read=read_datadam,
-    guess=lambda place: "datadam" in place.path.stem.lower(),
+    guess=lambda place: "datadam" in place.path.stem.lower() or place.path.stem.startswith("syn_data_"),
     write=write,
     normalised=mean_std,
+    takes=frozenset({"zca"}),
 )
 BEARD = Format(
     looks="a file for BEARD: a dict with a list 'data' whose first entry is [images, labels]",

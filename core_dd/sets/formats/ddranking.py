@@ -43,5 +43,6 @@ DDRANKING = Format(
     read=read,
     write=write,
     normalised=of_mtt,
+    takes=frozenset({"zca"}),
     keeps=frozenset({"lr", "soft"}),
 )

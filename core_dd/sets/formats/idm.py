@@ -1,12 +1,13 @@
 """IDM (Zhao et al., CVPR 2023): a pickle `acc_NUMBER.pkl` of (images, labels), tensors on a GPU, or DC's dict.
 
-Images hold 2 x 2 tiles where that code was called with `--aug`, and are normalised as MTT's.
+Images hold 2 x 2 tiles where that code was called with `--aug`, and are normalised as DC's, CIFAR-100's by its own
+constants.
 """
 
 import pickle
 from pathlib import Path
 
-from core_dd.sets.formats.base import Foreign, Format, Outgoing, Place, hard, is_set, of_mtt
+from core_dd.sets.formats.base import Foreign, Format, Outgoing, Place, hard, is_set, mean_std
 from core_dd.sets.formats.dc import sets_of
 
 
@@ -17,8 +18,7 @@ def read(place: Place) -> Foreign | None:
         return None
     images, labels = found
     kind = "a pickle" if place.is_pickle else "a result"
-    constants = of_mtt("" if place.data is None else place.data.name)
-    return Foreign(images=images, labels=labels, layout=f"{kind} of IDM's code", normalised_by=constants, factor=None)
+    return Foreign(images=images, labels=labels, layout=f"{kind} of IDM's code", normalised_by="mean_std", factor=None)
 
 
 def write(out: Outgoing, path: Path) -> None:
@@ -33,6 +33,6 @@ IDM = Format(
     read=read,
     guess=lambda place: place.path.is_file() and (place.is_pickle or "idm" in place.path.stem.lower()),
     write=write,
-    normalised=of_mtt,
+    normalised=mean_std,
     keeps=frozenset({"factor"}),
 )

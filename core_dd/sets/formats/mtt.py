@@ -158,6 +158,7 @@ MTT = Format(
     read=read,
     write=write,
     normalised=of_mtt,
+    takes=frozenset({"zca"}),
     keeps=frozenset({"lr", "soft"}),
 )
 DATM = Format(
@@ -166,5 +167,6 @@ DATM = Format(
     read=read_datm,
     write=write_datm,
     normalised=of_mtt,
+    takes=frozenset({"zca"}),
     keeps=frozenset({"lr", "soft"}),
 )

@@ -5,8 +5,13 @@ from pathlib import Path
 import pytest
 from comparisons import SMALL, compare, files, write
 
+from core_dd.compare.jobs import key_of
+from core_dd.compare.producers import Request
+from core_dd.compare.reading import DataChoice
+from core_dd.compare.sets import content
 from core_dd.errors import InputError
 from core_dd.sets.distilled import DistilledSet
+from gen_dd.producers import generator
 
 TRAIN = {"iterations": 2, "batch_size": 8, "compile": False, "check_images": 0, "grid_every": 0, "checkpoint_every": 1}
 SAMPLE = {"steps": 2, "compile": False}
@@ -64,6 +69,27 @@ def test_generator__is_tuned_after_it_was_trained_here_or_elsewhere(capsys):
     [first] = Path("out/sets").glob("Tuned*")
     [second] = Path("other/sets").iterdir()
     assert DistilledSet.load(first).digest() == DistilledSet.load(second).digest()
+
+
+def test_generator__what_it_starts_from_and_plans_decide_by_their_content(tmp_path):
+    """A file that is another one by the same name makes another job."""
+
+    def key():
+        options = {"generator": TRAIN | {"init_from": str(tmp_path / "base.pth")}}
+        options |= {"sample": {"plan": str(tmp_path / "plan.json"), "num_per_class": 1}, "selector": "all"}
+        data = DataChoice("digits", name="digits")
+        content.cache_clear()  # as another call of the command
+        pool = generator(Request(options=options, data=data, ipc=1, seed=0, producer="Own")).job.needs["pool"]
+        return tuple(key_of(job, {"digits": {}}, "1") for job in (pool, pool.needs["generator"]))
+
+    keys = []
+    for text in ("one", "other", "other"):
+        (tmp_path / "base.pth").write_text(text)
+        keys.append(key())
+    (tmp_path / "plan.json").write_text("{}")
+    keys.append(key())
+    assert keys[1] == keys[2] and keys[0][1] != keys[1][1] == keys[3][1]
+    assert len({pool for pool, _ in keys}) == 3
 
 
 def test_generator__is_forecast(capsys):

@@ -11,6 +11,7 @@ from core_dd.data.preprocess import Preprocess
 from core_dd.errors import InputError
 from core_dd.judge.evaluate import evaluate
 from core_dd.sets.distilled import DistilledSet, new_meta
+from core_dd.sets.export import export
 
 
 @pytest.fixture
@@ -75,11 +76,13 @@ def test_export__says_what_a_layout_has_no_place_for(digits, datm, tmp_path, cap
     ours.meta |= {"factor": 2}
     ours.save(tmp_path / "ours.safetensors")
     capsys.readouterr()
-    assert gendd("export ours.safetensors --to dc --out res_X.pt") == 0
+    assert gendd("export ours.safetensors --to dc --out res_X.pt") == 2
+    assert "dc holds images normalised by mean_std, and the set brings no such map" in capsys.readouterr().err
+    assert gendd("export ours.safetensors --to dc --out res_X.pt --data digits") == 0
     said = capsys.readouterr().err
     for lost in ("the tiles are cut", "the learned learning rate 0.03", "soft labels: the largest is the class"):
         assert f"dc has no place for {lost}" in said
-    assert "normalised by zca" in said
+    assert "that it was distilled in zca" in said and "normalised by mean_std" in said
     images, labels = torch.load("res_X.pt", weights_only=True)["data"][0]
     assert len(images) == 80 and labels.dtype == torch.int64
     assert gendd("export ours.safetensors --to image_folder --out pngs") == 0
@@ -88,12 +91,34 @@ def test_export__says_what_a_layout_has_no_place_for(digits, datm, tmp_path, cap
     assert len(list((tmp_path / "pngs").rglob("*.png"))) == 80
 
 
+@pytest.mark.parametrize("to", ["dc", "beard", "idm", "challenge", "datadam", "mtt", "datm", "ddranking"])
+@pytest.mark.parametrize("kind", ["zca", "mean_std"])
+def test_export__is_in_the_map_that_the_layouts_code_takes(digits, tmp_path, to, kind):
+    """A whitened set too, where that code cannot be told of it; CIFAR-100 in CIFAR-10's constants where it does so."""
+    coloured = {name: getattr(digits, name).expand(-1, 3, -1, -1) for name in ("train_images", "test_images")}
+    facts = {"mean": torch.tensor([0.5, 0.4, 0.3]), "std": torch.tensor([0.2, 0.3, 0.4])}
+    data = replace(digits, name="cifar100", **facts, **coloured)
+    index = torch.cat([members[:2] for members in digits.class_indices()])
+    images, labels = data.train_images[index].float() / 255, data.train_labels[index]
+    space = Preprocess.fit(data, kind)
+    meta, tensors = space.to_meta()
+    dset = DistilledSet(images, torch.eye(10)[labels] if to == "datm" else labels, {"preprocess": meta}, tensors)
+    of_cifar10 = to in ("mtt", "datm", "ddranking")
+    expected = "cifar10_mean_std" if of_cifar10 else "mean_std"
+    if kind == "zca" and (of_cifar10 or to == "datadam"):
+        expected = kind
+    place = export(dset, tmp_path / f"set{'.pkl' if to == 'idm' else '.pt'}", to, data)
+    again = DistilledSet.load(place, data, layout=to, factor=1, normalised_by=expected)
+    assert torch.allclose(again.images, images, atol=1e-4) and torch.equal(again.hard_labels, labels)
+
+
 def test_export__a_map_that_nobody_knows(digits, tmp_path, capsys):
     index = torch.cat([members[:2] for members in digits.class_indices()])
     meta = new_meta(digits, method="random", ipc=2, seed=0)
     DistilledSet(digits.train_images[index], digits.train_labels[index], meta).save(tmp_path / "a.safetensors")
     assert gendd("export a.safetensors --to dc --out a.pt") == 2
-    assert "dc holds normalised images, and the set brings no map. Add --data NAME" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "dc holds images normalised by mean_std, and the set brings no such map. Add --data NAME" in said
     assert not (tmp_path / "a.pt").exists()
     assert gendd("export a.safetensors --to dc --out a.pt --data digits") == 0
     images, _ = torch.load("a.pt", weights_only=True)["data"][0]

@@ -163,6 +163,11 @@ def test_main__shows_pairs_of_images_and_their_nearest_training_images(tmp_path,
     (tmp_path / "in" / "scores.json").write_text(json.dumps(record))
     main(["in", "--out", "other"])
     assert "No picture: the data are others now" in (tmp_path / "other" / "report.md").read_text()
+    for name, value in (("pairs", []), ("lpips", record["copies"]["pixels"])):  # what no command writes
+        broken = record | {"copies": record["copies"] | {name: value}}
+        (tmp_path / "in" / "scores.json").write_text(json.dumps(broken))
+        with pytest.raises(InputError, match="scores.json"):
+            main(["in", "--out", name])
 
 
 def test_notes__say_which_distance_is_fid(tmp_path):

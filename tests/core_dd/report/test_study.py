@@ -68,7 +68,12 @@ def test_means__seconds_where_the_study_drew():
 
 
 def test_gain__is_paired_by_seed():
-    first, other = ([score(value) for value in values] for values in ((0.5, 0.7, 0.6), (0.6, 0.8, 0.7)))
+    def of(*accuracies):
+        return [score(mean, seed=seed) for seed, mean in enumerate(accuracies)]
+
+    first, other = of(0.5, 0.7, 0.6), of(0.6, 0.8, 0.7)
     assert gain(first, first) == "-" and gain(other, first) == "+10.0 ± 0.0"
     # differences 10, 20, 0: mean 10, sample deviation 10, t of 2 degrees 4.303
-    assert gain([score(value) for value in (0.6, 0.9, 0.6)], first) == f"+10.0 ± {4.303 * 10 / 3**0.5:.1f}"
+    assert gain(of(0.6, 0.9, 0.6), first) == f"+10.0 ± {4.303 * 10 / 3**0.5:.1f}"
+    # sets that one of the two lacks are left out, wherever they stand
+    assert gain(of(0.6, 0.9, 0.6)[1:], first[:2]) == "+20.0" and gain(other[2:], first[:2]) == "-"

@@ -3,6 +3,7 @@
 import io
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -199,9 +200,24 @@ def test_mtt__what_lies_beside_says_that_it_is_whitened(digits, some, tmp_path, 
 
 def test_datadam__may_be_whitened(digits, some):
     torch.save({"data": [[normalised(some[0], digits, "zca"), some[1]]]}, "res_DataDAM_digits_ConvNet_2ipc_.pt")
-    with pytest.raises(InputError, match="DataDAM's code .* by what its images are normalised"):
+    with pytest.raises(InputError, match="DataDAM's code,? .*by what its images are normalised"):
         DistilledSet.load("res_DataDAM_digits_ConvNet_2ipc_.pt", digits)
     assert close(DistilledSet.load("res_DataDAM_digits_ConvNet_2ipc_.pt", digits, normalised_by="zca"), some)
+
+
+def test_datadam__a_published_pair_is_asked_for_its_map(digits, some):
+    torch.save({"data": [normalised(some[0], digits, "zca"), some[1]]}, "syn_data_digits_ipc_2.pt")
+    with pytest.raises(InputError, match="a result of DataDAM's code, .*by what its images are normalised"):
+        DistilledSet.load("syn_data_digits_ipc_2.pt", digits)
+    assert close(DistilledSet.load("syn_data_digits_ipc_2.pt", digits, normalised_by="zca"), some)
+
+
+def test_idm__cifar100_has_constants_of_its_own(digits, some):
+    coloured = {name: getattr(digits, name).expand(-1, 3, -1, -1) for name in ("train_images", "test_images")}
+    facts = {"mean": torch.tensor([0.5, 0.4, 0.3]), "std": torch.tensor([0.2, 0.3, 0.4])}
+    data, images = replace(digits, name="cifar100", **facts, **coloured), some[0].expand(-1, 3, -1, -1)
+    (Path("acc_0.5.pkl")).write_bytes(pickle.dumps((normalised(images, data), some[1])))
+    assert close(DistilledSet.load("acc_0.5.pkl", data, factor=1), (images, some[1]))
 
 
 def test_beard__reads_the_first_set(digits, some):
