@@ -418,7 +418,7 @@ class SampleConfig(Options):
     trained on what each draws is tested on a validation split of the training images. The trials count in the
     budget, of which they may take half; the rest of it is drawn, as many images as it holds. Their table is printed
     and kept in the pool's plan.json; --resume keeps the plan. A seed gives the same plan on any machine, up to
-    rounding. Or the file of a plan made before, of the same model and solver."""
+    rounding. Or the file of a plan made before, of the same model, solver and expansion."""
     plan_per_class: int = option(5, group=PLAN)
     """Images of each class in the first trial of the setting that evaluates the network most often; others draw more,
     with as many evaluations."""
