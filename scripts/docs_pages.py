@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 KEPT = ("CITATION.cff", "LICENSE")
 """What pages link to as it is."""
-PICTURES = ("results/*/*/grid.png", "results/*/*.svg", "results/*/*.png")
+PICTURES = ("results/*/*/grid.png", "results/*/*/grid.jpg", "results/*/*.svg", "results/*/*.png")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

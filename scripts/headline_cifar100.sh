@@ -15,9 +15,10 @@
 #     CONFIG=configs/gen/fashion_mnist_cpu.yaml CHUNK=240 CHUNKS=2 BUDGET=60s EVALUATIONS=20 IPC_STEPS=50 POOL_STEPS=60 \
 #     RUNS=2 scripts/headline_cifar100.sh
 #
-# It leaves in OUT (results/NAME), in a folder per set, scores.json and the pool's grid.png; in train/ and tuned/
-# stats.jsonl, config.yaml and learnt.json (what its samples show of the classes); and in model/ the weights in fp16, in
-# files under 16 MiB that UViT.from_pretrained reads as they are; in WORK, the report with pictures and curves.
+# It leaves in OUT (results/NAME), in a folder per set, scores.json (without curves and confusion matrix, which the report
+# has) and the pool's grid.jpg; in train/ and tuned/ stats.jsonl, config.yaml and learnt.json (what its samples show of the
+# classes); and in model/ the weights in fp16, in files under 16 MiB that UViT.from_pretrained reads as they are; in WORK,
+# the report with pictures and curves.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 NAME=${NAME:-cifar100_headline}
@@ -87,24 +88,30 @@ for judged in "${judges[@]}"; do wait "$judged"; done
 KEPT=$WORK/kept
 rm -rf "$KEPT" "$WORK/report"
 mkdir -p "$KEPT" "$(dirname "$OUT")"
-for set in "${sets[@]}"; do
-    mkdir "$KEPT/$set"
-    cp "$WORK/$set/scores.json" "$KEPT/$set"
-done
-for pool in pool few_pool; do cp "$WORK/$pool/grid.png" "$WORK/$pool/summary.txt" "$KEPT/$pool"; done
+mkdir "${sets[@]/#/$KEPT/}"
+for pool in pool few_pool; do cp "$WORK/$pool/summary.txt" "$KEPT/$pool"; done
 for run in train tuned; do
     mkdir "$KEPT/$run"
     cp "$WORK/$run/stats.jsonl" "$WORK/$run/config.yaml" "$KEPT/$run"
     [ ! -e "$WORK/$run/learnt.json" ] || cp "$WORK/$run/learnt.json" "$KEPT/$run"
 done
-python - "$WORK" "$KEPT" <<'PYTHON'
+python - "$WORK" "$KEPT" "${sets[@]}" <<'PYTHON'
+import json
 import shutil
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 from gen_dd import UViT
 
-work, kept = map(Path, sys.argv[1:])
+work, kept = map(Path, sys.argv[1:3])
+for name in sys.argv[3:]:
+    score = json.loads((work / name / "scores.json").read_text())
+    short = {key: value for key, value in score.items() if key not in ("answers", "curves", "curve_steps", "config")}
+    (kept / name / "scores.json").write_text(json.dumps(short))
+for name in ("pool", "few_pool"):
+    Image.open(work / name / "grid.png").convert("RGB").save(kept / name / "grid.jpg", quality=85)
 shutil.copytree(work / "train" / "model", kept / "model", ignore=shutil.ignore_patterns("*.safetensors"))
 UViT.from_pretrained(work / "train" / "model").half().save_pretrained(kept / "model", max_shard_size="15MB")
 PYTHON
