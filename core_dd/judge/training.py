@@ -11,6 +11,7 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -462,11 +463,14 @@ def draw_batches(plan: TrainingPlan, images: int, runs: Sequence[int], seed: int
     else:
         number, position = divmod(step, plan.per_pass)
         start, passes = position * plan.batch, range(number, number + 1)
-    orders = [
-        torch.cat([torch.randperm(images, generator=stream(seed, "order", r, number)) for number in passes])
-        for r in runs
-    ]
-    return torch.stack(orders)[:, start : start + plan.batch]
+    orders = ([order(images, seed, r, number) for number in passes] for r in runs)
+    return torch.stack([torch.cat([own[0][start : start + plan.batch], *own[1:]])[: plan.batch] for own in orders])
+
+
+@lru_cache(maxsize=32)  # of 60000 images 15 MB; a step of a small network is as short as permuting them is
+def order(images: int, seed: int, run: int, number: int) -> Tensor:
+    """A run's permutation of a set in its pass of that number."""
+    return torch.randperm(images, generator=stream(seed, "order", run, number))
 
 
 def pays_to_compile(
