@@ -428,8 +428,8 @@ class SampleConfig(Options):
     """Images per batch and process. Default: with a budget, the fastest size that the memory at hand allows, measured
     in the first moments; without one, 250."""
     bf16: bool = option(True, group="speed")
-    """Compute in bf16 where the hardware does it faster; a consistency model draws in fp32, since its few steps do not
-    average errors out."""
+    """Compute in bf16 where the hardware does it faster; a consistency model draws in fp32, on CUDA with products in
+    TF32, since its few steps do not average errors out."""
     compile: bool | None = option(None, group="speed")
     """Compile the network, on CUDA into graphs; under a budget only when two minutes of it are left after loading, on a
     CPU five. Default: where that earns back what it takes, in the images asked for and in the budget that is left."""

@@ -24,6 +24,16 @@ def test_pick_device__missing_device(name):
         speed.pick_device(name)
 
 
+def test_tf32__for_a_block_on_cuda_alone():
+    before = torch.get_float32_matmul_precision()
+    with speed.tf32("cpu"), speed.tf32("cuda", enabled=False):
+        assert torch.get_float32_matmul_precision() == before
+    with pytest.raises(ValueError), speed.tf32("cuda"):
+        assert torch.get_float32_matmul_precision() == "high"
+        raise ValueError
+    assert torch.get_float32_matmul_precision() == before
+
+
 def test_autocast__bf16_only_where_it_pays(monkeypatch):
     a = torch.randn(4, 4)
     monkeypatch.setattr(speed, "bf16_pays", lambda kind: True)
