@@ -103,8 +103,9 @@ def generator(request: Request) -> Made:
         kind="pool",
         title=f"pool {request.title if exact else _short(request)}",
         function="gen_dd.producers:draw",
-        options=sampling | model.options("generator"),
+        options=sampling,
         data=request.data,
+        shown=model.options("generator"),
         needs=model.needs("generator"),
         identity={**model.identity, **_contents({"plan": None if sampling["plan"] == "auto" else sampling["plan"]})},
     )
@@ -224,7 +225,7 @@ def _short(request: Request) -> str:
 
 def _seeded(request: Request, key: str) -> bool:
     """Whether the choice from a given folder depends on the seed."""
-    return request.options.get("selector") != ALL or "{seed}" in str(request.options[key])
+    return request.options.get("selector") != ALL or request.varies(key, "seed")
 
 
 def _training(request: Request) -> Job:
@@ -271,18 +272,20 @@ def _sampling(request: Request, options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in to_dict(config).items() if key not in OF_THE_PLACE or key == "seed"}
 
 
-def _chosen(request: Request, needs: Mapping[str, Job], options: Mapping[str, Any], identity: Mapping[str, Any]) -> Job:
-    """The choice from a pool, which is one of `needs` or `options`, as the request says."""
+def _chosen(request: Request, needs: Mapping[str, Job], shown: Mapping[str, Any], identity: Mapping[str, Any]) -> Job:
+    """The choice from a pool, which is one of `needs` or `shown`, as the request says."""
     selector, network = request.options.get("selector", "herding"), request.options.get("network", "convnet3")
     with about(request.producer):
         pick({**CHOOSERS, ALL: None}, selector, "selector")
     asks = {} if selector in ("random", ALL) else {"network": network}
+    place = {"ipc": request.ipc, "seed": request.seed}  # which decide nothing where all are taken
     return Job(
         kind="set",
         title=request.title,
         function="gen_dd.producers:choose",
-        options={"selector": selector, "ipc": request.ipc, "seed": request.seed, **asks, **options},
+        options={"selector": selector, **({} if selector == ALL else place), **asks},
         data=request.data,
+        shown={**shown, **(place if selector == ALL else {})},
         needs={**needs, **({"classifier": classifier_job(request, network, QUICK.name)} if asks else {})},
         identity=identity,
     )

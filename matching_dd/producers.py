@@ -1,7 +1,7 @@
 """The matching track in comparison runs: distillations with the experts they follow, and choices of real images."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,15 @@ def method(request: Request) -> Made:
     recorded = values.pop("experts", None)
     with about(request.producer):
         cls = pick(METHODS, str(values["method"]), "method").Config
+        follows = any(own.name == "experts" for own in fields(cls))
+        require(recorded is None or follows, f"{request.title}: {values['method']} follows no experts. Leave them out.")
     folder = isinstance(recorded, str)
     config = config_of(cls, request, {**values, "experts": recorded} if folder else values)
     needs = {}
     if not folder and hasattr(config, "experts"):
         needs["experts"] = _experts_job(request, config, recorded or {})
+    decisive = {"checkpoint_every"} if config.val_fraction else set()  # when sets are validated
+    decisive |= {"checkpoint_every", "keep"} if request.along else set()  # which there are to be judged
     job = Job(
         kind="set",
         title=request.title,
@@ -47,7 +51,7 @@ def method(request: Request) -> Made:
         data=request.data,
         needs=needs,
         identity={"experts": experts.content(recorded)} if folder else {},
-        **told(config, decisive=("checkpoint_every",) if config.val_fraction else ()),  # when sets are validated
+        **told(config, decisive),
         measure=None if needs else "matching_dd.producers:measure_distilled",
     )
     takes, brings_lr = taken(config.init, config.ipc, config.factor), hasattr(config, "lr_lr")

@@ -151,9 +151,11 @@ def import_paths(path: Path) -> tuple[str, ...]:
 
 
 def expected_gib(plan: Plan) -> float:
-    """What a worker is expected to take: the most that finished work did, where there is some."""
-    peak = Pace(order for order in plan.orders.values() if order.done).peak_mib
-    return GIB_PER_WORKER if peak is None else max(peak / 1024, 0.25)
+    """What a worker is expected to take: the most that finished work did, and as long as there is something to do whose
+    like was never finished, no less than `GIB_PER_WORKER`."""
+    pace = Pace(order for order in plan.orders.values() if order.done)
+    known = pace.peak_mib is not None and all(pace.alike(order) for order in plan.undone)
+    return max((pace.peak_mib or 0.0) / 1024, 0.25 if known else GIB_PER_WORKER)
 
 
 def made_otherwise(plan: Plan) -> int:

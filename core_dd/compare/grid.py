@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from core_dd.commands import imported
-from core_dd.compare.jobs import Job, Order, code_version, key_of
+from core_dd.compare.jobs import DONE, Job, Order, code_version, key_of
 from core_dd.compare.producers import KINDS, Made, Request
 from core_dd.compare.reading import AXES, Comparison, DataChoice, ProtocolChoice, listed
 from core_dd.errors import InputError, about, brief, likely, require
@@ -92,7 +92,8 @@ def cells_of(comparison: Comparison) -> list[Cell]:
         if not places:
             continue
         options = comparison.options_of(place)
-        made = _made(Request(producer=producer, options=options, data=data[name], ipc=ipc, seed=seed))
+        along = any(comparison.judge_of(own).along for own in places)
+        made = _made(Request(producer=producer, options=options, data=data[name], ipc=ipc, seed=seed, along=along))
         if made.seeded or seed == first:
             cells += [_cell(comparison, own, made, data[name], protocols[own["protocol"]]) for own in places]
     judged = {(cell.data, cell.network, cell.protocol) for cell in cells}
@@ -269,12 +270,13 @@ def plan_of(
     """
     orders: dict[str, Order] = {}
     code = code_version(code)
+    there = {kind: _by_key(out / room) for kind, room in ROOMS.items()}
 
     def ordered(job: Job, like: str, measured_with: Mapping[str, Any]) -> str:
         needs = {name: ordered(need, "", {}) for name, need in job.needs.items()}
         key = key_of(job, origins, code)
         if key not in orders:
-            name = f"{slug(job.title)}-{key[:8]}"
+            name = there[job.kind].get(key[:8], f"{slug(job.title)}-{key[:8]}")
             orders[key] = Order(
                 key=key,
                 kind=job.kind,
@@ -301,6 +303,13 @@ def plan_of(
         images = {"images_per_class": cell.ipc * cell.made.factor**2 if cell.made else None}
         found.append((cell, ordered(cell.score, f"score {place} {cell.network} {cell.protocol}", images)))
     return Plan(orders=orders, cells=found, picked=picked)
+
+
+def _by_key(room: Path) -> dict[str, str]:
+    """A room's folders, as far as they are there, by the key that ends their names: whoever came first has named them.
+    Of several of one key, one that is done."""
+    names = [path.name for path in room.iterdir()] if room.is_dir() else []
+    return {name.rpartition("-")[2]: name for name in sorted(names, key=lambda own: (room / own / DONE).is_file())}
 
 
 def slug(title: str) -> str:

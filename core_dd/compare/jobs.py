@@ -147,7 +147,7 @@ def perform(order: Order) -> Outcome:
         try:
             if not order.done:
                 _fill(order)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # which other code's main() ends with
             traceback.print_exc()
             said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
             return Outcome(order.key, " ".join(said.split()) or type(error).__name__)
@@ -183,11 +183,12 @@ def _fill(order: Order) -> None:
     """Fill an order's folder, and say what that took."""
     from core_dd.speed import peak_mib, prepare_device, restart_peak
 
-    folder, device = Path(order.folder), prepare_device(order.device)
+    folder, host = Path(order.folder), "cpu"  # whose memory workers share; each has its own GPU
+    prepare_device(order.device)
     await_free(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    restart_peak(host)
     data, began = load(order.data), time.perf_counter()
-    restart_peak(device)
     imported(order.function)(data, folder, order.device, **{**order.options, **order.folders})
     done: Done = {
         "key": order.key,
@@ -195,7 +196,7 @@ def _fill(order: Order) -> None:
         "title": order.title,
         "like": order.like,
         "seconds": round(time.perf_counter() - began, 3),
-        "peak_mib": round(peak_mib(device), 1),
+        "peak_mib": round(peak_mib(host), 1),
         "sources": sources(),
     }
     files.write_json(folder / DONE, done)

@@ -18,6 +18,7 @@ from core_dd.compare import executors
 from core_dd.compare.executors import Means
 from core_dd.compare.jobs import Order, Outcome, perform, perform_alone, settle
 from core_dd.compare.producers import KINDS
+from core_dd.errors import require
 
 LOST = "its process ended abruptly: killed, or out of memory. Give fewer --workers, or look into its log."
 
@@ -40,6 +41,8 @@ class LocalExecutor:
 
     def __init__(self, means: Means) -> None:
         gpus = _gpus(means.device)
+        asked = (means.device or "").partition(":")[0]
+        require(asked != "cuda" or bool(gpus), "this machine has no GPU that PyTorch can use. Give --device cpu.")
         cores, free = executors.cores(), psutil.virtual_memory().available / 2**30
         workers = max(1, executors.shares(cores, free, len(gpus), means.memory_gib))
         workers = workers if means.workers is None else means.workers
@@ -47,6 +50,8 @@ class LocalExecutor:
         self.capacity = max(workers, 1)
         self._own = workers == 0
         if self._own:
+            if means.threads_asked:
+                settle(threads, means.paths)
             self.said = "in this process"
             return
         self.said = f"{workers} worker{'s' * (workers > 1)} of {threads} thread{'s' * (threads > 1)}"

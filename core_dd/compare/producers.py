@@ -1,5 +1,6 @@
 """Where sets come from: kinds of producers by the key that names them in a comparison's file. No torch."""
 
+import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ class Request:
         data: what it stands for.
         ipc: images per class.
         seed: of all its draws.
+        along: whether what is kept on the way to it is judged, too.
     """
 
     producer: str
@@ -45,6 +47,7 @@ class Request:
     data: DataChoice
     ipc: int
     seed: int
+    along: bool = False
 
     @property
     def title(self) -> str:
@@ -70,6 +73,10 @@ class Request:
                 f"{self.title}: the {key} {brief(said)} has braces around what is none of {known}. Write one of these, "
                 "or other braces twice."
             ) from None
+
+    def varies(self, key: str, axis: str) -> bool:
+        """Whether the path that an option is has a place for an axis, as `{seed}` or `{seed:05d}`."""
+        return any(field == axis for _, field, _, _ in string.Formatter().parse(str(self.options[key])))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -145,17 +145,29 @@ def _mean(scores: Sequence[Mapping[str, Any]], key: str) -> float:
     return statistics.fmean(score[key] for score in scores)
 
 
+def _named(rankings: Sequence[Ranking]) -> dict[str, Ranking]:
+    """Rankings by method and ipc, and by data and protocol where there are several of these."""
+    several = {axis for axis in ("data", "protocol") if len({getattr(own, axis) for own in rankings}) > 1}
+    found = {}
+    for own in rankings:
+        parts = [own.data] * ("data" in several) + [f"{own.method} ipc {own.ipc}"]
+        found[", ".join(parts + [own.protocol] * ("protocol" in several))] = own
+    return found
+
+
 def summary(rankings: Sequence[Ranking], top: float) -> list[list[str]]:
     """Headings, then a line per method and one for the real images, as text."""
     heads = ["ranked by", "ipc", "networks", "Spearman", "95 % interval", f"of the best {top:.0%}", "its best, on real"]
     lines = [[*heads, "minutes"]]
+    several = len({own.data for own in rankings}) > 1
     for own in rankings:
         value, best = own.spearman, own.spearman_of_best(top)
         ends = "-" if value is None else "{:.2f} to {:.2f}".format(*interval(value, len(own.real)))
         shown = ["-" if each is None else f"{each:.2f}" for each in (value, best)]
         chosen = f"{100 * own.real[own.chosen]:.1f} %"
         count, minutes = str(len(own.real)), f"{own.seconds / 60:.1f}"
-        lines.append([f"{own.method}, {own.protocol}", str(own.ipc), count, shown[0], ends, shown[1], chosen, minutes])
+        name = f"{own.method}{f' {own.data}' * several}, {own.protocol}"
+        lines.append([name, str(own.ipc), count, shown[0], ends, shown[1], chosen, minutes])
     references = {(own.data, own.real_protocol): own for own in rankings}
     for own in references.values():
         highest = f"{100 * max(own.real.values()):.1f} %"
@@ -172,8 +184,13 @@ def by_network(rankings: Sequence[Ranking], most: int | None = None) -> list[lis
         rankings: of one data set.
         most: leave out those after so many; None: none.
     """
-    real = {network: value for own in rankings for network, value in own.real.items()}
-    tables = {"real": real, **{f"{own.method} ipc {own.ipc}": own.accuracies for own in rankings}}
+    reals: dict[str, dict[str, float]] = {}
+    for own in rankings:
+        reals.setdefault(own.real_protocol, {}).update(own.real)
+    names = [f"real, {protocol}" for protocol in reals] if len(reals) > 1 else ["real"]
+    tables: dict[str, Mapping[str, float]] = dict(zip(names, reals.values(), strict=True))
+    tables |= {name: own.accuracies for name, own in _named(rankings).items()}
+    real = {network: value for own in reversed(reals.values()) for network, value in own.items()}
     ranks = {name: _ranks(own) for name, own in tables.items()}
     lines = [["network", *tables]]
     for network in sorted(real, key=real.__getitem__, reverse=True)[:most]:
@@ -244,7 +261,7 @@ def write(plan: Plan, comparison: Comparison, title: str, config: RankConfig, ou
     why = figures.missing() if config.figures else None
     drawn = config.figures and why is None
     if drawn:
-        panels = {f"{own.method}, ipc {own.ipc}": (own.accuracies.values(), own.real.values()) for own in rankings}
+        panels = {name: (own.accuracies.values(), own.real.values()) for name, own in _named(rankings).items()}
         labels = "accuracy after training on the set, %", "on the real images, %"
         figures.save(figures.scatter(title, panels, *labels), out / "ranks")
     elif why is not None:

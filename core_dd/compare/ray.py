@@ -93,6 +93,7 @@ class RayExecutor:
         nodes, gib = _nodes(), self._means.memory_gib
         gpus = self._means.device != "cpu" and any(node.get("GPU") for node in nodes)
         require(gpus or self._means.device != "cuda", "no node of the Ray cluster has a GPU. Give --device cpu.")
+        nodes = [node for node in nodes if node.get("GPU") or not gpus]
         fitting = [shares(node.get("CPU", 0), _gib(node), node.get("GPU", 0) if gpus else 0, gib) for node in nodes]
         threads = [int(node.get("CPU", 0)) // of for node, of in zip(nodes, fitting, strict=True) if of]
         self._threads = self._means.threads_asked or max(1, min(threads, default=1))

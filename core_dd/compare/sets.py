@@ -46,17 +46,18 @@ def existing(request: Request) -> Made:
         kind="set",
         title=request.title,
         function="core_dd.compare.sets:take",
-        options={"place": str(place), "ipc": request.ipc, **options},
+        options={"ipc": request.ipc, **options},
         data=request.data,
+        shown={"place": str(place)},
         identity={"content": content(place)},
     )
 
     def check(data: ImageData, protocol: Protocol) -> None:
-        dset = read(data, **job.options)
+        dset = read(data, **job.options, **job.shown)
         dset.check(data, where=str(place))
         protocol.fitted_to(dset.meta.get("lr"))
 
-    return Made(job=job, brings_lr=None, seeded="{seed}" in str(request.options["set"]), check=check)
+    return Made(job=job, brings_lr=None, seeded=request.varies("set", "seed"), check=check)
 
 
 def read(data: ImageData, place: str, ipc: int, **told: Any) -> DistilledSet:
@@ -212,8 +213,9 @@ def judge(
                 found = scores if own.digest() == dset.digest() else judged(own)
                 snapshots.append({"step": step, "accuracies": found.accuracies})
         scores = scores.with_record(along=snapshots)
+    shortened = made is None and place.get("limit_per_class") is not None  # no whole training set
     scores = scores.with_record(
-        set={"name": name, "path": made}, smoke=scores.record["smoke"] or smoke, config=dict(place)
+        set={"name": name, "path": made}, smoke=scores.record["smoke"] or smoke or shortened, config=dict(place)
     )
     files.write_json(out / judging.SCORES, scores.to_json())
 

@@ -138,7 +138,7 @@ def pivots_of(plan: Plan) -> list[Pivot]:
             if entry is not None:
                 entries[method, ipc] = entry
         real = entries.pop((REAL, None), None)
-        if entries:
+        if entries or real is not None:
             found.append(
                 Pivot(
                     data=key[0],
@@ -163,7 +163,8 @@ def _entry(plan: Plan, cells: Sequence[tuple[Cell, str]]) -> CellEntry | None:
     level = two_levels([score["accuracies"] for score in scores.values()])
     one = next(iter(scores.values()))
     place = one["data"]["name"], first.ipc, first.producer, first.network
-    theirs = published_row(*place, labels=regime_of(one), protocol=one["protocol"])
+    whole = first.score.data.image_size is None and first.score.data.limit_per_class is None
+    theirs = published_row(*place, labels=regime_of(one), protocol=one["protocol"]) if whole else None
     spent = [_seconds(plan, plan.orders[key], scores[cell.seed]) for cell, key in cells if cell.seed in scores]
     known = [own for own in spent if own is not None]
     seconds = statistics.fmean(known) if len(known) == len(scores) else None

@@ -177,9 +177,10 @@ def in_memory(
     Raises:
         InputError: for anything else.
     """
-    names = None
+    names: Sequence[str] | None = None
     if isinstance(source, Mapping):
-        names = source.get("class_names")
+        named = source.get("class_names")
+        names = None if named is None else [_text(own) for own in np.asarray(named).tolist()]
         source = _pair_of(source, where)
     if isinstance(source, tuple | list) and len(source) == 2 and not _is_array(source[0]):
         _no_fraction(where, test_fraction)
@@ -201,6 +202,11 @@ def in_memory(
         train, labels, test, test_labels = train[kept], labels[kept], train[held], labels[held]
     names = names or numbered(labels, where)
     return Raw(train, labels, test, test_labels, tuple(map(str, names)))
+
+
+def _text(name: object) -> str:
+    """A class name, perhaps of bytes."""
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
 
 
 def _pair_of(source: Mapping[str, Any], where: object) -> Any:

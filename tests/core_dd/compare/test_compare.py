@@ -26,6 +26,8 @@ def make(data, ipc, seed, out, lift=0):
     return dset
 def wrong(data, ipc, seed, out):
     return ipc
+def ends(data, ipc, seed, out):
+    raise SystemExit(0)
 def bad(data, ipc, seed, out):
     raise ZeroDivisionError("no way")
 """
@@ -115,13 +117,41 @@ def test_compare__goes_on_with_what_is_added_to_the_file():
     assert {path: when for path, when in after.items() if path in before} == before and len(after) > len(before)
 
 
+def test_compare__what_is_done_stays_so_under_another_name():
+    assert compare(write(seeds=1)) == 0
+    before = files("s*/*/*")
+    renamed = {"matched": SMALL["producers"]["DM"], "Random": SMALL["producers"]["Random"]}
+    assert compare(write(seeds=1, producers=renamed)) == 0
+    assert files("s*/*/*") == before
+    assert {row["method"] for row in csv.DictReader(Path("out/table.csv").read_text().splitlines())} == set(renamed)
+
+
+def test_compare__other_snapshots_to_judge_are_another_distillation():
+    own = {"producers": {"DM": {**TINY, "method": "dm", "checkpoint_every": 1}}, "ipc": 1, "seeds": 1}
+    assert compare(write(**own, judge={"classifiers": 1, "along": True})) == 0
+    own["producers"]["DM"]["keep"] = 2
+    assert compare(write(**own, judge={"classifiers": 1, "along": True})) == 0
+    found = [read_json(path)["along"] for path in Path("out").glob("scores/*/scores.json")]
+    assert sorted([step["step"] for step in along] for along in found) == [[2, 3, 4], [3, 4]]
+
+
+def test_compare__the_whole_training_set_alone(capsys):
+    """As it is: of limited data it is no whole training set, and is marked as shortened."""
+    whole = {"protocols": "quick", "producers": {}, "only": [{"producer": "real"}], "real": True, "ipc": 1, "seeds": 1}
+    limited = {"digits": {"spec": "digits", "limit_per_class": 5}}
+    assert compare(write(**whole | {"producers": SMALL["producers"], "data": limited})) == 0
+    assert "whole training set" in capsys.readouterr().out
+    [row] = csv.DictReader(Path("out/table.csv").read_text().splitlines())
+    assert (row["method"], row["smoke"], row["published"]) == ("real", "True", "")
+
+
 def test_compare__only_what_is_picked_and_the_table_shows_what_is_there(capsys):
     assert compare(write(), "--only", "DM/*/ipc1") == 0
     assert sorted(accuracies()) == ["digits-DM-ipc-1-seed-0-by-convnet1_w8-quick_3_steps",
                                     "digits-DM-ipc-1-seed-1-by-convnet1_w8-quick_3_steps"]  # fmt: skip
     assert compare("small.yaml", "--only", "Random/*/ipc1/seed0") == 0
     out = capsys.readouterr().out
-    assert "…" in out.splitlines()[-3:][0] or "…" in out
+    assert re.search(r"^Random .*\d°…", out, re.M) and re.search(r"^DM .*\d°(?!…)", out, re.M)
     with pytest.raises(InputError, match="--only DMM picks none of 8 cells. One is called Random/digits/ipc1/seed0/"):
         compare("small.yaml", "--only", "DMM")
 
@@ -141,10 +171,11 @@ def test_compare__dry_run_prints_the_cells_and_what_they_take_and_writes_nothing
 
 
 def test_compare__a_failed_cell_keeps_its_log_and_stops_no_other(own_module, capsys):
-    producers = {"Bad": {"function": "mine:bad"}, "Wrong": {"function": "mine:wrong"}, "Random": {"coreset": "random"}}
-    assert compare(write(producers=producers, ipc=1, seeds=1)) == 1
+    producers = {name.title(): {"function": f"mine:{name}"} for name in ("bad", "wrong", "ends")}
+    assert compare(write(producers={**producers, "Random": {"coreset": "random"}}, ipc=1, seeds=1)) == 1
     said = capsys.readouterr().err
-    assert "2 failed, 2 could not be done for that" in said and "ZeroDivisionError: no way" in said
+    assert "3 failed, 3 could not be done for that" in said and "ZeroDivisionError: no way" in said
+    assert "SystemExit: 0" in said
     assert "mine:wrong returned a int, expected a DistilledSet" in said
     [log] = Path("out/logs").glob("set-Bad*")
     assert str(log) in said and "Traceback" in log.read_text()
@@ -181,6 +212,17 @@ def test_compare__existing_sets_stand_for_their_cells(digits):
     file = write(producers={"Theirs": {"set": "there/{ipc}.safetensors"}})
     assert compare(file) == 0
     assert len(files("scores/*")) == 2  # one seed: another gives no other set
+    before = files("s*/*/*")
+    here = str(Path("there").resolve())
+    assert compare(write(producers={"Theirs": {"set": here + "/{ipc}.safetensors"}})) == 0
+    assert files("s*/*/*") == before  # known by what is in it
+    for seed in (0, 1):
+        coreset("random", digits, 1, seed=seed).save(Path(f"there/00{seed}.safetensors"))
+    assert (
+        compare(write("each.yaml", producers={"Each": {"set": "there/{seed:03d}.safetensors"}}, ipc=1), "--out=each")
+        == 0
+    )
+    assert len(list(Path("each/scores").iterdir())) == 2
     wrong = write("wrong.yaml", producers={"Theirs": {"set": "there/1.safetensors"}})
     with pytest.raises(InputError, match="Theirs/digits/ipc2/seed0/.*has 1 to 1 images per class"):
         compare(wrong, "--out=other")

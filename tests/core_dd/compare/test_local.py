@@ -12,6 +12,7 @@ from core_dd.compare import executors, local
 from core_dd.compare.executors import Means
 from core_dd.compare.jobs import Order, Outcome
 from core_dd.compare.reading import DataChoice
+from core_dd.errors import InputError
 
 
 @pytest.fixture
@@ -50,6 +51,20 @@ def test_executor__takes_what_the_machine_has(machine, cores, gib, gpus, asked, 
     machine(cores, gib, gpus)
     with executor(**asked) as found:
         assert found.said == said
+
+
+def test_executor__this_process_computes_with_the_threads_that_are_asked_for(machine, monkeypatch):
+    machine(8, 64)
+    settled = []
+    monkeypatch.setattr(local, "settle", lambda threads, paths: settled.append(threads))
+    executor(workers=0), executor(workers=0, threads=3)
+    assert settled == [3]
+
+
+def test_executor__a_gpu_that_there_is_not_is_said_before_any_work(machine):
+    machine(8, 64)
+    with pytest.raises(InputError, match="no GPU that PyTorch can use. Give --device cpu"):
+        executor(device="cuda")
 
 
 def test_executor__heeds_the_threads_and_gpus_of_its_environment(machine, monkeypatch):

@@ -55,6 +55,20 @@ def test_summary__of_all_and_of_the_best():
                                         ["n1", "85.0 (2)", "85.0 (2)"]]  # fmt: skip
 
 
+def test_tables__rankings_of_several_data_and_protocols_stand_apart():
+    names = [f"n{i}" for i in range(5)]
+
+    def ranking(data, protocol, real):
+        own = dict(zip(names, [0.5, 0.4, 0.3, 0.2, 0.1], strict=True))
+        place = {"data": data, "method": "DM", "ipc": 1, "protocol": protocol, "real_protocol": real}
+        return Ranking(**place, accuracies=own, real=own, seconds=1.0, real_seconds=1.0)
+
+    two = [ranking("d", "quick", "quick"), ranking("d", "dm", "dm")]
+    assert by_network(two)[0] == ["network", "real, quick", "real, dm", "DM ipc 1, quick", "DM ipc 1, dm"]
+    lines = summary([ranking("d", "dm", "dm"), ranking("e", "dm", "dm")], 0.5)
+    assert [line[0] for line in lines[1:]] == ["DM d, dm", "DM e, dm", "real d, dm", "real e, dm"]
+
+
 def rank(file, *flags):
     main([str(file), "--device=cpu", "--out=out", "--workers=0", *flags])
 

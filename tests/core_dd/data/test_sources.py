@@ -104,6 +104,9 @@ def test_npz__under_either_names(few, expected, tmp_path):
     np.savez(tmp_path / "b.npz", images=few[0].numpy(), labels=few[1].numpy(), class_names=np.array(list("abcdefghij")))
     data = load_data("npz:b.npz", test_fraction=0.5)
     assert data.class_names == tuple("abcdefghij") and len(data.test_labels) == 30
+    for given in (np.array([b"%d" % k for k in range(10)]), np.arange(10)):
+        np.savez(tmp_path / "c.npz", images=few[0].numpy(), labels=few[1].numpy(), class_names=given)
+        assert load_data("npz:c.npz", test_fraction=0.5).class_names == tuple("0123456789")
     with pytest.raises(InputError, match="b.npz has no test split. Say which part .* --test_fraction"):
         load_data("npz:b.npz")
     with pytest.raises(InputError, match="a.npz has its own test split. Leave out test_fraction"):
