@@ -356,7 +356,8 @@ def _check_same(folder: Path, config: RunConfig, origin: Mapping[str, Any]) -> N
     began = records.read(folder / _ORIGIN, dict[str, Any], hint)
     for key, value in origin.items():
         require(
-            began.get(key) == value,
+            began.get(key, value if key == "experts" else None)
+            == value,  # runs that were begun earlier do not say them
             f"{folder} was begun with other data: their {key} was {began.get(key)}, now it is {value}. Resume with the "
             "data it was begun with, or start a new run.",
         )

@@ -1,5 +1,6 @@
 """What every matching method shares: its config fields, the iteration, and fast features."""
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -10,12 +11,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
+from torchvision.ops import StochasticDepth
 
 from core_dd.data.images import ImageData
 from core_dd.data.preprocess import Preprocess
 from core_dd.errors import require
 from core_dd.judge.augment import DSAugment, IDCAugment, strategy_for
-from core_dd.judge.networks import build_network, interact, require_shown, reset
+from core_dd.judge.networks import ForeignNetwork, build_network, interact, require_shown, reset
+from core_dd.judge.training import draws
 from core_dd.records import fitting
 from core_dd.rng import stream
 from core_dd.speed import MATCHING, autocast, can_compile, compiled, forward_flops, graph_bytes, pick_device
@@ -70,13 +73,22 @@ class Method:
         self.optimizer = self.image_optimizer()
         self.net = build_network(config.network, data.shape, data.num_classes).requires_grad_(False)
         without_dropout(self.net.to(self.device).train())
+        require(
+            not draws(self.net, data.shape),
+            f"network {config.network} draws random numbers when it is trained (dropout or dropped layers of its own), "
+            "which no seed governs. Switch that off in its code.",
+        )
         self.check_network()
         self.compile = config.compile and self.pays_to_compile()
         self.features = Features(self.device, self.measure, bf16=config.bf16, compile=self.compile)
-        each, classes = graph_bytes(self.net, data.shape, self.measure), data.num_classes
+        each = graph_bytes(self.net, data.shape, self.measure)
         self.most_at_once = _images_at_once(config, each, self.device)
-        graph = self.graph_copies * each
-        self.chunks = class_chunks(classes, data.shape, config, graph, self.device, whole=interact(self.net))
+        self.chunks = self.parts(self.graph_copies * each)
+
+    def parts(self, each: int) -> list[range]:
+        """The classes in parts that go through one after the other; `each` image's graph takes so many bytes."""
+        classes, whole = self.data.num_classes, interact(self.net)
+        return class_chunks(classes, self.data.shape, self.config, each, self.device, whole)
 
     def check_network(self) -> None:
         """Refuse a network that does not show what `measure` looks at.
@@ -91,7 +103,11 @@ class Method:
         """Whether the iterations are work enough to earn back the compilation; a backward pass is two forward ones."""
         config = self.config
         images = self.data.num_classes * self.graph_copies * (config.batch_real + 3 * config.syn_per_class)
-        flops = images * forward_flops(self.net, torch.zeros(2, *self.data.shape))
+        flops = 0.0
+        with contextlib.suppress(*([RuntimeError] if isinstance(self.net, ForeignNetwork) else [])):
+            flops = images * forward_flops(
+                self.net, torch.zeros(2, *self.data.shape)
+            )  # on "meta", of other code unknown
         seconds = MATCHING.seconds(flops, config.iterations * config.rounds, self.device)
         return MATCHING.pays(min(seconds, config.max_seconds or seconds), self.device)
 
@@ -307,8 +323,10 @@ class Features:
 def without_dropout(net: nn.Module) -> nn.Module:
     """Switch off a network's dropout, for good: what is matched depends on its weights and on the images alone."""
     for module in net.modules():
-        if isinstance(module, _DropoutNd):
+        if isinstance(module, (_DropoutNd, StochasticDepth)):
             module.p = 0.0
+        elif isinstance(module, nn.MultiheadAttention):
+            module.dropout = 0.0
     return net
 
 

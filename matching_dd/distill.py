@@ -14,7 +14,8 @@ from core_dd.config import load_config, peek, to_dict, to_yaml
 from core_dd.data import readers
 from core_dd.data.images import ImageData
 from core_dd.data.options import DataConfig
-from core_dd.errors import pick, require
+from core_dd.errors import Diverged, InputError, pick, require
+from core_dd.judge.habits import trains
 from core_dd.progress import Progress
 from core_dd.run import Run, checkpoints, find_folder
 from core_dd.sets.distilled import Cost, DistilledSet, Spent, new_meta
@@ -68,7 +69,8 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
     # Whatever can be wrong is found before any work.
     data = data or config.load_data(config.seed, config.val_fraction)
     name = _run_name(config, data)
-    find_folder(config.out, name, config.resume)
+    for done, place in checkpoints(find_folder(config.out, name, config.resume))[-1:]:
+        require(done <= config.iterations, f"{place} is past iteration {config.iterations}. Raise --iterations.")
     prepare_device(config.device)
     method = METHODS[config.method](config, data)
     stopping = EarlyStopping(config, data) if config.val_fraction else None
@@ -76,7 +78,7 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
         # A resumed run continues where its last checkpoint was; every draw is keyed by (seed, purpose, step).
         first, folder = run.last() or (0, None)
         if folder is not None:
-            _restore(method, config, first, folder)
+            _restore(method, folder)
             run.say(f"resumed at iteration {first} from {folder}")
         for drawn, images in method.drawn.items():
             if images.smaller_classes:
@@ -105,6 +107,7 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
                 progress.note = f"loss {loss.item():.4g}"
                 if save:
                     dset = method.synthetic.to_distilled(_describe(config, data, watch.cost(done)))
+                    _check_pixels(dset, done)
                     if stopping is not None:
                         with watch.validation():
                             scores = stopping.measure(dset)
@@ -131,12 +134,33 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
         run.say(f"{run.folder / DISTILLED}: {config.ipc} images per class of {data.name}")
         if stopping is not None and (warning := stopping.warning()) is not None:
             run.say(warning)
-        return DistilledSet.load(run.folder / DISTILLED)
+        result = DistilledSet.load(run.folder / DISTILLED)
+        if not trains(result):
+            run.say(
+                f"WARNING: the learning rate learnt with the set is {result.meta['lr']:.3g}, at which no classifier "
+                "can train. Lower lr_lr or lr_img, or give another lr_student."
+            )
+        return result
 
 
-def _restore(method: Method, config: MatchingConfig, first: int, folder: Path) -> None:
+def _check_pixels(dset: DistilledSet, done: int) -> None:
+    """Stop where images went so far from 0..1 that nobody would take them for images.
+
+    Raises:
+        Diverged: if they did.
+    """
+    try:
+        dset.check_scale("the set")
+    except InputError:
+        low, high = (float(own) for own in dset.images.aminmax())
+        raise Diverged(
+            f"the images diverged: at iteration {done} their pixels lie between {low:.3g} and {high:.3g}, expected "
+            "about 0..1. Lower lr_img; what earlier checkpoints hold stays."
+        ) from None
+
+
+def _restore(method: Method, folder: Path) -> None:
     """Take over the state that a checkpoint holds."""
-    require(first <= config.iterations, f"{folder} is past iteration {config.iterations}. Raise --iterations.")
     state = records.checked(readers.load_tensors(folder / _STATE), dict[str, Any], str(folder / _STATE), _BEFORE)
     with records.restoring(str(folder / _STATE), _BEFORE):
         method.load_state(state)
@@ -176,6 +200,11 @@ def _dry_run(config: MatchingConfig) -> None:
     print(f"# checked on {found.device}: {found.parts} part(s) of the classes per iteration")
     print(f"# memory: {found.mib / 1024:.2f} GiB at its peak")
     print(f"# time: {found.first:.1f} s to start, then {found.each:.3g} s per iteration: {found.said(config)}")
+    if config.val_fraction:
+        print(
+            f"# beside it, after every {config.checkpoint_every} iterations, the training of {config.val_classifiers}"
+        )
+        print(f"# classifier(s) by protocol {config.val_protocol}, whose time is not counted here")
 
 
 class _Measured(NamedTuple):
@@ -217,6 +246,8 @@ def measured(config: MatchingConfig, data: ImageData, now: Callable[[], float] =
     """
     prepare_device(config.device)
     method, seconds, each = METHODS[config.method](config, data), list[float](), None
+    if config.val_fraction:
+        EarlyStopping(config, data)  # which may refuse
     while each is None:
         started = now()
         method.step(len(seconds)).item()

@@ -51,7 +51,8 @@ class Experts:
 
     Attributes:
         epochs: E.
-        origin: what tells these experts from others, for `core_dd.run.Run.open`: the first one's digest.
+        origin: what tells these experts from others, for `core_dd.run.Run.open`: the first one's digest, and how
+            many there are.
 
     Raises:
         InputError: if the folder is missing, holds no finished expert, foreign ones or a damaged file.
@@ -67,8 +68,10 @@ class Experts:
     ) -> None:
         spec = config.data if config else data.name
         how = f"Record some: gendd experts --data {spec} --network {network} --preprocess {preprocess}"
-        if config and config.val_fraction:
-            how += f" --val_fraction {config.val_fraction} --seed {config.seed}"
+        if config:
+            same = ("image_size", "test_fraction", "limit_per_class", "val_fraction")
+            how += "".join(f" --{name} {value}" for name in same if (value := getattr(config, name)))
+            how += f" --seed {config.seed}" if config.val_fraction or config.limit_per_class else ""
         require(folder is not None, f"give the folder of recorded experts: --experts FOLDER. {how}.")
         self.folder = Path(folder)
         require(
@@ -95,7 +98,8 @@ class Experts:
         for file in self.files:
             self._check(file, shapes)
         with self.files[0].open("rb") as first:
-            self.origin = {"first_expert": hashlib.file_digest(first, "blake2b").hexdigest()[:16]}
+            digest = hashlib.file_digest(first, "blake2b").hexdigest()[:16]
+        self.origin = {"first_expert": digest, "experts": str(len(self.files))}  # of which every iteration draws one
 
     def __len__(self) -> int:
         return len(self.files)

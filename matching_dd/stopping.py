@@ -81,7 +81,7 @@ class EarlyStopping:
         config = self.config
         try:
             with about(f"--val_protocol {config.val_protocol}"):
-                if PROTOCOLS[config.val_protocol].learned_lr and not trains(dset):
+                if not trains(dset):
                     raise Diverged(f"the learning rate learnt with the set is {dset.meta['lr']:.3g}, not above 0.")
                 scores = evaluate(
                     dset,

@@ -293,14 +293,14 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
             }
             dset = cls(tensors["images"], tensors["labels"], meta, fitted)
         dset.check(where=str(path))
-        dset._check_scale(str(path))
+        dset.check_scale(str(path))
         names = dset.meta.get("class_names")
         if data is not None and names and dset.meta.get("fingerprint") is None:  # else its labels are those of the data
             dset.labels = foreign.in_order(dset.labels, names, data, path)
             dset.meta["class_names"] = list(data.class_names)
         return dset
 
-    def _check_scale(self, where: str) -> None:
+    def check_scale(self, where: str) -> None:
         """Refuse floats on the 0..255 scale: pixels stay near 0..1, and what strays from there does so both ways."""
         if self.images.dtype == torch.uint8:
             return
@@ -345,7 +345,7 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
             self.preprocess.check(tuple(self.images.shape[1:]), where)
         if data is not None:
             self.check_against(data, where)
-            self._check_scale(where)
+            self.check_scale(where)
         self._check_labels(meta.get("class_names") if data is None else data.class_names, where)
 
     def check_tensors(self, where: str) -> None:

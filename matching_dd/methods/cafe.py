@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core_dd.data.images import ImageData
-from core_dd.errors import above, at_least
+from core_dd.errors import above, at_least, require
 from core_dd.judge.networks import interact
 from core_dd.rng import stream
 from matching_dd.base import Features, MatchingConfig, Method
@@ -63,6 +63,7 @@ class CAFEConfig(MatchingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(not self.per_class, "cafe steps all classes at once: leave out per_class.")
         at_least(self, 0, "early_weight", "late_weight", "discrimination")
         above(self, 0, "steady", "moved", "lr_net")
         at_least(self, WATCHED, "max_steps", "max_epochs")

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from core_dd.errors import at_least
+from core_dd.errors import at_least, require
 from core_dd.options import option
 from matching_dd.base import RandomNetworks, RandomNetworksConfig
 from matching_dd.losses import mean_discrepancy, moment_discrepancy
@@ -39,6 +39,12 @@ class DMConfig(RandomNetworksConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 0, "second_moment", "third_moment")
+        for name, least in (("second_moment", 2), ("third_moment", 3)):
+            require(
+                getattr(self, name) == 0 or self.syn_per_class >= least,
+                f"{name} wants {least} synthetic images of a class, and each step shows {self.syn_per_class}: of so "
+                "few it is 0, whatever they are. Leave it out, or raise ipc or factor.",
+            )
 
 
 class DM(RandomNetworks):

@@ -119,6 +119,10 @@ class MTT(Method):
                 "Raise it, or lower batch_syn.",
             )
 
+    def parts(self, each: int) -> list[range]:
+        """All classes at once: what takes memory is a step of the student, of a batch of them."""
+        return [range(self.data.num_classes)]
+
     def image_optimizer(self) -> torch.optim.Optimizer:
         """SGD on the images and on the student's learning rate."""
         config = self.config

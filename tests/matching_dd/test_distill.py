@@ -20,6 +20,7 @@ from core_dd.rng import stream
 from core_dd.run import checkpoints, read_stats
 from core_dd.sets.distilled import DistilledSet
 from matching_dd import coreset, distill
+from matching_dd.base import Method
 from matching_dd.distill import main
 from matching_dd.methods import METHODS
 from matching_dd.stopping import EarlyStopping
@@ -205,6 +206,7 @@ def test_resume__of_a_finished_run_goes_on_or_does_nothing(digits):
     assert longer == distill("dm", digits, 1, iterations=6, out="other", **SMALL).digest() != first
     with pytest.raises(InputError, match=r"step-000006 is past iteration 5\. Raise --iterations"):
         distill("dm", digits, 1, iterations=5, out="run", resume=True, **SMALL)
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["iterations"] == 6
 
 
 def test_dry_run__prints_what_to_expect_and_writes_nothing(capsys):
@@ -216,13 +218,77 @@ def test_dry_run__prints_what_to_expect_and_writes_nothing(capsys):
     main([*FLAGS, "--iterations=5000", "--ipc=3", "--max_seconds=0.001", "--dry_run"])
     printed = capsys.readouterr().out
     assert re.search(r"per iteration: 0:\d\d:\d\d, in which max_seconds 0.001 leaves about 1 of 5000", printed)
+    main([*FLAGS, "--iterations=5", "--val_fraction=0.1", "--checkpoint_every=2", "--dry_run"])
+    said = "# beside it, after every 2 iterations, the training of 2\n# classifier(s) by protocol quick"
+    assert said in capsys.readouterr().out
+    assert command_fails([*FLAGS, "--iterations=5", "--val_fraction=0.1", "--val_protocol=mtt", "--dry_run"], capsys)
     assert not list(Path().iterdir())
 
 
-def test_diverging__stops_naming_the_step_and_the_last_checkpoint(digits):
+def command_fails(words, capsys):
+    """Whether the command refuses a learning rate learnt with the set."""
+    with pytest.raises(
+        InputError, match="val_protocol mtt trains at a learning rate learnt with the set, and dm learns"
+    ):
+        main(words)
+    capsys.readouterr()
+    return True
+
+
+def test_diverging__images_that_stay_finite_and_are_no_images(digits):
+    options = {"iterations": 9, "checkpoint_every": 1, "init": "noise", "out": "run", **SMALL}
+    with pytest.raises(
+        Diverged, match=r"the images diverged: at iteration \d: their|the images diverged: at iteration"
+    ):
+        distill("dm", digits, 1, lr_img=1e4, **options)
+    assert not Path("run/distilled.safetensors").exists()
+
+
+OWN = """\
+import torch
+from torch import nn
+class Net(nn.Module):
+    def __init__(self, in_shape, num_classes):
+        super().__init__()
+        self.last = nn.Linear(64, num_classes)
+    def features(self, x):
+        return x.flatten(1)
+    def forward(self, x):
+        return self.last(self.features(x))
+class Counts(Net):
+    def features(self, x):
+        return x.flatten(1) * (1 if x.mean().item() > 1e9 else 2)
+class Drops(Net):
+    def features(self, x):
+        return nn.functional.dropout(x.flatten(1), training=self.training)
+class Attends(Net):
+    def __init__(self, in_shape, num_classes):
+        super().__init__(in_shape, num_classes)
+        self.layer = nn.TransformerEncoderLayer(8, 1, 8, batch_first=True)
+    def features(self, x):
+        return self.layer(x[:, 0]).flatten(1)
+"""
+
+
+def test_networks_of_ones_own__what_asks_for_numbers_works_and_what_draws_is_refused(digits, tmp_path, monkeypatch):
+    (tmp_path / "own_to_match.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    options = {"iterations": 2, "batch_real": 16, "tracker": "none"}
+
+    def of(network: str) -> str:
+        return distill("dm", digits, 1, network=f"own_to_match:{network}", **options).digest()
+
+    assert of("Counts") == of("Counts") and of("Attends") == of("Attends")
+    with pytest.raises(InputError, match="network own_to_match:Drops draws random numbers when it is trained"):
+        of("Drops")
+
+
+def test_diverging__stops_naming_the_step_and_the_last_checkpoint(digits, monkeypatch):
+    iterate = Method.iterate
+    monkeypatch.setattr(Method, "iterate", lambda *own: iterate(*own) * (math.nan if own[1] == 2 else 1))
     options = {"iterations": 9, "log_every": 1, "checkpoint_every": 1, "out": "run", **SMALL}
-    with pytest.raises(Diverged, match=r"loss is (nan|inf) at step \d+\. The last good checkpoint is run/checkpoints/"):
-        distill("dm", digits, 1, lr_img=1e37, **options)
+    with pytest.raises(Diverged, match=r"loss is nan at step 3\. The last good checkpoint is run/.*step-000002"):
+        distill("dm", digits, 1, **options)
     assert not Path("run/distilled.safetensors").exists()
 
 
@@ -236,6 +302,9 @@ def test_diverging__stops_naming_the_step_and_the_last_checkpoint(digits):
         ({"lr_img": "1"}, "lr_img: expected float, got str. Give dm a value of that type"),
         ({"iterations": 0}, "iterations must be >= 1, got 0"),
         ({"lr_img": 0.0}, "lr_img must be > 0, got 0"),
+        ({"second_moment": 1.0}, "second_moment wants 2 synthetic images of a class, and each step shows 1"),
+        ({"ipc": 2, "third_moment": 1.0}, "third_moment wants 3 synthetic images of a class, and each step shows 2"),
+        ({"method": "cafe", "per_class": True}, "cafe steps all classes at once: leave out per_class"),
         ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1"),
         ({"batch_real": 0}, "batch_real must be >= 1"),
         ({"init": "reel"}, "unknown init 'reel'; did you mean 'real'"),

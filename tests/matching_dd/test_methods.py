@@ -154,7 +154,7 @@ def test_compile__pays_in_many_iterations_only(digits, way, monkeypatch):
 
 @pytest.mark.parametrize("way", [*WAYS, "dc", "dsa", "idc"])
 def test_step__classes_in_parts_give_the_same_step(few_digits, hasty, way):
-    options = {"ipc": 2, "bf16": False} | ({} if way in WAYS else {"outer": 2, "inner": 1})
+    options = {"ipc": 3, "bf16": False} | ({} if way in WAYS else {"outer": 2, "inner": 1})
     options |= {"real_net": 64, "side_img": 8} if way == "idc" else HASTY if way == "cafe" else {}
     whole, parts = (build(way, few_digits, **options) for _ in range(2))
     whole.chunks, parts.chunks = [range(4)], [range(2), range(2, 3), range(3, 4)]

@@ -1,5 +1,7 @@
 """MTT against a second, plain implementation: one graph through the whole of the student's training."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from core_dd.errors import InputError
 from core_dd.judge import augment
 from core_dd.rng import stream
 from core_dd.run import read_stats
+from core_dd.sets.distilled import DistilledSet
 from core_dd.speed import bf16_pays
 from matching_dd import coreset, distill
 from matching_dd.experts import ExpertsConfig, record
@@ -113,6 +116,26 @@ def test_distill__lowers_its_loss_and_beats_random_selection(digits, experts):
     assert ours - random > 0.03
 
 
+def test_distill__a_learning_rate_below_zero_is_said(digits, experts, capsys):
+    options = {"syn_steps": 2, "max_start_epoch": 4, "iterations": 1, "network": "convnet1_w8", "experts": experts}
+    distill("mtt", digits, 1, lr_student=1.0, lr_lr=1e6, compile=False, tracker="none", **options)
+    said = capsys.readouterr().err
+    lost = "WARNING: the learning rate learnt with the set is -" in said
+    assert lost == (DistilledSet.load("runs/digits-mtt-ipc1/00000").meta["lr"] <= 0) and lost
+
+
+def test_resume__refuses_experts_that_have_become_more(digits, experts):
+    shutil.copytree(experts, "grown")
+    index = json.loads(Path("grown/index.json").read_text())
+    Path("grown/index.json").write_text(json.dumps(index | {"files": index["files"][:2]}))
+    options = {"syn_steps": 2, "max_start_epoch": 4, "network": "convnet1_w8", "experts": "grown", "out": "run"}
+    options |= {"compile": False, "tracker": "none"}
+    distill("mtt", digits, 1, iterations=1, **options)
+    Path("grown/index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="their experts was 2, now it is 3"):
+        distill("mtt", digits, 1, iterations=2, resume=True, **options)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -123,7 +146,7 @@ def test_distill__lowers_its_loss_and_beats_random_selection(digits, experts):
         ({"max_syn": 3}, "set batch_syn, not max_syn"),
         ({"per_class": True}, "leave out per_class"),
         ({"max_start_epoch": 6}, "max_start_epoch 6 and expert_epochs 2 need experts of 7 epochs; those in .* have 6"),
-        ({"memory_gib": 1e-5}, "memory_gib 1e-05 is too small: one"),
+        ({"memory_gib": 1e-5}, "memory_gib 1e-05 is too small: one step of the student"),
         ({"experts": None}, "give the folder of recorded experts"),
     ],
 )
