@@ -12,7 +12,7 @@ from types import FrameType
 
 from core_dd import processes, streams
 from core_dd.commands import COMMANDS, imported
-from core_dd.errors import InputError, pick
+from core_dd.errors import InputError, Terminated, pick
 from core_dd.notes import note, printable
 
 OUT_OF_MEMORY = (
@@ -143,7 +143,7 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)
+    raise Terminated(128 + number)
 
 
 def fail(error: Exception) -> int:

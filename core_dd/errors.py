@@ -13,6 +13,10 @@ class InputError(ValueError):
     """What the user gave is wrong (a path, an option, a file); commands print the message and exit with status 2."""
 
 
+class Terminated(SystemExit):
+    """This process was asked to end."""
+
+
 class Diverged(InputError):
     """A loss or a weight that must be finite is not; the message names the step."""
 

@@ -10,6 +10,7 @@ import pytest
 from commands import Process
 from comparisons import SMALL, TINY, accuracies, compare, files, write
 
+from core_dd import cli
 from core_dd.compare.sets import call
 from core_dd.compare.view import status
 from core_dd.errors import InputError
@@ -28,6 +29,10 @@ def wrong(data, ipc, seed, out):
     return ipc
 def ends(data, ipc, seed, out):
     raise SystemExit(0)
+def terminated(data, ipc, seed, out):
+    import os, signal
+    os.kill(os.getpid(), signal.SIGTERM)
+    return coreset("random", data, ipc, seed)
 def bad(data, ipc, seed, out):
     raise ZeroDivisionError("no way")
 """
@@ -181,6 +186,13 @@ def test_compare__a_failed_cell_keeps_its_log_and_stops_no_other(own_module, cap
     assert str(log) in said and "Traceback" in log.read_text()
     assert list(accuracies()) == ["digits-Random-ipc-1-seed-0-by-convnet1_w8-quick_3_steps"]
     assert ("Bad digits ipc1 seed0", "ZeroDivisionError: no way", str(log)) in status(Path("out")).failed
+
+
+def test_compare__ends_when_it_is_asked_to(own_module):
+    file = write(producers={"Asked": {"function": "mine:terminated"}}, ipc=1, seeds=1)
+    with pytest.raises(SystemExit, match="143"):
+        cli.main(["compare", str(file), "--device=cpu", "--out=out", "--workers=0", "--no_figures"])
+    assert not files("sets/*/done.json")
 
 
 def test_compare__a_users_function_is_known_by_its_source(own_module, digits):
