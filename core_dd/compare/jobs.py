@@ -24,7 +24,7 @@ from msgspec import Meta
 from core_dd import files, records
 from core_dd.commands import imported
 from core_dd.compare.reading import DataChoice
-from core_dd.errors import InputError, Terminated
+from core_dd.errors import InputError
 from core_dd.locks import require_free
 
 if TYPE_CHECKING:
@@ -147,9 +147,7 @@ def perform(order: Order) -> Outcome:
         try:
             if not order.done:
                 _fill(order)
-        except Terminated:
-            raise
-        except (Exception, SystemExit) as error:  # the latter is how other code's main() ends
+        except Exception as error:
             traceback.print_exc()
             said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
             return Outcome(order.key, " ".join(said.split()) or type(error).__name__)

@@ -18,8 +18,10 @@ from core_dd.compare import executors
 from core_dd.compare.executors import Means
 from core_dd.compare.jobs import Order, Outcome, perform, perform_alone, settle
 from core_dd.compare.producers import KINDS
-from core_dd.errors import require
+from core_dd.errors import Terminated, require
 
+ENDED = "its code asked its process to end (SystemExit: {})."
+"""Of a function that calls another command's main()."""
 LOST = "its process ended abruptly: killed, or out of memory. Give fewer --workers, or look into its log."
 
 
@@ -68,7 +70,12 @@ class LocalExecutor:
         """See `core_dd.compare.executors.Executor`."""
         if self._own:
             done: Future[Outcome] = Future()
-            done.set_result(perform(order))
+            try:
+                done.set_result(perform(order))
+            except Terminated:
+                raise
+            except SystemExit as end:
+                done.set_result(Outcome(order.key, ENDED.format(end)))
             return done
         return self._threads.submit(self._do, order)
 
@@ -115,6 +122,8 @@ class _Worker:
             with self._lock:  # killed while the process began, it must not begin to work
                 doing = None if self._ended else self._pool.submit(perform_alone, order)
             return Outcome(order.key, LOST) if doing is None else doing.result()
+        except SystemExit as end:  # what the process was made to raise; this one is asked to end in its main thread
+            return Outcome(order.key, ENDED.format(end))
         except RuntimeError:  # a BrokenExecutor; or it was ended in between
             self._pool = self._number = None
             return Outcome(order.key, LOST)
