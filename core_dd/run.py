@@ -355,9 +355,9 @@ def _check_same(folder: Path, config: RunConfig, origin: Mapping[str, Any]) -> N
     hint = "It does not say what the run was made from. Start a new run."
     began = records.read(folder / _ORIGIN, dict[str, Any], hint)
     for key, value in origin.items():
+        unsaid = key == "experts" and key not in began  # by runs that were begun before it was kept
         require(
-            began.get(key, value if key == "experts" else None)
-            == value,  # runs that were begun earlier do not say them
+            unsaid or began.get(key) == value,
             f"{folder} was begun with other data: their {key} was {began.get(key)}, now it is {value}. Resume with the "
             "data it was begun with, or start a new run.",
         )

@@ -103,11 +103,9 @@ class Method:
         """Whether the iterations are work enough to earn back the compilation; a backward pass is two forward ones."""
         config = self.config
         images = self.data.num_classes * self.graph_copies * (config.batch_real + 3 * config.syn_per_class)
-        flops = 0.0
+        flops = 0.0  # where other code does not work without values
         with contextlib.suppress(*([RuntimeError] if isinstance(self.net, ForeignNetwork) else [])):
-            flops = images * forward_flops(
-                self.net, torch.zeros(2, *self.data.shape)
-            )  # on "meta", of other code unknown
+            flops = images * forward_flops(self.net, torch.zeros(2, *self.data.shape))  # on "meta"
         seconds = MATCHING.seconds(flops, config.iterations * config.rounds, self.device)
         return MATCHING.pays(min(seconds, config.max_seconds or seconds), self.device)
 

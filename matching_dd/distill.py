@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
@@ -132,15 +132,21 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
         else:
             stopping.deliver(run.folder, _spent(last[1] / DISTILLED))
         run.say(f"{run.folder / DISTILLED}: {config.ipc} images per class of {data.name}")
-        if stopping is not None and (warning := stopping.warning()) is not None:
-            run.say(warning)
         result = DistilledSet.load(run.folder / DISTILLED)
-        if not trains(result):
-            run.say(
-                f"WARNING: the learning rate learnt with the set is {result.meta['lr']:.3g}, at which no classifier "
-                "can train. Lower lr_lr or lr_img, or give another lr_student."
-            )
+        for warning in _warnings(stopping, result):
+            run.say(warning)
         return result
+
+
+def _warnings(stopping: EarlyStopping | None, result: DistilledSet) -> Iterator[str]:
+    """What there is to say of a set that cannot be right."""
+    if stopping is not None and (warning := stopping.warning()) is not None:
+        yield warning
+    if not trains(result):
+        yield (
+            f"WARNING: the learning rate learnt with the set is {result.meta['lr']:.3g}, at which no classifier can "
+            "train. Lower lr_lr or lr_img, or give another lr_student."
+        )
 
 
 def _check_pixels(dset: DistilledSet, done: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from core_dd.compare.grid import REAL_NAME, Cell, Plan
 from core_dd.compare.jobs import Order, read_done
 from core_dd.compare.levels import FEWEST_PAIRS, Level, surely_best, two_levels
+from core_dd.compare.reading import DataChoice
 from core_dd.compare.view import SCORES
 from core_dd.judge.options import REAL
 from core_dd.judge.scores import Score, read_score
@@ -163,8 +164,8 @@ def _entry(plan: Plan, cells: Sequence[tuple[Cell, str]]) -> CellEntry | None:
     level = two_levels([score["accuracies"] for score in scores.values()])
     one = next(iter(scores.values()))
     place = one["data"]["name"], first.ipc, first.producer, first.network
-    whole = first.score.data.image_size is None and first.score.data.limit_per_class is None
-    theirs = published_row(*place, labels=regime_of(one), protocol=one["protocol"]) if whole else None
+    of_papers = _of_papers(first.score.data, one["data"]["name"])
+    theirs = published_row(*place, labels=regime_of(one), protocol=one["protocol"]) if of_papers else None
     spent = [_seconds(plan, plan.orders[key], scores[cell.seed]) for cell, key in cells if cell.seed in scores]
     known = [own for own in spent if own is not None]
     seconds = statistics.fmean(known) if len(known) == len(scores) else None
@@ -176,6 +177,14 @@ def _entry(plan: Plan, cells: Sequence[tuple[Cell, str]]) -> CellEntry | None:
         published=theirs,
         seconds=seconds,
     )
+
+
+def _of_papers(choice: DataChoice, name: str) -> bool:
+    """Whether data of this name are whole, and of their own size, which ImageNet's subsets do not have."""
+    from core_dd.data.images import KNOWN
+
+    own_size = name in KNOWN and KNOWN[name].sizes[0] > 0
+    return choice.limit_per_class is None and (choice.image_size is None or not own_size)
 
 
 def _seconds(plan: Plan, order: Order, score: Score) -> float | None:

@@ -6,6 +6,7 @@ import io
 import pytest
 
 from core_dd.compare.levels import two_levels
+from core_dd.compare.reading import DataChoice
 from core_dd.compare.tables import (
     COLUMNS,
     CellEntry,
@@ -18,6 +19,7 @@ from core_dd.compare.tables import (
     text,
     trained,
 )
+from core_dd.compare.tables import _of_papers as of_papers
 from core_dd.compare.tables import _with_best as with_best
 from core_dd.report.reproduced import published_row
 
@@ -74,6 +76,19 @@ def test_best__is_told_among_scores_of_one_label_regime():
     assert [name for (name, _), own in with_best(entries).items() if own.best] == ["B"]
     entries = {("A", 1): entry(*GOOD, score=taught), ("B", 1): entry(*BAD)}
     assert not any(own.best for own in with_best(entries).values())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "stands"),
+    [
+        ("cifar10", {}, True),
+        ("cifar10", {"image_size": 16}, False),
+        ("cifar10", {"limit_per_class": 5}, False),
+        ("imagenette", {"image_size": 128}, True),  # has no size of its own
+    ],
+)
+def test_published__stand_beside_whole_data_of_their_own_size_alone(name, options, stands):
+    assert of_papers(DataChoice("x", name="x", **options), name) == stands
 
 
 def test_trained__how_ours_and_the_published_were():
