@@ -336,7 +336,7 @@ class TuneConfig(TrainConfig):
     bf16: bool = option(False, group="speed")
     """Compute in bf16 where the hardware does it faster. Its 8 bits are coarser than the two noise levels are apart in
     the last stages, which then teach rounding (on Fashion-MNIST, results/tuning_precision: after 3500 steps 37 % of the
-    samples were recognised, in fp32 57 % after 400). TF32's 11 are too few as well."""
+    samples were recognised, in fp32 57 % after 400)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
