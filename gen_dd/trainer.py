@@ -28,7 +28,7 @@ from core_dd.notes import note
 from core_dd.rng import stream
 from core_dd.run import Run
 from core_dd.sets.learnt import doubt_of, warn_of
-from core_dd.speed import UVIT_TRAINING, bf16_pays, compile_in_place, graph_bytes, prepare_device
+from core_dd.speed import UVIT_TRAINING, bf16_pays, compile_in_place, graph_bytes, prepare_device, tf32
 from gen_dd.augment import CONDITIONS
 from gen_dd.batches import Batch, Batches
 from gen_dd.budget import free_mib
@@ -174,12 +174,13 @@ class Trainer:
         images, times = torch.zeros(self.share, *self.data.shape), torch.zeros(self.share)
         told = torch.zeros(self.share, CONDITIONS if self.config.augment else 0)
         inputs = [own.to(self.device) for own in (images, times, times.long(), told, times.int())]
-        if self.objective.looks:
-            with torch.no_grad(), self.accelerator.autocast():
-                self.network(*inputs)
-        with self.accelerator.autocast():
-            predicted = self.network(*inputs)
-        self.accelerator.backward(sum(each.square().mean() for each in predicted if each is not None))
+        with tf32(self.device, self.config.TF32):
+            if self.objective.looks:
+                with torch.no_grad(), self.accelerator.autocast():
+                    self.network(*inputs)
+            with self.accelerator.autocast():
+                predicted = self.network(*inputs)
+            self.accelerator.backward(sum(each.square().mean() for each in predicted if each is not None))
         self.optimizer.zero_grad(set_to_none=True)
 
     def require_memory(self) -> None:
@@ -219,7 +220,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         parts = self.batches_of(step) * self.config.accumulate
         for number, part in enumerate(self._parts(step), 1):
-            with contextlib.nullcontext() if number == parts else self.accelerator.no_sync(self.network):
+            own = contextlib.nullcontext() if number == parts else self.accelerator.no_sync(self.network)
+            with own, tf32(self.device, self.config.TF32):
                 with self.accelerator.autocast():
                     losses = self.objective(self.network, part, self.progress(step))
                 loss = losses.mean() / parts
