@@ -221,25 +221,16 @@ def test_dry_run__prints_what_to_expect_and_writes_nothing(capsys):
     main([*FLAGS, "--iterations=5", "--val_fraction=0.1", "--checkpoint_every=2", "--dry_run"])
     said = "# beside it, after every 2 iterations, the training of 2\n# classifier(s) by protocol quick"
     assert said in capsys.readouterr().out
-    assert command_fails([*FLAGS, "--iterations=5", "--val_fraction=0.1", "--val_protocol=mtt", "--dry_run"], capsys)
-    assert not list(Path().iterdir())
-
-
-def command_fails(words, capsys):
-    """Whether the command refuses a learning rate learnt with the set."""
     with pytest.raises(
         InputError, match="val_protocol mtt trains at a learning rate learnt with the set, and dm learns"
     ):
-        main(words)
-    capsys.readouterr()
-    return True
+        main([*FLAGS, "--iterations=5", "--val_fraction=0.1", "--val_protocol=mtt", "--dry_run"])
+    assert not list(Path().iterdir())
 
 
 def test_diverging__images_that_stay_finite_and_are_no_images(digits):
     options = {"iterations": 9, "checkpoint_every": 1, "init": "noise", "out": "run", **SMALL}
-    with pytest.raises(
-        Diverged, match=r"the images diverged: at iteration \d: their|the images diverged: at iteration"
-    ):
+    with pytest.raises(Diverged, match=r"the images diverged: at iteration \d their pixels lie between"):
         distill("dm", digits, 1, lr_img=1e4, **options)
     assert not Path("run/distilled.safetensors").exists()
 

@@ -142,9 +142,8 @@ def test_compare__other_snapshots_to_judge_are_another_distillation():
 
 def test_compare__the_whole_training_set_alone(capsys):
     """As it is: of limited data it is no whole training set, and is marked as shortened."""
-    whole = {"protocols": "quick", "producers": {}, "only": [{"producer": "real"}], "real": True, "ipc": 1, "seeds": 1}
     limited = {"digits": {"spec": "digits", "limit_per_class": 5}}
-    assert compare(write(**whole | {"producers": SMALL["producers"], "data": limited})) == 0
+    assert compare(write(protocols="quick", only=[{"producer": "real"}], real=True, data=limited)) == 0
     assert "whole training set" in capsys.readouterr().out
     [row] = csv.DictReader(Path("out/table.csv").read_text().splitlines())
     assert (row["method"], row["smoke"], row["published"]) == ("real", "True", "")
