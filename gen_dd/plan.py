@@ -25,6 +25,7 @@ from core_dd.data.images import ImageData
 from core_dd.errors import require
 from core_dd.judge import training
 from core_dd.judge.protocols import QUICK
+from core_dd.progress import Progress
 from core_dd.report.tables import text_table
 from core_dd.speed import forward_flops
 from gen_dd.budget import Clock
@@ -172,6 +173,11 @@ class Trials:
         }
         self.passing: dict[tuple[int, float], float] = {}
 
+    @property
+    def count(self) -> int:
+        """How many trials there will be."""
+        return len(self.candidates) + min(KEPT, len(self.candidates))
+
     @cached_property
     def look(self) -> float:
         """What it costs to show an image to the filter's classifier, in evaluations of the network: by their
@@ -196,7 +202,7 @@ class Trials:
             began = time.perf_counter()
             shown.step(step).sum().item()
             times.append(time.perf_counter() - began)
-        trainings = len(self.candidates) + min(KEPT, len(self.candidates)) + 1  # the filter's own
+        trainings = self.count + 1  # the filter's own
         return drawing + trainings * min(times) * (QUICK.steps or 0)
 
     def __call__(self, setting: Setting, times: int) -> tuple[int, float]:
@@ -255,15 +261,21 @@ def make_plan(
         "or --plan_network, or steps, cfg_scale and filter by yourself.",
     )
 
+    progress = Progress("plan", trials.count, unit="trial")
+
     def attempt(setting: Setting, times: int) -> tuple[int, float]:
         require(
             clock.left() > 0,
             f"the budget of {given:g} s ended before the trials of --plan auto did: this machine got slower than "
             "measured. Nothing was drawn; sample again, or with a larger budget.",
         )
-        return trials(setting, times)
+        per_class, accuracy = trials(setting, times)
+        progress.note = f"{setting}: {100 * accuracy:.1f} %"
+        progress.update()
+        return per_class, accuracy
 
     found = halving(trials.candidates, attempt)
+    progress.close()
     best = next(trial for trial in found if trial["round"] == found[-1]["round"])
     clock.book("plan")
     chosen = _Chosen(steps=best["steps"], cfg_scale=best["cfg_scale"], filter=best["filter"])

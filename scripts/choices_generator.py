@@ -9,7 +9,8 @@ Each option alone is added to the config of the data's generator. A clock would 
 the cost of a step is measured once, in processor time and by turns with the plain one, and every training gets the
 steps that make up the same compute. What is judged are samples of the averaged weights, 10 evaluations each: the
 accuracy on a validation split of a ConvNet trained on 500 of them, and their distance from the training images. The
-test images are not looked at. Neon steps on from the plain model, so that its pool and its short training come on top.
+test images are not looked at. Neon steps on from the plain model, so that its pool and its short training come on top;
+its control, `longer`, takes as many plain steps more.
 The scores go to results/DATA_generator_choices/OPTION-seedN/stats.jsonl.
 """
 
@@ -61,6 +62,8 @@ OPTIONS = {
 NEON_WEIGHTS = (0.5, 1.0)
 NEON = {"lr": 1e-3, "iterations": 25, "warmup": 0, "anneal": 0.0, "ema_decay": 0.8}
 """Of the short training on own samples."""
+LONGER = 80
+"""Plain steps that cost what Neon's pool and its short training do (some 75 of digits, 77 of Fashion-MNIST)."""
 POOL = 100
 """Own samples per class."""
 EVALUATIONS = 10
@@ -112,6 +115,9 @@ def trained(data: str, runs: Path, option: str, seed: int, steps: int) -> None:
     """Train and judge with an option and a seed, and with Neon after the plain one; what is there is left alone."""
     of = records.read(kept(data) / "costs.json", dict[str, float], f"Run this script's costs --data {data} first.")
     name = f"{option}-seed{seed}"
+    if option == "longer":
+        judge(data, name, recipe(data, runs / name, iterations=steps + LONGER, seed=seed))
+        return
     course = recipe(data, runs / name, **OPTIONS[option], iterations=round(steps / of[option]), seed=seed)
     judge(data, name, course)
     if option != "plain":
@@ -144,7 +150,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=1000, help="of the plain training")
     parser.add_argument("--repeats", type=int, default=50, help="steps of each option whose cost is measured")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--options", nargs="+", choices=list(OPTIONS), default=list(OPTIONS), help="to train with")
+    options = [*OPTIONS, "longer"]
+    parser.add_argument("--options", nargs="+", choices=options, default=options, help="to train with")
     parser.add_argument("--workers", type=int, default=1, help="trainings at a time")
     parser.add_argument("--runs", type=Path, default=Path("runs/choices_generator"), help="where the trainings go")
     arguments = parser.parse_args(argv)

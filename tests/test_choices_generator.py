@@ -56,6 +56,12 @@ def test_trained__neon_steps_on_from_the_plain_model(script, tmp_path):
     assert names == {"costs.json", "plain-seed0", *(f"neon_{weight:g}-seed0" for weight in script.NEON_WEIGHTS)}
 
 
+def test_trained__longer_is_the_plain_recipe_with_the_steps_that_neon_costs(script, tmp_path):
+    write_json(script.kept("digits") / "costs.json", COSTS)
+    script.trained("digits", tmp_path / "runs", "longer", 1, 300)
+    assert script.asked == [script.recipe("digits", tmp_path / "runs" / "longer-seed1", iterations=380, seed=1)]
+
+
 def test_trained__goes_on_with_what_a_kill_left(script, tmp_path):
     write_json(script.kept("digits") / "costs.json", COSTS)
     (tmp_path / "runs" / "growth-seed1").mkdir(parents=True)
