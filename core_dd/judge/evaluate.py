@@ -151,7 +151,7 @@ def evaluate(
     if with_membership:
         membership.check(data)
     ddranking.check(with_ddranking, resolved, dset, data, name_of(network))
-    judge = teaching.teacher_of(resolved, data, seed, device, teacher)
+    judge = teaching.teacher_of(resolved, data, seed, device, teacher, bf16)
     how = {"protocol": resolved, "runs": numbers, "teacher": judge, **same}
     classifiers = _trained(dset, data, pauses, unfinished, how)
     accuracies, judged = _judged(classifiers, data)

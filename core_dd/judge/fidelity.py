@@ -169,14 +169,14 @@ def check_features(network: NetworkLike, data: RealData) -> None:
 
 
 def kept_classifier(
-    data: ImageData, network: str, seed: int, device: torch.device, protocol: Protocol = QUICK
+    data: ImageData, network: str, seed: int, device: torch.device, protocol: Protocol = QUICK, bf16: bool = True
 ) -> training.Classifiers:
     """A classifier trained on all real training images: the first time, then read from the cache folder; networks of
     other code, which may change under one name, are trained each time."""
-    trained = partial(real_classifier, data, network, seed, device, protocol)
+    trained = partial(real_classifier, data, network, seed, device, protocol, bf16=bf16)
     if is_foreign(network):
         return trained()
-    how = "" if protocol == QUICK else f"-{protocol.name}"
+    how = ("" if protocol == QUICK else f"-{protocol.name}") + ("" if bf16 else "-fp32")
     name = f"classifier-{data.fingerprint}-{data.training_digest}-{network}{how}-seed{seed}.safetensors"
 
     def made() -> training.Classifiers:

@@ -36,7 +36,7 @@ def check(protocol: Protocol, file: str | None) -> None:
 
 
 def teacher_of(
-    protocol: Protocol, data: ImageData, seed: int, device: torch.device, file: str | None = None
+    protocol: Protocol, data: ImageData, seed: int, device: torch.device, file: str | None = None, bf16: bool = True
 ) -> training.Classifiers | None:
     """The teacher of a protocol; None where it has none.
 
@@ -48,6 +48,7 @@ def teacher_of(
         file: weights to take, a state dict of the protocol's network for images normalised by mean and standard
             deviation of `data`: safetensors, or what torch.save wrote. None: one is trained on the real training
             images, the first time, and kept in the cache folder.
+        bf16: train it in bf16 where the hardware does it faster.
 
     Raises:
         InputError: what `check` refuses, or a file that holds no weights of that network.
@@ -58,7 +59,7 @@ def teacher_of(
     if file is not None:
         return _read(Path(file), protocol.teacher, data, device)
     short = {"steps": protocol.steps} if protocol.steps else {"epochs": protocol.epochs} if protocol.smoke else {}
-    return kept_classifier(data, protocol.teacher, seed, device, TEACHER.shortened(**short))
+    return kept_classifier(data, protocol.teacher, seed, device, TEACHER.shortened(**short), bf16)
 
 
 def untrained(protocol: Protocol, data: ImageData, device: torch.device) -> training.Classifiers | None:

@@ -202,6 +202,14 @@ def test_evaluate__by_a_teacher_is_a_regime_of_its_own(small, digits, tmp_path, 
         evaluate(small, digits, **how, teacher="nothing.pt")
 
 
+def test_teacher_of__in_fp32_is_another(digits, monkeypatch):
+    monkeypatch.setenv("GENDD_CACHE", "cache")
+    rule = replace(protocols.resolved("rd3", steps=2), teacher="convnet1_w8_bn")
+    for bf16 in (True, False, True):
+        assert teaching.teacher_of(rule, digits, 0, torch.device("cpu"), bf16=bf16).bf16 == bf16
+    assert sorted("-fp32-" in place.name for place in Path("cache").glob("*.safetensors")) == [False, True]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
