@@ -37,6 +37,7 @@ from core_dd.report import ranking, reproduced, study
 from core_dd.report.ranking import Entry, beside_published, grouped, published_text, read_entry
 from core_dd.run import read_stats
 from core_dd.settings import packaged
+from gen_dd.plan import PoolPlan, Setting
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, MADE = ROOT / "results", ROOT / "docs" / "made"
@@ -479,6 +480,16 @@ def generator_choices(folder: str) -> Iterator[dict[str, Any]]:
         }
 
 
+def trials(place: str) -> Iterator[dict[str, str]]:
+    """What a plan of `gendd sample` tried, best first, with each round's accuracy in % (and images per class)."""
+    found: dict[Setting, list[str]] = {}
+    for own in records.read(RESULTS / place, PoolPlan)["trials"]:
+        setting = Setting(steps=own["steps"], cfg_scale=own["cfg_scale"], filter=own["filter"])
+        found.setdefault(setting, []).append(f"{100 * own['accuracy']:.1f} ({own['per_class']})")
+    for setting, rounds in found.items():
+        yield {"setting": str(setting), "first": rounds[0], "again": rounds[1] if len(rounds) > 1 else ""}
+
+
 def machines() -> dict[str, dict[str, Any]]:
     """What `python -m benchmarks` wrote, by the name of the file."""
     return {path.stem: records.read(path, dict[str, Any]) for path in sorted((RESULTS / "benchmarks").glob("*.json"))}
@@ -583,6 +594,7 @@ FUNCTIONS = {
     "steps": steps,
     "recipes": recipes,
     "generator_choices": generator_choices,
+    "trials": trials,
     "machines": machines,
     "benchmark": benchmark,
     "part": part,
