@@ -43,9 +43,12 @@ def local_index() -> int | None:
 
 
 def local_device(asked: str | None = None) -> str | None:
-    """The device that was asked for, or under a launcher on a machine with GPUs this process's own; see `own_gpu`."""
+    """The device that was asked for; else the CPU where `accelerate launch` was told to take that, and under a launcher
+    on a machine with GPUs this process's own; see `own_gpu`."""
     import torch
 
+    if asked is None and os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("true", "1"):
+        return "cpu"
     return own_gpu(local_index(), torch.cuda.device_count(), asked)
 
 

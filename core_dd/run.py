@@ -239,6 +239,23 @@ def find_folder(out: str | Path | None, name: str, resume: bool | None) -> Path:
     return folder
 
 
+def foreseen(config: RunConfig, name: str) -> int:
+    """After how many steps a run would go on, 0 for a new one; nothing is made or kept from others.
+
+    Args:
+        config, name: as for `Run.open`.
+
+    Raises:
+        InputError: what `Run.open` refuses, as far as the data's digests do not have to be known for it.
+    """
+    folder = find_folder(config.out, name, config.resume)
+    _tracker_class(config.tracker)
+    if not config.resume:
+        return 0
+    _check_same(folder, config, {})
+    return max((step for step, _ in checkpoints(folder)), default=0)
+
+
 def _number(folder: Path) -> int:
     return int(folder.name)
 

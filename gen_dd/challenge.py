@@ -26,7 +26,7 @@ from core_dd.sets.formats.challenge import TARGETS, TRACK1_IPC
 from gen_dd.options import ChallengeConfig, SampleConfig
 from gen_dd.sample import run
 from gen_dd.select import select
-from gen_dd.weights import load_model
+from gen_dd.weights import check_data, load_model
 
 RESULT = "challenge.json"
 """What was found, in the folder of the submission."""
@@ -84,10 +84,7 @@ def contestant(config: ChallengeConfig, name: str) -> Contestant:
             target_of(data, spec).file == TARGETS[name].file,
             f"{spec} is {data.name}, and here {name} is expected: the model of CIFAR-100 comes first.",
         )
-        require(
-            card.get("fingerprint") in (None, data.fingerprint),
-            f"the model was trained on {card.get('data')}, and {spec} is other data. Pass its own as --{name}_data.",
-        )
+        check_data(model, card, data, spec, f"{name}_data")
     if config.selector != "random":
         with about(f"--network {config.network}"):
             fidelity.check_features(config.network, data)

@@ -14,7 +14,7 @@ from core_dd.data.readers import load_tensors
 from core_dd.errors import InputError, needed, require
 from core_dd.notes import note
 from core_dd.wrappers import unwrapped
-from gen_dd.uvit import UViT
+from gen_dd.uvit import UViT, blank, fill
 
 _OFFICIAL_HEADS = {512: 8, 768: 12, 1024: 16, 1152: 16}
 """Attention heads by width: the one thing the official files' shapes do not tell."""
@@ -159,10 +159,8 @@ def adapt(
         config["num_heads"] = num_heads
     labels = state.pop("label_emb.weight", None)
     old_side, old_extra = config["image_size"] // config["patch_size"], 1 if labels is None else 2
-    model = UViT(
-        **config
-        | {"num_classes": num_classes, "image_size": config["image_size"] if image_size is None else image_size}
-    )
+    size = config["image_size"] if image_size is None else image_size
+    model = blank(**config | {"num_classes": num_classes, "image_size": size})
 
     new_side = model.config.image_size // config["patch_size"]
     state["pos_embed"] = _positions(state["pos_embed"], old_extra, old_side, model, new_side, generator, report)
@@ -173,7 +171,7 @@ def adapt(
         report.dropped["label_emb.weight"] = "the network is unconditional"
 
     try:
-        wrong = model.load_state_dict(state, strict=False)
+        wrong = fill(model, state, strict=False)
     except RuntimeError as error:
         why = " ".join(str(error).split())[:300]
         raise InputError(f"{where} is no U-ViT of this kind ({why}).") from None

@@ -72,8 +72,14 @@ Fashion-MNIST more do not make a pool better, and fewer images do make it worse 
 MOST_STEPS = 8
 """The most of a consistency model: beyond, a solver of the diffusion model itself draws better."""
 
+MOST_STAGES = 16
+"""Of a tuning: each moves the two noise levels twice as close, and fp32 has 24 bits."""
+
 PLAN = "plan"
 """The heading of what is chosen by trials."""
+
+FILTER_NETWORK = "convnet3"
+"""The filter's classifier where none is asked for."""
 
 FILTER = "filter"
 """The heading of what is drawn again."""
@@ -261,6 +267,10 @@ class TrainConfig(RunConfig, DataConfig):
             "eval_ipc wants a validation split. Pass --val_fraction 0.1, or leave it out.",
         )
         require(
+            self.eval_ipc == 0 or self.eval_every > 0,
+            f"eval_ipc {self.eval_ipc} is of evaluations, and there are none. Pass --eval_every 1000, or leave it out.",
+        )
+        require(
             (self.eval_solver == "consistency") == (self.OBJECTIVE == "consistency"),
             f"eval_solver {self.eval_solver} cannot draw with the model that this command trains: consistency is the "
             "one of gendd tune, the others are those of gendd train.",
@@ -343,7 +353,11 @@ class TuneConfig(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.init_from is not None, "tune what? Pass --init_from RUN, a run folder of gendd train.")
-        at_least(self, 1, "stages")
+        require(
+            1 <= self.stages <= MOST_STAGES,
+            f"stages must be from 1 to {MOST_STAGES}, got {self.stages}: in fp32, the two noise levels are no further "
+            "apart in later ones than rounding is.",
+        )
         require(
             self.time_sampling == "uniform" and self.weighting == "none",
             "time_sampling and weighting belong to gendd train: tuning has noise levels and weights of its own. Leave "
@@ -557,8 +571,6 @@ def check_amount(num_per_class: int | None, budget: str | float | None, steps: i
     if isinstance(steps, str):
         require(steps == "auto", f"steps must be a number or auto, got '{steps}'.")
         require(budget is not None, "steps auto fits the steps into a budget. Add --budget 10m, or pass a number.")
-    else:
-        require(steps >= 1, f"steps must be >= 1, got {steps}.")
 
 
 @dataclass(kw_only=True)
@@ -659,5 +671,9 @@ class ChallengeConfig(Options):
         require(
             self.num_per_class is None or self.num_per_class >= 10,
             f"num_per_class must be >= 10, the images of track 1, got {self.num_per_class}.",
+        )
+        require(
+            self.plan in (None, "auto"),
+            f"plan must be auto, got {self.plan}: the two models want plans of their own. Pass --plan auto, or none.",
         )
         SampleConfig(model="-", out="-", **{name: getattr(self, name) for name in self.SAMPLING})

@@ -148,6 +148,7 @@ class Trials:
         per_class: images of each class that the setting of most evaluations draws in a first trial.
         candidates: what will be tried.
         network, seed, device: of the classifiers that are trained on what is drawn, by protocol `quick`.
+        filter_network: the filter's classifier, trained alike.
     """
 
     def __init__(
@@ -159,9 +160,11 @@ class Trials:
         candidates: Sequence[Setting],
         *,
         network: str,
+        filter_network: str,
         seed: int,
         device: torch.device,
     ) -> None:
+        self.filter_network = filter_network
         self.make, self.sieve, self.data, self.candidates = make, sieve, data, candidates
         self.evaluations = per_class * max(setting.evaluations for setting in candidates)
         self.options: dict[str, Any] = {
@@ -195,15 +198,16 @@ class Trials:
         pace = sampler.calibrate(clock)
         rounds = len(self.candidates) + GROWTH * min(KEPT, len(self.candidates))
         drawing = pace.full / pace.batch / dearest.evaluations * self.evaluations * self.data.num_classes * rounds
+        return drawing + self.count * self.judging(self.options["network"]) + self.judging(self.filter_network)
+
+    def judging(self, network: str) -> float:
+        """Seconds to train a classifier on a trial's images and to test it on the validation images, by a look."""
         some = self.data.train_images[: QUICK.batch_size], self.data.train_labels[: QUICK.batch_size]
-        shown = training.Training(*some, self.data, **self.options)
-        times = []
-        for step in range(4):
-            began = time.perf_counter()
-            shown.step(step).sum().item()
-            times.append(time.perf_counter() - began)
-        trainings = self.count + 1  # the filter's own
-        return drawing + trainings * min(times) * (QUICK.steps or 0)
+        shown = training.Training(*some, self.data, **self.options | {"network": network})
+        tested = self.data.val_images[: training.TEST_CHUNK], self.data.val_labels[: training.TEST_CHUNK]
+        step = min(_seconds(lambda: shown.step(0).sum().item()) for _ in range(4))
+        test = min(_seconds(lambda: shown.classifiers().accuracies(*tested)) for _ in range(2))
+        return (QUICK.steps or 0) * step + test * len(self.data.val_images) / len(tested[0])
 
     def __call__(self, setting: Setting, times: int) -> tuple[int, float]:
         """Images per class and validation accuracy of a trial, for `halving`."""
@@ -224,6 +228,13 @@ class Trials:
         labels = sampler.labels(range(len(images)))
         classifiers = training.train(images, labels, self.data, **self.options)
         return per_class, classifiers.accuracies(self.data.val_images, self.data.val_labels)[0]
+
+
+def _seconds(act: Callable[[], object]) -> float:
+    """What something takes."""
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
 
 
 def _drawn(draw: Callable[[range], Tensor], count: int, batch: int) -> Tensor:

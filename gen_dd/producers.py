@@ -231,6 +231,7 @@ def _seeded(request: Request, key: str) -> bool:
 def _training(request: Request) -> Job:
     """The training of a generator."""
     config = config_of(TrainConfig, request, published(request, "gen"))
+    _in_one_call(config, request)
     return Job(
         kind="generator",
         title=f"generator {_short(request)}",
@@ -248,6 +249,7 @@ def _tuning(request: Request, model: _Source) -> Job:
         "init_from" not in request.options, f"{request.producer}: 'init_from' is the comparison's to say. Leave it out."
     )
     config = config_of(TuneConfig, request, {**published(request, "tune"), "init_from": "-"})
+    _in_one_call(config, request)
     own = told(config)
     del own["options"]["init_from"]
     return Job(
@@ -261,6 +263,15 @@ def _tuning(request: Request, model: _Source) -> Job:
         needs=model.needs("init_from"),
         identity=model.identity,
         measure="gen_dd.producers:measure_tuning" if model.job is None else None,
+    )
+
+
+def _in_one_call(config: TrainConfig, request: Request) -> None:
+    """Refuse a training that each call leaves unfinished."""
+    require(
+        config.chunk_seconds is None,
+        f"{request.producer}: chunk_seconds leaves a training unfinished, and a comparison trains in one call. Leave "
+        "it out, or give max_seconds.",
     )
 
 

@@ -34,13 +34,13 @@ from core_dd.sets.learnt import warn_of
 from core_dd.sets.shards import INDEX
 from core_dd.speed import prepare_device
 from gen_dd.budget import AUTO_STEPS, BatchPace, Clock, Ranks, rounds
-from gen_dd.options import STEPS, SampleConfig, check_amount
+from gen_dd.options import FILTER_NETWORK, STEPS, SampleConfig, check_amount
 from gen_dd.plan import PoolPlan, Trials, make_plan, read_plan, said, settings, table
 from gen_dd.sampler import Sampler, pays_to_compile
 from gen_dd.shards import PLAN, ShardFolder, describe, finished, gaps, resumed
 from gen_dd.sieve import VAL_FRACTION, Replacing, Sieve, Tally
 from gen_dd.uvit import UViT
-from gen_dd.weights import load_model
+from gen_dd.weights import check_data, load_model
 
 
 def sample(
@@ -59,7 +59,9 @@ def sample(
         model: a class-conditional `UViT`, or the folder of one.
         num_per_class: images per class, beside a budget at most so many; or
         budget_s: seconds from this call, which is not overrun; class counts then differ by at most one.
-        steps, cfg_scale, seed: see `SampleConfig`; more options are those of `Sampler`.
+        steps, cfg_scale, seed: see `SampleConfig`; more options are those of `Sampler`, but that `device` is, unless
+            given, that of the model, or of one in a folder cuda where there is one. The model is left there, in
+            evaluation mode.
 
     Returns:
         uint8 images and int64 labels, round the classes.
@@ -72,7 +74,9 @@ def sample(
     check_amount(num_per_class, budget_s, STEPS if steps is None else steps)
     card: dict[str, Any] = {}
     if isinstance(model, str | Path):
+        options["device"] = prepare_device(options.get("device"))
         model, card = load_model(model)
+    options.setdefault("device", next(model.parameters()).device)
     warn_of(card, "model")
     sampler = Sampler(model, steps=steps, cfg_scale=cfg_scale, seed=seed, **options)
     total = sampler.total(num_per_class)
@@ -114,7 +118,7 @@ def run(config: SampleConfig, start: float | None = None) -> Path:
     ranks.least()  # nobody writes the plan before everybody has looked for an earlier run's
     sampler = _make_sampler(config, identity["steps"], model, card, device, clock)
     total = sampler.total(config.num_per_class)
-    sieve = _make_sieve(config, card, device, clock)
+    sieve = _make_sieve(config, model, card, device, clock)
 
     # From here on the folder is this run's alone.
     with own_folder(out) if ranks.first else contextlib.nullcontext():
@@ -197,7 +201,7 @@ def _make_sampler(
     clock.book("load")
     guide = config.make_guide()
     if guide is not None:
-        real = None if guide.joint else _real_data(config, card)
+        real = None if guide.joint else _real_data(config, model, card)
         guide.prepare(real, model.to(device), stream(config.seed, "guide"))
         clock.book("guide")
     images = math.inf if config.num_per_class is None else config.num_per_class * model.config.num_classes
@@ -221,15 +225,17 @@ def _make_sampler(
     return sampler
 
 
-def _make_sieve(config: SampleConfig, card: dict[str, Any], device: torch.device, clock: Clock) -> Sieve | None:
+def _make_sieve(
+    config: SampleConfig, model: UViT, card: dict[str, Any], device: torch.device, clock: Clock
+) -> Sieve | None:
     """What filters the images as `config` says, its classifier trained or read."""
     if config.filter is None:
         return None
-    data = _real_data(config, card, VAL_FRACTION)
+    data = _real_data(config, model, card, VAL_FRACTION)
     sieve = Sieve.fit(
         data,
         config.filter,
-        network=config.filter_network or "convnet3",
+        network=config.filter_network or FILTER_NETWORK,
         protocol=config.filter_protocol or QUICK.name,
         seed=card.get("train", {}).get("seed", 0),
         device=device,
@@ -296,15 +302,16 @@ def _trials(config: SampleConfig, model: UViT, card: dict[str, Any], device: tor
     @cache
     def sieve(share: float) -> Sieve:
         clock.book("plan")
-        return needed(_make_sieve(replace(config, plan=None, filter=share), card, device, clock), "no filter")
+        return needed(_make_sieve(replace(config, plan=None, filter=share), model, card, device, clock), "no filter")
 
     return Trials(
         make,
         sieve,
-        _real_data(config, card, VAL_FRACTION),
+        _real_data(config, model, card, VAL_FRACTION),
         config.plan_per_class,
         settings(config.solver, model.config.null_trained),
         network=config.plan_network,
+        filter_network=config.filter_network or FILTER_NETWORK,
         seed=config.seed,
         device=device,
     )
@@ -325,12 +332,12 @@ _IDENTITY = ("steps", "solver", "seed", *_GUIDANCE, "expansion", "filter", "filt
 """Options that decide what the images are; a resumed run must keep them."""
 
 
-def _real_data(config: SampleConfig, card: dict[str, Any], val_fraction: float = 0.0) -> ImageData:
+def _real_data(config: SampleConfig, model: UViT, card: dict[str, Any], val_fraction: float = 0.0) -> ImageData:
     """The real data that a guide or a filter looks at: those that the model was trained on.
 
     Args:
         config: of the sampling.
-        card: the model's.
+        model, card: what `load_model` gives.
         val_fraction: of the validation split, where the model was trained without one.
 
     Raises:
@@ -349,10 +356,7 @@ def _real_data(config: SampleConfig, card: dict[str, Any], val_fraction: float =
     options["val_fraction"] = options.get("val_fraction") or val_fraction
     with about(f"--guide_data {spec}"):
         data = load_data(spec, **options)
-    require(
-        card.get("fingerprint") in (None, data.fingerprint),
-        f"the model was trained on {card.get('data')}, and {spec} is other data. Pass the same as --guide_data.",
-    )
+    check_data(model, card, data, spec, "guide_data")
     return data
 
 

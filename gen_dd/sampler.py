@@ -12,7 +12,7 @@ from torch import Tensor
 from core_dd.errors import needed, pick, require
 from core_dd.notes import note
 from core_dd.rng import stream
-from core_dd.speed import UVIT_SAMPLING, autocast, compiled, peak_mib, tf32
+from core_dd.speed import UVIT_SAMPLING, autocast, compiled, peak_mib, restart_peak, tf32
 from gen_dd import consistency
 from gen_dd.budget import AUTO_STEPS, LARGEST, BatchPace, Clock, Ranks, fastest, free_mib, most_steps, wait, within
 from gen_dd.diffusion import TIME_SCALE
@@ -186,6 +186,8 @@ class Sampler:
         """
         if clock.budget is None:
             return BatchPace(besides, besides * self.batch, self.batch)
+        if self.device.type == "cuda":  # a filter's training may have held more; a job's host memory counts on
+            restart_peak(self.device)
         ranks, left, before = ranks or Ranks(), clock.left(), peak_mib(self.device)
         wanted = _COMPILE_S.get(self.device.type, math.inf)
         if self.fast is not self.model and left < wanted:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from core_dd import files, records
 from core_dd.errors import require
+from core_dd.notes import printable
 from core_dd.run import require_unoccupied
 from core_dd.sets import pictures
 from core_dd.sets.distilled import SCHEMA, Spent, read_tensors, versions, write_tensors
@@ -191,7 +192,7 @@ class ShardFolder:
         if "plan" in self.meta:
             text += f"\n{self.meta['plan']}"
         if self.tally is not None:
-            names = self.meta["class_names"] or [str(k) for k in range(self.sampler.classes)]
+            names = printable(self.meta["class_names"]) or [str(k) for k in range(self.sampler.classes)]
             text += f"\n{self.tally.said(names, count)}"
         files.write_text(self.out / _SUMMARY, text + "\n")
         return text

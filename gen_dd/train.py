@@ -11,13 +11,13 @@ from typing import NamedTuple
 import torch
 from accelerate.utils import broadcast_object_list
 
-from core_dd import cli, files, records
+from core_dd import cli, files, processes, records
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data.real import RealData
 from core_dd.errors import about, require
 from core_dd.judge import fidelity
 from core_dd.progress import Progress
-from core_dd.run import Run, SilentRun, find_folder
+from core_dd.run import Run, SilentRun, find_folder, foreseen
 from core_dd.sets.learnt import Learnt
 from core_dd.speed import peak_mib
 from gen_dd.learnt import LEARNT, SampleJudge
@@ -92,6 +92,11 @@ def train(config: TrainConfig) -> None:
     finish(run)
     if _over(trainer.seconds, config.max_seconds) and done < config.iterations:
         run.say(f"max_seconds {config.max_seconds:g} ended the training at step {done} of {config.iterations}")
+    if not stop:
+        run.say(
+            f"chunk_seconds {config.chunk_seconds:g} ended this call at step {done} of {config.iterations}, and the "
+            "training goes on with --resume"
+        )
     if stop and config.check_images:
         _check_learnt(trainer, validator, run, done)
     run.close()
@@ -218,12 +223,15 @@ def measured(config: TrainConfig, data: RealData) -> Measured:
 def dry_run(config: TrainConfig) -> None:
     """Print the resolved config, and the memory and time to expect, measured on a few steps that are then lost."""
     data = config.training_data()
-    find_folder(config.out, _run_name(config, data), config.resume)
+    left = config.iterations - foreseen(config, _run_name(config, data))
+    _check_network(config, data)
     found = measured(config, data)
+    if not processes.is_first():
+        return
     limits = [limit for limit in (config.max_seconds, config.chunk_seconds) if limit is not None]
-    seconds = min([found.each * config.iterations, *limits])
+    seconds = min([found.each * max(left, 0), *limits])
     total = datetime.timedelta(seconds=round(found.first + seconds))
-    until = f"{total} for {config.iterations}" if seconds not in limits else f"{total}, its limit of seconds"
+    until = f"{total} for {left}" if seconds not in limits else f"{total}, its limit of seconds"
     print(to_yaml(config), end="")
     print(f"# {found.summary}")
     print(f"# memory: {found.mib / 1024:.2f} GiB at its peak")

@@ -26,7 +26,7 @@ from core_dd.data.real import RealData
 from core_dd.errors import require
 from core_dd.notes import note
 from core_dd.rng import stream
-from core_dd.run import Run
+from core_dd.run import Run, checkpoints
 from core_dd.sets.learnt import doubt_of, warn_of
 from core_dd.speed import UVIT_TRAINING, bf16_pays, compile_in_place, graph_bytes, prepare_device, tf32
 from gen_dd.augment import CONDITIONS
@@ -128,9 +128,7 @@ class Trainer:
             InputError: no such device, fewer GPUs than processes; as `make_model`, `make_accelerator`, `Trainer` and
                 `require_memory`.
         """
-        model, kind = make_model(config, data), prepare_device(config.device).type
-        if kind == "cuda":
-            processes.local_device()  # refuses more processes than GPUs
+        model, kind = make_model(config, data), prepare_device(processes.local_device(config.device)).type
         bf16 = config.bf16 and bf16_pays(kind)
         trainer = cls(config, data, model, make_accelerator(cpu=kind == "cpu", precision="bf16" if bf16 else "no"))
         trainer.require_memory()
@@ -411,14 +409,18 @@ class Trainer:
 
 
 def make_model(config: TrainConfig, data: RealData) -> UViT:
-    """The fresh network a config asks for, its weights drawn from the run's seed.
+    """The fresh network a config asks for, its weights drawn from the run's seed; of a resumed run in a folder that it
+    names, where `init_from` told the network, that of its last checkpoint, which nothing but Neon needs that file for.
 
     Raises:
         InputError: if the images are not square or their side is no multiple of the patch.
     """
     channels, height, width = data.shape
     require(height == width, f"U-ViT wants square images, {data.name} has {width}x{height}. Pass --image_size.")
-    if config.init_from is not None:
+    begun = checkpoints(Path(config.out))[-1:] if config.resume and config.out and config.neon is None else []
+    if config.init_from is not None and begun:
+        model = load_model(begun[-1][1] / "model")[0].train()
+    elif config.init_from is not None:
         model = _initialised_from(Path(config.init_from), config, data)
     else:
         sizes = dict(PRESETS[config.preset]) | {"image_size": height, "in_channels": channels}

@@ -1,6 +1,7 @@
 """U-ViT in pixel space (Bao et al., CVPR 2023, "All are Worth Words"), the official network with its key names."""
 
 import math
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -255,6 +256,26 @@ class UViT(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers' bases d
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+
+def blank(**sizes: Any) -> UViT:
+    """A network without weights, which `fill` gives it: random ones, as `UViT` draws, would take seconds of a large
+    network, and of the sizes in a stranger's file all the memory there is.
+
+    Args:
+        sizes: the constructor's arguments.
+
+    Raises:
+        InputError: sizes that no `UViT` has.
+    """
+    with torch.device("meta"):
+        return UViT(**sizes)
+
+
+def fill(model: UViT, state: Mapping[str, Tensor], strict: bool = True) -> Any:
+    """Give a network that is `blank` its weights: copies, in fp32. Returns and raises what `load_state_dict` does."""
+    own = {name: tensor.to(torch.float32, copy=True) for name, tensor in state.items()}
+    return model.load_state_dict(own, strict=strict, assign=True)
 
 
 class _PatchEmbed(nn.Module):

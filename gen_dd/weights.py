@@ -10,12 +10,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from core_dd import files, records
+from core_dd.data.images import ImageData
 from core_dd.errors import InputError, require
 from core_dd.sets.learnt import Learnt
 from core_dd.wrappers import unwrapped
 from gen_dd.card import GRID, model_card, write_pipeline
 from gen_dd.checkpoint import check_weights, infer_config
-from gen_dd.uvit import UViT
+from gen_dd.uvit import UViT, blank, fill
 
 WEIGHTS, CARD = "diffusion_pytorch_model.safetensors", "gendd.json"
 
@@ -107,7 +108,7 @@ def amend_card(folder: Path, **more: Any) -> None:
 def load_model(folder: str | Path) -> tuple[UViT, dict[str, Any]]:
     """Read a model folder in evaluation mode: also the `model/` in a run folder, or the `unet/` in a saved pipeline.
 
-    Weights come from safetensors alone, and are compared with config.json before a network is made.
+    Weights come from safetensors alone, and are compared with config.json before memory is taken for a network.
 
     Returns:
         The network in float32, and its card with the digest of the files that the weights were read from, as "weights".
@@ -122,10 +123,10 @@ def load_model(folder: str | Path) -> tuple[UViT, dict[str, Any]]:
     name = records.checked(config, _Kind, f"{folder / 'config.json'}", hint)["_class_name"]
     require(name == "UViT", f"{folder} holds a {name}, expected a UViT.")
     state = _read_weights(sources)
-    model = UViT(**_network_config(folder / "config.json", config, state, hint))
+    model = blank(**_network_config(folder / "config.json", config, state, hint))
     check_weights(state, str(sources[0]))
     try:
-        model.load_state_dict(state)
+        fill(model, state)
     except RuntimeError as error:
         why = " ".join(str(error).split())[:300]
         raise InputError(
@@ -143,6 +144,29 @@ def load_model(folder: str | Path) -> tuple[UViT, dict[str, Any]]:
     for file in sources:
         digest.update(file.read_bytes())
     return model.eval(), card | {"weights": digest.hexdigest()}
+
+
+def check_data(model: UViT, card: Mapping[str, Any], data: ImageData, spec: str, option: str) -> None:
+    """Refuse data that a model was not trained on, by its classes and images and by the fingerprint in its card.
+
+    Args:
+        model, card: what `load_model` gives; a network saved without a card has no fingerprint.
+        data, spec: the real data, and how they are spelled.
+        option: which option names them.
+
+    Raises:
+        InputError: for others.
+    """
+    own = model.config
+    kinds = [(own.num_classes, own.in_channels, own.image_size, own.image_size), (data.num_classes, *data.shape)]
+    has, wants = (f"{kind[0]} classes of {'x'.join(map(str, kind[1:]))} pixels" for kind in reversed(kinds))
+    known = card.get("data") or "data that its card does not name"
+    require(
+        card.get("fingerprint") in (None, data.fingerprint) and kinds[0] == kinds[1],
+        f"the model was trained on {known}, and {spec} is other data"
+        + (f": {has}, and the model draws {wants}" if kinds[0] != kinds[1] else "")
+        + f". Pass its own as --{option}.",
+    )
 
 
 def is_tuned(folder: str | Path) -> bool:

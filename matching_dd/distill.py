@@ -17,7 +17,7 @@ from core_dd.data.options import DataConfig
 from core_dd.errors import Diverged, InputError, pick, require
 from core_dd.judge.habits import trains
 from core_dd.progress import Progress
-from core_dd.run import Run, checkpoints, find_folder
+from core_dd.run import Run, checkpoints, find_folder, foreseen
 from core_dd.sets.distilled import Cost, DistilledSet, Spent, new_meta
 from core_dd.speed import peak_mib, prepare_device
 from matching_dd.base import Method
@@ -200,12 +200,15 @@ def _describe(config: MatchingConfig, data: ImageData, cost: Cost) -> dict[str, 
 def _dry_run(config: MatchingConfig) -> None:
     """Print the resolved config, and the memory and time to expect, measured on a few iterations that are then lost."""
     data = config.load_data(config.seed, config.val_fraction)
-    find_folder(config.out, _run_name(config, data), config.resume)
+    left = max(config.iterations - foreseen(config, _run_name(config, data)), 1)
     found = measured(config, data)
     print(to_yaml(config), end="")
     print(f"# checked on {found.device}: {found.parts} part(s) of the classes per iteration")
     print(f"# memory: {found.mib / 1024:.2f} GiB at its peak")
-    print(f"# time: {found.first:.1f} s to start, then {found.each:.3g} s per iteration: {found.said(config)}")
+    print(
+        f"# time: {found.first:.1f} s to start, then {found.each:.3g} s per iteration: "
+        f"{found.said(replace(config, iterations=left))}"
+    )
     if config.val_fraction:
         print(
             f"# beside it, after every {config.checkpoint_every} iterations, the training of {config.val_classifiers}"

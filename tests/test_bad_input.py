@@ -151,6 +151,11 @@ def model(change: Callable[[Path], None] = lambda folder: None) -> Callable[[Pat
     return prepare
 
 
+def bare(folder: Path) -> None:
+    """A model without a card, of other classes."""
+    UViT.from_preset("tiny", num_classes=20).save_pretrained(folder / "run")
+
+
 def other_weights(folder: Path) -> None:
     """The weights of a wider network in place of the model's own."""
     save_model(UViT.from_preset("tiny", num_classes=10, image_size=16), folder / "wide", {})
@@ -715,6 +720,18 @@ CASES = {
         TRAIN + "--resume", "was started with preset mini, now it is tiny", started("mini")
     ),
     "train no validation split for a ConvNet": Case(TRAIN + "--eval_ipc 5", "eval_ipc wants a validation split"),
+    "train a ConvNet that nothing asks for": Case(
+        TRAIN + "--eval_ipc 5 --val_fraction 0.1", "eval_ipc 5 is of evaluations, and there are none"
+    ),
+    "train dry run of a check that cannot see the images": Case(
+        TRAIN + "--dry_run --check_images 5 --eval_network convnet6", "--eval_network convnet6, to check what is learnt"
+    ),
+    "train dry run that resumes another": Case(
+        TRAIN + "--dry_run --resume", "was started with preset mini, now it is tiny", started("mini")
+    ),
+    "tune in too many stages": Case(
+        TRAIN.replace("train", "tune") + "--init_from run --stages 17", "stages must be from 1 to 16, got 17"
+    ),
     "train validation split of everything": Case(TRAIN + "--val_fraction 1", "val_fraction must be in [0, 1), got 1.0"),
     "train missing Inception weights": Case(
         TRAIN + "--eval_every 1 --inception_weights nowhere.pth", "no Inception weights at nowhere.pth"
@@ -886,6 +903,11 @@ CASES = {
         "out/index.json: object missing required field identity. It does not say what was drawn",
         no_cost,
     ),
+    "sample guided by data of other classes": Case(
+        SAMPLE + "--num_per_class 1 --guide mgd3 --guide_data digits",
+        "and digits is other data: 10 classes of 1x8x8 pixels, and the model draws 20 classes of 1x8x8 pixels",
+        bare,
+    ),
     "sample folder exists": Case(
         SAMPLE + "--num_per_class 1",
         "out exists. Choose another --out",
@@ -902,6 +924,7 @@ CASES = {
         "challenge run run --out out", "--cifar100 run: digits is no dataset of the challenge", model()
     ),
     "challenge with too few images": Case("challenge a b --out out --num_per_class 9", "num_per_class must be >= 10"),
+    "challenge by one plan": Case("challenge a b --out out --plan plan.json", "the two models want plans of their own"),
     "challenge in no time": Case("challenge a b --out out --budget soon", "budget 'soon' is not a time"),
     "select missing pool": Case("select --pool nowhere --out out.safetensors", "no file at nowhere"),
     "select ipc above the pool": Case(

@@ -55,6 +55,14 @@ def test_local_device__what_was_asked_for_where_there_is_no_gpu(monkeypatch):
     assert processes.local_device("cpu") == "cpu" and processes.local_device() is None
 
 
+def test_local_device__the_cpu_that_accelerate_was_told(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert processes.local_device() == "cuda:0"
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    assert processes.local_device() == "cpu" and processes.local_device("cuda") == "cuda:0"
+
+
 def test_import__needs_neither_torch_nor_accelerate():
     code = (
         "import sys, core_dd.notes, core_dd.processes; sys.exit(any(n in sys.modules for n in ('torch', 'accelerate')))"

@@ -100,7 +100,8 @@ def trials_of(model, candidates, per_class=2):
     sieve = Sieve.fit(data, 0.05, network=NETWORK, protocol="quick", seed=0, device=CPU)
     return Trials(
         lambda steps, cfg_scale: Sampler(model, steps=steps, cfg_scale=cfg_scale, bf16=False),
-        lambda share: sieve, data, per_class, candidates, network=NETWORK, seed=0, device=CPU,
+        lambda share: sieve, data, per_class, candidates,
+        network=NETWORK, filter_network=NETWORK, seed=0, device=CPU,
     )  # fmt: skip
 
 
@@ -134,6 +135,14 @@ def test_trials__forecast_what_they_take(model, short):
     clock = Clock(10.0)
     few, many = (trials_of(model, [PLAIN, FILTERED], per_class).forecast(clock) for per_class in (1, 10**6))
     assert 0 < few < many and clock.parts.keys() == {"measure"}
+
+
+def test_trials__forecast_counts_the_filter_by_its_own_network(model, short, monkeypatch):
+    takes = {NETWORK: 10.0, "convnet3": 1000.0}
+    monkeypatch.setattr(Trials, "judging", lambda self, network: takes[network])
+    trials = trials_of(model, [PLAIN, FILTERED])
+    trials.filter_network = "convnet3"
+    assert 1040 <= trials.forecast(Clock(10.0)) < 1060
 
 
 def test_make_plan__refuses_trials_that_do_not_fit(model, short, monkeypatch):

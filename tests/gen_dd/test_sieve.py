@@ -239,6 +239,14 @@ def test_run__filters_for_a_model_that_does_not_name_its_classes(model, tmp_path
     assert "rejected by class: " in (tmp_path / "pool" / "summary.txt").read_text()
 
 
+def test_run__shows_names_of_a_strangers_classes_as_codes(model, tmp_path, capsys):
+    names = [f"\x1b[3{k}m" for k in range(10)]
+    save_model(model, tmp_path / "bare", {"data": "digits", "class_names": names, "train": {}})
+    run(SampleConfig(model="bare", guide_data="digits", out="pool", num_per_class=1, **OPTIONS))
+    said = capsys.readouterr().out
+    assert "\x1b" not in said and "\\x1b[3" in said
+
+
 @pytest.mark.slow
 def test_command__two_processes_filter_the_same_images(folder, tmp_path):
     run(SampleConfig(model=str(folder), out="one", num_per_class=6, **OPTIONS))

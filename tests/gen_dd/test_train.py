@@ -268,6 +268,20 @@ def test_dry_run__says_what_a_time_limit_leaves(capsys):
     assert re.search(r"# time: .* per step: 0:01:4\d, its limit of seconds", capsys.readouterr().out)
 
 
+def test_dry_run__forecasts_what_a_resumed_run_has_left(whole, capsys):
+    dry_run(TrainConfig(**QUICK | {"iterations": 15}, out=str(whole), resume=True))
+    assert re.search(r"# time: .* per step: 0:00:\d\d for 3", capsys.readouterr().out)
+
+
+def test_train__a_chunk_that_ended_says_so(tmp_path, capsys):
+    options = QUICK | {"out": str(tmp_path / "run"), "iterations": 2}
+    train(TrainConfig(**options, chunk_seconds=1e-9))
+    said = "chunk_seconds 1e-09 ended this call at step 1 of 2, and the training goes on with --resume"
+    assert said in capsys.readouterr().err
+    train(TrainConfig(**options, resume=True))
+    assert "ended this call" not in capsys.readouterr().err
+
+
 LONG, SHORT = {"iterations": 10**7}, {"iterations": 10}
 
 
@@ -415,6 +429,16 @@ def test_init_from__official_checkpoint(whole, digits, tmp_path, capsys):
     model = make_model(TrainConfig(init_from=str(tmp_path / "official.pth")), digits)
     assert torch.equal(model.pos_embed[:, 1:], state["pos_embed"]) and model.config.num_classes == 10
     assert "a label position was put before the others" in capsys.readouterr().err
+
+
+def test_init_from__a_resumed_run_does_not_want_the_file_again(whole, tmp_path, capsys):
+    start = shutil.copytree(whole / "model", tmp_path / "start")
+    options = QUICK | {"init_from": str(start), "out": str(tmp_path / "run"), "limit_per_class": 7}
+    train(TrainConfig(**options | {"iterations": 8}))
+    shutil.rmtree(start)
+    assert "tensors as they are" in capsys.readouterr().err
+    train(TrainConfig(**options, resume=True))
+    assert "tensors as they are" not in capsys.readouterr().err and load_model(tmp_path / "run")[1]["step"] == 12
 
 
 def test_init_from__other_channels(whole, digits):

@@ -156,3 +156,11 @@ def test_sample__says_when_it_draws_nothing(folder, capsys):
     torch.nn.init.constant_(model.final_layer.bias, torch.nan)
     with pytest.raises(InputError, match="draws values that are not finite"):
         sample(model, **options)
+
+
+def test_load_model__takes_no_memory_for_weights_that_are_not_in_the_file(folder, monkeypatch):
+    made = []
+    monkeypatch.setattr(UViT, "_initialise", lambda self: made.extend(own.device.type for own in self.parameters()))
+    again, _ = load_model(folder)
+    assert set(made) == {"meta"} and not any(own.is_meta or own.dtype != torch.float32 for own in again.parameters())
+    assert all(own.requires_grad for own in again.parameters())

@@ -104,6 +104,7 @@ def test_generator__is_forecast(capsys):
         ({"generator": {"iteration": 2}}, "did you mean 'iterations'"),
         ({"generator": {"config": "digit"}}, "no config is called 'digit'; did you mean 'digits'"),
         ({"generator": {"seed": 2}}, "G: 'seed' is the comparison's to say"),
+        ({"generator": TRAIN | {"chunk_seconds": 3}}, "G: chunk_seconds leaves a training unfinished"),
         ({"generator": TRAIN, "tune": {"stage": 2}}, "did you mean 'stages'"),
         ({"generator": TRAIN, "tune": {"init_from": "x"}}, "G: 'init_from' is the comparison's to say"),
         ({"generator": TRAIN, "tune": 2}, "G: 'tune' must hold options as 'key: value' pairs"),
