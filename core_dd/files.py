@@ -16,7 +16,7 @@ from typing import Any
 
 from core_dd.errors import InputError, require
 
-TEMPORARY = re.compile(r"\..+\.(\w{8}|lock)\.tmp")
+TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8}|lock)\.tmp")
 """The names of what is being written, and of `core_dd.locks` on a file that will be."""
 
 

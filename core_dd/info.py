@@ -10,6 +10,7 @@ from core_dd import cli
 from core_dd.config import load_config, with_first
 from core_dd.data.options import DATA_CHOICES, DataConfig
 from core_dd.errors import require
+from core_dd.notes import printable
 from core_dd.run import CONFIG, checkpoints, read_stats
 
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         lines = describe_set(path)
     else:
         lines = describe_data(replace(config, data=config.what or config.data))
-    print("\n".join(f"{name:>14}  {value}" for name, value in lines.items()))
+    print("\n".join(f"{name:>14}  {printable(str(value))}" for name, value in lines.items()))
 
 
 def _is_data(path: Path) -> bool:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from core_dd import files
 from core_dd.compare.levels import Level, two_levels
-from core_dd.compare.tables import CHANCE_NAME, REAL_NAME, CellEntry, Pivot
-from core_dd.report.charts import log_ticks
+from core_dd.compare.tables import REAL_NAME, CellEntry, Pivot
+from core_dd.report.charts import CHANCE_NAME, log_ticks
 from core_dd.report.charts import number as short
 from core_dd.sets import pictures
 

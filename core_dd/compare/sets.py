@@ -202,8 +202,8 @@ def judge(
             return judging.evaluate(own, data, steps=iterations, **how, **more)
         return continual.incremental(own, data, incremental, iterations=iterations, **how, **more)
 
-    resumable = {} if incremental else {"unfinished": beside(out / judging.SCORES)}
-    scores = judged(dset, with_fidelity=fidelity, **resumable)
+    training = beside(out / judging.SCORES)
+    scores = judged(dset, with_fidelity=fidelity, **({} if incremental else {"unfinished": training}))
     if along and made is not None:
         snapshots = []
         for step, own in habits.kept(Path(made)).items():
@@ -218,6 +218,7 @@ def judge(
         set={"name": name, "path": made}, smoke=scores.record["smoke"] or smoke or shortened, config=dict(place)
     )
     files.write_json(out / judging.SCORES, scores.to_json())
+    files.remove(training)
 
 
 def measure_judge(

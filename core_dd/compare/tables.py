@@ -16,6 +16,7 @@ from core_dd.compare.reading import DataChoice
 from core_dd.compare.view import SCORES
 from core_dd.judge.options import REAL
 from core_dd.judge.scores import Score, read_score
+from core_dd.report.charts import CHANCE_NAME
 from core_dd.report.published import PublishedRow
 from core_dd.report.ranking import published_text
 from core_dd.report.reproduced import beyond, published_row
@@ -24,7 +25,6 @@ from core_dd.report.trained import optimiser_of, published_images_seen, publishe
 
 _T = TypeVar("_T")
 
-CHANCE_NAME = "chance"
 TAKEN = "core_dd.compare.sets:take"
 """The job of a set that was there before: how long it took says nothing of making it."""
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ def finished(place: Path, config: EvaluateConfig, dset: DistilledSet, data: Imag
         return None
     read_score(place)
     record = records.read(place, dict[str, Any])
-    was, now = record.get("config") or {}, to_dict(config)
+    usual = {own.name: own.default for own in fields(config)}  # of options that there were not yet
+    was, now = usual | (record.get("config") or {}), to_dict(config)
     others = [f"{name} {was.get(name)}" for name in now.keys() - _ELSEWHERE if was.get(name) != now[name]]
     others += ["another set"] if record["set"]["hash"] != dset.digest() else []
     known = {name: record["set"].get(name, own) for name, own in dset.trained_as.items()}  # older scores say less

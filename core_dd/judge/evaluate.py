@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from core_dd import cli, files
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data.images import ImageData
-from core_dd.errors import Diverged, InputError, whole
+from core_dd.errors import Diverged, InputError, require, whole
 from core_dd.judge import across, costs, ddranking, habits, membership, permuted, protocols, robustness, training
 from core_dd.judge import teacher as teaching
 from core_dd.judge.chance import at_chance, below_chance, chance, mean_interval
@@ -133,7 +132,7 @@ def evaluate(
         with_best_of_test: also record what the protocol's authors report, who choose by the test set, among `earlier`,
             the set at other times of its distillation, too; one whose classifiers diverge is not the best.
         unfinished: a file that keeps these classifiers while they train, every few minutes, so that the same call goes
-            on from it after a kill; it is removed at the end.
+            on from it after a kill; it stays, for whoever keeps the scores to remove once they are written.
 
     Raises:
         InputError: a set that is unsound or not made from `data`, an unknown name, a network that cannot take the
@@ -158,7 +157,7 @@ def evaluate(
     record = _settings(resolved, network, numbers, seed, device) | judged | _identities(dset, data, resolved)
     seconds = classifiers.earlier_seconds + time.perf_counter() - start
     record |= {"seconds": seconds, **teaching.said_of(judge, resolved, data, teacher)}
-    record |= {} if meter is None else meter.measure(*_pixels_and_labels(dset))
+    record |= {} if meter is None else meter.measure(*dset.as_trained())
     if with_membership:
         make = None if with_membership is True else with_membership
         record["membership"] = membership.inferred(classifiers, dset, data, make=make, **how)
@@ -171,8 +170,6 @@ def evaluate(
         record["ddranking"] = ddranking.scores_of(own, dset, *beside, again, with_ddranking, augmented=augmented)
     if with_best_of_test:
         record["best_of_test"] = habits.chosen(accuracies, classifiers.paused, _tested(earlier, again))
-    if unfinished is not None:
-        files.remove(unfinished)
     return Scores(accuracies, record)
 
 
@@ -181,7 +178,7 @@ def _trained(
 ) -> training.Classifiers:
     """Classifiers trained on a set, with their accuracies after these parts of the training."""
     return training.train(
-        *_pixels_and_labels(dset),
+        *dset.as_trained(),
         data,
         preprocess=dset.preprocess,
         pauses=pauses,
@@ -196,7 +193,7 @@ def _meter(asked: bool | Measuring, dset: DistilledSet, data: ImageData, **optio
     if not asked:
         return None
     meter = Meter(Measuring() if asked is True else asked, data, **options)
-    meter.check(len(_pixels_and_labels(dset)[0]))
+    meter.check(len(dset.as_trained()[0]))
     return meter
 
 
@@ -281,6 +278,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Check, score, write."""
     argv = switched(sys.argv[1:] if argv is None else argv)
     config = load_config(EvaluateConfig, argv, prog="gendd evaluate", home="eval")
+    require(
+        config.set != REAL or not config.told(),
+        f"{' and '.join(config.told())} say how another code's file is read, and {REAL} is no file. Leave them out.",
+    )
     out, several = config.out or (None if config.set == REAL else _beside(Path(config.set))), len(config.networks) > 1
     if out is not None and not several:
         files.require_new(Path(out))
@@ -290,12 +291,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     warn_of(dset.meta, config.set)
     choosing = config.best_of_test and habits.habit(config.protocol).sets
     earlier = habits.earlier_sets(Path(config.set), dset) if choosing else []
+    if config.membership:
+        membership.check(data)
     for network in config.networks:
         build_network(network, data.shape, data.num_classes)
         ddranking.check(config.compared, config.resolved, dset, data, network)
+        if config.dry_run or several:  # one network alone is about to be asked
+            options = {"network": network, "seed": config.seed, "device": prepare_device(config.device)}
+            _meter(measuring_of(config), dset, data, **options, bf16=config.bf16)
     name = f"{data.name}-{REAL}"
     if config.dry_run:
         place = out or find_folder(None, name, resume=False) / SCORES
+        for own, each in _each(config, Path(place)) if several else ():
+            across.finished(each, own, dset, data)
         said = [f"# {_forecast(dset, data, own)}, to {place}" for own, place in _each(config, Path(place))]
         print(to_yaml(config) + "\n".join(said))
     elif several:
@@ -378,6 +386,7 @@ def _score(
             config=to_dict(config),
         )
         files.write_json(out, scores.to_json())  # the score stands, whatever the look at the labels comes to
+        files.remove(beside(out))
         found = _look_for_permuted_labels(dset, data, scores, config)
         if found is not None:
             scores = scores.with_record(permuted=found.to_json())
@@ -428,13 +437,6 @@ def _warning(name: str, scores: Scores, classes: int) -> str:
     )
 
 
-def _pixels_and_labels(dset: DistilledSet) -> tuple[Tensor, Tensor]:
-    """What classifiers train on; bytes stay bytes, a batch at a time becomes floats."""
-    if dset.images.dtype == torch.uint8 and dset.factor == 1:
-        return dset.images, dset.labels
-    return dset.decoded()
-
-
 def _forecast(dset: DistilledSet, data: ImageData, config: EvaluateConfig) -> str:
     """How long the training will be and what it will take, from a step of it."""
     protocol = config.resolved.fitted_to(dset.meta.get("lr"))
@@ -475,7 +477,7 @@ def measured(
     the others are those of `evaluate`."""
     place = prepare_device(device)
     trained = training.Training(
-        *_pixels_and_labels(dset),
+        *dset.as_trained(),
         data,
         protocol=protocol,
         network=network,

@@ -189,7 +189,7 @@ def shadows_of(make: ShadowMaker, data: ImageData, *, seed: int, **options: Any)
             half = replace(data, train_images=data.train_images[mine], train_labels=data.train_labels[mine])
             dset = make(half, run)
             how = options | {"runs": [_SHADOWS + run], "seed": seed, "preprocess": dset.preprocess}
-            pair.append(training.train(*dset.decoded(), data, **how))
+            pair.append(training.train(*dset.as_trained(), data, **how))
         found.append(Shadows((pair[0], pair[1]), train, test))
     return found
 

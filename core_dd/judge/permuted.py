@@ -113,7 +113,7 @@ def look(dset: DistilledSet, data: ImageData, network: str, seed: int, device: t
         InputError: a network that cannot take the images.
     """
     classifier = fidelity.kept_classifier(data, network, seed, device)
-    images, labels = dset.decoded()
+    images, labels = dset.as_trained()
     some = torch.linspace(0, len(data.train_labels) - 1, min(_REAL_IMAGES, len(data.train_labels))).long()
     on_real = classifier.accuracies(data.train_images[some], data.train_labels[some])[0]
     return permuted(_answers(classifier, images), hardened(labels), data.num_classes, on_real, seed)

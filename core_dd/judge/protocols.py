@@ -307,10 +307,10 @@ PROTOCOLS = MappingProxyType(
         )
     }
 )  # fmt: skip
+"""Protocols by name."""
 
 UNSTATED = frozenset({M3D.name, DATADAM_PAPER.name})
 """Those whose papers state neither passes nor batch size: ours are a guess, and nothing to be told as the paper's."""
-"""Protocols by name."""
 
 
 def resolved(name: str, epochs: int | None = None, steps: int | None = None, augment: str | None = None) -> Protocol:

@@ -18,6 +18,7 @@ from core_dd.errors import require
 from core_dd.judge.evaluate import Scores, evaluate
 from core_dd.judge.options import SubmitConfig
 from core_dd.judge.protocols import CHALLENGE
+from core_dd.judge.unfinished import beside
 from core_dd.sets.distilled import DistilledSet, new_meta
 from core_dd.sets.formats.challenge import TARGETS, Target, normaliser, to_tensor
 from core_dd.sets.learnt import warn_of
@@ -69,7 +70,8 @@ def target_of(data: ImageData, spec: str) -> Target:
 
 
 def submit(config: SubmitConfig) -> tuple[Path, Scores]:
-    """Write the submission beside its place, read it back, check and score it; only then does it stand there.
+    """Write the submission beside its place, read it back, check and score it; only then does it stand there. The same
+    call after a kill goes on with the scoring.
 
     Raises:
         InputError: data that is not the challenge's, a set that does not fit, or a file that exists.
@@ -87,10 +89,11 @@ def submit(config: SubmitConfig) -> tuple[Path, Scores]:
         handed_in = from_tensor(temporary, data, target)
         scores = evaluate(
             handed_in, data, protocol=CHALLENGE.name, runs=None, seed=config.seed, device=config.device,
-            epochs=config.epochs, steps=config.iterations, bf16=config.bf16,
+            epochs=config.epochs, steps=config.iterations, bf16=config.bf16, unfinished=beside(path),
         )  # fmt: skip
         scores = scores.with_record(data={"class_names": list(data.class_names)})
         files.write_json(path.with_suffix(".scores.json"), scores.to_json())
+    files.remove(beside(path))
     return path, scores
 
 

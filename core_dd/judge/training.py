@@ -166,6 +166,7 @@ class Training:
         self.augmentation = protocol.augmentation(data, name_of(network))
         self.plan = protocol.plan(len(images), augmented=self.augmentation is not None)
         self._teacher = None if teacher is None else teacher.network(0).to(device)
+        self._seen_by = None if teacher is None else _other_map(teacher.preprocess.to(device), self.preprocess)
         self.net, self.params, self.buffers = initialise(network, data, self.runs, seed, device)
         self._draws = draws(self.net, data.shape)
         stacked = device.type == "cuda" if stacked is None else stacked
@@ -215,8 +216,11 @@ class Training:
 
     @torch.no_grad()
     def _taught(self, x: Tensor) -> Tensor:
-        """What the teacher says of images (R, B, C, H, W): probabilities at the protocol's temperature, (R, B, K)."""
+        """What the teacher says of images (R, B, C, H, W) in training space: probabilities at the protocol's
+        temperature, (R, B, K)."""
         assert self._teacher is not None
+        if self._seen_by is not None:  # it was trained in another space than the set's
+            x = self._seen_by.forward(self.preprocess.inverse(x))
         with autocast(self.device, self.bf16):
             logits = self._teacher(x.flatten(0, 1)).float()
         return (logits / self.protocol.temperature).softmax(1).unflatten(0, x.shape[:2])
@@ -252,6 +256,13 @@ class Training:
         self.optimizer = optimizer_of(self.protocol, self.params)
         self.optimizer.load_state_dict(state["optimizer"])
         fitting(self.optimizer)
+
+
+def _other_map(own: Preprocess, other: Preprocess) -> Preprocess | None:
+    """`own`, unless it is the same map as another."""
+    (kind, fitted), (other_kind, others) = own.to_meta(), other.to_meta()
+    alike = kind == other_kind and fitted.keys() == others.keys()
+    return None if alike and all(torch.equal(fitted[name], others[name]) for name in fitted) else own
 
 
 def train(

@@ -12,8 +12,8 @@ COLOURS, SHAPES = 8, 4
 """How many series colours the page defines, `--series-0` to `--series-7`, and shapes of their squares and dashes of
 their lines, `shape-0` to `shape-3`; series after all their combinations start over."""
 
-REFERENCES = ("dashed", "dotted")
-"""How lines that bound what is drawn look, in their order."""
+CHANCE_NAME = "chance"
+"""What the bound that guessing sets is called."""
 
 POINTS = 120
 """A longer curve is drawn as the means of this many equal pieces, over the band of their extremes."""
@@ -53,6 +53,11 @@ class Line:
     colour: int = 0
 
 
+def look_of(reference: str) -> str:
+    """How the line of a bound looks, by its name: dotted for chance, else dashed."""
+    return "dotted" if reference == CHANCE_NAME else "dashed"
+
+
 def bars(
     rows: Sequence[Bar], title: str, unit: str = "%", references: Mapping[str, float] = MappingProxyType({})
 ) -> str:
@@ -61,11 +66,11 @@ def bars(
     Args:
         rows: the bars.
         title, unit: of what they show.
-        references: values to draw a line at, by their names, in the look of `REFERENCES`.
+        references: values to draw a line at, by their names; see `look_of`.
     """
     frame = _Rows(rows, low=0.0, high=100.0, unit=unit)
-    for look, (name, value) in zip(REFERENCES, references.items(), strict=False):
-        path = tag("path", cls=f"reference {look}", d=f"M{frame.x(value):.1f} {frame.TOP}V{frame.bottom}")
+    for name, value in references.items():
+        path = tag("path", cls=f"reference {look_of(name)}", d=f"M{frame.x(value):.1f} {frame.TOP}V{frame.bottom}")
         frame.parts.append(tag("g", tag("title", escape(f"{name}: {value:.1f} {unit}")) + path))
     for bar, y, group in frame.drawn():
         start, end, low, high = frame.x(0), frame.x(bar.mean), frame.x(max(bar.low, 0)), frame.x(min(bar.high, 100))

@@ -189,8 +189,7 @@ def _charts(group: Group, colours: Mapping[str, int]) -> Figures:
     sets = [entry for entry in group.entries if not entry.is_reference] or group.entries
     drawn = [_bar(entry, colours) for entry in sets]
     runs = [(entry.label, ", ".join(f"{value:.2f}" for value in entry.accuracies)) for entry in group.entries]
-    lines = [f"{kind} line: {name} {value:.1f} %" for kind, (name, value) in zip(
-        charts.REFERENCES, group.references.items(), strict=False)]  # fmt: skip
+    lines = [f"{charts.look_of(name)} line: {name} {value:.1f} %" for name, value in group.references.items()]
     figures = (
         Figure(
             title="Test accuracy",

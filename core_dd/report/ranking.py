@@ -16,6 +16,7 @@ from core_dd.judge.protocols import PROTOCOLS, alike
 from core_dd.judge.scores import read_score
 from core_dd.notes import printable
 from core_dd.report import published
+from core_dd.report.charts import CHANCE_NAME
 from core_dd.report.published import PublishedRow
 from core_dd.report.tables import text_table
 from core_dd.report.trained import (
@@ -446,9 +447,6 @@ def fid_beside_published(group: Group) -> list[list[str]]:
     return [list(row) for row in (_FID_HEADINGS, *rows)]
 
 
-CHANCE_NAME = "chance"
-"""Of the line of what not looking at the images would score."""
-
 CHANCE = (
     "† marks a score that cannot be told from chance, the share of the largest class of the test images: its 95 % "
     "interval reaches down to it, or a single classifier's that of its test images."
@@ -633,7 +631,7 @@ def _label(dset: dict[str, Any]) -> str:
 
 def _told_apart(entries: Sequence[Entry]) -> list[Entry]:
     """Entries whose labels differ: those called the same get their seed, then their folder, added."""
-    for more in (lambda e: f"seed {e.record.get('seed')}", lambda e: e.file.parent.name):
+    for more in (lambda e: f"seed {e.record.get('seed')}", lambda e: printable(e.file.parent.name)):
         labels = [entry.label for entry in entries]
         entries = [
             replace(entry, label=f"{entry.label} ({more(entry)})") if labels.count(entry.label) > 1 else entry
@@ -678,6 +676,9 @@ def _short(distance: float) -> str:
 
 
 def _values(line: Beside) -> list[float]:
-    """What a line is ranked by: the published values; ours where there are none, or trained alike."""
-    ours = [entry.mean for entry in line.ours if alike(entry.protocol, line.protocol)]
-    return [row.percent for row in line.published if row.percent is not None] + ours
+    """What a line is ranked by: the published values; ours where there are none, or trained alike, smoke only where
+    there is nothing else."""
+    known = [row.percent for row in line.published if row.percent is not None]
+    ours = [entry for entry in line.ours if alike(entry.protocol, line.protocol)]
+    whole = [entry.mean for entry in ours if not entry.smoke]
+    return known + whole or [entry.mean for entry in ours]

@@ -12,6 +12,7 @@ import torch
 from core_dd import cli, files
 from core_dd.config import load_config, to_yaml
 from core_dd.data.options import DataConfig
+from core_dd.data.preprocess import fractions
 from core_dd.errors import InputError, require
 from core_dd.judge import across
 from core_dd.judge.evaluate import REAL, real_set
@@ -139,7 +140,7 @@ def _picture(entry: Entry, per_class: int, number: int) -> Picture:
         require(dset.digest() == entry.digest, "the set has changed since it was scored.")
     except InputError as error:
         return Picture(label=entry.label, png=None, file=file, caption=printable(f"No picture: {error}"))
-    images, labels = dset.decoded()
+    images, labels = dset.as_trained()
     counts = hardened(labels).bincount()
     classes = sorted({round(i * (len(counts) - 1) / max(min(len(counts), _ROWS) - 1, 1)) for i in range(_ROWS)})
     classes = [k for k in classes if k < len(counts)]
@@ -167,14 +168,13 @@ def _nearest(entry: Entry, number: int, way: str) -> Picture:
     try:
         dset, data = _load_set(entry), DataConfig(**_known(DataConfig, config)).load_data(_seed(entry))
         require(dset.digest() == entry.digest, "the set has changed since it was scored.")
-        images, pairs = dset.decoded()[0], found["pairs" if way == "pixels" else "lpips_pairs"]
+        images, pairs = dset.as_trained()[0], found["pairs" if way == "pixels" else "lpips_pairs"]
         ours, theirs = ([pair[side] for pair in pairs] for side in (0, 1))
         same = data.training_digest == found["training_digest"]
         require(same and max(ours) < len(images) and max(theirs) < len(data.train_labels), "the data are others now.")
     except InputError as error:
         return Picture(label=label, png=None, file=file, caption=printable(f"No picture: {error}"))
-    above = images[ours] if images.is_floating_point() else images[ours] / 255
-    drawn = torch.cat([above, data.train_images[torch.tensor(theirs)] / 255])
+    drawn = torch.cat([fractions(images[ours]), fractions(data.train_images[torch.tensor(theirs)])])
     rows = torch.arange(2).repeat_interleave(len(pairs))
     return Picture(
         label=label,

@@ -44,7 +44,7 @@ def published_images_seen(row: PublishedRow) -> int | None:
         100100
     """
     protocol, known = PROTOCOLS.get(row.protocol), KNOWN.get(row.dataset)
-    if protocol is None or known is None or known.sizes is None or row.factor is None or row.ipc is None:
+    if protocol is None or known is None or not any(known.sizes) or row.factor is None or row.ipc is None:
         return None
     if protocol.name in UNSTATED:
         return None

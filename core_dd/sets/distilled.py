@@ -6,6 +6,7 @@ One safetensors file, or a folder of safetensors shards with an `index.json`; th
 import base64
 import hashlib
 import html
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -246,9 +247,11 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
         """Check the set and write it atomically as one safetensors file.
 
         Raises:
-            InputError: if the set is not sound, `path` exists, or the disk is full.
+            InputError: if the set is not sound, `path` exists or has another suffix than .safetensors, or the disk is
+                full.
         """
         path = Path(path)
+        require(path.suffix == ".safetensors", f"a set is saved as NAME.safetensors, got {path}. Choose such a name.")
         self.check(where=str(path))
         files.require_new(path)
         named = {"images": self.images, "labels": self.labels}
@@ -275,9 +278,10 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
         path = Path(path)
         with readers.reading(path):
             found = None if is_ours(path) else foreign.read(path, data, **told)
+        flags = " and ".join("--from" if name == "layout" else f"--{name}" for name in told)
         require(
             found is not None or not told,
-            f"{path} says itself how its images are stored. Leave out {' and '.join(told)}.",
+            f"{path} says itself how its images are stored. Leave out {flags}.",
         )
         if found is not None:
             dset = found
@@ -336,6 +340,8 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
     def check(self, data: ImageData | None = None, where: str = "the distilled set") -> None:
         """Raise `InputError` unless the set is sound, and made from `data` where that is given."""
         meta = records.checked(self.meta, _SetMeta, f"the metadata of {where}", "Mend it, or make the set again.")
+        rate = meta.get("lr")
+        require(rate is None or math.isfinite(rate), f"{where} has a learned rate, lr, of {rate}. Leave it out.")
         require(
             meta.get("schema", 0) <= SCHEMA, f"{where} was written by a newer version: schema {meta.get('schema')}."
         )
@@ -382,6 +388,11 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
                 not names or self.labels.shape[1] == len(names),
                 f"{where} has soft labels over {self.labels.shape[1]} classes, expected {len(names or ())}.",
             )
+            require(
+                are_probabilities(self.labels),
+                f"{where} has soft labels that are no probabilities: negative, or of another sum than 1. Of logits, "
+                "give labels.softmax(1).",
+            )
             return
         low, high, classes = int(self.labels.min()), int(self.labels.max()), len(names or ()) or _MOST_CLASSES
         require(
@@ -400,6 +411,12 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
             tuple(self.images.shape[1:]) == data.shape,
             f"{where} has images of shape {tuple(self.images.shape[1:])}, but {data.name} has {data.shape}.",
         )
+
+    def as_trained(self) -> tuple[Tensor, Tensor]:
+        """As `decoded`, but bytes stay bytes where no tiles are cut, so that they become floats a batch at a time."""
+        if self.images.dtype == torch.uint8 and self.factor == 1:
+            return self.images, self.labels
+        return self.decoded()
 
     def decoded(self) -> tuple[Tensor, Tensor]:
         """The images a classifier trains on: float (M, C, H, W) on the 0..1 scale, and their labels; M is N for factor
@@ -449,6 +466,11 @@ def _plain(tensor: Any) -> Any:
         return tensor
     tensor = tensor.detach().resolve_neg()
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def are_probabilities(labels: Tensor) -> bool:
+    """Whether every row of soft labels (N, K) is one of probabilities."""
+    return bool((labels >= 0).all()) and bool(((labels.sum(1) - 1).abs() < 1e-3).all())
 
 
 def hardened(labels: Tensor) -> Tensor:

@@ -12,9 +12,9 @@ from core_dd.data.images import ImageData
 from core_dd.data.preprocess import PREPROCESSES, Preprocess
 from core_dd.errors import pick, require
 from core_dd.notes import note
-from core_dd.sets.distilled import SCHEMA, DistilledSet
+from core_dd.sets.distilled import SCHEMA, DistilledSet, are_probabilities
 from core_dd.sets.formats import PIXELS, SOFT, Foreign, find
-from core_dd.sets.formats.base import LeftOpen, are_probabilities, renamed, told, whole
+from core_dd.sets.formats.base import LeftOpen, renamed, told, whole
 
 SLACK = 0.5
 """How far pixels of another code's file may stray from 0..1, as images that were learnt do."""
@@ -57,6 +57,10 @@ def read(
     told(factor is not None, f"{looks} how many tiles an image holds.", "--factor 2 (1: none)")
     DistilledSet(found.images, whole(found.labels), {}).check_tensors(str(path))
     labels = _labels(found, soft_labels, path)
+    require(
+        class_order is None or not found.by_name,
+        f"{path} looks like {found.layout}, called by their names: those say the order. Leave out --class_order.",
+    )
     names = tuple(class_order or found.class_names or ())
     if data is not None and names:
         labels = in_order(labels, names, data, path)

@@ -110,14 +110,14 @@ def test_atomic__a_full_disk_that_cannot_be_cleaned_is_still_the_full_disk(tmp_p
 
 def test_sweep__takes_what_a_killed_writer_left_and_nothing_else(tmp_path):
     """What another process is still writing stays."""
-    litter = [".index.json.0a1b2c3d.tmp", ".cifar100.pt.k3x_9qzt.tmp", ".scores.json.lock.tmp"]
-    others = ["index.json", ".notes.tmp", ".lock", "a.12345678.tmp"]
+    litter = [".index.json.0a1b2c3d.tmp", ".cifar100.pt.9f3e0071.tmp", ".scores.json.lock.tmp"]
+    others = ["index.json", ".notes.tmp", ".lock", "a.12345678.tmp", ".other.report.markdown.tmp"]
     for name in (*litter, *others):
         (tmp_path / name).touch()
     (tmp_path / ".model.0a1b2c3d.tmp" / "inner").mkdir(parents=True)
     with files.writing_into(tmp_path):
         files.sweep(tmp_path)
-        assert len(list(tmp_path.iterdir())) == 8
+        assert len(list(tmp_path.iterdir())) == 9
     files.write_text(tmp_path / "b", "text")  # the first that this process writes here
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, "b"])
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from core_dd.data import readers
 from core_dd.data.images import ImageData
-from core_dd.data.preprocess import Preprocess
+from core_dd.data.preprocess import Preprocess, fractions
 from core_dd.errors import InputError, require
 from core_dd.sets.formats import pickles
 
@@ -73,6 +73,7 @@ class Foreign:
         learns_lr: whether its code learns one, and a file without it lacks something.
         soft: what labels (N, K) are, a key of `SOFT`; None: probabilities if they sum to 1, else it is left open.
         class_names: in the order in which the labels count; None: that of the data.
+        by_name: whether its classes are told by their names, so that no other order can be meant.
     """
 
     images: Tensor
@@ -87,6 +88,7 @@ class Foreign:
     learns_lr: bool = False
     soft: str | None = None
     class_names: tuple[str, ...] | None = None
+    by_name: bool = False
 
 
 @dataclass
@@ -151,7 +153,7 @@ class Outgoing:
         """Pixels in the layout's space, float32."""
         if self.preprocess is not None:
             return self.preprocess.forward(pixels).float().contiguous()
-        return (pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()).contiguous()
+        return fractions(pixels).float().contiguous()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,11 +227,6 @@ def whole(labels: Tensor) -> Tensor:
     return labels.long() if floats or labels.dtype in readers.INTEGERS else labels
 
 
-def are_probabilities(labels: Tensor) -> bool:
-    """Whether every row is one of probabilities."""
-    return bool((labels >= 0).all()) and bool(((labels.sum(1) - 1).abs() < 1e-3).all())
-
-
 def renamed(labels: Tensor, own: Sequence[str], names: Sequence[str], where: object) -> Tensor:
     """Labels that count the classes in the order `own`, as they count in the order `names`.
 
@@ -265,8 +262,3 @@ def renamed(labels: Tensor, own: Sequence[str], names: Sequence[str], where: obj
 def _listed(names: Sequence[str]) -> str:
     """The first few names."""
     return ", ".join(map(str, names[:5])) + (", ..." if len(names) > 5 else "")
-
-
-def hard(labels: Tensor) -> Tensor:
-    """Labels of a layout that has a place for hard ones alone: int64 (N,)."""
-    return (labels if labels.ndim == 1 else labels.argmax(1)).long()

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from core_dd.errors import require
-from core_dd.sets.formats.base import Foreign, Format, Outgoing, Place, hard, is_set, mean_std
+from core_dd.sets.distilled import hardened
+from core_dd.sets.formats.base import Foreign, Format, Outgoing, Place, is_set, mean_std
 
 
 def sets_of(place: Place) -> list[Any] | None:
@@ -66,7 +67,7 @@ def read_beard(place: Place) -> Foreign | None:
 def write(out: Outgoing, path: Path) -> None:
     """One experiment, without accuracies."""
     images, labels = out.decoded
-    torch.save({"data": [[images, hard(labels)]], "accs_all_exps": {}}, path)
+    torch.save({"data": [[images, hardened(labels)]], "accs_all_exps": {}}, path)
 
 
 SOURCE = "https://github.com/VICO-UoE/DatasetCondensation"

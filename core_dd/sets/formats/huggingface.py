@@ -14,9 +14,9 @@ from torch import Tensor
 from core_dd.data import readers, tables
 from core_dd.data.folders import files_under
 from core_dd.data.options import PIXELS
-from core_dd.errors import require
-from core_dd.sets.distilled import NESTED
-from core_dd.sets.formats.base import Foreign, Format, Outgoing, Place, hard
+from core_dd.errors import brief, require
+from core_dd.sets.distilled import NESTED, hardened
+from core_dd.sets.formats.base import Foreign, Format, Outgoing, Place
 from core_dd.sets.pictures import image_bytes, save_grid
 
 SOFT_LABEL = "soft_label"
@@ -56,7 +56,7 @@ def read_soft(shards: list[Path]) -> Tensor | None:
     """The column of soft labels, float32 (N, K), or None where there is none.
 
     Raises:
-        InputError: if its rows are of several lengths.
+        InputError: rows that are no lists of numbers, or of several lengths.
     """
     rows: list[Any] = []
     for shard in shards:
@@ -64,7 +64,10 @@ def read_soft(shards: list[Path]) -> Tensor | None:
             if SOFT_LABEL not in file.schema_arrow.names:
                 return None
             rows += file.read(columns=[SOFT_LABEL]).column(0).to_pylist()
-    lengths = {len(row or ()) for row in rows}
+    for row in rows:
+        numbers = isinstance(row, list) and all(isinstance(value, int | float) for value in row)
+        require(numbers, f"{shards[0]}: a {SOFT_LABEL} is {brief(repr(row))}, expected a list of numbers.")
+    lengths = {len(row) for row in rows}
     require(len(lengths) == 1, f"{shards[0]}: soft labels of several lengths, {sorted(lengths)[:5]}.")
     return torch.tensor(rows, dtype=torch.float32)
 
@@ -76,7 +79,7 @@ def write(out: Outgoing, folder: Path) -> None:
     dset = out.dset
     columns: dict[str, Any] = {
         "image": [{"bytes": image_bytes(image), "path": None} for image in dset.images],
-        "label": hard(dset.labels).tolist(),
+        "label": hardened(dset.labels).tolist(),
     }
     features = {"image": Image(), "label": ClassLabel(names=list(out.class_names))}
     if dset.labels.ndim == 2:
@@ -93,7 +96,7 @@ def write(out: Outgoing, folder: Path) -> None:
 
 def shown(labels: Tensor, most: int = 20) -> list[int]:
     """The classes in a picture of a set: those it has, `most` at most."""
-    return hard(labels).unique().tolist()[:most]
+    return hardened(labels).unique().tolist()[:most]
 
 
 def card(meta: Mapping[str, Any], images: int, soft: bool, class_names: tuple[str, ...]) -> str:

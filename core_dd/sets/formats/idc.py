@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from core_dd.data import readers
-from core_dd.sets.formats.base import Foreign, Format, Outgoing, Place, hard, is_set, of_mtt
+from core_dd.sets.distilled import hardened
+from core_dd.sets.formats.base import Foreign, Format, Outgoing, Place, is_set, of_mtt
 
 
 def read(place: Place) -> Foreign | None:
@@ -31,7 +32,7 @@ def read(place: Place) -> Foreign | None:
 
 def write(out: Outgoing, path: Path) -> None:
     """Images with their tiles, and hard labels."""
-    torch.save([out.stored, hard(out.dset.labels)], path)
+    torch.save([out.stored, hardened(out.dset.labels)], path)
 
 
 IDC = Format(

@@ -7,7 +7,8 @@ constants.
 import pickle
 from pathlib import Path
 
-from core_dd.sets.formats.base import Foreign, Format, Outgoing, Place, hard, is_set, mean_std
+from core_dd.sets.distilled import hardened
+from core_dd.sets.formats.base import Foreign, Format, Outgoing, Place, is_set, mean_std
 from core_dd.sets.formats.dc import sets_of
 
 
@@ -24,7 +25,7 @@ def read(place: Place) -> Foreign | None:
 def write(out: Outgoing, path: Path) -> None:
     """The pickle that IDM's code leaves, with tensors on the CPU."""
     with path.open("wb") as file:
-        pickle.dump((out.stored, hard(out.dset.labels)), file)
+        pickle.dump((out.stored, hardened(out.dset.labels)), file)
 
 
 IDM = Format(

@@ -12,7 +12,8 @@ from core_dd.data.folders import TEST_SPLITS, TRAIN_SPLITS, class_folders, label
 from core_dd.data.imagenet import as_called
 from core_dd.data.options import PIXELS
 from core_dd.errors import require
-from core_dd.sets.formats.base import Foreign, Format, Outgoing, Place, hard
+from core_dd.sets.distilled import hardened
+from core_dd.sets.formats.base import Foreign, Format, Outgoing, Place
 from core_dd.sets.pictures import image_bytes
 
 
@@ -49,13 +50,14 @@ def read(place: Place) -> Foreign | None:
         layout="a folder of images per class",
         normalised_by=PIXELS,
         class_names=None if numbered else tuple(own),
+        by_name=not numbered,
     )
 
 
 def write(out: Outgoing, folder: Path) -> None:
     """`CLASS/0000.png`, 8 bits."""
     images, labels = out.decoded
-    names, labels = folder_names(out.class_names), hard(labels)
+    names, labels = folder_names(out.class_names), hardened(labels)
     for k in labels.unique().tolist():
         (folder / names[k]).mkdir(parents=True)
         for number, index in enumerate(torch.nonzero(labels == k).flatten().tolist()):

@@ -9,7 +9,8 @@ from types import MappingProxyType
 
 from torch import Tensor
 
-from core_dd.sets.formats.base import IMAGES, LABELS, Foreign, Format, Place, are_probabilities, are_tensors
+from core_dd.sets.distilled import are_probabilities
+from core_dd.sets.formats.base import IMAGES, LABELS, Foreign, Format, Place, are_tensors
 from core_dd.sets.formats.mapping import channels_first
 
 STORED = MappingProxyType({"nozca": "pixel_mean_std", "zca": "zca"})

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from core_dd.data.options import PIXELS
-from core_dd.errors import InputError
+from core_dd.errors import InputError, brief, require
 from core_dd.sets.formats.base import IMAGES, LABELS, Foreign, Format, Outgoing, Place, are_tensors
 
 
@@ -23,7 +23,6 @@ def read(place: Place) -> Foreign | None:
     if not (isinstance(content, Mapping) and are_tensors(content.get(IMAGES), content.get(LABELS))):
         return None
     known = {name: plain(content.get(name), name, place.path) for name in ("lr", "factor", "decode", "trained_in")}
-    names = content.get("class_names")
     return Foreign(
         images=channels_first(content[IMAGES]),
         labels=content[LABELS],
@@ -33,7 +32,7 @@ def read(place: Place) -> Foreign | None:
         factor=known["factor"] or 1,
         decode=known["decode"] or "single",
         lr=known["lr"],
-        class_names=None if names is None else tuple(map(str, names)),
+        class_names=_names(content.get("class_names"), place.path),
     )
 
 
@@ -58,9 +57,27 @@ def plain(value: Any, name: str, path: Path) -> Any:
     if value is None:
         return None
     try:
-        return KINDS[name](value.item() if isinstance(value, Tensor) else value)
-    except (TypeError, ValueError, RuntimeError):
+        own = value.item() if isinstance(value, Tensor) else value
+        made = KINDS[name](own)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise InputError(f"{path} has a '{name}' that is a {type(value).__name__}, expected one value.") from None
+    require(KINDS[name] is not int or made == own, f"{path} has a '{name}' of {own}, expected a whole number.")
+    return made
+
+
+def _names(value: Any, path: Path) -> tuple[str, ...] | None:
+    """Class names, which may be an array or numbers; None where there are none.
+
+    Raises:
+        InputError: if they are something else.
+    """
+    own = value.tolist() if isinstance(value, Tensor | np.ndarray) else value
+    listed = isinstance(own, list | tuple) and all(isinstance(name, str | int) for name in own)
+    require(
+        own is None or listed,
+        f"{path} has 'class_names' that are {brief(repr(own))}, expected a list of the classes' names.",
+    )
+    return None if own is None else tuple(map(str, own))
 
 
 def contents(out: Outgoing) -> dict[str, Any]:

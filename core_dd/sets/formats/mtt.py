@@ -13,6 +13,7 @@ from torch import Tensor
 
 from core_dd.data import readers
 from core_dd.errors import InputError, require
+from core_dd.sets.distilled import are_probabilities
 from core_dd.sets.formats.base import (
     IMAGES,
     LABELS,
@@ -21,7 +22,6 @@ from core_dd.sets.formats.base import (
     Format,
     Outgoing,
     Place,
-    are_probabilities,
     of_mtt,
     told,
 )

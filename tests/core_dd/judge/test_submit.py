@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -112,6 +113,25 @@ def test_submit__nothing_stands_there_before_it_was_scored(tmp_path, toy, monkey
     with pytest.raises(InputError, match="found by the scoring alone"):
         submit(SubmitConfig(**toy, iterations=2))
     assert not list(tmp_path.glob("out/*"))
+
+
+def test_submit__goes_on_with_its_scoring(tmp_path, toy, monkeypatch):
+    places = []
+
+    def fails(*_, unfinished, **__):
+        places.append(unfinished)
+        unfinished.parent.mkdir(exist_ok=True)
+        unfinished.touch()
+        raise InputError("stopped")
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr("core_dd.judge.submit.evaluate", fails)
+        with pytest.raises(InputError, match="stopped"):
+            submit(SubmitConfig(**toy, iterations=2))
+    assert places == [Path("out/cifar100.pt.training")] and places[0].exists()
+    places[0].unlink()
+    submit(SubmitConfig(**toy, iterations=2))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cifar100.pt", "cifar100.scores.json"]
 
 
 @pytest.mark.parametrize("bf16", [True, False])

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from core_dd.data.preprocess import Preprocess
 from core_dd.errors import InputError
 from core_dd.judge import teacher as teaching
 from core_dd.judge import training
@@ -333,6 +334,16 @@ def test_train__by_a_teacher_equals_the_plain_loop(digits, few, stacked):
     # Not the weights: Adam makes steps of the noise in a gradient that is zero, that of a bias before the norm.
     torch.testing.assert_close(ours.network(0)(x), net.eval()(x), atol=1e-4, rtol=1e-3)
     assert ours.curve_loss[0][-1] == pytest.approx(loss.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["mean_std", "zca"])
+def test_taught__in_the_space_that_the_teacher_was_trained_in(digits, few, kind):
+    how = options(**soft(temperature=3.0), network="convnet1_w8", runs=[0], bf16=False)
+    teacher = teaching.untrained(how["protocol"], digits, CPU)
+    shown = Training(*few, digits, **how, teacher=teacher, preprocess=Preprocess.fit(digits, kind))
+    expected = (teacher.network(0)(teacher.preprocess.forward(few[0])) / 3).softmax(1)
+    found = shown._taught(shown.preprocess.forward(few[0])[None])[0]
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
 
 
 def test_train__by_a_teacher_needs_one_and_ignores_the_sets_labels(digits, few):

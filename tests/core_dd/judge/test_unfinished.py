@@ -212,7 +212,7 @@ def test_train__goes_on_without_a_file_that_cannot_be_written(digits, few, tmp_p
     assert_equal(found, train(*few, digits, **options()))
 
 
-def test_evaluate__goes_on_and_leaves_nothing(digits, few, tmp_path, often, stopping):
+def test_evaluate__goes_on_and_leaves_its_state_to_whoever_writes_the_score(digits, few, tmp_path, often, stopping):
     dset = DistilledSet(*few, {})
     how = {"protocol": "quick", "network": "convnet2_w8", "runs": 2, "steps": 8, "bf16": False}
     whole = evaluate(dset, digits, **how)
@@ -221,7 +221,9 @@ def test_evaluate__goes_on_and_leaves_nothing(digits, few, tmp_path, often, stop
         evaluate(dset, digits, unfinished=tmp_path / "kept", **how)
     again = evaluate(dset, digits, unfinished=tmp_path / "kept", **how)
     assert again.accuracies == pytest.approx(whole.accuracies, abs=0.01)
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    third = evaluate(dset, digits, unfinished=tmp_path / "kept", **how)
+    assert third.accuracies == pytest.approx(whole.accuracies, abs=0.01)
 
 
 def test_command__evaluate_goes_on_beside_the_score(digits, tmp_path, often, stopping, capsys):

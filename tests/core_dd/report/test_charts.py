@@ -53,6 +53,12 @@ def test_bars__references_are_lines_where_their_values_are():
     assert [path["class"].split()[1] for path in shapes(drawn, "path", "reference")] == ["dashed", "dotted"]
 
 
+def test_bars__chance_is_dotted_however_many_references_there_are():
+    drawn = bars([bar(20)], "t", references={"real (seed 0)": 80.0, "real (seed 1)": 81.0, "chance": 10.0})
+    looks = [path["class"].split()[1] for path in shapes(drawn, "path", "reference")]
+    assert looks == ["dashed", "dashed", "dotted"]
+
+
 def test_lines__the_ninth_curve_has_the_first_ones_colour_and_other_dashes():
     curve = {"x": (0, 1), "y": (0.0, 1.0)}
     drawn = lines([Line(label="x", colour=number, **curve) for number in (0, 8)], "t")

@@ -130,6 +130,12 @@ def test_load__pt_of_plain_tensors(dset, tmp_path):
     assert torch.equal(DistilledSet.load(tmp_path / "a.pt").images, dset.images)
 
 
+@pytest.mark.parametrize("name", ["set", "set.pt", "set.npz"])
+def test_save__by_no_other_name_than_it_is_read_by(dset, tmp_path, name):
+    with pytest.raises(InputError, match=r"a set is saved as NAME.safetensors, got .*set"):
+        dset.save(tmp_path / name)
+
+
 def test_save__does_not_overwrite(dset, tmp_path):
     dset.save(tmp_path / "set.safetensors")
     with pytest.raises(InputError, match="exists"):
@@ -157,7 +163,10 @@ def test_meta__is_json(dset):
         ({"labels": torch.full((20,), 10)}, "labels from 10 to 10, expected 0 to 9"),
         ({"labels": torch.full((20,), -1)}, "labels from -1 to -1"),
         ({"labels": torch.zeros(20, 9)}, "soft labels over 9 classes, expected 10"),
+        ({"labels": torch.eye(10).repeat(2, 1) * 5}, r"soft labels that are no probabilities: .* give labels.softmax"),
+        ({"labels": torch.tensor([[1.5, -0.5] + 8 * [0.0]]).repeat(20, 1)}, "no probabilities: negative"),
         ({"meta": {"schema": 99}}, "newer version: schema 99"),
+        ({"meta": {"lr": float("nan")}}, "a learned rate, lr, of nan"),
     ],
 )
 def test_check__refuses(dset, change, message):

@@ -94,6 +94,9 @@ def test_image_folder__by_the_names_or_numbers_of_classes(digits, some, tmp_path
         (place / f"{i}.png").write_bytes(png((image[0] * 255).byte().numpy()))
     if form != "digit {}":
         dset = DistilledSet.load("set", digits)
+        if form == "{}":
+            with pytest.raises(InputError, match="called by their names: those say the order. Leave out --class_order"):
+                DistilledSet.load("set", digits, class_order=[str(k) for k in reversed(range(10))])
         assert torch.equal(dset.images, (images * 255).byte()) and torch.equal(dset.labels, labels)
     else:
         with pytest.raises(InputError, match="has folders that are no classes of the data: digit 0, digit 1"):
@@ -132,6 +135,9 @@ def test_image_folder__of_data_is_no_set(some, tmp_path):
         DistilledSet.load(tmp_path / "data")
 
 
+NAMED = {"images": torch.zeros(2, 1, 8, 8), "labels": torch.arange(2)}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -144,6 +150,10 @@ def test_image_folder__of_data_is_no_set(some, tmp_path):
         ({"data": [[1, 2]]}, "its last set is no pair of tensors"),
         (torch.zeros(2, 1, 8, 8), "holds images without labels"),
         (3, "holds no distilled set: no images"),
+        (NAMED | {"class_names": 5}, "'class_names' that are 5, expected a list"),
+        (NAMED | {"class_names": [["a"], "b"]}, "expected a list of the classes' names"),
+        (NAMED | {"factor": float("inf")}, "a 'factor' that is a float, expected one value"),
+        (NAMED | {"factor": 2.9}, "a 'factor' of 2.9, expected a whole number"),
     ],
 )
 def test_what_is_none_of_these(digits, content, message):
