@@ -15,6 +15,7 @@ from core_dd import cli, files
 from core_dd.commands import imported
 from core_dd.errors import InputError
 from core_dd.options import hidden, mark
+from core_dd.sets.distilled import DistilledSet
 
 
 def test_help__lists_every_command_in_one_screen(capsys):
@@ -217,6 +218,14 @@ def test_guarded__asked_to_end_it_takes_its_temporaries_along(tmp_path):
         cli.guarded(command, [])
     assert stop.value.code == 128 + signal.SIGTERM and list(tmp_path.iterdir()) == []
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_info__shows_a_strangers_words_as_codes(tmp_path, capsys):
+    meta = {"method": "\x1b]0;title\x07"}
+    DistilledSet(torch.zeros(2, 1, 8, 8), torch.arange(2), meta).save(tmp_path / "a.safetensors")
+    assert cli.main(["info", "a.safetensors"]) == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said and "\\x1b]0;title\\x07" in said
 
 
 def test_info__of_data_that_a_folder_is_called_as(tmp_path, capsys):

@@ -412,6 +412,13 @@ def test_command__several_networks_resume(small_file, capsys):
     main(argv)
     assert done.read_bytes() == kept and json.loads(missing.read_text())["accuracies"] == again
     assert f"{done} is there already" in capsys.readouterr().out
+
+    # Also a score of before there was an option that has its default now.
+    record = json.loads(kept)
+    del record["config"]["membership"], record["config"]["bf16"]
+    done.write_text(json.dumps(record))
+    main(argv)
+    assert f"{done} is there already" in capsys.readouterr().out
     with pytest.raises(InputError, match=r"scores-convnet1_w8.json holds a score of other settings \(seed 0\)"):
         main([*argv, "--seed", "1"])
     other = DistilledSet.load(small_file)

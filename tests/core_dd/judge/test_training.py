@@ -338,7 +338,7 @@ def test_train__by_a_teacher_equals_the_plain_loop(digits, few, stacked):
 
 @pytest.mark.parametrize("kind", ["mean_std", "zca"])
 def test_taught__in_the_space_that_the_teacher_was_trained_in(digits, few, kind):
-    how = options(**soft(temperature=3.0), network="convnet1_w8", runs=[0], bf16=False)
+    how = options(**soft(temperature=3.0), network="convnet1_w8", runs=[0])
     teacher = teaching.untrained(how["protocol"], digits, CPU)
     shown = Training(*few, digits, **how, teacher=teacher, preprocess=Preprocess.fit(digits, kind))
     expected = (teacher.network(0)(teacher.preprocess.forward(few[0])) / 3).softmax(1)

@@ -1,5 +1,7 @@
 """A set on the Hub: load_dataset reads it, its card says what it is, nothing is sent unasked, it comes back whole."""
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -47,6 +49,17 @@ def test_set__comes_back_whole_or_from_parquet_alone(dset, digits, tmp_path):
     assert seen.images.dtype == torch.uint8 and torch.equal(seen.labels, dset.labels)
     assert torch.equal(seen.images, dset.images.clamp(0, 1).mul(255).round().byte())
     assert torch.equal(DistilledSet.load(folder / "data/train-00000-of-00001.parquet").images, seen.images)
+
+
+@pytest.mark.parametrize("soft", [["a", "b"], [0.5, 0.5], [None, [0.5, 0.5]], [["a"], ["b"]]])
+def test_read__soft_labels_that_are_no_numbers(dset, tmp_path, soft):
+    folder = export(dset, tmp_path / "set", "huggingface")
+    (folder / "distilled.safetensors").unlink()
+    shard = folder / "data/train-00000-of-00001.parquet"
+    table = pq.read_table(shard).slice(0, 2).drop_columns(["soft_label"])
+    pq.write_table(table.append_column("soft_label", pa.array(soft)), shard)
+    with pytest.raises(InputError, match="a soft_label is .*, expected a list of numbers"):
+        DistilledSet.load(folder)
 
 
 class Api:
