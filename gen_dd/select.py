@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 
-from core_dd import cli, files, locks
+from core_dd import cli, locks
 from core_dd.config import load_config, to_dict
 from core_dd.data.images import ImageData
 from core_dd.errors import require
 from core_dd.judge.choose import choose
-from core_dd.sets.distilled import DistilledSet, new_meta
+from core_dd.sets.distilled import DistilledSet, new_meta, require_place
 from core_dd.sets.formats.base import converted_first
 from core_dd.sets.learnt import warn_of
 from core_dd.speed import prepare_device
@@ -62,7 +62,7 @@ def select(
 def main(argv: Sequence[str] | None = None) -> None:
     """Choose and write one set."""
     config = load_config(SelectConfig, argv, prog="gendd select")
-    files.require_new(Path(config.out))
+    require_place(Path(config.out))
     data = config.load_data(config.seed)
     with converted_first():
         pool = DistilledSet.load(config.pool, data)

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core_dd import cli, files
+from core_dd import cli
 from core_dd.config import load_config, to_dict
 from core_dd.data.images import ImageData, load_data
 from core_dd.judge.choose import choose
 from core_dd.judge.protocols import PROTOCOLS
 from core_dd.run import claimed_file
-from core_dd.sets.distilled import DistilledSet, new_meta
+from core_dd.sets.distilled import DistilledSet, new_meta, require_place
 from core_dd.speed import prepare_device
 from matching_dd.options import CoresetConfig
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Choose and write one coreset."""
     config = load_config(CoresetConfig, argv, prog="gendd coreset")
     if config.out is not None:
-        files.require_new(Path(config.out))
+        require_place(Path(config.out))
     data = config.load_data(config.seed)
     with claimed_file(config.out, f"{data.name}-{config.selector}-ipc{config.ipc}", "distilled.safetensors") as path:
         dset = coreset(

@@ -139,8 +139,7 @@ class EarlyStopping:
         """
         dset = DistilledSet.load(self.best / DISTILLED)
         cost = spent | {"iterations": dset.meta["cost"]["iterations"]}
-        with files.atomic(folder / DISTILLED) as temporary:
-            replace(dset, meta=dset.meta | {"cost": cost}).save(temporary)
+        replace(dset, meta=dset.meta | {"cost": cost}).write(folder / DISTILLED)
         with files.atomic(folder / GRID) as temporary:
             shutil.copyfile(self.best / GRID, temporary)
 

@@ -934,6 +934,12 @@ CASES = {
     "challenge with too few images": Case("challenge a b --out out --num_per_class 9", "num_per_class must be >= 10"),
     "challenge by one plan": Case("challenge a b --out out --plan plan.json", "the two models want plans of their own"),
     "challenge in no time": Case("challenge a b --out out --budget soon", "budget 'soon' is not a time"),
+    "select into what is no set's file": Case(
+        SELECT.replace("out.safetensors", "out.pt"), "and out.pt is called as other files are"
+    ),
+    "convert into what is no set's file": Case(
+        "convert x.pt --out y.pt", "and y.pt is called as other files are", saved([BYTES, torch.arange(2)])
+    ),
     "select missing pool": Case("select --pool nowhere --out out.safetensors", "no file at nowhere"),
     "select ipc above the pool": Case(
         SELECT + "--ipc 3", "the pool has 2 images of class 0 ('0'), ipc is 3", distilled()

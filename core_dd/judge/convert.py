@@ -4,14 +4,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from core_dd import cli, files
+from core_dd import cli
 from core_dd.config import load_config, with_first
 from core_dd.data.images import ImageData
 from core_dd.errors import InputError
 from core_dd.judge import permuted
 from core_dd.locks import own_file
 from core_dd.notes import note
-from core_dd.sets.distilled import DistilledSet
+from core_dd.sets.distilled import DistilledSet, require_place
 from core_dd.sets.options import ConvertConfig
 from core_dd.speed import prepare_device
 
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Read, look at the labels, write."""
     config = load_config(ConvertConfig, with_first(sys.argv[1:] if argv is None else argv, "src"), prog="gendd convert")
     out, src = Path(config.out), Path(config.src)
-    files.require_new(out)
+    require_place(out)
     data = config.load_data(seed=0) if config.data else None
     dset = DistilledSet.load(src, data, **config.told())
     dset.check(data, where=config.src)

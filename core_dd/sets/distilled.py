@@ -247,13 +247,18 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
         """Check the set and write it atomically as one safetensors file.
 
         Raises:
-            InputError: if the set is not sound, `path` exists or has another suffix than .safetensors, or the disk is
-                full.
+            InputError: if the set is not sound, `path` exists or is called as other files are, or the disk is full.
         """
-        path = Path(path)
-        require(path.suffix == ".safetensors", f"a set is saved as NAME.safetensors, got {path}. Choose such a name.")
+        require_place(Path(path))
+        return self.write(Path(path))
+
+    def write(self, path: Path) -> Path:
+        """As `save`, whatever is called so or stands there.
+
+        Raises:
+            InputError: if the set is not sound, or the disk is full.
+        """
         self.check(where=str(path))
-        files.require_new(path)
         named = {"images": self.images, "labels": self.labels}
         named |= {f"preprocess.{name}": tensor for name, tensor in self.tensors.items()}
         write_tensors(path, named, self.meta)
@@ -434,6 +439,21 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
             total.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
             total.update(tensor.contiguous().cpu().numpy().tobytes())
         return total.hexdigest()
+
+
+def require_place(path: Path) -> None:
+    """Refuse a file for a set that is there already, or that would not be read again.
+
+    Raises:
+        InputError: for one.
+    """
+    from core_dd.sets.formats.base import TAKEN  # which makes sets, and so reads this module first
+
+    require(
+        path.suffix.lower() not in TAKEN,
+        f"a set is written as safetensors, and {path} is called as other files are. Choose NAME.safetensors.",
+    )
+    files.require_new(path)
 
 
 def is_ours(path: Path) -> bool:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from core_dd.sets.distilled import DistilledSet
 
 SUFFIXES = (".pt", ".pth", ".pkl", ".pickle")
+
+TAKEN = (*SUFFIXES, ".npz", ".parquet")
+"""The suffixes by which a file is taken for one of another code."""
 IMAGES, LABELS, RATE = "images", "labels", "lr"
 
 
