@@ -330,7 +330,8 @@ class TuneConfig(TrainConfig):
     """Parts of the training, as long as each other; from each to the next the two noise levels move twice as close. A
     short one wants fewer (results/tuning_stages: 3 or 4 of 600 steps)."""
     iterations: int = option(10000, free_on_resume=True)
-    """Optimiser steps, which decide how long a stage is."""
+    """Optimiser steps, which decide how long a stage is: a run that is resumed with more goes back to the stage of the
+    part of them that it has done."""
     lr: float = 1e-4
     """Peak learning rate."""
     betas: tuple[float, float] = (0.9, 0.999)

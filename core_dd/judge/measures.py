@@ -12,7 +12,7 @@ from torch import Tensor
 
 from core_dd.data.cache import kept_tensors
 from core_dd.data.images import ImageData
-from core_dd.data.preprocess import as_bytes
+from core_dd.data.preprocess import as_bytes, fractions
 from core_dd.errors import pick, require
 from core_dd.judge import copies, fidelity, lpips, samples
 from core_dd.judge.inception import inception_outputs, load_inception, weights_digest
@@ -316,7 +316,7 @@ class Meter:
         some = torch.randperm(count, generator=stream(0, "unseen"))[: copies.TEST_IMAGES]
         unseen, real = data.test_images[some], data.train_images[self._index]
         theirs = self._spaces["classifier"].sample(unseen, data.test_labels[some])
-        pixels = [_pixels(side) for side in (images, real, unseen)]
+        pixels = [fractions(side).float() for side in (images, real, unseen)]
         spaces = zip(pixels, (side.features for side in (*features, theirs)), strict=True)
         found = copies.compared(*spaces)
         if self._lpips is not None:
@@ -335,8 +335,3 @@ def _by_class(measure: Measure, ours: Sample, real: Sample, classes: int) -> dic
         found.append(measure.of(*pair) if enough else None)
     names = next((list(one) for one in found if one), [])
     return {name: [None if one is None else one[name] for one in found] for name in names}
-
-
-def _pixels(images: Tensor) -> Tensor:
-    """On the 0..1 scale, as floats."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images.float()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from core_dd.sets.distilled import hardened
 from core_dd.sets.formats.base import IMAGES, LABELS, RATE, Foreign, Format, Outgoing, Place, of_mtt
 from core_dd.sets.formats.challenge import class_by_class
 from core_dd.sets.formats.mtt import kind_of, logits, pair
@@ -23,7 +24,7 @@ def read(place: Place) -> Foreign | None:
 def write(out: Outgoing, folder: Path) -> None:
     """Class by class, as many as the smallest class has; soft labels as logarithms, of which it takes the softmax."""
     images, labels = out.decoded
-    order = class_by_class(labels if labels.ndim == 1 else labels.argmax(1), len(out.class_names))
+    order = class_by_class(hardened(labels), len(out.class_names))
     labels = labels[order]
     lr = out.dset.meta.get("lr")
     tensors = {
