@@ -23,9 +23,11 @@ complete -o default -F _gendd gendd
 
 def script() -> str:
     """The script."""
-    cases = [f"        *:*:--config) words={_quoted(sorted({name.split('/')[-1] for name in packaged()}))} ;;"]
+    cases = []
     for name, command in COMMANDS.items():
         cls = imported(command.options)
+        own_configs = [*packaged(cls.HOME)] if cls.HOME else []
+        cases.append(f"        *:{name}:--config) words={_quoted(own_configs)} ;;")
         shown = {
             own.name: mark(cls, own.name, "flag") or own.name for own in fields(cls) if own.name not in hidden(cls)
         }
@@ -34,7 +36,10 @@ def script() -> str:
             choices = [choice for choice in mark(cls, own, "choices") or () if ":" not in choice]
             if choices:
                 cases.append(f"        *:{name}:--{flag}) words={_quoted(choices)} ;;")
-        cases.append(f"        *:{name}:*) [[ $word == -* ]] && words={_quoted(flags)} ;;")
+        flagged = f"[[ $word == -* ]] && words={_quoted(flags)}"
+        if name in ("compare", "rank-networks"):  # whose first argument is one
+            cases.append(f"        2:{name}:*) {flagged} || words={_quoted([*packaged('compare')])} ;;")
+        cases.append(f"        *:{name}:*) {flagged} ;;")
     return SCRIPT.format(commands=_quoted([*COMMANDS, "--help", "--version", "--completion"]), cases="\n".join(cases))
 
 

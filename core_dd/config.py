@@ -19,7 +19,7 @@ from core_dd import processes
 from core_dd.errors import InputError, about, brief, likely, require
 from core_dd.notes import note
 from core_dd.options import hidden, mark
-from core_dd.settings import ConfigFile, find
+from core_dd.settings import ConfigFile, find, packaged
 
 C = TypeVar("C")
 
@@ -28,14 +28,8 @@ PROJECT = "gendd.yaml"
 
 HELP = ("-h", "--help")
 
-NOTES = f"""
---config NAME (of those that come with gendd, NAME:DATA for the settings of other data) or --config FILE.yaml,
-repeatable, is read before the flags. What {PROJECT} in the working folder says, of the options of any command, is
-read first.
-"""
 
-
-def load_config(cls: type[C], argv: Sequence[str] | None = None, prog: str | None = None, home: str = "") -> C:
+def load_config(cls: type[C], argv: Sequence[str] | None = None, prog: str | None = None, home: str | None = None) -> C:
     """Build `cls` from its defaults, then gendd.yaml, then each `--config NAME_OR_FILE` in order, then flags.
 
     Of a file with `settings` (see `ConfigFile`) the one applies that fits the `data` and `ipc` of the flags, else of
@@ -46,7 +40,7 @@ def load_config(cls: type[C], argv: Sequence[str] | None = None, prog: str | Non
         cls: a `@dataclass(kw_only=True)`, every field with a default and a docstring below it.
         argv: the arguments after the command's name; None reads `sys.argv`.
         prog: the name shown by `--help`; default: that of the script.
-        home: the folder of configs/ in which `--config NAME` is looked up first.
+        home: the folder of configs/ in which `--config NAME` is looked up first; default: `cls.HOME`.
 
     Returns:
         An instance of `cls`; its `__post_init__` has checked it.
@@ -56,6 +50,7 @@ def load_config(cls: type[C], argv: Sequence[str] | None = None, prog: str | Non
             likely spelling), wrong types, infinite numbers, an output whose name is not UTF-8, failed checks.
         SystemExit: status 0 after `--help`, and by tyro 2 for flags it cannot take, with its own message.
     """
+    home = getattr(cls, "HOME", "") if home is None else home
     prog, (layers, rest) = prog or Path(sys.argv[0]).name, read_configs(argv, home)
     for layer in layers:
         _check_file(cls, layer.file)
@@ -64,7 +59,7 @@ def load_config(cls: type[C], argv: Sequence[str] | None = None, prog: str | Non
         if processes.is_first():
             from core_dd.help import helptext
 
-            print(helptext(cls, values, prog, NOTES))
+            print(helptext(cls, values, prog, _about_configs(home)))
         raise SystemExit(0)
     values = _flags(cls, _renamed_flags(cls, rest), values, prog)
     values = {name: at_home(value) for name, value in values.items()}
@@ -74,6 +69,15 @@ def load_config(cls: type[C], argv: Sequence[str] | None = None, prog: str | Non
         if name == "out" and re.search("[\ud800-\udfff]", str(value)):  # which safetensors cannot read
             raise InputError(f"out must be a name in UTF-8, got {value!r}.")
     return cls(**values)
+
+
+def _about_configs(home: str) -> str:
+    """What help says of configs."""
+    names = f"NAME (of gendd's own: {', '.join(packaged(home))}; NAME:DATA for the settings of other data) or --config "
+    return (
+        f"--config {names if home else ''}FILE.yaml, repeatable, is read before the flags. What {PROJECT} in the "
+        "working folder says, of the options of any command, is read first."
+    )
 
 
 def at_home(value: Any) -> Any:

@@ -61,6 +61,8 @@ class Options:
     """The heading under which help shows what a class adds."""
     RENAMED: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """The names that options had before, and are still understood by, with those they have now."""
+    HOME: ClassVar[str] = ""
+    """The folder of configs/ whose files are the command's."""
     HIDDEN: ClassVar[frozenset[str]] = frozenset()
     """Inherited options that the command has no use for: neither help shows them nor gendd.yaml gives them."""
 

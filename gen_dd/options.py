@@ -98,6 +98,7 @@ class TrainConfig(RunConfig, DataConfig):
     """
 
     GROUP: ClassVar[str] = "model and training"
+    HOME: ClassVar[str] = "gen"
     OBJECTIVE: ClassVar[str] = "noise"  # of gen_dd.objectives.OBJECTIVES
     TF32: ClassVar[bool] = False  # of what is computed in fp32 on CUDA
     RENAMED: ClassVar[Mapping[str, str]] = MappingProxyType({"steps": "iterations"})
@@ -318,6 +319,7 @@ class TuneConfig(TrainConfig):
     """
 
     OBJECTIVE: ClassVar[str] = "consistency"
+    HOME: ClassVar[str] = "tune"
     TF32: ClassVar[bool] = True
     HIDDEN: ClassVar[frozenset[str]] = frozenset(
         {"preset", "patch_size", "time_sampling", "weighting", "supervise", "align", "neon", "neon_weight"}

@@ -240,7 +240,7 @@ def dry_run(config: TrainConfig) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train one model."""
-    config = load_config(TrainConfig, argv, prog="gendd train", home="gen")
+    config = load_config(TrainConfig, argv, prog="gendd train")
     (dry_run if config.dry_run else train)(config)
 
 

@@ -10,7 +10,7 @@ from gen_dd.train import dry_run, train
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Tune one model."""
-    config = load_config(TuneConfig, argv, prog="gendd tune", home="tune")
+    config = load_config(TuneConfig, argv, prog="gendd tune")
     (dry_run if config.dry_run else train)(config)
 
 

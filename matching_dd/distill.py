@@ -276,7 +276,7 @@ _STATE = "state.pt"
 def main(argv: Sequence[str] | None = None) -> None:
     """Distil one set."""
     method = peek(argv, "method", "matching") or MatchingConfig.method
-    config = load_config(pick(METHODS, method, "method").Config, argv, prog="gendd distill", home="matching")
+    config = load_config(pick(METHODS, method, "method").Config, argv, prog="gendd distill")
     (_dry_run if config.dry_run else run)(config)
 
 

@@ -328,7 +328,7 @@ _TRIALS = 5
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Record experts."""
-    config = load_config(ExpertsConfig, argv, prog="gendd experts", home="experts")
+    config = load_config(ExpertsConfig, argv, prog="gendd experts")
     (_dry_run if config.dry_run else record)(config)
 
 

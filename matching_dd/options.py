@@ -88,6 +88,7 @@ class MatchingConfig(RunConfig, DataConfig):
     """
 
     GROUP: ClassVar[str] = "method"
+    HOME: ClassVar[str] = "matching"
 
     method: str = option("dm", choices=METHOD_CHOICES)
     """What is matched."""
@@ -240,6 +241,7 @@ class ExpertsConfig(RunConfig, DataConfig):
     """Record training trajectories on real data. The defaults are MTT's (Cazenavette et al., CVPR 2022)."""
 
     GROUP: ClassVar[str] = "experts"
+    HOME: ClassVar[str] = "experts"
 
     network: str = option("convnet3", choices=NETWORK_CHOICES, others=True)
     """What to train."""

@@ -69,7 +69,7 @@ POOL = 100
 EVALUATIONS = 10
 """Of the network, per sample."""
 JUDGED = {
-    "eval_ipc": 50, "eval_images": 500, "eval_steps": EVALUATIONS, "inception_weights": "none",
+    "eval_every": 1, "eval_ipc": 50, "eval_images": 500, "eval_steps": EVALUATIONS, "inception_weights": "none",
     "check_images": 0, "grid_every": 0, "log_every": 100, "tracker": "none", "compile": False, "device": "cpu",
 }  # fmt: skip
 
@@ -84,7 +84,7 @@ def recipe(data: str, out: Path, **options: object) -> TrainConfig:
     course, flags = COURSES[data], []
     for name, value in {"out": out, **JUDGED, **course.own, **options}.items():
         flags += [f"--{'' if value else 'no_'}{name}"] if isinstance(value, bool) else [f"--{name}", str(value)]
-    config = load_config(TrainConfig, ["--config", course.config, *flags], home="gen")
+    config = load_config(TrainConfig, ["--config", course.config, *flags])
     config.eval_every, config.max_seconds = config.iterations, None
     return config
 
@@ -112,7 +112,7 @@ def costs(data: str, steps: int, repeats: int) -> None:
 
 
 def trained(data: str, runs: Path, option: str, seed: int, steps: int) -> None:
-    """Train and judge with an option and a seed, and with Neon after the plain one; what is there is left alone."""
+    """Train and judge with an option and a seed, and with Neon after the plain one; what is kept is left alone."""
     of = records.read(kept(data) / "costs.json", dict[str, float], f"Run this script's costs --data {data} first.")
     name = f"{option}-seed{seed}"
     if option == "longer":
@@ -123,6 +123,10 @@ def trained(data: str, runs: Path, option: str, seed: int, steps: int) -> None:
     if option != "plain":
         return
     before, pool = runs / f"plain-seed{seed}", runs / f"pool-seed{seed}"
+    if all(score(data, f"neon_{weight:g}-seed{seed}").exists() for weight in NEON_WEIGHTS):
+        return
+    if not (before / "model").exists():  # whose score is kept, and the model is not
+        train(replace(course, resume=before.exists()))
     if not (pool / "summary.txt").exists():  # which ends a pool
         options = {"model": str(before), "num_per_class": POOL, "steps": EVALUATIONS, "seed": seed + 100}
         sample(SampleConfig(out=str(pool), device="cpu", resume=pool.exists(), **options))
@@ -132,10 +136,17 @@ def trained(data: str, runs: Path, option: str, seed: int, steps: int) -> None:
         judge(data, name, recipe(data, runs / name, **NEON, **own))
 
 
+def score(data: str, name: str) -> Path:
+    """The file that keeps a score."""
+    return kept(data) / name / "stats.jsonl"
+
+
 def judge(data: str, name: str, config: TrainConfig) -> None:
     """Train, or go on, and keep the last scores."""
-    out = kept(data) / name / "stats.jsonl"
-    if not out.exists():
+    out = score(data, name)
+    if out.exists():
+        print(f"{out} is there already")
+    else:
         train(replace(config, resume=Path(str(config.out)).exists()))
         last = read_stats(Path(config.out) / "stats.jsonl")[-1]
         scores = {key: last[key] for key in ("step", "classifier_frechet", "val_accuracy")}

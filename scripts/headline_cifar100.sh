@@ -10,7 +10,7 @@
 #   scripts/headline_cifar100.sh            one chunk, or what follows the last one
 #   ALL=1 scripts/headline_cifar100.sh      everything at once
 #
-# At the scale of one CPU core, on Fashion-MNIST, in a quarter of an hour:
+# At the scale of one CPU core, on Fashion-MNIST, in half an hour:
 #   ALL=1 NAME=fashion_mnist_headline DATA=idx:/usr/share/datasets/fashion-mnist \
 #     CONFIG=configs/gen/fashion_mnist_cpu.yaml CHUNK=240 CHUNKS=2 BUDGET=60s EVALUATIONS=20 IPC_STEPS=50 POOL_STEPS=60 \
 #     RUNS=2 scripts/headline_cifar100.sh

@@ -43,7 +43,7 @@ pack() {  # fetch wheels, one version of each, for Python 3.12 on x86-64 Linux; 
     rm -rf "$WHEELS"
     # shellcheck disable=SC2086
     "$PYTHON" -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
-        "${platforms[@]}" --platform manylinux2014_x86_64 --platform manylinux1_x86_64 -d "$WHEELS" $LACKING
+        "${platforms[@]}" --platform manylinux2014_x86_64 --platform manylinux1_x86_64 -d "$WHEELS" $LACKING || return
     "$PYTHON" -m pip wheel --quiet --no-deps -w "$WHEELS" .
 }
 
@@ -67,11 +67,12 @@ tests() {  # what only a GPU can show
 }
 
 bench() {  # ours against plain loops, with the part of the card's peak that is used
-    local names="uvit_train uvit_sample evaluator dm_k100 m3d_k100 datadam_k100" repeats=5
+    local names="uvit_train uvit_sample evaluator dm_k100 m3d_k100 datadam_k100" repeats=5 status=0
     [ -z "$TOY" ] || names=evaluator repeats=1
     for name in ${BENCHMARKS:-$names}; do
-        "$PYTHON" -m benchmarks "$name" --warmup 2 --repeats "$repeats" --out "$OUT/benchmarks.json"
+        "$PYTHON" -m benchmarks "$name" --warmup 2 --repeats "$repeats" --out "$OUT/benchmarks.json" || status=$?
     done
+    return "$status"
 }
 
 gather() {  # keep what this call carried

@@ -19,6 +19,7 @@ def script(tmp_path, monkeypatch):
     def train(config):
         script.asked.append(config)
         scores = {"step": config.iterations, "loss": 0.5, "classifier_frechet": 0.25, "val_accuracy": 0.75}
+        (tmp_path / config.out / "model").mkdir(parents=True, exist_ok=True)
         write_text(tmp_path / config.out / "stats.jsonl", json.dumps(scores) + "\n")
 
     monkeypatch.setattr(script, "RESULTS", tmp_path / "results")
@@ -54,6 +55,16 @@ def test_trained__neon_steps_on_from_the_plain_model(script, tmp_path):
     assert {(config.init_from, config.neon) for config in neon} == {(plain.out, pool.out)}
     names = {folder.name for folder in script.kept("digits").iterdir()}
     assert names == {"costs.json", "plain-seed0", *(f"neon_{weight:g}-seed0" for weight in script.NEON_WEIGHTS)}
+
+
+def test_trained__neon_of_a_model_whose_score_alone_is_kept(script, tmp_path):
+    """As in a fresh checkout: the model is made again, its score is not; and all that is kept makes nothing."""
+    write_json(script.kept("digits") / "costs.json", COSTS)
+    write_text(script.kept("digits") / "plain-seed0" / "stats.jsonl", "{}\n")
+    script.trained("digits", tmp_path / "runs", "plain", 0, 300)
+    assert [getattr(config, "neon_weight", None) for config in script.asked] == [1.0, None, *script.NEON_WEIGHTS]
+    script.trained("digits", tmp_path / "runs", "plain", 0, 300)
+    assert len(script.asked) == 4 and (script.kept("digits") / "plain-seed0" / "stats.jsonl").read_text() == "{}\n"
 
 
 def test_trained__longer_is_the_plain_recipe_with_the_steps_that_neon_costs(script, tmp_path):

@@ -67,6 +67,21 @@ def test_stages__the_headline_trains_in_one_chunk_and_samples(on_gpu, tmp_path, 
     assert all("--budget" in words for words in asked[2:4])
 
 
+def test_stages__a_benchmark_that_dies_is_no_success(on_gpu, tmp_path):
+    (tmp_path / "some").write_text('#!/bin/sh\necho "asked $*"\ncase "$*" in *bad*) exit 3 ;; esac\n')
+    (tmp_path / "some").chmod(0o755)
+    done = on_gpu("bench", PYTHON=tmp_path / "some", BENCHMARKS="bad evaluator")
+    assert done.returncode == 1 and "FAILED with status 3" in done.stdout
+    assert "asked -m benchmarks evaluator" in (tmp_path / "out" / "bench.log").read_text()
+    assert on_gpu("bench", PYTHON=tmp_path / "some", BENCHMARKS="good evaluator").returncode == 0
+
+
+def test_pack__fails_where_the_download_does(on_gpu, tmp_path):
+    (tmp_path / "some").write_text('#!/bin/sh\ncase "$*" in *download*) exit 1 ;; esac\n')
+    (tmp_path / "some").chmod(0o755)
+    assert on_gpu("pack", PYTHON=tmp_path / "some").returncode == 1
+
+
 def test_stages__an_unknown_one_is_said(on_gpu):
     done = on_gpu("benchmarks")
     assert done.returncode == 2 and "unknown stage 'benchmarks'" in done.stderr and "published" in done.stderr

@@ -46,6 +46,7 @@ def test_command__is_accepted_with_every_flag(line, monkeypatch):
 def test_command__each_one_is_explained():
     for command in cli.COMMANDS:
         assert f"`gendd {command}`" in README
+        assert f"`gendd {command}`" in (ROOT / "docs" / "get-started.md").read_text()
 
 
 def test_make__targets_exist():

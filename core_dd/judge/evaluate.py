@@ -277,7 +277,7 @@ def _identities(dset: DistilledSet, data: ImageData, protocol: Protocol) -> dict
 def main(argv: Sequence[str] | None = None) -> None:
     """Check, score, write."""
     argv = switched(sys.argv[1:] if argv is None else argv)
-    config = load_config(EvaluateConfig, argv, prog="gendd evaluate", home="eval")
+    config = load_config(EvaluateConfig, argv, prog="gendd evaluate")
     require(
         config.set != REAL or not config.told(),
         f"{' and '.join(config.told())} say how another code's file is read, and {REAL} is no file. Leave them out.",

@@ -109,6 +109,7 @@ class EvaluateConfig(DataConfig, ForeignConfig):
     """Train classifiers on a set from scratch and score them on the real test images."""
 
     GROUP: ClassVar[str] = "judge"
+    HOME: ClassVar[str] = "eval"
     RENAMED: ClassVar[Mapping[str, str]] = MappingProxyType({"runs": "classifiers", "steps": "iterations"})
 
     set: str = REAL

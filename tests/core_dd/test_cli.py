@@ -120,6 +120,8 @@ def test_completion__knows_commands_options_and_choices(tmp_path, capsys):
     assert offered("gendd", "sample", "--solver", "dpmpp") == ["dpmpp_2m", "dpmpp_3m"]
     assert "m3d" in offered("gendd", "distill", "--method", "")
     assert "dm" in offered("gendd", "distill", "--config", "d")
+    assert offered("gendd", "train", "--config", "dm") == offered("gendd", "compare", "digits", "demo") == []
+    assert offered("gendd", "compare", "dig") == ["digits"] and "--only" in offered("gendd", "compare", "--o")
     assert offered("gendd", "evaluate", "--set", "x") == []
     assert offered("gendd", "convert", "--fro") == ["--from"] and offered("gendd", "convert", "--lay") == []
     assert "dc" in offered("gendd", "convert", "--from", "")

@@ -84,7 +84,7 @@ def test_help__by_group_with_meaning_choices_and_default(capsys):
     shown = capsys.readouterr().out
     assert stop.value.code == 0
     assert shown.startswith(
-        "usage: gendd something [--option value ...]\n\nDo something.\n\nAnd say so.\n\n--config NAME"
+        "usage: gendd something [--option value ...]\n\nDo something.\n\nAnd say so.\n\n--config FILE.yaml"
     )
     assert "gendd.yaml" in shown and shown.endswith("\n\n" + SHOWN)
 

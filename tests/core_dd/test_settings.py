@@ -89,7 +89,7 @@ def test_settings__help_needs_no_choice(several, capsys):
     with pytest.raises(SystemExit) as stop:
         load("--config=several.yaml", "--help")
     shown = capsys.readouterr().out
-    assert stop.value.code == 0 and "(default: 1.0)" in shown and "--config NAME" in shown
+    assert stop.value.code == 0 and "(default: 1.0)" in shown and "--config FILE.yaml" in shown
     with pytest.raises(SystemExit):
         load("--config=several.yaml", "--ipc=5", "--help")
     assert "(default: 3.0)" in capsys.readouterr().out
