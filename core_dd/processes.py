@@ -47,7 +47,7 @@ def local_device(asked: str | None = None) -> str | None:
     on a machine with GPUs this process's own; see `own_gpu`."""
     import torch
 
-    if asked is None and os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("true", "1"):
+    if asked is None and os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("1", "true", "t", "yes", "y", "on"):
         return "cpu"
     return own_gpu(local_index(), torch.cuda.device_count(), asked)
 

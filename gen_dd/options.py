@@ -268,8 +268,8 @@ class TrainConfig(RunConfig, DataConfig):
             "eval_ipc wants a validation split. Pass --val_fraction 0.1, or leave it out.",
         )
         require(
-            self.eval_ipc == 0 or self.eval_every > 0,
-            f"eval_ipc {self.eval_ipc} is of evaluations, and there are none. Pass --eval_every 1000, or leave it out.",
+            self.eval_ipc == 0 or self.eval_every > 0 or self.resume,
+            f"eval_ipc {self.eval_ipc} is of evaluations, and there are none. Pass --eval_every 1000, or --eval_ipc 0.",
         )
         require(
             (self.eval_solver == "consistency") == (self.OBJECTIVE == "consistency"),
@@ -357,7 +357,7 @@ class TuneConfig(TrainConfig):
         super().__post_init__()
         require(self.init_from is not None, "tune what? Pass --init_from RUN, a run folder of gendd train.")
         require(
-            1 <= self.stages <= MOST_STAGES,
+            self.stages >= 1 and (self.stages <= MOST_STAGES or self.resume),
             f"stages must be from 1 to {MOST_STAGES}, got {self.stages}: in fp32, the two noise levels are no further "
             "apart in later ones than rounding is.",
         )

@@ -17,7 +17,7 @@ from core_dd.data.real import RealData
 from core_dd.errors import about, require
 from core_dd.judge import fidelity
 from core_dd.progress import Progress
-from core_dd.run import Run, SilentRun, find_folder, foreseen
+from core_dd.run import Run, SilentRun, foreseen
 from core_dd.sets.learnt import Learnt
 from core_dd.speed import peak_mib
 from gen_dd.learnt import LEARNT, SampleJudge
@@ -38,9 +38,9 @@ def train(config: TrainConfig) -> None:
     """
     # Whatever can be wrong is found before any work; only the first process has a run folder.
     data = config.training_data()
+    if processes.is_first():
+        foreseen(config, _run_name(config, data))
     trainer = Trainer.start(config, data)
-    if trainer.first:
-        find_folder(config.out, _run_name(config, data), config.resume)
     validator = _open_validator(config, data, trainer.device) if trainer.first and config.eval_every else None
     _check_network(config, data)
     run = open_run(config, data) if trainer.first else SilentRun()
@@ -223,13 +223,15 @@ def measured(config: TrainConfig, data: RealData) -> Measured:
 def dry_run(config: TrainConfig) -> None:
     """Print the resolved config, and the memory and time to expect, measured on a few steps that are then lost."""
     data = config.training_data()
-    left = config.iterations - foreseen(config, _run_name(config, data))
+    done = foreseen(config, _run_name(config, data))
+    require(done <= config.iterations, f"{config.out} is past step {config.iterations}. Raise --iterations.")
+    left = config.iterations - done
     _check_network(config, data)
     found = measured(config, data)
     if not processes.is_first():
         return
     limits = [limit for limit in (config.max_seconds, config.chunk_seconds) if limit is not None]
-    seconds = min([found.each * max(left, 0), *limits])
+    seconds = min([found.each * left, *limits])
     total = datetime.timedelta(seconds=round(found.first + seconds))
     until = f"{total} for {left}" if seconds not in limits else f"{total}, its limit of seconds"
     print(to_yaml(config), end="")

@@ -420,6 +420,12 @@ def make_model(config: TrainConfig, data: RealData) -> UViT:
     begun = checkpoints(Path(config.out))[-1:] if config.resume and config.out and config.neon is None else []
     if config.init_from is not None and begun:
         model = load_model(begun[-1][1] / "model")[0].train()
+        own = (model.config.num_classes, model.config.in_channels, model.config.image_size)
+        require(
+            own == (data.num_classes, channels, height),
+            f"{config.out} learns {own[0]} classes of {own[1]}x{own[2]}x{own[2]} pixels, and {data.name} has "
+            f"{data.num_classes} of {channels}x{height}x{width}. Resume with the data it was begun with.",
+        )
     elif config.init_from is not None:
         model = _initialised_from(Path(config.init_from), config, data)
     else:

@@ -200,15 +200,13 @@ def _describe(config: MatchingConfig, data: ImageData, cost: Cost) -> dict[str, 
 def _dry_run(config: MatchingConfig) -> None:
     """Print the resolved config, and the memory and time to expect, measured on a few iterations that are then lost."""
     data = config.load_data(config.seed, config.val_fraction)
-    left = max(config.iterations - foreseen(config, _run_name(config, data)), 1)
+    left = config.iterations - foreseen(config, _run_name(config, data))
     found = measured(config, data)
     print(to_yaml(config), end="")
     print(f"# checked on {found.device}: {found.parts} part(s) of the classes per iteration")
     print(f"# memory: {found.mib / 1024:.2f} GiB at its peak")
-    print(
-        f"# time: {found.first:.1f} s to start, then {found.each:.3g} s per iteration: "
-        f"{found.said(replace(config, iterations=left))}"
-    )
+    ahead = found.said(replace(config, iterations=left)) if left > 0 else "none is left"
+    print(f"# time: {found.first:.1f} s to start, then {found.each:.3g} s per iteration: {ahead}")
     if config.val_fraction:
         print(
             f"# beside it, after every {config.checkpoint_every} iterations, the training of {config.val_classifiers}"

@@ -597,10 +597,6 @@ CASES = {
     "wrong flag type": Case("distill --ipc ten", "ten"),
     "unknown flag": Case("distill --ipcs 3", "--ipcs"),
     "unknown command": Case("distil", "unknown command 'distil'; did you mean 'distill'?"),
-    "foreign options of real images": Case(
-        "evaluate --data digits --protocol quick --set real --out out.json --factor 2 --normalised_by zca",
-        "normalised_by and factor say how another code's file is read, and real is no file",
-    ),
     "evaluate dry run without its Inception": Case(
         "evaluate --data digits --protocol quick --set real --dry_run --fidelity fid --inception_weights nowhere.pth",
         "no Inception weights at nowhere.pth",

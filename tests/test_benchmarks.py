@@ -1,7 +1,11 @@
 """What the benchmarks compare with does the same as ours, and their counts of operations are right."""
 
+import io
 import json
+import os
+import sys
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +19,20 @@ from core_dd.errors import InputError
 from core_dd.judge.networks import build_network
 from core_dd.records import read as read_json
 from gen_dd.uvit import PRESETS, UViT, image_flops
+
+
+def test_work__sets_nothing_up_for_a_reference(monkeypatch, tmp_path):
+    """What frees memory faster, and the like, is part of ours alone."""
+    module = SimpleNamespace(reference=lambda: lambda: None)
+    monkeypatch.setitem(sys.modules, "plain_module", module)
+    monkeypatch.setattr(harness, "BENCHMARKS", {"x": ("plain_module",)})
+    monkeypatch.setattr("core_dd.speed.keep_freed_memory", lambda: pytest.fail("set up"))
+    monkeypatch.setattr(harness.os, "dup2", lambda *_: None)
+    monkeypatch.setattr(harness.os, "dup", lambda _: os.open(tmp_path / "answers", os.O_CREAT | os.O_WRONLY))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("unit\nmemory\n"))
+    harness.work("x", "reference")
+    seconds, memory = map(json.loads, (tmp_path / "answers").read_text().splitlines())
+    assert seconds["seconds"] >= 0 and memory["peak_mib"] > 0
 
 
 def test_plain_uvit__is_the_same_network(generator):

@@ -16,7 +16,7 @@ import torch
 from core_dd import cli, files
 from core_dd.config import load_config, to_dict, to_yaml
 from core_dd.data.images import ImageData
-from core_dd.errors import Diverged, InputError, require, whole
+from core_dd.errors import Diverged, InputError, whole
 from core_dd.judge import across, costs, ddranking, habits, membership, permuted, protocols, robustness, training
 from core_dd.judge import teacher as teaching
 from core_dd.judge.chance import at_chance, below_chance, chance, mean_interval
@@ -27,7 +27,7 @@ from core_dd.judge.protocols import Protocol, TrainingPlan
 from core_dd.judge.unfinished import beside
 from core_dd.notes import note
 from core_dd.run import claimed_file, find_folder
-from core_dd.sets.distilled import DistilledSet, new_meta, versions
+from core_dd.sets.distilled import DistilledSet, flags, new_meta, versions
 from core_dd.sets.learnt import warn_of
 from core_dd.speed import peak_mib, prepare_device
 
@@ -278,10 +278,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Check, score, write."""
     argv = switched(sys.argv[1:] if argv is None else argv)
     config = load_config(EvaluateConfig, argv, prog="gendd evaluate")
-    require(
-        config.set != REAL or not config.told(),
-        f"{' and '.join(config.told())} say how another code's file is read, and {REAL} is no file. Leave them out.",
-    )
+    if config.set == REAL and config.told():
+        note(f"note: {flags(config.told())} is of another code's file, and {REAL} is none: it changes nothing.")
     out, several = config.out or (None if config.set == REAL else _beside(Path(config.set))), len(config.networks) > 1
     if out is not None and not several:
         files.require_new(Path(out))

@@ -8,7 +8,7 @@ import hashlib
 import html
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -283,10 +283,9 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
         path = Path(path)
         with readers.reading(path):
             found = None if is_ours(path) else foreign.read(path, data, **told)
-        flags = " and ".join("--from" if name == "layout" else f"--{name}" for name in told)
         require(
             found is not None or not told,
-            f"{path} says itself how its images are stored. Leave out {flags}.",
+            f"{path} says itself how its images are stored. Leave out {flags(told)}.",
         )
         if found is not None:
             dset = found
@@ -441,6 +440,11 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
         return total.hexdigest()
 
 
+def flags(told: Iterable[str]) -> str:
+    """What is told of another code's file, see `DistilledSet.load`, by the names of the options that tell it."""
+    return " and ".join("--from" if name == "layout" else f"--{name}" for name in told)
+
+
 def require_place(path: Path) -> None:
     """Refuse a file for a set that is there already, or that would not be read again.
 
@@ -489,8 +493,8 @@ def _plain(tensor: Any) -> Any:
 
 
 def are_probabilities(labels: Tensor) -> bool:
-    """Whether every row of soft labels (N, K) is one of probabilities."""
-    return bool((labels >= 0).all()) and bool(((labels.sum(1) - 1).abs() < 1e-3).all())
+    """Whether every row of soft labels (N, K) is one of probabilities, up to the rounding of bf16."""
+    return bool((labels >= 0).all()) and bool(((labels.float().sum(1) - 1).abs() < 4e-3).all())
 
 
 def hardened(labels: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def read(
     DistilledSet(found.images, whole(found.labels), {}).check_tensors(str(path))
     labels = _labels(found, soft_labels, path)
     require(
-        class_order is None or not found.by_name,
+        class_order is None or data is None or not found.by_name,
         f"{path} looks like {found.layout}, called by their names: those say the order. Leave out --class_order.",
     )
     names = tuple(class_order or found.class_names or ())

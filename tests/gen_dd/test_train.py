@@ -438,6 +438,10 @@ def test_init_from__a_resumed_run_does_not_want_the_file_again(whole, tmp_path, 
     shutil.rmtree(start)
     assert "tensors as they are" in capsys.readouterr().err
     train(TrainConfig(**options, resume=True))
+    with pytest.raises(InputError, match="was started with image_size None, now it is 16"):
+        train(TrainConfig(**options | {"image_size": 16}, resume=True))
+    with pytest.raises(InputError, match=r"learns 10 classes of 1x8x8 pixels, and digits has 10 of 1x16x16"):
+        make_model(TrainConfig(**options, resume=True), load_data("digits", image_size=16))
     assert "tensors as they are" not in capsys.readouterr().err and load_model(tmp_path / "run")[1]["step"] == 12
 
 

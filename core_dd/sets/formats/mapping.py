@@ -61,7 +61,7 @@ def plain(value: Any, name: str, path: Path) -> Any:
         made = KINDS[name](own)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise InputError(f"{path} has a '{name}' that is a {type(value).__name__}, expected one value.") from None
-    require(KINDS[name] is not int or made == own, f"{path} has a '{name}' of {own}, expected a whole number.")
+    require(KINDS[name] is not int or made == float(own), f"{path} has a '{name}' of {own}, expected a whole number.")
     return made
 
 

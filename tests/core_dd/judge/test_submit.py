@@ -1,5 +1,4 @@
 import dataclasses
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +8,9 @@ from makers import write_image_folder
 from core_dd import records
 from core_dd.data.images import load_data
 from core_dd.errors import InputError
+from core_dd.judge import unfinished
 from core_dd.judge.submit import TARGETS, SubmitConfig, from_tensor, judged_by, main, submit, target_of, to_tensor
+from core_dd.judge.training import Training
 from core_dd.sets.distilled import DistilledSet, new_meta
 
 
@@ -115,22 +116,22 @@ def test_submit__nothing_stands_there_before_it_was_scored(tmp_path, toy, monkey
     assert not list(tmp_path.glob("out/*"))
 
 
-def test_submit__goes_on_with_its_scoring(tmp_path, toy, monkeypatch):
-    places = []
+def test_submit__goes_on_with_its_scoring(tmp_path, toy, monkeypatch, capsys):
+    step = Training.step
 
-    def fails(*_, unfinished, **__):
-        places.append(unfinished)
-        unfinished.parent.mkdir(exist_ok=True)
-        unfinished.touch()
-        raise InputError("stopped")
+    def until_six(self, number):
+        if number == 6:
+            raise KeyboardInterrupt
+        return step(self, number)
 
-    with monkeypatch.context() as stopped:
-        stopped.setattr("core_dd.judge.submit.evaluate", fails)
-        with pytest.raises(InputError, match="stopped"):
-            submit(SubmitConfig(**toy, iterations=2))
-    assert places == [Path("out/cifar100.pt.training")] and places[0].exists()
-    places[0].unlink()
-    submit(SubmitConfig(**toy, iterations=2))
+    monkeypatch.setattr(unfinished, "EVERY_S", 0.0)
+    monkeypatch.setattr(unfinished, "_SHARE", float("inf"))
+    with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
+        stopped.setattr(Training, "step", until_six)
+        submit(SubmitConfig(**toy, iterations=8))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["cifar100.pt.training"]
+    submit(SubmitConfig(**toy, iterations=8))
+    assert "goes on at step 6 of 8" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cifar100.pt", "cifar100.scores.json"]
 
 

@@ -34,6 +34,13 @@ def test_save_load__soft_labels(dset, digits, tmp_path):
     again.check(digits)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_save_load__soft_labels_of_any_precision(dset, tmp_path, dtype):
+    soft = torch.randn(20, 10, generator=torch.Generator().manual_seed(0)).softmax(1).to(dtype)
+    place = DistilledSet(dset.images, soft, dset.meta).save(tmp_path / "a.safetensors")
+    torch.testing.assert_close(DistilledSet.load(place).labels.double(), soft.double())
+
+
 def test_load__folder_of_shards(dset, tmp_path):
     for i, part in enumerate((slice(0, 15), slice(15, 20))):
         write_tensors(tmp_path / f"{i}.safetensors", {"images": dset.images[part], "labels": dset.labels[part]}, {})
