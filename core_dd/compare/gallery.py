@@ -16,7 +16,8 @@ from core_dd.data.images import ImageData
 from core_dd.judge import fidelity
 from core_dd.judge.protocols import PROTOCOLS
 from core_dd.notes import printable
-from core_dd.sets.distilled import DistilledSet, hardened
+from core_dd.sets.distilled import DistilledSet
+from core_dd.sets.labels import hardened
 from core_dd.speed import pick_device
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from core_dd.judge.protocols import QUICK, Protocol
 from core_dd.judge.unfinished import Damaged, beside
 from core_dd.notes import note
 from core_dd.records import same_shape
-from core_dd.sets.distilled import hardened, read_tensors, write_tensors
+from core_dd.sets.distilled import read_tensors, write_tensors
+from core_dd.sets.labels import hardened
 from core_dd.speed import autocast, prepare_device
 from core_dd.wrappers import unwrapped
 

@@ -21,7 +21,7 @@ from core_dd.judge.networks import NetworkLike
 from core_dd.judge.training import Classifiers
 from core_dd.notes import note
 from core_dd.rng import stream
-from core_dd.sets.distilled import hardened
+from core_dd.sets.labels import hardened
 
 COPIES = "copies"
 """What asks for `core_dd.judge.copies`, which looks at images beside their features."""

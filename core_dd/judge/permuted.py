@@ -12,7 +12,8 @@ from core_dd.data.images import ImageData
 from core_dd.judge import fidelity, training
 from core_dd.judge.chance import by_luck
 from core_dd.rng import stream
-from core_dd.sets.distilled import DistilledSet, hardened
+from core_dd.sets.distilled import DistilledSet
+from core_dd.sets.labels import hardened
 
 _DRAWS = 200
 """How often the best renaming of answers that know nothing of the labels is looked at: it must be beaten every time."""

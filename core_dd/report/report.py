@@ -35,7 +35,8 @@ from core_dd.report.ranking import (
 from core_dd.report.tables import text_table
 from core_dd.run import STATS, claimed, read_stats, require_unoccupied
 from core_dd.sets import pictures
-from core_dd.sets.distilled import DistilledSet, hardened, is_ours
+from core_dd.sets.distilled import DistilledSet, is_ours
+from core_dd.sets.labels import hardened
 from core_dd.sets.options import ForeignConfig
 
 _ROWS = 20

@@ -29,6 +29,7 @@ from core_dd.data.preprocess import Preprocess, fractions
 from core_dd.errors import InputError, needed, require
 from core_dd.rng import stream
 from core_dd.sets.factor import check_factor, decode, sources
+from core_dd.sets.labels import are_probabilities, hardened
 from core_dd.sets.learnt import Learnt
 from core_dd.sets.shards import INDEX, read_index
 
@@ -490,16 +491,6 @@ def _plain(tensor: Any) -> Any:
         return tensor
     tensor = tensor.detach().resolve_neg()
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
-
-
-def are_probabilities(labels: Tensor) -> bool:
-    """Whether every row of soft labels (N, K) is one of probabilities, up to the rounding of bf16."""
-    return bool((labels >= 0).all()) and bool(((labels.float().sum(1) - 1).abs() < 4e-3).all())
-
-
-def hardened(labels: Tensor) -> Tensor:
-    """int64 (N,): labels that are hard, or the arg max of soft ones (N, K)."""
-    return labels.long() if labels.ndim == 1 else labels.argmax(1)
 
 
 def new_meta(

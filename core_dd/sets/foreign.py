@@ -12,9 +12,10 @@ from core_dd.data.images import ImageData
 from core_dd.data.preprocess import PREPROCESSES, Preprocess
 from core_dd.errors import pick, require
 from core_dd.notes import note
-from core_dd.sets.distilled import SCHEMA, DistilledSet, are_probabilities
+from core_dd.sets.distilled import SCHEMA, DistilledSet
 from core_dd.sets.formats import PIXELS, SOFT, Foreign, find
 from core_dd.sets.formats.base import LeftOpen, renamed, told, whole
+from core_dd.sets.labels import are_probabilities
 
 SLACK = 0.5
 """How far pixels of another code's file may stray from 0..1, as images that were learnt do."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from core_dd.errors import require
 from core_dd.files import atomic
+from core_dd.sets.labels import hardened
 
 _CELL = 32  # pixels a small image is enlarged to, at least
 
@@ -54,7 +55,7 @@ def grid(
     require(scale >= 1, f"scale must be >= 1, got {scale}.")
     gap = max(1, scale * max(height, width) // 16) if gap is None else gap
 
-    hard = labels.argmax(1) if labels.ndim == 2 else labels
+    hard = hardened(labels)
     classes = range(int(hard.max()) + 1) if classes is None else classes
     chosen = [torch.nonzero(hard == k).flatten()[:per_class] for k in classes]
     columns, step_y, step_x = max(1, *(len(row) for row in chosen)), height * scale + gap, width * scale + gap

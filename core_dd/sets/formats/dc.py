@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from core_dd.errors import require
-from core_dd.sets.distilled import hardened
 from core_dd.sets.formats.base import Foreign, Format, Outgoing, Place, is_set, mean_std
+from core_dd.sets.labels import hardened
 
 
 def sets_of(place: Place) -> list[Any] | None:

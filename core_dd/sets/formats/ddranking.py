@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from core_dd.sets.distilled import hardened
 from core_dd.sets.formats.base import IMAGES, LABELS, RATE, Foreign, Format, Outgoing, Place, of_mtt
 from core_dd.sets.formats.challenge import class_by_class
 from core_dd.sets.formats.mtt import kind_of, logits, pair
+from core_dd.sets.labels import hardened
 
 
 def read(place: Place) -> Foreign | None:

@@ -15,8 +15,9 @@ from core_dd.data import readers, tables
 from core_dd.data.folders import files_under
 from core_dd.data.options import PIXELS
 from core_dd.errors import brief, require
-from core_dd.sets.distilled import NESTED, hardened
+from core_dd.sets.distilled import NESTED
 from core_dd.sets.formats.base import Foreign, Format, Outgoing, Place
+from core_dd.sets.labels import hardened
 from core_dd.sets.pictures import image_bytes, save_grid
 
 SOFT_LABEL = "soft_label"

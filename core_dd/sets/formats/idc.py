@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from core_dd.data import readers
-from core_dd.sets.distilled import hardened
 from core_dd.sets.formats.base import Foreign, Format, Outgoing, Place, is_set, of_mtt
+from core_dd.sets.labels import hardened
 
 
 def read(place: Place) -> Foreign | None:

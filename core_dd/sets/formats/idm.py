@@ -7,9 +7,9 @@ constants.
 import pickle
 from pathlib import Path
 
-from core_dd.sets.distilled import hardened
 from core_dd.sets.formats.base import Foreign, Format, Outgoing, Place, is_set, mean_std
 from core_dd.sets.formats.dc import sets_of
+from core_dd.sets.labels import hardened
 
 
 def read(place: Place) -> Foreign | None:

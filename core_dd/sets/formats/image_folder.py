@@ -12,8 +12,8 @@ from core_dd.data.folders import TEST_SPLITS, TRAIN_SPLITS, class_folders, label
 from core_dd.data.imagenet import as_called
 from core_dd.data.options import PIXELS
 from core_dd.errors import require
-from core_dd.sets.distilled import hardened
 from core_dd.sets.formats.base import Foreign, Format, Outgoing, Place
+from core_dd.sets.labels import hardened
 from core_dd.sets.pictures import image_bytes
 
 

@@ -9,9 +9,9 @@ from types import MappingProxyType
 
 from torch import Tensor
 
-from core_dd.sets.distilled import are_probabilities
 from core_dd.sets.formats.base import IMAGES, LABELS, Foreign, Format, Place, are_tensors
 from core_dd.sets.formats.mapping import channels_first
+from core_dd.sets.labels import are_probabilities
 
 STORED = MappingProxyType({"nozca": "pixel_mean_std", "zca": "zca"})
 """The map of the images, by the word for it in a file's name."""

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from core_dd.data import readers
 from core_dd.errors import InputError, require
-from core_dd.sets.distilled import are_probabilities
 from core_dd.sets.formats.base import (
     IMAGES,
     LABELS,
@@ -25,6 +24,7 @@ from core_dd.sets.formats.base import (
     of_mtt,
     told,
 )
+from core_dd.sets.labels import are_probabilities
 
 FOR_THE_EYE = f"{IMAGES}_zca_"
 
