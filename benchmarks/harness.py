@@ -105,13 +105,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         pick(METHODS, args.profile, "method")
         found = profiling.profile(args.profile, args.repeats)
         measured.setdefault("profiles", {})[args.profile] = found
+        files.write_json(args.out, measured)
         said = profiling.table(args.profile, found)
     else:
         for name in names:  # each is written as soon as it is measured
             measured["results"][name] = compare(name, args.repeats, args.warmup)
             files.write_json(args.out, measured)
         said = table({name: measured["results"][name] for name in names}, args.repeats)
-    files.write_json(args.out, measured)
     print(said)
     print(f"written to {args.out}")
 

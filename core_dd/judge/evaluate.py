@@ -279,7 +279,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = switched(sys.argv[1:] if argv is None else argv)
     config = load_config(EvaluateConfig, argv, prog="gendd evaluate")
     if config.set == REAL and config.told():
-        note(f"note: {flags(config.told())} is of another code's file, and {REAL} is none: it changes nothing.")
+        note(
+            f"note: what {flags(config.told())} says is of another code's file, and {REAL} is none: it changes nothing."
+        )
     out, several = config.out or (None if config.set == REAL else _beside(Path(config.set))), len(config.networks) > 1
     if out is not None and not several:
         files.require_new(Path(out))

@@ -202,6 +202,13 @@ def test_evaluate__by_a_teacher_is_a_regime_of_its_own(small, digits, tmp_path, 
         evaluate(small, digits, **how, teacher="nothing.pt")
 
 
+def test_command__what_is_said_of_a_file_changes_nothing_of_real_images(capsys):
+    main(["--set", "real", *TINY, "--dry_run", "--factor", "2", "--from", "dc"])
+    said = capsys.readouterr()
+    assert "what --from and --factor says is of another code's file, and real is none" in said.err
+    assert "classifiers, 5 steps" in said.out
+
+
 def test_teacher_of__in_fp32_is_another(digits, monkeypatch):
     monkeypatch.setenv("GENDD_CACHE", "cache")
     rule = replace(protocols.resolved("rd3", steps=2), teacher="convnet1_w8_bn")
