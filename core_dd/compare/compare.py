@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import yaml
 
 from core_dd import cli, files
 from core_dd.compare import local
@@ -21,12 +20,12 @@ from core_dd.compare.reading import Comparison, read_comparison
 from core_dd.compare.schedule import carry_out, failures
 from core_dd.compare.screen import show
 from core_dd.compare.view import View, status
-from core_dd.config import load_config
+from core_dd.config import load_config, with_first
 from core_dd.errors import require
 from core_dd.locks import own_folder
 from core_dd.notes import note
 from core_dd.settings import find
-from core_dd.yaml_files import read_yaml
+from core_dd.yaml_files import read_yaml, yaml_text
 
 if TYPE_CHECKING:
     from core_dd.compare.page import Sketch
@@ -36,6 +35,8 @@ HOME = "compare"
 """The folder of the packaged comparisons in configs/."""
 GIB_PER_WORKER = 2.0
 """What a worker is expected to take where nothing is finished."""
+HEADROOM = 1.25
+"""By which that is more than finished work took at most: Slurm ends what takes more than it asked for."""
 Conclude = Callable[[Plan, Comparison, str, Any, Path], None]
 """What is made of the scores of a plan: (plan, comparison, title, config, out)."""
 FILE = "compare.yaml"
@@ -43,7 +44,9 @@ FILE = "compare.yaml"
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read, check, do what is missing, write the tables."""
-    carried_out(load_config(CompareConfig, with_flag(sys.argv[1:] if argv is None else argv), prog="gendd compare"))
+    carried_out(
+        load_config(CompareConfig, with_first(sys.argv[1:] if argv is None else argv, "file"), prog="gendd compare")
+    )
 
 
 def carried_out(config: CompareConfig, conclude: "Conclude | None" = None) -> None:
@@ -81,7 +84,7 @@ def carried_out(config: CompareConfig, conclude: "Conclude | None" = None) -> No
         check_folder(out, path.stem)
         with make_executor(means_of(config, plan, out, paths)) as executor:
             settings = {"name": path.stem, **msgspec.json.decode(msgspec.json.encode(comparison))}
-            files.write_text(out / FILE, yaml.safe_dump(settings, sort_keys=False))
+            files.write_text(out / FILE, yaml_text(settings))
             note(f"{out}: {len(plan.undone)} of {len(plan.orders)} jobs to do, {executor.said}")
             with View(plan, out, executor) as view:
                 carry_out(plan, executor, view)
@@ -151,11 +154,11 @@ def import_paths(path: Path) -> tuple[str, ...]:
 
 
 def expected_gib(plan: Plan) -> float:
-    """What a worker is expected to take: the most that finished work did, and as long as there is something to do whose
-    like was never finished, no less than `GIB_PER_WORKER`."""
+    """What a worker is expected to take: the most that finished work did, with `HEADROOM`, and as long as there is
+    something to do whose like was never finished, no less than `GIB_PER_WORKER`."""
     pace = Pace(order for order in plan.orders.values() if order.done)
     known = pace.peak_mib is not None and all(pace.alike(order) for order in plan.undone)
-    return max((pace.peak_mib or 0.0) / 1024, 0.25 if known else GIB_PER_WORKER)
+    return max(HEADROOM * (pace.peak_mib or 0.0) / 1024, 0.25 if known else GIB_PER_WORKER)
 
 
 def made_otherwise(plan: Plan) -> int:
@@ -211,11 +214,6 @@ def draw_figures(
     with files.atomic(place, replace=True) as temporary:
         temporary.mkdir()
         return page.draw(plan, pivots, comparison.ablations, config.device, temporary)
-
-
-def with_flag(argv: Sequence[str]) -> list[str]:
-    """The first argument, where it is no flag, is the file."""
-    return ["--file", *argv] if argv and not argv[0].startswith("-") else list(argv)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,13 @@ def config_of(cls: type[C], request: Request, values: Mapping[str, Any]) -> C:
     """
     for key in OF_THE_CELL:
         require(key not in request.options, f"{request.producer}: '{key}' is the comparison's to say. Leave it out.")
+    size, own = values.get("image_size"), request.data.image_size
+    require(
+        size in (None, own),
+        f"{request.title}: the config's images are of {size} pixels, those of the comparison "
+        f"{'as they are stored' if own is None else f'of {own}'}. Give the data image_size: {size}, or write out the "
+        "options in place of the config.",
+    )
     known = {own.name for own in fields(cls)}
     cell = {**request.data.place, "ipc": request.ipc, "seed": request.seed}
     values = {key: value for key, value in values.items() if key not in OF_THE_CELL}

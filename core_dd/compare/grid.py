@@ -139,6 +139,8 @@ def _cell(
     options = {**msgspec.to_builtins(judge), **protocol.options}
     if not judge.along:  # older scores are known by what was asked of them
         del options["along"]
+    # Of several trainings, or on a set of a size of its own, nothing is told by a step on ipc images.
+    of_more = judge.along or options.get("incremental") is not None or (made is not None and not made.of_ipc)
     score = Job(
         kind="score",
         title=f"{data.name} {place['producer']}{ipc}, by {place['network']}, {protocol.name}",
@@ -147,7 +149,7 @@ def _cell(
         data=data,
         needs={} if made is None else {"made": made.job},
         shown={"name": name, "place": data.place},
-        measure="core_dd.compare.sets:measure_judge",
+        measure=None if of_more else "core_dd.compare.sets:measure_judge",
     )
     return Cell(**place, made=made, score=score)
 
@@ -276,7 +278,8 @@ def plan_of(
         needs = {name: ordered(need, "", {}) for name, need in job.needs.items()}
         key = key_of(job, origins, code)
         if key not in orders:
-            name = there[job.kind].get(key[:8], f"{slug(job.title)}-{key[:8]}")
+            older = there[job.kind].get(key[:8])  # as folders were called once
+            name = there[job.kind].get(key, older) or f"{slug(job.title)}-{key}"
             orders[key] = Order(
                 key=key,
                 kind=job.kind,

@@ -107,8 +107,12 @@ class Order:
 
     @property
     def done(self) -> bool:
-        """Whether its folder is filled."""
-        return (Path(self.folder) / DONE).is_file()
+        """Whether its folder is filled, by a job of this key.
+
+        Raises:
+            InputError: if what says so is damaged.
+        """
+        return (Path(self.folder) / DONE).is_file() and read_done(self.folder)["key"] == self.key
 
 
 @dataclass(frozen=True)

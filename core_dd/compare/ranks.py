@@ -15,12 +15,12 @@ from scipy.stats import rankdata, spearmanr
 
 from core_dd import cli, files
 from core_dd.compare import figures
-from core_dd.compare.compare import carried_out, with_flag
+from core_dd.compare.compare import carried_out
 from core_dd.compare.grid import Cell, Plan
 from core_dd.compare.options import RankConfig
 from core_dd.compare.reading import Comparison
 from core_dd.compare.view import SCORES
-from core_dd.config import load_config
+from core_dd.config import load_config, with_first
 from core_dd.errors import require
 from core_dd.judge.options import REAL
 from core_dd.judge.scores import read_score
@@ -271,7 +271,7 @@ def write(plan: Plan, comparison: Comparison, title: str, config: RankConfig, ou
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train the networks of a comparison that are missing, and rank them."""
-    argv = with_flag(sys.argv[1:] if argv is None else argv)
+    argv = with_first(sys.argv[1:] if argv is None else argv, "file")
     carried_out(load_config(RankConfig, argv, prog="gendd rank-networks"), write)
 
 

@@ -3,6 +3,7 @@
 import itertools
 import random
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -127,7 +128,7 @@ class Comparison(Struct, frozen=True, forbid_unknown_fields=True):
     data: str | list[str] | dict[str, str | DataChoice]
     ipc: Count | list[Count]
     title: str = ""
-    seeds: Count | Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)] = 1
+    seeds: Annotated[int, Meta(ge=1, le=10000)] | Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)] = 1
     """How many seeds, from 0, or which."""
     networks: str | list[str] | NetworkGrid = "convnet3"
     protocols: str | ProtocolChoice | list[str | ProtocolChoice] = "dm"
@@ -202,7 +203,8 @@ def read_comparison(path: Path, places: Mapping[str, str]) -> Comparison:
     """
     values = read_yaml(path)
     _known(values, Comparison.__struct_fields__, f"{path}: unknown key")
-    for number, own in enumerate(values.get("overrides") or [], 1):
+    overrides = values.get("overrides")
+    for number, own in enumerate(overrides if isinstance(overrides, list) else [], 1):
         if isinstance(own, dict):
             _known(own, Override.__struct_fields__, f"{path}: unknown key of override {number}")
     comparison = _typed(values, Comparison, str(path))
@@ -249,7 +251,7 @@ def _checked(comparison: Comparison, path: Path) -> Comparison:
     values = axis_values(comparison)
     for axis, own in values.items():
         require(bool(own), f"{path}: the grid is empty, because it names no {axis}.")
-        twice = [value for value in own if own.count(value) > 1]
+        twice = [value for value, count in Counter(own).items() if count > 1]
         require(not twice, f"{path} names {axis} {twice[0] if twice else ''} twice.")
     for name in [*comparison.producers, *(comparison.data if isinstance(comparison.data, dict) else ())]:
         require(

@@ -141,7 +141,9 @@ def _kinds(kinds: Mapping[str, tuple[int, int]]) -> Table:
     """How many jobs of each kind are done."""
     table = _table()
     for kind, (done, of) in kinds.items():
-        table.add_row(kind, ProgressBar(total=max(of, 1), completed=done, width=BAR), f"{done} of {of} done")
+        table.add_row(
+            Text(printable(kind)), ProgressBar(total=max(of, 1), completed=done, width=BAR), f"{done} of {of} done"
+        )
     return table
 
 

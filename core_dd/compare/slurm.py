@@ -29,6 +29,8 @@ LOOKED_EVERY_S = 1.0
 """How often files are looked at that tell of ended jobs, and what is ready is handed in."""
 ASKED_EVERY_S = 10.0
 """How often Slurm is asked for its queue."""
+UNSEEN_FOR_S = 60.0
+"""After so long without a place in the queue and without a result, a job counts as lost."""
 CLUSTERS = {"slurm": "Slurm", "local": "submitit on this machine", "debug": "submitit in this process"}
 """Where submitit can have jobs done."""
 
@@ -118,8 +120,15 @@ class SlurmExecutor:
                 self._hand_in(new)
             with contextlib.suppress(OSError):  # of shared folders that stutter: another look comes
                 self._ask()
-                for done, own in list(self._jobs.items()):
+            for done, own in list(self._jobs.items()):
+                try:
                     self._look(done, own)
+                except OSError:
+                    continue
+                except Exception as error:  # nobody else would say that it ended
+                    self._jobs.pop(done, None)
+                    if not done.done():
+                        done.set_result(Outcome(own.order.key, f"its job: {type(error).__name__}: {error}"))
 
     def _hand_in(self, new: "list[tuple[Order, Future[Outcome]]]") -> None:
         """Hand orders in, as one array."""
@@ -131,7 +140,7 @@ class SlurmExecutor:
                 done.set_result(Outcome(order.key, f"it was not taken: {' '.join(str(error).split())}"))
             return
         now = time.monotonic()
-        self._jobs |= {done: _Job(order.key, job, now) for (order, done), job in zip(new, jobs, strict=True)}
+        self._jobs |= {done: _Job(order, job, now) for (order, done), job in zip(new, jobs, strict=True)}
 
     def _ask(self) -> None:
         """See what is in Slurm's queue, now and then; nothing is asked of its accounting, which not all have."""
@@ -141,35 +150,40 @@ class SlurmExecutor:
         command = ["squeue", f"--name={self._name}", f"--user={getpass.getuser()}", "--array", "--noheader", "-o%i %T"]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
         if answer.returncode == 0:
-            self._asked, self._queue = now, dict(line.split() for line in answer.stdout.splitlines())
+            lines = [line.split() for line in answer.stdout.splitlines()]
+            self._asked, self._queue = now, {line[0]: line[1] for line in lines if len(line) == 2}
 
     def _look(self, done: "Future[Outcome]", own: "_Job") -> None:
         """See whether a job began, ended, or was lost."""
-        job = own.job
+        job, unseen = own.job, False
         if self._cluster == "slurm":
             state = self._queue.get(job.job_id)
             if job.paths.result_pickle.exists():
                 ended, lost = True, False
             else:
-                ended = lost = state is None and self._asked > own.since
+                # Other machines see a result late: NFS keeps what it knows of a folder for up to a minute.
+                own.seen = own.seen if state is None else self._asked
+                ended = state is None and self._asked - own.seen > UNSEEN_FOR_S
+                lost, unseen = ended and not own.order.done, ended
         else:
             state, ended = "RUNNING", self._cluster == "debug" or job.done()
             lost = ended and self._cluster == "local" and not job.paths.result_pickle.exists()
         if ended:
             self._lost |= lost
             del self._jobs[done]
-            done.set_result(Outcome(own.key, _last_words(job)) if lost else _outcome(own))
+            outcome = Outcome(own.order.key, _last_words(job) if lost else None) if lost or unseen else _outcome(own)
+            done.set_result(outcome)
         elif state == "RUNNING" and not done.running():
             done.set_running_or_notify_cancel()
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Job:
-    """A job that was handed in: the order's key, submitit's job, and when."""
+    """A job that was handed in: the order, submitit's job, and when it was last seen in the queue, or handed in."""
 
-    key: str
+    order: Order
     job: "submitit.Job[Any]"
-    since: float
+    seen: float
 
 
 def _outcome(own: _Job) -> Outcome:
@@ -177,12 +191,14 @@ def _outcome(own: _Job) -> Outcome:
     try:
         return own.job.result()
     except Exception as error:  # it could not even begin: its Python, its imports
-        return Outcome(own.key, f"its job failed: {brief(str(error).strip().splitlines()[-1])}")
+        return Outcome(own.order.key, f"its job failed: {brief(str(error).strip().splitlines()[-1])}")
 
 
 def _last_words(job: "submitit.Job[Any]") -> str:
     """What a job said last that ended without saying how."""
-    said = [line for line in (job.stderr() or "").splitlines() if line.strip()]
+    log = job.paths.stderr  # read here: submitit wants UTF-8 to the last byte
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    said = [line for line in text.splitlines() if line.strip()]
     return f"its job {job.job_id} ended abruptly{': ' + brief(said[-1]) if said else ''} (see {job.paths.folder})."
 
 

@@ -179,12 +179,17 @@ def _entry(plan: Plan, cells: Sequence[tuple[Cell, str]]) -> CellEntry | None:
     )
 
 
+OF_PAPERS = 224
+"""The pixels of ImageNet's subsets in the only table of them here, M3D's third."""
+
+
 def _of_papers(choice: DataChoice, name: str) -> bool:
-    """Whether data of this name are whole, and of their own size, which ImageNet's subsets do not have."""
+    """Whether data of this name are whole, and of the size that papers print numbers of: their own, or of ImageNet's
+    subsets that of `OF_PAPERS`."""
     from core_dd.data.images import KNOWN
 
     own_size = name in KNOWN and KNOWN[name].sizes[0] > 0
-    return choice.limit_per_class is None and (choice.image_size is None or not own_size)
+    return choice.limit_per_class is None and choice.image_size in (None, *(() if own_size else (OF_PAPERS,)))
 
 
 def _seconds(plan: Plan, order: Order, score: Score) -> float | None:

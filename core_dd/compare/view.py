@@ -33,6 +33,21 @@ DRAWN_PER_S = 4
 """How often the dashboard is drawn."""
 
 
+class Place(TypedDict):
+    """A cell's values by the axes."""
+
+    producer: str
+    data: str
+    ipc: int
+    seed: int
+    network: str
+    protocol: str
+
+
+Moment = Annotated[float, Meta(ge=0, le=1e11)]
+"""Seconds since the epoch."""
+
+
 class Planned(TypedDict):
     """Of a job in plan.json; paths are from the comparison's folder."""
 
@@ -41,7 +56,7 @@ class Planned(TypedDict):
     folder: str
     log: str
     cells: list[str]
-    places: NotRequired[list[dict[str, Any]]]
+    places: NotRequired[list[Place]]
     """Of the cells, by the axes; of those whose sets have the ipc of their column."""
     wanted: NotRequired[bool]
     """Whether it was asked for."""
@@ -51,10 +66,10 @@ class State(TypedDict):
     """What state.json holds, as `Standing` does, but by the keys of jobs."""
 
     by: str
-    began: float
-    ends: float | None
+    began: Moment
+    ends: Moment | None
     unknown: NotRequired[Annotated[int, Meta(ge=0)]]
-    running: dict[str, float]
+    running: dict[str, Moment]
     failed: dict[str, str]
     blocked: dict[str, str]
 
@@ -110,8 +125,13 @@ class View:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._show(last=True)
-        self._live.stop()
+        try:
+            self._show(last=True)
+        except InputError:
+            if error is None:  # else the message that matters is the block's
+                raise
+        finally:
+            self._live.stop()
 
     def given(self, order: Order) -> None:
         """An order is being done."""
@@ -148,6 +168,10 @@ class View:
     def standing(self) -> Standing:
         """How far it is now."""
         orders, (left, unknown) = self._plan.orders, self._pace.seconds(self._left)
+        for key, since in self._running.items():  # of which a part is done
+            alike = self._pace.alike(orders[key]) if since else None
+            left -= min(time.time() - since, alike[1]) if alike else 0.0
+        at_once = max(1, min(self._executor.capacity, self._left.total()))
         return Standing(
             folder=str(self._out),
             by=self._executor.said,
@@ -156,7 +180,7 @@ class View:
             failed=[(orders[key].title, why, orders[key].log) for key, why in self.failed.items()],
             blocked=len(self.blocked),
             began=self._began,
-            ends=time.time() + left / self._executor.capacity if left else None,
+            ends=time.time() + max(left, 0.0) / at_once if self._left.total() > unknown else None,
             unknown=unknown,
             best=self._best.found(),
         )
@@ -204,7 +228,9 @@ def write_plan(plan: Plan, out: Path) -> dict[str, list[dict[str, Any]]]:
     cells: dict[str, list[Cell]] = {}
     for cell, key in plan.cells:
         cells.setdefault(key, []).append(cell)
-    places = {key: [cell.place for cell in own if cell.made is None or cell.made.of_ipc] for key, own in cells.items()}
+    places: dict[str, list[Any]] = {
+        key: [cell.place for cell in own if cell.made is None or cell.made.of_ipc] for key, own in cells.items()
+    }
     listing: dict[str, Planned] = {
         key: {
             "kind": order.kind,

@@ -1,6 +1,7 @@
 """The command end to end on 8x8 digits: what it makes, what it does not make again, kills, failures, dry runs."""
 
 import csv
+import json
 import re
 import signal
 import sys
@@ -382,11 +383,35 @@ def test_compare__an_unknown_executor_names_those_that_there_are():
         compare(write(), "--executor=slurmm")
 
 
-def test_key__versions_by_sources_change_with_any_source(monkeypatch):
+def test_key__versions_by_sources_change_with_any_source(monkeypatch, tmp_path):
     from core_dd.compare import jobs
 
     assert jobs.code_version("version").startswith("gendd ") and len(jobs.code_version("version").split()) == 2
-    assert jobs.code_version("sources").split()[-1] == jobs.sources()
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "some_package").mkdir()
+    monkeypatch.setattr(jobs, "PACKAGES", ("some_package",))
+    found = []
+    for name, text in (("__init__.py", ""), ("a.py", "x = 1\n"), ("a.py", "x = 2\n")):
+        (tmp_path / "some_package" / name).write_text(text)
+        jobs.sources.cache_clear()
+        found.append(jobs.code_version("sources"))
+    jobs.sources.cache_clear()
+    assert len(set(found)) == 3
+
+
+def test_done__by_another_job_whose_key_begins_alike_does_not_count():
+    assert compare(write(ipc=1, seeds=1)) == 0
+    [score] = Path("out/scores").glob("*Random*")
+    done = json.loads((score / "done.json").read_text())
+    assert score.name.endswith(f"-{done['key']}")
+    other = done["key"][:8] + "0" * 8
+    (score / "done.json").write_text(json.dumps(done | {"key": other}))
+    plan = json.loads(Path("out/plan.json").read_text())
+    assert other not in plan and done["key"] in plan
+    before = files("scores/*Random*/scores.json")
+    (score / "scores.json").unlink()
+    assert compare("small.yaml") == 0 and files("scores/*Random*/scores.json").keys() == before.keys()
+    assert json.loads((score / "done.json").read_text())["key"] == done["key"]
 
 
 def test_function__that_returns_another_number_is_refused(digits, tmp_path, monkeypatch):

@@ -85,6 +85,8 @@ def test_rank__is_the_line_of_only_and_the_real_set_follows_what_is_judged():
         (LEAST.replace("Random", "real"), "the producer 'real' is always there"),
         (LEAST.replace("Random", "a/b"), "a.yaml: 'a/b' cannot be a name"),
         (LEAST + "seeds: 0\n", "a.yaml at seeds"),
+        (LEAST + "seeds: 1000000000\n", "a.yaml at seeds"),
+        (LEAST + "overrides: 5\n", "a.yaml at overrides"),
         (LEAST + "only: [{methods: Random}]\n", "'only': unknown axis 'methods'"),
         (LEAST + "only: [{producers: Random}]\n", "unknown axis 'producers'; did you mean 'producer'?"),
         (LEAST + "skip: [{producer: Randon}]\n", "no producer 'Randon'; did you mean 'Random'?"),

@@ -1,6 +1,7 @@
 """The executor on Slurm: by submitit's own engines, and what Slurm's commands are told, by scripts of their names."""
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -37,6 +38,7 @@ def soon(monkeypatch):
     """Looks after its jobs more often than a cluster would like."""
     monkeypatch.setattr(slurm, "LOOKED_EVERY_S", 0.02)
     monkeypatch.setattr(slurm, "ASKED_EVERY_S", 0.0)
+    monkeypatch.setattr(slurm, "UNSEEN_FOR_S", 0.2)
 
 
 def test_slurm__by_the_debug_engine_equals_the_local_one():
@@ -86,7 +88,9 @@ def commands(tmp_path, monkeypatch):
 
 
 def test_slurm__what_is_ready_is_one_array_and_jobs_that_leave_the_queue_without_a_word_are_lost(commands, capsys):
-    place = commands(srun="", squeue="", scancel="", sbatch='cp "$1" batch.sh; echo Submitted batch job 7')
+    log = "printf 'cut \\377 word\\n' > out/slurm/7_1_0_log.err"  # no UTF-8
+    odd = "echo; echo slurm_load_jobs said something"
+    place = commands(srun="", squeue=odd, scancel="", sbatch=f'cp "$1" batch.sh; {log}; echo Submitted batch job 7')
     file = write(producers={"Random": SMALL["producers"]["Random"]}, ipc=1)
     assert compare(file, *FLAGS, "--memory_gib=3", "--slurm", "partition=gpu", "account=me", "gpus_per_node=1") == 1
     said, batch = capsys.readouterr().err, Path("batch.sh").read_text()
@@ -100,10 +104,29 @@ def test_slurm__what_is_ready_is_one_array_and_jobs_that_leave_the_queue_without
         "cpus-per-task=1",
     ):
         assert f"#SBATCH --{line}" in batch
-    assert "Random digits ipc1 seed0: its job 7_0 ended abruptly" in said and "its job 7_1 ended abruptly" in said
+    assert (
+        "Random digits ipc1 seed0: its job 7_0 ended abruptly" in said
+        and "its job 7_1 ended abruptly: cut \ufffd word" in said
+    )
     name = next(word for word in batch.split() if word.startswith("--job-name")).partition("=")[2]
     assert f"--name={name}" in (place / "scancel.called").read_text()  # what a killed comparison left
     assert f"--name={name}" in (place / "squeue.called").read_text()
+
+
+def test_slurm__a_job_whose_result_is_not_seen_is_done_where_its_folder_says_so(commands, monkeypatch):
+    made = write(producers={"Random": SMALL["producers"]["Random"]}, ipc=1, seeds=1)
+    assert compare(made, "--out=before") == 0
+    commands(srun="", squeue="", scancel="", sbatch="echo Submitted batch job 7")
+    perform = slurm.SlurmExecutor._hand_in
+
+    def as_by_a_node(self, new):
+        perform(self, new)
+        for order, _ in new:
+            shutil.copytree(Path("before", *Path(order.folder).parts[-2:]), order.folder)
+
+    monkeypatch.setattr(slurm.SlurmExecutor, "_hand_in", as_by_a_node)
+    assert compare(made, *FLAGS, "--out=out") == 0
+    assert tables("out") == tables("before")
 
 
 def test_slurm__what_sbatch_refuses_fails_in_its_words(commands, capsys):

@@ -84,7 +84,8 @@ def test_best__is_told_among_scores_of_one_label_regime():
         ("cifar10", {}, True),
         ("cifar10", {"image_size": 16}, False),
         ("cifar10", {"limit_per_class": 5}, False),
-        ("imagenette", {"image_size": 128}, True),  # has no size of its own
+        ("imagenet10", {"image_size": 224}, True),  # has no size of its own: that of the only table of it
+        ("imagenet10", {"image_size": 64}, False),
     ],
 )
 def test_published__stand_beside_whole_data_of_their_own_size_alone(name, options, stands):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from core_dd.compare.jobs import DONE, Job, Order
 from core_dd.compare.reading import DataChoice
 from core_dd.compare.screen import Best, screen
 from core_dd.compare.view import SCORES, View, status
+from core_dd.errors import InputError
 from core_dd.files import write_json
 from core_dd.locks import own_folder
 
@@ -79,7 +81,8 @@ def test_screen__says_what_is_done_runs_since_when_failed_and_is_best(plan):
     with View(plan, Path("out"), Two(), Console(file=io.StringIO())) as view:
         advance(plan, view)
         said = shown(view.standing())
-    assert "out, two at once, 0:00:00 so far, about 2:00:00 left" in said  # two of two hours each, by two
+    # Two of two hours each, by two; one of them began 65 seconds ago.
+    assert re.search(r"out, two at once, 0:00:00 so far, about 1:59:2\d left", said)
     assert "2 of 5 done" in said and "━" in said
     words = " ".join(said.split())
     assert "running score of DM100net 0:01:05 score of M3D100other waits failed" in words
@@ -107,7 +110,60 @@ def test_view__prints_plain_lines_elsewhere(plan, monkeypatch, terminal):
         view.tick()
     lines = console.file.getvalue().splitlines()
     assert "\x1b" not in "".join(lines) and "failed: score of M3D10net: no way (log: out/logs/M3D10net.log)" in lines
-    assert lines[-1] == "compare: 2 of 5 scores, 2 running, 1 failed, about 2:00:00 left, best DM 60.0 at ipc 1"
+    assert re.fullmatch(
+        r"compare: 2 of 5 scores, 2 running, 1 failed, about 1:59:2\d left, best DM 60\.0 at ipc 1", lines[-1]
+    )
+
+
+def test_standing__the_last_job_is_done_by_one_however_many_there_are(plan):
+    for order in list(plan.orders.values())[:4]:
+        finish(order, 0.5)
+    view = View(plan, Path("out"), Two(), Console(file=io.StringIO()))
+    view.given(plan.orders["M3D100other"])
+    view._running["M3D100other"] -= 6000
+    assert view.standing().ends - time.time() == pytest.approx(1200, abs=60)
+    view._running["M3D100other"] -= 6000
+    assert view.standing().ends - time.time() == pytest.approx(0, abs=60)
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("plan.json", "places", [{"producer": "DM"}]),
+        ("plan.json", "places", [{**CELLS[0][0].place, "ipc": [1]}]),
+        ("state.json", "began", 1e300),
+        ("state.json", "running", {"DM10net": -1e300}),
+    ],
+)
+def test_status__of_a_damaged_folder_is_one_sentence(plan, file, key, value):
+    with View(plan, Path("out"), Two(), Console(file=io.StringIO())):
+        pass
+    content = json.loads(Path("out", file).read_text())
+    (content["DM10net"] if file == "plan.json" else content)[key] = value
+    Path("out", file).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=rf"out/{file} at .*Start the comparison again"):
+        status(Path("out"))
+
+
+def test_status__a_kind_is_text(plan):
+    with View(plan, Path("out"), Two(), Console(file=io.StringIO())):
+        pass
+    content = json.loads(Path("out/plan.json").read_text())
+    content["DM10net"]["kind"] = "[/x]\x1b[31m"
+    Path("out/plan.json").write_text(json.dumps(content))
+    assert "[/x]\\x1b[31m" in shown(status(Path("out")))
+
+
+def test_view__a_full_disk_at_the_end_hides_no_error(plan, monkeypatch):
+    def full(*_):
+        raise InputError("disk full")
+
+    with pytest.raises(ZeroDivisionError), View(plan, Path("out"), Two(), Console(file=io.StringIO())):
+        monkeypatch.setattr(views.files, "write_json", full)
+        1 / 0  # noqa: B018
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="disk full"), View(plan, Path("out"), Two(), Console(file=io.StringIO())):
+        monkeypatch.setattr(views.files, "write_json", full)
 
 
 def test_status__shows_the_same_from_the_folder_and_no_work_where_nobody_is(plan):
