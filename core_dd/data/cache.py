@@ -49,7 +49,7 @@ def kept(name: str, make: Callable[[], _T], read: Callable[[Path], _T], write: C
         write: writes it to a path where nothing is.
     """
     place = cache_folder() / name
-    with _one_at_a_time(place):
+    with one_at_a_time(place):
         if os.path.lexists(place):
             try:
                 check_regular(place)
@@ -94,7 +94,7 @@ def _crc32(tensor: Tensor) -> int:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(place: Path) -> Iterator[None]:
+def one_at_a_time(place: Path) -> Iterator[None]:
     """Keep other processes from the same work; without a lock where none can be had."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):

@@ -19,7 +19,7 @@ import numpy as np
 from core_dd.data.arrays import opened
 from core_dd.data.cache import cache_folder, kept
 from core_dd.data.folders import Members, files_under, images_of, split_folders
-from core_dd.errors import needed, require
+from core_dd.errors import InputError, needed, require
 from core_dd.progress import Progress
 
 SUBSETS: Mapping[str, tuple[str, slice]] = MappingProxyType(
@@ -213,20 +213,27 @@ class NpzBatches:
         place = cache_folder() / f"imagenet-{self._key}.npy"
 
         def write(place: Path, _: None) -> None:
-            first = len(next(iter(self))[1])
-            copy = np.lib.format.open_memmap(place, mode="w+", dtype=np.uint8, shape=(len(self), first))
-            with Progress(f"unpacking {self._files[0].parent}", len(self), unit="img", leave=False) as progress:
-                for row, (where, content) in enumerate(self):
-                    require(len(content) == first, f"{where} has another size than those before. Fetch it again.")
-                    copy[row] = np.frombuffer(content, np.uint8)
-                    progress.update()
-            copy.flush()
+            try:
+                first = len(next(iter(self))[1])
+                copy = np.lib.format.open_memmap(place, mode="w+", dtype=np.uint8, shape=(len(self), first))
+                with Progress(f"unpacking {self._files[0].parent}", len(self), unit="img", leave=False) as progress:
+                    for row, (where, content) in enumerate(self):
+                        require(len(content) == first, f"{where} has another size than those before. Fetch it again.")
+                        copy[row] = np.frombuffer(content, np.uint8)
+                        progress.update()
+                copy.flush()
+            except InputError as error:
+                unread.append(error)
+                raise
 
         def read(place: Path) -> None:
             if len(np.load(place, mmap_mode="r", allow_pickle=False)) != len(self):
                 raise ValueError("it has another number of images")
 
+        unread: list[InputError] = []  # what fails in `write` is otherwise laid to the cache folder
         kept(place.name, lambda: None, read, write)
+        if unread:
+            raise unread[0]
         require(
             place.is_file(),
             f"{self._files[0].parent} cannot be streamed: its images find no place in {place.parent}. Set GENDD_CACHE "

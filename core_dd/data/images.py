@@ -38,6 +38,11 @@ class ImageData(RealData):
     test_images: Tensor
     test_labels: Tensor
 
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.shape))
+        counts = f"{len(self.train_labels)} training, {len(self.val_labels)} validation, {len(self.test_labels)} test"
+        return f"ImageData({self.name}: {self.num_classes} classes, {counts} images {shape})"
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of every image, (C, H, W)."""
@@ -55,13 +60,17 @@ class ImageData(RealData):
 
     def pixels(self, members: Callable[[int], Tensor], device: torch.device) -> Pixels:
         """The images of a training's steps, taken on `device`, where they all live as bytes."""
+        return _Resident(self.on(device), members)
+
+    def on(self, device: torch.device) -> Tensor:
+        """The training images, uint8 (N, C, H, W), on a device: placed there once for all who ask."""
         if device not in self._placed:
             self._placed[device] = self.train_images.to(device)
-        return _Resident(self._placed[device], members)
+        return self._placed[device]
 
     @cached_property
     def _placed(self) -> dict[torch.device, Tensor]:
-        """The training images by the devices on which they are wanted, once for all who do."""
+        """The training images by the devices on which they are wanted."""
         return {}
 
     def class_indices(self) -> list[Tensor]:
@@ -230,17 +239,25 @@ def load_data(
     with readers.reading(spec):
         if given is not None:
             raw = sources.in_memory(given, image_size, test_fraction, name)
+        elif colon and not place:
+            raise InputError(f"'{spec}' names no path. Write {kind}:PATH.")
         elif test_fraction:
             reader = pick(sources.UNSPLIT, kind, "data format without a test split")
             raw = reader(expanded(place), image_size, test_fraction)
         elif colon:
-            require(bool(place), f"'{spec}' names no path. Write {kind}:PATH.")
             raw = pick(FORMATS, kind, "data format")(expanded(place), image_size)
         else:
             raw = pick(DATASETS, spec, "dataset")(image_size)
         check(raw.train_labels, raw.test_labels, raw.class_names, spec)
         _check_images(raw, spec)
         fingerprint = _fingerprint(raw)
+        facts = KNOWN.get(spec) if given is None and image_size is None else None
+        require(
+            facts is None or facts.fingerprint in ("", fingerprint),
+            f"what torchvision loads as {spec} is not the published {spec}: its fingerprint is {fingerprint}, expected "
+            f"{facts.fingerprint if facts else ''}. Remove its files, to download them anew, or name other data by "
+            "their place, such as idx:FOLDER.",
+        )
     sizes = (len(raw.class_names), len(raw.train_labels), len(raw.test_labels))
     known_as = spec if given is None else f"own:{name}"
     data = _image_data(raw, recognised(fingerprint, known_as, sizes, image_size), fingerprint, spec)

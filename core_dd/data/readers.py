@@ -24,7 +24,7 @@ from PIL import Image, __version__
 
 from core_dd.data import decoding
 from core_dd.data.arrays import check_memory, opened
-from core_dd.data.cache import cache_folder, kept_tensors
+from core_dd.data.cache import cache_folder, kept_tensors, one_at_a_time
 from core_dd.data.decoding import decode_image, fit
 from core_dd.data.encoded import Cell, Source, numbered
 from core_dd.errors import InputError, needed, require
@@ -215,7 +215,7 @@ def load_tensors(path: Path) -> Any:
 
 def as_tensors(content: Any) -> Any:
     """Arrays of numbers as tensors, also in plain containers; anything else as it is."""
-    if isinstance(content, np.ndarray) and content.dtype.kind in "biuf":
+    if isinstance(content, np.ndarray) and content.dtype.kind in "biuf" and content.dtype.itemsize <= 8:
         return torch.from_numpy(content.astype(content.dtype.newbyteorder("=")))
     if type(content) is dict:
         return {key: as_tensors(value) for key, value in content.items()}
@@ -238,7 +238,8 @@ def load_arrays(path: Path) -> dict[str, Any]:
 def torchvision_set(name: str, image_size: int | None = None) -> Raw:
     """mnist, fashion_mnist, cifar10, cifar100 or svhn through torchvision, downloaded on first use.
 
-    Files go to `$GENDD_DATA`, by default the cache folder; torchvision checks their MD5 sums.
+    Files go to `$GENDD_DATA`, by default the cache folder; torchvision checks the MD5 sums of what it downloads. Of
+    several processes that ask at once, one downloads and the others wait.
     """
     import torchvision.datasets as sets
 
@@ -251,16 +252,18 @@ def torchvision_set(name: str, image_size: int | None = None) -> Raw:
     }[name]
     root = Path(os.environ.get("GENDD_DATA", cache_folder() / "downloads"))
     try:
-        splits = [
-            cls(root, split=split, download=True)
-            if name == "svhn"
-            else cls(root, train=split == "train", download=True)
-            for split in ("train", "test")
-        ]
-    except (RuntimeError, OSError) as error:
+        with one_at_a_time(root / name):
+            splits = [
+                cls(root, split=split, download=True)
+                if name == "svhn"
+                else cls(root, train=split == "train", download=True)
+                for split in ("train", "test")
+            ]
+    except (RuntimeError, OSError, ValueError, EOFError, AssertionError) as error:  # the last three: files cut short
         raise InputError(
-            f"cannot get {name} into {root}: {error}. Without a network, offer local files: "
-            "idx:FOLDER, parquet:FOLDER or folder:FOLDER, or set GENDD_DATA to where torchvision's files are."
+            f"cannot get {name} into {root}: {error or 'its files are damaged'}. Without a network, offer local files: "
+            "idx:FOLDER, parquet:FOLDER or folder:FOLDER, or set GENDD_DATA to where torchvision's files are. Files "
+            "there that a kill cut short want to be removed."
         ) from None
     arrays: list[torch.Tensor] = []
     for split in splits:

@@ -180,7 +180,7 @@ def in_memory(
     names: Sequence[str] | None = None
     if isinstance(source, Mapping):
         named = source.get("class_names")
-        names = None if named is None else [_text(own) for own in np.asarray(named).tolist()]
+        names = None if named is None else _names(named, where)
         source = _pair_of(source, where)
     if isinstance(source, tuple | list) and len(source) == 2 and not _is_array(source[0]):
         _no_fraction(where, test_fraction)
@@ -202,6 +202,16 @@ def in_memory(
         train, labels, test, test_labels = train[kept], labels[kept], train[held], labels[held]
     names = names or numbered(labels, where)
     return Raw(train, labels, test, test_labels, tuple(map(str, names)))
+
+
+def _names(named: Any, where: object) -> list[str]:
+    """Class names that are given in a list or an array."""
+    listed = named.tolist() if _is_array(named) else named
+    require(
+        isinstance(listed, list | tuple) and all(isinstance(own, str | bytes | int) for own in listed),
+        f"{where}: class_names is a {type(listed).__name__}, expected a list of names.",
+    )
+    return [_text(own) for own in listed]
 
 
 def _text(name: object) -> str:
@@ -335,6 +345,8 @@ def _fitted(image: np.ndarray, size: int) -> np.ndarray:
 def _eight_bits(images: Any, image_size: int | None, what: str) -> Tensor:
     """uint8 (N, C, H, W)."""
     require(_is_array(images), f"{what}: got a {type(images).__name__}, expected a tensor or an array.")
+    plain = not isinstance(images, np.ndarray) or (images.dtype.kind in "biuf" and images.dtype.itemsize <= 8)
+    require(plain, f"{what} are {images.dtype}, expected uint8, or floats on the 0..1 scale.")
     images = torch.as_tensor(images)
     images = images[:, None] if images.ndim == 3 else images
     if images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
@@ -365,14 +377,17 @@ def _rounded(images: Tensor, what: str) -> Tensor:
 def _classes(labels: Any, what: str) -> Tensor:
     """int64 (N,)."""
     try:
-        found = torch.as_tensor(np.asarray(labels))
+        found = np.asarray(labels)
     except (TypeError, ValueError):
-        raise InputError(f"{what} have labels that are no numbers. Count classes from 0.") from None
+        found = np.asarray("")
+    require(found.dtype.kind in "biufc", f"{what} have labels that are no numbers. Count classes from 0.")
     require(
-        found.ndim == 1 and (found.dtype in readers.INTEGERS),
+        found.ndim == 1 and found.dtype.kind in "iu",
         f"{what} have labels {found.dtype} of shape {tuple(found.shape)}, expected integers (N,).",
     )
-    return found.long()
+    largest = int(found.max(initial=0))
+    require(largest < 2**63, f"{what} have a label {largest}. Count classes from 0.")
+    return torch.from_numpy(found.astype(np.int64))
 
 
 # Test splits.

@@ -1,6 +1,7 @@
 """Parquet files as Hugging Face writes them: which column is what, labels, class names, encoded images."""
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -45,8 +46,31 @@ def _shards_of(shards: Sequence[Path], splits: Sequence[str]) -> list[Path]:
     for split in splits:
         found = [shard for shard in shards if shard.name.split("-")[0].split(".")[0] == split]
         if found:
+            _check_numbered(found)
             return found
     return []
+
+
+def _check_numbered(shards: Sequence[Path]) -> None:
+    """Refuse shards that say how many they are, as train-00000-of-00003.parquet does, and are others.
+
+    Raises:
+        InputError: if one is missing, or some are of another division.
+    """
+    divisions: dict[str, dict[int, list[int]]] = {}
+    for shard in shards:
+        if (said := re.fullmatch(r"(.*)-(\d+)-of-(\d+)(\D.*)?", shard.name)) is not None:
+            divisions.setdefault(said[1], {}).setdefault(int(said[3]), []).append(int(said[2]))
+    for name, own in divisions.items():
+        totals = " and in ".join(map(str, sorted(own)))
+        require(len(own) == 1, f"{shards[0].parent} holds {name} in {totals} shards. Remove the older ones.")
+        [(total, numbers)] = own.items()
+        missing = sorted(set(range(total)) - set(numbers))
+        require(
+            not missing,
+            f"{shards[0].parent} lacks {len(missing)} of the {total} shards of {name}, such as number "
+            f"{next(iter(missing), 0)}, counted from 0. Fetch all of them.",
+        )
 
 
 @contextlib.contextmanager
@@ -218,7 +242,7 @@ def read_labels(shards: Sequence[Path], column: str) -> tuple[torch.Tensor, tupl
         )
         try:
             parts.append(torch.tensor(values.cast(pyarrow.int64()).to_numpy(zero_copy_only=False)))
-        except pyarrow.ArrowInvalid as error:
+        except pyarrow.ArrowException as error:
             raise InputError(f"{shard}: column '{column}' holds no labels: {error}. Count classes from 0.") from None
         if own:
             check_same_names(names, tuple(own), shard)

@@ -1,6 +1,7 @@
 """Which column of a parquet file is what, and labels that are none."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow
@@ -106,6 +107,26 @@ def test_splits__of_other_columns_or_classes(tmp_path, read):
     write_parquet(tmp_path / "set", PICTURES, LABELS.to_pylist(), "test", metadata=info)
     for load in LOADS:
         with pytest.raises(InputError, match="names its classes dog, cat, ... and the files before it cat, dog"):
+            load("parquet:set")
+
+
+def test_shards__that_say_how_many_they_are_must_be_all(tmp_path):
+    write(tmp_path / "set", {"img": IMAGES, "label": LABELS})
+    only = tmp_path / "set" / "train-00000-of-00001.parquet"
+    shutil.copy(only, tmp_path / "set" / "train-00001-of-00002.parquet")
+    for load in LOADS:
+        with pytest.raises(InputError, match="holds train in 1 and in 2 shards. Remove the older ones"):
+            load("parquet:set")
+    only.unlink()
+    for load in LOADS:
+        with pytest.raises(InputError, match="lacks 1 of the 2 shards of train, such as number 0, counted from 0"):
+            load("parquet:set")
+
+
+def test_labels__of_a_later_file_that_are_lists(tmp_path):
+    write(tmp_path / "set", {"img": IMAGES, "label": LABELS}, test={"img": IMAGES, "label": [[0]] * 6})
+    for load in LOADS:
+        with pytest.raises(InputError, match="test-.*: column 'label' holds no labels"):
             load("parquet:set")
 
 

@@ -107,6 +107,22 @@ def test_npz__under_either_names(few, expected, tmp_path):
     for given in (np.array([b"%d" % k for k in range(10)]), np.arange(10)):
         np.savez(tmp_path / "c.npz", images=few[0].numpy(), labels=few[1].numpy(), class_names=given)
         assert load_data("npz:c.npz", test_fraction=0.5).class_names == tuple("0123456789")
+    few_of_any = {"images": few[0].numpy(), "labels": few[1].numpy()}
+    for kind in (np.uint16, np.uint32, np.uint64):
+        np.savez(tmp_path / "d.npz", **few_of_any | {"labels": few[1].numpy().astype(kind)})
+        assert same(load_data("npz:d.npz", test_fraction=0.5), data)
+    for changed, message in (
+        ({"labels": few[1].numpy().astype(np.longdouble)}, "labels float128 of shape"),
+        ({"labels": np.full(len(few[1]), 2**64 - 1, np.uint64)}, "have a label 18446744073709551615"),
+        ({"images": few[0].numpy().astype(np.longdouble)}, "are float128, expected uint8"),
+        ({"images": np.zeros(few[0].shape, "S3")}, "expected uint8"),
+        ({"images": np.zeros(few[0].shape, [("a", "u1")])}, "expected uint8"),
+        ({"class_names": np.array(3)}, "class_names is a int, expected a list of names"),
+        ({"class_names": np.array("abcdefghij")}, "class_names is a str, expected a list of names"),
+    ):
+        np.savez(tmp_path / "e.npz", **few_of_any | changed)
+        with pytest.raises(InputError, match=message):
+            load_data("npz:e.npz", test_fraction=0.5)
     with pytest.raises(InputError, match="b.npz has no test split. Say which part .* --test_fraction"):
         load_data("npz:b.npz")
     with pytest.raises(InputError, match="a.npz has its own test split. Leave out test_fraction"):
@@ -230,7 +246,7 @@ def test_folder__that_is_not_split(few, tmp_path, capsys):
         ((torch.zeros(4, 1, 2, 2), torch.zeros(4).long()), "own has no test split"),
         (((torch.randn(4, 1, 2, 2), torch.arange(4)),) * 2, "values from .*Leave out what normalises them"),
         (((torch.zeros(4, 5, 2, 2).byte(), torch.arange(4)),) * 2, r"of shape \(4, 5, 2, 2\), expected"),
-        (((torch.zeros(4, 1, 2, 2).byte(), torch.rand(4)),) * 2, "labels torch.float32 of shape"),
+        (((torch.zeros(4, 1, 2, 2).byte(), torch.rand(4)),) * 2, "labels float32 of shape"),
         (((torch.zeros(4, 1, 2, 2).byte(), ["a"] * 4),) * 2, "labels that are no numbers"),
         (((torch.zeros(4, 1, 2, 2).int(), torch.arange(4)),) * 2, "are torch.int32, expected uint8"),
         (([1, 2, 3], [1, 2, 3]), "item 0 is a int, expected .image, label."),
