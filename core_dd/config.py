@@ -226,9 +226,9 @@ def to_yaml(config: Any) -> str:
         test_fraction: 0.0
         limit_per_class: null
     """
-    import yaml
+    from core_dd.yaml_files import yaml_text
 
-    return yaml.safe_dump(to_dict(config), sort_keys=False)
+    return yaml_text(to_dict(config))
 
 
 def renames(cls: type) -> Mapping[str, str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import math
 import operator
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
@@ -63,10 +64,10 @@ def whole(name: str, value: Any, bound: int | None = None) -> None:
 
 
 def above(config: object, bound: float, *names: str) -> None:
-    """Raise `InputError` unless every named field of `config` is > bound, or None."""
+    """Raise `InputError` unless every named field of `config` is > bound, and finite, or None."""
     for name in names:
         value = getattr(config, name)
-        require(value is None or value > bound, f"{name} must be > {bound}, got {value}.")
+        require(value is None or bound < value < math.inf, f"{name} must be > {bound}, got {value}.")
 
 
 @contextlib.contextmanager

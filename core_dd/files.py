@@ -10,12 +10,14 @@ import re
 import secrets
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from core_dd.errors import InputError, require
 
+_UMASK = threading.Lock()
 TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8}|lock)\.tmp")
 """The names of what is being written, and of `core_dd.locks` on a file that will be."""
 
@@ -92,8 +94,9 @@ def remove(path: Path) -> None:
 
 def umask() -> int:
     """The permissions that this process's new files do not get."""
-    mask = os.umask(0o077)
-    os.umask(mask)
+    with _UMASK:  # it can only be read by setting it
+        mask = os.umask(0o077)
+        os.umask(mask)
     return mask
 
 

@@ -6,6 +6,7 @@ They are advisory and the operating system's (flock), so a kill releases them; t
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import socket
 import stat
@@ -138,7 +139,10 @@ def _made(path: Path, new: bool = False) -> Iterator[None]:
 
 def _file_of(place: Path) -> Path:
     """The lock's file: in a folder, beside a file."""
-    return place / files.LOCK if place.is_dir() else place.with_name(f".{place.name[:60]}.lock.tmp")
+    if place.is_dir():
+        return place / files.LOCK
+    tail = hashlib.blake2b(os.fsencode(place.name), digest_size=4).hexdigest()  # of names that begin alike
+    return place.with_name(f".{place.name[:50]}-{tail}.lock.tmp")
 
 
 def _acquire(path: Path, place: Path) -> IO[str]:

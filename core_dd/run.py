@@ -13,7 +13,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
-import yaml
 from msgspec import Meta
 
 from core_dd import files, records
@@ -21,7 +20,7 @@ from core_dd.config import renamed, to_dict
 from core_dd.errors import Diverged, InputError, pick, require
 from core_dd.locks import Taken, own_file, own_folder, require_free
 from core_dd.options import RunConfig, mark
-from core_dd.yaml_files import read_yaml
+from core_dd.yaml_files import read_yaml, yaml_text
 
 
 class Run:
@@ -69,7 +68,7 @@ class Run:
 
     def _begin(self, settings: dict[str, Any], origin: Mapping[str, Any], tracker: Any) -> None:
         """Write down what is run, anew where that has changed, and forget what a killed run left."""
-        said, place = yaml.safe_dump(settings, sort_keys=False), self.folder / CONFIG
+        said, place = yaml_text(settings), self.folder / CONFIG
         if not place.exists() or place.read_text(encoding="utf-8") != said:
             files.write_text(place, said)
         if origin and not (self.folder / _ORIGIN).exists():
@@ -198,6 +197,8 @@ class SilentRun(Run):
 
 
 CONFIG, _ORIGIN, STATS = "config.yaml", "origin.json", "stats.jsonl"
+_BY_CONTENT = ("data", "experts")
+"""Options that name places, which may move: what was there is told by origin.json."""
 
 
 def saved(config: RunConfig) -> dict[str, Any]:
@@ -360,8 +361,9 @@ def _check_same(folder: Path, config: RunConfig, origin: Mapping[str, Any]) -> N
     if (folder / CONFIG).exists():
         new = {own.name: own.default for own in fields(config)}  # options that there were not yet when it was begun
         before = new | renamed(type(config), read_yaml(folder / CONFIG))
+    told = (folder / _ORIGIN).exists()
     for key, value in settings.items():
-        why = config.kept_on_resume(key)
+        why = None if told and key in _BY_CONTENT else config.kept_on_resume(key)
         require(
             why is None or before.get(key) == value,
             f"{folder} was started with {key} {before.get(key)}, now it is {value}{why}. "

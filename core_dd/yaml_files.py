@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,16 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+def yaml_text(values: Mapping[str, Any]) -> str:
+    """Plain values as YAML that `read_yaml` reads as the same: text like 2e-4 is quoted."""
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False)
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that knows what `_Loader` takes for a number."""
+
+
+for _own in (_Loader, _Dumper):
+    _own.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )

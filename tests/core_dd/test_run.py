@@ -299,6 +299,24 @@ def test_open__resume_wants_the_data_it_was_begun_with(tmp_path):
         start(tmp_path, origin=origin, resume=True)
 
 
+def test_open__resume_knows_data_by_what_they_hold_and_text_as_it_was(tmp_path):
+    @dataclasses.dataclass(kw_only=True)
+    class Own(Config):
+        data: str = "digits"
+        init_from: str | None = None
+
+    def begin(data, origin, **more):
+        return Run.open(Own(out=str(tmp_path / "run"), data=data, init_from="1e5", **more), "test", origin)
+
+    origin = {"data": "birds", "training_digest": "1"}
+    begin("folder:birds", origin).close()
+    begin("folder:/elsewhere/birds", origin, resume=True).close()
+    assert "folder:/elsewhere/birds" in (tmp_path / "run" / "config.yaml").read_text()
+    with pytest.raises(InputError, match="was started with data folder:/elsewhere/birds, now it is folder:birds"):
+        (tmp_path / "run" / "origin.json").unlink()
+        begin("folder:birds", {}, resume=True)
+
+
 def test_open__where_nothing_can_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot write .*file/run: Not a directory\. Choose another folder"):
