@@ -87,8 +87,12 @@ class Method:
 
     def parts(self, each: int) -> list[range]:
         """The classes in parts that go through one after the other; `each` image's graph takes so many bytes."""
-        classes, whole = self.data.num_classes, interact(self.net)
-        return class_chunks(classes, self.data.shape, self.config, each, self.device, whole)
+        config, shape = self.config, self.data.shape
+        return class_chunks(self.data.num_classes, shape, config, each, self.device, self.together())
+
+    def together(self) -> bool:
+        """Whether the network sees all classes at once, because it normalises the images of a batch by each other."""
+        return interact(self.net)
 
     def check_network(self) -> None:
         """Refuse a network that does not show what `measure` looks at.
@@ -110,8 +114,9 @@ class Method:
         return MATCHING.pays(min(seconds, config.max_seconds or seconds), self.device)
 
     def draw_network(self, step: int) -> nn.Module:
-        """The network of this iteration: the one module, compiled once, with new random weights."""
-        return reset(self.net, stream(self.config.seed, "network", step))
+        """The network of this iteration: the one module, compiled once, with new random weights, which are none that
+        the judge's classifiers begin with."""
+        return reset(self.net, stream(self.config.seed, "drawn network", step))
 
     def image_optimizer(self) -> torch.optim.Optimizer:
         """SGD on the images: one joint step per iteration, or one per class."""
@@ -233,7 +238,7 @@ class RandomNetworks(Method):
     def draw_network(self, step: int) -> nn.Module:
         """A new one for every `ipm` batches of real images."""
         batch = step // self.config.steps_per_batch
-        return reset(self.net, stream(self.config.seed, "network", batch // self.config.ipm))
+        return reset(self.net, stream(self.config.seed, "drawn network", batch // self.config.ipm))
 
     def compare(self, real: Tensor, syn: Tensor) -> Tensor:
         """The loss, a scalar, summed over classes, of what `measure` makes of real images, (K, B, D), and of synthetic
@@ -306,7 +311,8 @@ class Features:
     def pieces(self, net: nn.Module, images: Tensor) -> Iterator[Tensor]:
         """Features of images (N, C, H, W) without gradient, in pieces (n, D), for whoever need not hold them all."""
         total, (height, width) = len(images), images.shape[2:]
-        size = total if interact(net) else min(total, max(1, _PIECE_PIXELS[self.device.type] // (height * width)))
+        pixels = _PIECE_PIXELS.get(self.device.type, _PIECE_PIXELS["cuda"])
+        size = total if interact(net) else min(total, max(1, pixels // (height * width)))
         for start in range(0, total - size + 1, size):
             yield self._constant(net, images[start : start + size])
         if total % size:  # the rest, as the end of a piece of the size that is compiled already

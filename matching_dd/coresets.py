@@ -7,6 +7,7 @@ from typing import Any
 from core_dd import cli
 from core_dd.config import load_config, to_dict
 from core_dd.data.images import ImageData, load_data
+from core_dd.errors import require
 from core_dd.judge.choose import choose
 from core_dd.judge.protocols import PROTOCOLS
 from core_dd.run import claimed_file
@@ -47,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         require_place(Path(config.out))
     data = config.load_data(config.seed)
     with claimed_file(config.out, f"{data.name}-{config.selector}-ipc{config.ipc}", "distilled.safetensors") as path:
+        cache = Path(config.classifier) if config.classifier else path.with_name("classifier.safetensors")
+        require(cache.resolve() != path.resolve(), f"{path} is where the classifier is kept. Choose another --out.")
         dset = coreset(
             config.selector,
             data,
@@ -54,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             config.seed,
             network=config.network,
             protocol=PROTOCOLS[config.protocol],
-            cache=Path(config.classifier) if config.classifier else path.with_name("classifier.safetensors"),
+            cache=cache,
             device=prepare_device(config.device),
         )
         dset.meta["config"] = to_dict(config)

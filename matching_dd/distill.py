@@ -94,7 +94,10 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
         progress, done = Progress("distil", config.iterations, first), first
         stop = stopping is not None and stopping.over()
         while done < config.iterations and not stop and not watch.over():
-            with watch.iteration(method.compile) as wait:
+            read = done + 1 == config.iterations or not all(
+                (done + 1) % n for n in (config.checkpoint_every, config.log_every)
+            )
+            with watch.iteration(method.compile, read) as wait:
                 loss, done = method.iterate(done, watch.part()), done + 1
                 wait(loss)
             stop, scores = done == config.iterations or watch.over(), {}
@@ -133,6 +136,8 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
             stopping.deliver(run.folder, _spent(last[1] / DISTILLED))
         run.say(f"{run.folder / DISTILLED}: {config.ipc} images per class of {data.name}")
         result = DistilledSet.load(run.folder / DISTILLED)
+        if config.average_last > 0 and method.synthetic.average is None:
+            run.say("note: the time ended before the part that average_last wants averaged: this is the set as it is.")
         for warning in _warnings(stopping, result):
             run.say(warning)
         return result
@@ -178,7 +183,8 @@ def _checkpoint(run: Run, done: int, method: Method, dset: DistilledSet) -> None
         torch.save(method.state(), folder / _STATE)
         keep(dset, folder)
     for _, old in checkpoints(run.folder)[:-_STATES]:  # IDM's hold hundreds of MB of networks
-        (old / _STATE).unlink(missing_ok=True)
+        with files.explained(old / _STATE):
+            (old / _STATE).unlink(missing_ok=True)
 
 
 def _spent(place: Path) -> Cost:
@@ -200,12 +206,18 @@ def _describe(config: MatchingConfig, data: ImageData, cost: Cost) -> dict[str, 
 def _dry_run(config: MatchingConfig) -> None:
     """Print the resolved config, and the memory and time to expect, measured on a few iterations that are then lost."""
     data = config.load_data(config.seed, config.val_fraction)
-    left = config.iterations - foreseen(config, _run_name(config, data))
+    name, limit = _run_name(config, data), config.max_seconds
+    left = config.iterations - foreseen(config, name)
+    if limit is not None and config.resume:
+        for _, place in checkpoints(find_folder(config.out, name, True))[-1:]:
+            spent = _spent(place / DISTILLED)
+            limit -= spent.get("stepping", spent["seconds"])
+    over = left <= 0 or (limit is not None and limit <= 0)
     found = measured(config, data)
     print(to_yaml(config), end="")
     print(f"# checked on {found.device}: {found.parts} part(s) of the classes per iteration")
     print(f"# memory: {found.mib / 1024:.2f} GiB at its peak")
-    ahead = found.said(replace(config, iterations=left)) if left > 0 else "none is left"
+    ahead = "none is left" if over else found.said(replace(config, iterations=left, max_seconds=limit, average_last=0))
     print(f"# time: {found.first:.1f} s to start, then {found.each:.3g} s per iteration: {ahead}")
     if config.val_fraction:
         print(

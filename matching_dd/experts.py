@@ -24,6 +24,7 @@ from core_dd.errors import InputError, require
 from core_dd.judge.networks import build_network
 from core_dd.judge.training import State, Training, one
 from core_dd.progress import Progress
+from core_dd.rng import stream
 from core_dd.run import Run, find_folder
 from core_dd.sets.distilled import read_tensors, versions, write_tensors
 from core_dd.speed import peak_mib, prepare_device
@@ -111,11 +112,13 @@ class Experts:
             with safe_open(file, framework="pt") as content:
                 names = content.keys()
                 found = {name: tuple(content.get_slice(name).get_shape()) for name in names}
+                halves = [name for name in names if content.get_slice(name).get_dtype() not in ("F32", "I64")]
         except (SafetensorError, OSError, ValueError) as error:
             raise InputError(f"cannot read {file}: {error}. Record the experts anew, into another folder.") from None
         lengths = {shape[:1] for shape in found.values()}
         require(lengths == {(self.epochs + 1,)}, f"{file} is no trajectory of {self.epochs} epochs, as {_INDEX} says.")
         require(found == shapes, f"{file} is no trajectory of the network that {_INDEX} says: its tensors are others.")
+        require(not halves, f"{file}: {''.join(halves[:1])} is not of 32 bits, as experts are recorded. Record anew.")
 
     def weights(self, expert: int, epoch: int) -> State:
         """Parameters and buffers by name, on the CPU, after `epoch` of 0..E passes.
@@ -180,7 +183,8 @@ def record(config: ExpertsConfig, data: ImageData | None = None) -> Path:
 def begin(
     config: ExpertsConfig, data: ImageData, preprocess: Preprocess, group: range, device: torch.device
 ) -> Training:
-    """The experts of a group, untrained; which others are in it makes no difference to any of them."""
+    """The experts of a group, untrained; which others are in it makes no difference to any of them. They begin and go
+    on otherwise than the judge's classifiers of the same seed."""
     return Training(
         data.train_images,
         data.train_labels,
@@ -188,7 +192,7 @@ def begin(
         protocol=config.protocol(),
         network=config.network,
         runs=group,
-        seed=config.seed,
+        seed=stream(config.seed, "experts").initial_seed(),
         device=device,
         preprocess=preprocess,
         bf16=config.bf16,
@@ -275,7 +279,8 @@ def _dry_run(config: ExpertsConfig) -> None:
     total = datetime.timedelta(seconds=round(found.first + found.each * found.steps))
     print(to_yaml(config), end="")
     print(f"# checked on {device}: {found.groups} group(s) of {found.group}, {found.per_pass} steps per epoch")
-    print(f"# disk: {found.bytes / 2**30:.2f} GiB; memory: {found.mib / 1024:.2f} GiB at its peak")
+    host = "" if device.type == "cpu" else f", and {found.kept_mib / 1024:.2f} GiB of the host's"
+    print(f"# disk: {found.bytes / 2**30:.2f} GiB; memory: {found.mib / 1024:.2f} GiB at its peak{host}")
     print(f"# time: {found.first:.1f} s to start, then {found.each:.3g} s per step: {total}")
 
 
@@ -295,7 +300,9 @@ class _Measured(NamedTuple):
     bytes: float
     """Of all their files."""
     mib: float
-    """Memory at its peak, in MiB."""
+    """Memory of the device at its peak, in MiB."""
+    kept_mib: float
+    """What a group's weights after every epoch take, and once more to be written: of the host, whatever the device."""
 
 
 def measured(config: ExpertsConfig, data: ImageData) -> _Measured:
@@ -311,6 +318,7 @@ def measured(config: ExpertsConfig, data: ImageData) -> _Measured:
         seconds.append(time.perf_counter() - started)
     size = sum(tensor.nbytes for tensor in snapshot(training).values()) / len(group) * (config.epochs + 1)
     groups, each = -(-config.experts // len(group)), sorted(seconds[1:])[_TRIALS // 2]
+    kept = 2 * size * len(group) / 2**20
     return _Measured(
         groups=groups,
         group=len(group),
@@ -319,7 +327,8 @@ def measured(config: ExpertsConfig, data: ImageData) -> _Measured:
         first=seconds[0],
         each=each,
         bytes=size * config.experts,
-        mib=peak_mib(device),
+        mib=peak_mib(device) + (kept if device.type == "cpu" else 0),
+        kept_mib=kept,
     )
 
 

@@ -282,9 +282,9 @@ def gradient_distance(real: Sequence[Tensor], syn: Sequence[Tensor], kind: str =
 
 
 def conv_gradients(gradients: Sequence[Tensor]) -> list[Tensor]:
-    """The gradients that IDC compares ([Kim et al., ICML 2022](https://arxiv.org/abs/2205.14959)): those of
-    convolutions, not of linear layers, biases and norms."""
-    return [g for g in gradients if g.ndim > 3]
+    """The gradients that IDC compares ([Kim et al., ICML 2022](https://arxiv.org/abs/2205.14959)), each (K, *shape of
+    the parameter): those of convolutions, not of linear layers, biases, norms and tokens."""
+    return [g for g in gradients if g.ndim == 5]
 
 
 def row_cosine_distance(real: Sequence[Tensor], syn: Sequence[Tensor]) -> Tensor:

@@ -75,7 +75,8 @@ LR_COURSE_CHOICES = MappingProxyType(
 """How the learning rate of the images goes on."""
 
 SHORTER = "shorter courses"
-"""The heading of what may save iterations, or make them cheaper; no paper of these methods does it."""
+"""The heading of what may save iterations, or make them cheaper; but for M3D's `ipm`, no paper of these methods does
+it."""
 VALIDATION = "validation"
 """The heading of early stopping."""
 
@@ -130,7 +131,8 @@ class MatchingConfig(RunConfig, DataConfig):
     augment_mode: str = option("S", choices=AUGMENT_MODE_CHOICES)
     """Which of these operations are applied."""
     lr_course: str = option("constant", group=SHORTER, choices=LR_COURSE_CHOICES)
-    """How lr_img goes on over the iterations, or over max_seconds where these end first."""
+    """How lr_img, and what else is learnt beside the images, goes on over the iterations, or over max_seconds where
+    these end first."""
     average_last: float = option(0.0, group=SHORTER)
     """The part of the iterations (or of max_seconds where these end first), at the end, over which the images are
     averaged; their average is then the set (Polyak & Juditsky, 1992). 0: the images as they are, as published."""
@@ -149,7 +151,7 @@ class MatchingConfig(RunConfig, DataConfig):
     compile: bool = option(True, group="speed")
     """Compile the network where all the iterations, or max_seconds of them, however many a resumed call has left, earn
     back what that takes."""
-    memory_gib: float | None = option(None, group="speed")
+    memory_gib: float | None = option(None, group="speed", free_on_resume=True)
     """Largest memory for one forward and backward, in GiB: classes then go through in chunks that fit, to the same
     result. Default: half of a GPU's free memory, or 0.75 GiB on a CPU, which fewer classes keep busy."""
     out: str | None = None
@@ -169,10 +171,19 @@ class MatchingConfig(RunConfig, DataConfig):
         above(self, 0, "lr_img", "memory_gib", "max_seconds")
         at_least(self, 1, "patience", "val_classifiers")
         require(0 <= self.average_last <= 1, f"average_last must be in [0, 1], got {self.average_last}.")
+        require(
+            self.average_last == 0 or self.average_last * self.iterations >= 1,
+            f"average_last {self.average_last} of {self.iterations} iterations is less than one. Give a larger part, "
+            "or 0 for no average.",
+        )
         require(0 <= self.val_fraction < 1, f"val_fraction must be in [0, 1), got {self.val_fraction}.")
         require(
             self.patience is None or self.val_fraction > 0,
             "patience wants a validation split. Pass --val_fraction 0.1, or leave it out.",
+        )
+        require(
+            self.val_fraction > 0 or (self.val_protocol, self.val_classifiers) == ("quick", 2),
+            "val_protocol and val_classifiers are those of the validation. Pass --val_fraction 0.1, or leave them out.",
         )
         require(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}.")
         require(

@@ -12,14 +12,14 @@ class RealImages:
     """Random batches of every class's training images.
 
     Args:
-        data: the real data; its training images move to `device` once, as uint8.
+        data: the real data, whose training images are placed on `device` as uint8.
         batch: images per class and step. A smaller class is sampled with replacement, the others without.
         preprocess: on `device`.
         seed: of the draws; those of (step, class) depend on nothing else.
     """
 
     def __init__(self, data: ImageData, batch: int, preprocess: Preprocess, seed: int, device: torch.device) -> None:
-        self.images, self.members = data.train_images.to(device), data.class_indices()
+        self.images, self.members = data.on(device), data.class_indices()
         self.batch, self.preprocess, self.seed = batch, preprocess, seed
 
     @property

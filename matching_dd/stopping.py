@@ -15,6 +15,7 @@ from core_dd.judge.evaluate import evaluate
 from core_dd.judge.habits import trains
 from core_dd.judge.protocols import PROTOCOLS
 from core_dd.notes import note
+from core_dd.rng import stream
 from core_dd.run import Run, read_stats
 from core_dd.sets import pictures
 from core_dd.sets.distilled import Cost, DistilledSet, Spent
@@ -89,8 +90,9 @@ class EarlyStopping:
                     config.val_protocol,
                     config.network,
                     runs=config.val_classifiers,
-                    seed=config.seed,
+                    seed=stream(config.seed, "validation").initial_seed(),  # not the judge's classifiers
                     device=config.device,
+                    bf16=config.bf16,
                 )
         except Diverged as error:
             note(f"note: validation counts the set as 0 %: {error}")

@@ -49,10 +49,10 @@ class Watch:
         return cost
 
     @contextlib.contextmanager
-    def iteration(self, compiling: bool) -> Iterator[Callable[[torch.Tensor], object]]:
-        """Time an iteration, which waits for its loss where that matters; the first of a call that compiles is not
-        counted."""
-        began, timed = self._now(), not self._said or self.config.max_seconds is not None
+    def iteration(self, compiling: bool, read: bool = True) -> Iterator[Callable[[torch.Tensor], object]]:
+        """Time an iteration, which waits for its loss where that matters or is `read` afterwards, lest a GPU's time
+        pass uncounted; the first of a call that compiles is not counted."""
+        began, timed = self._now(), read or not self._said or self.config.max_seconds is not None
         yield torch.Tensor.item if timed else lambda loss: None
         seconds, counted = self._now() - began, self._warm or not compiling
         self._warm = True

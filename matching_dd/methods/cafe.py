@@ -169,9 +169,9 @@ class CAFE(Method):
 
     def accuracy(self, net: nn.Module, key: int) -> float:
         """The share, 0..1, of random real images, not augmented, that the network classifies right."""
-        classes = range(self.data.num_classes)
-        predicted = self.logits.fixed(net, self.watched.draw(key, classes)).argmax(2).cpu()
-        return (predicted == torch.arange(len(classes))[:, None]).float().mean().item()
+        parts = [range(self.data.num_classes)] if interact(net) else self.chunks
+        predicted = torch.cat([self.logits.fixed(net, self.watched.draw(key, part)).argmax(2).cpu() for part in parts])
+        return (predicted == torch.arange(len(predicted))[:, None]).float().mean().item()
 
     def train(self, net: nn.Module, moment: int) -> None:
         """Passes over the synthetic images, until the accuracy on real ones moves."""

@@ -41,7 +41,7 @@ DISTANCE_CHOICES = MappingProxyType(
 class DCConfig(MatchingConfig):
     """Distil by DC: match the gradients of networks in training. The defaults are the paper's.
 
-    lr_img is 0.01 where the network is an MLP.
+    Only where the network is an MLP is the paper's lr_img another: pass --lr_img 0.01.
     """
 
     GROUP: ClassVar[str] = "dc"
@@ -160,13 +160,17 @@ class DC(Method):
         labels = torch.arange(len(images)).repeat_interleave(images.shape[1]).to(self.device)
         images, seed = images.flatten(0, 1), self.config.seed
         for inner in range(self.config.inner):
-            order = torch.randperm(len(images), generator=stream(seed, "order", turn, inner)).to(self.device)
+            order = torch.randperm(len(images), generator=stream(seed, "inner order", turn, inner)).to(self.device)
             for i, batch in enumerate(order.split(self.config.batch_train)):
                 own = images[batch]
                 if self.augment is not None:
                     generator = stream(seed, "augment network", turn, inner, i)
                     own = self.augment.per_image(own[None], [generator])[0]
                 self.sgd.step(own, labels[batch])
+
+    def together(self) -> bool:
+        """No: statistics are fixed while matching."""
+        return False
 
     @torch.no_grad()
     def fix_statistics(self, net: nn.Module, turn: int) -> None:
@@ -175,7 +179,7 @@ class DC(Method):
             return
         classes = range(self.data.num_classes)
         net.train()
-        net(self.real.draw(turn, classes)[:, :_NORM_BATCH].flatten(0, 1))
+        net(self.real.at(self.real.indices(turn, classes)[:, :_NORM_BATCH]).flatten(0, 1))
         for module in net.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()

@@ -24,7 +24,7 @@ COMPARED_CHOICES = MappingProxyType(
 class DMConfig(RandomNetworksConfig):
     """Distil by DM: match class means in the features of random networks. The defaults are the paper's.
 
-    lr_img is 1 up to ipc 50, and 10 from ipc 100 on CIFAR-10.
+    That is up to ipc 50; on CIFAR-10 from ipc 100 on the paper's lr_img is 10, as config dm has it.
     """
 
     GROUP: ClassVar[str] = "dm"

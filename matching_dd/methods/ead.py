@@ -149,7 +149,8 @@ class EAD(Method):
         self.optimizer.zero_grad(set_to_none=True)
         every, on_real, on_syn = range(self.data.num_classes), [], []
         real, syn = self.draw(2 * step, every)
-        probe, labels = self.draw(2 * step + 1, every)[0][:, : self.config.batch_probe], self.soft_labels(2 * step)
+        probed = self.real.at(self.real.indices(2 * step + 1, every)[:, : self.config.batch_probe])
+        probe, labels = self.beside(probed, 2 * step + 1, every)[0], self.soft_labels(2 * step)
         leaves = [tensor.detach().requires_grad_() for tensor in (syn, labels)]
         for weights in self.draw_checkpoints(step):
             self.net.load_state_dict(weights)

@@ -85,6 +85,15 @@ class IDC(DC):
         names = [] if self.augment is None else [name for name in self.augment.names if name != "cutout"]
         self.augment_network = replace(self.augment, strategy="_".join(names)) if self.augment and names else None
 
+    def check_network(self) -> None:
+        """See `matching_dd.base.Method.check_network`."""
+        super().check_network()
+        require(
+            any(parameter.ndim == 4 for parameter in self.net.parameters()),
+            f"idc compares the gradients of convolutions, and {self.config.network} has none. Choose a network with "
+            "some, such as convnet3.",
+        )
+
     def image_optimizer(self) -> torch.optim.Optimizer:
         """The optimiser of `Method`, its learning rate scaled by ipc and the side of the images as IDC does."""
         optimizer, config = super().image_optimizer(), self.config

@@ -113,9 +113,13 @@ class IDM(Method):
         own = isinstance(getattr(self.net, "classifier", None), nn.Module)
         require(own, f"idm needs a network with a classifier layer: not {named}. Choose another, such as convnet3.")
 
+    def together(self) -> bool:
+        """No: networks are in evaluation mode while matching."""
+        return False
+
     def new_trainee(self, *names: str | int) -> _Trainee:
         """An untrained network, its weights drawn from the stream of these names."""
-        generator = stream(self.config.seed, "network", *names)
+        generator = stream(self.config.seed, "drawn network", *names)
         net = build_network(self.config.network, self.data.shape, self.data.num_classes, generator)
         return _Trainee(without_dropout(net.to(self.device)), self.config.lr_net)
 

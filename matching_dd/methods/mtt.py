@@ -162,7 +162,7 @@ class MTT(Method):
         """Synthetic images (N, C, H, W) of the student's step i, augmented one by one, and their labels (N,)."""
         seed, per_pass = self.config.seed, -(-len(self.labels) // self.batch)
         number, position = divmod(i, per_pass)
-        order = torch.randperm(len(self.labels), generator=stream(seed, "order", step, number))
+        order = torch.randperm(len(self.labels), generator=stream(seed, "student order", step, number))
         index = order.split(self.batch)[-1 - position].to(self.device)  # from the last, as the authors do
         images = self.synthetic.decoded(range(self.data.num_classes)).flatten(0, 1)[index]
         if self.augment is not None:

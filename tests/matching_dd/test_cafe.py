@@ -56,7 +56,7 @@ def plain_cafe(cafe: CAFE, lives: int) -> Tensor:
     dsa = DSAugment("color_crop_cutout_scale_rotate")
     labels = torch.arange(cafe.data.num_classes).repeat_interleave(config.ipc)
     for life in range(lives):
-        net = reset(cafe.net, stream(config.seed, "network", life))
+        net = reset(cafe.net, stream(config.seed, "drawn network", life))
         for moment in range(life * config.max_steps, (life + 1) * config.max_steps):
             leaf, classes = images.clone().requires_grad_(), range(cafe.data.num_classes)
             keys = [stream(config.seed, "augment", moment, k) for k in classes]

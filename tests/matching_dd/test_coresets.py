@@ -62,6 +62,12 @@ def test_command__numbers_folders():
         assert len(DistilledSet.load(f"runs/digits-random-ipc1/{number}")) == 10
 
 
+def test_command__keeps_its_classifier_beside_the_set():
+    with pytest.raises(InputError, match="safetensors is where the classifier is kept. Choose another --out"):
+        main(["--selector", "herding", "--ipc", "1", "--network=convnet1_w8", "--out", "classifier.safetensors"])
+    assert not list(Path().iterdir())
+
+
 CLASSIFIER = {"network": "convnet1_w8", "protocol": replace(QUICK, steps=10)}
 
 

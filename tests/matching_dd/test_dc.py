@@ -94,7 +94,7 @@ def plain_dsa(data, config, steps: int) -> tuple[Tensor, list[Tensor]]:
     images, velocity, losses = method.synthetic.images.detach().clone(), 0.0, []
     dsa = augment.DSAugment("color_crop_cutout_scale_rotate") if config.augment == "auto" else None
     for step in range(steps):
-        net, total = reset(method.net, stream(config.seed, "network", step)).requires_grad_(), torch.zeros(())
+        net, total = reset(method.net, stream(config.seed, "drawn network", step)).requires_grad_(), torch.zeros(())
         sgd = torch.optim.SGD(net.parameters(), lr=config.lr_net)
         for turn in range(step * config.outer, (step + 1) * config.outer):
             leaf, loss = images.clone().requires_grad_(), torch.zeros(())
@@ -110,7 +110,7 @@ def plain_dsa(data, config, steps: int) -> tuple[Tensor, list[Tensor]]:
                 continue
             labels = torch.arange(data.num_classes).repeat_interleave(config.ipc)
             for inner in range(config.inner):
-                order = torch.randperm(len(labels), generator=stream(config.seed, "order", turn, inner))
+                order = torch.randperm(len(labels), generator=stream(config.seed, "inner order", turn, inner))
                 for i, batch in enumerate(order.split(config.batch_train)):
                     own = images.flatten(0, 1)[batch]
                     if dsa is not None:

@@ -228,6 +228,16 @@ def test_dry_run__prints_what_to_expect_and_writes_nothing(capsys):
     assert not list(Path().iterdir())
 
 
+def test_dry_run__of_a_run_counts_what_it_has_used(capsys):
+    options = [*FLAGS, "--iterations=5000", "--ipc=1", "--out=run"]
+    main([*options, "--max_seconds=0.01"])
+    capsys.readouterr()
+    main([*options, "--max_seconds=0.01", "--resume", "--dry_run"])
+    assert "per iteration: none is left" in capsys.readouterr().out
+    main([*options, "--resume", "--dry_run", "--memory_gib=0.5"])
+    assert "for 49" in capsys.readouterr().out
+
+
 def test_diverging__images_that_stay_finite_and_are_no_images(digits):
     options = {"iterations": 9, "checkpoint_every": 1, "init": "noise", "out": "run", **SMALL}
     with pytest.raises(Diverged, match=r"the images diverged: at iteration \d their pixels lie between"):
@@ -305,6 +315,10 @@ def test_diverging__stops_naming_the_step_and_the_last_checkpoint(digits, monkey
         ({"memory_gib": 1e-6}, r"memory_gib 1e-06 is too small: one class needs \d"),
         ({"memory_gib": 1e-4, "network": "convnet1_bn_w8"}, "too small: all classes together need"),
         ({"memory_gib": -1.0}, "memory_gib must be > 0"),
+        ({"memory_gib": math.inf}, "memory_gib must be > 0, got inf"),
+        ({"average_last": 0.5}, r"average_last 0\.5 of 1 iterations is less than one"),
+        ({"val_protocol": "dm"}, r"are those of the validation. Pass --val_fraction 0\.1"),
+        ({"method": "idc", "network": "mlp"}, "idc compares the gradients of convolutions, and mlp has none"),
         ({"lr_image": 1.0}, "unknown option of dm 'lr_image'; did you mean 'lr_img'"),
         ({"resume": True, "out": "nowhere"}, "nothing to resume at nowhere"),
         ({"device": "cuda:99"}, "device 'cuda:99' is not usable"),
@@ -343,6 +357,12 @@ def test_course__goes_by_max_seconds_where_that_ends_first(digits, monkeypatch):
     state = torch.load("run/checkpoints/last/state.pt")
     assert state["optimizer"]["param_groups"][0]["lr"] == pytest.approx((1 + math.cos(0.75 * math.pi)) / 2)
     assert "average" in state
+
+
+def test_average__that_time_did_not_leave_is_said(digits, monkeypatch, capsys):
+    monkeypatch.setattr(Watch, "over", lambda self: self.stepping > 0)
+    distill("dm", digits, 1, iterations=10, average_last=0.3, max_seconds=9e5, out="run", **SMALL)
+    assert "the time ended before the part that average_last wants averaged" in capsys.readouterr().err
 
 
 def test_distill__never_overwrites(digits):

@@ -90,7 +90,7 @@ def test_step__equals_plain_iteration(digits):
     ours = DM(config, digits)
     images, velocity = ours.synthetic.images.detach().clone(), torch.zeros_like(ours.synthetic.images)
     for step in range(3):
-        net = reset(DM(config, digits).net, stream(4, "network", step))
+        net = reset(DM(config, digits).net, stream(4, "drawn network", step))
         leaf, loss = images.clone().requires_grad_(), torch.zeros(())
         for k in range(10):
             members = digits.class_indices()[k]

@@ -15,10 +15,12 @@ from core_dd.data.images import load_data
 from core_dd.errors import InputError
 from core_dd.judge.augment import DSAugment
 from core_dd.judge.networks import build_network
+from core_dd.judge.training import initialise
 from core_dd.rng import stream
 from core_dd.run import read_stats
 from core_dd.sets.distilled import read_tensors
 from matching_dd.experts import Experts, ExpertsConfig, main, record
+from matching_dd.methods import METHODS
 from matching_dd.methods.mtt import MTTConfig
 
 SMALL = {"network": "convnet1_w8", "epochs": 3, "tracker": "none", "device": "cpu"}
@@ -36,22 +38,36 @@ def test_record__equals_plain_training(digits, augment):
     record(ExpertsConfig(experts=2, out="run", **options), digits)
     experts = Experts("run", digits, "convnet1_w8", "mean_std")
     assert (len(experts), experts.epochs) == (2, 2)
-    net = build_network("convnet1_w8", digits.shape, 10, stream(5, "network", 1))
+    seed = stream(5, "experts").initial_seed()
+    net = build_network("convnet1_w8", digits.shape, 10, stream(seed, "network", 1))
     sgd = torch.optim.SGD(net.parameters(), lr=0.1)
     for epoch in range(3):
         recorded = experts.weights(1, epoch)
         assert recorded.keys() == net.state_dict().keys()
         for name, tensor in net.state_dict().items():
             torch.testing.assert_close(recorded[name], tensor, rtol=1e-4, atol=1e-5)
-        order = torch.randperm(len(digits.train_labels), generator=stream(5, "order", 1, epoch))
+        order = torch.randperm(len(digits.train_labels), generator=stream(seed, "order", 1, epoch))
         for i, batch in enumerate(order.split(400)):
             x = (digits.train_images[batch] / 255 - digits.mean[0]) / digits.std[0]
             if augment == "dsa":
-                generator = stream(5, "augment", 1, 4 * epoch + i)
+                generator = stream(seed, "augment", 1, 4 * epoch + i)
                 x = DSAugment("color_crop_cutout_scale_rotate").per_image(x[None], [generator])[0]
             sgd.zero_grad()
             F.cross_entropy(net(x), digits.train_labels[batch]).backward()
             sgd.step()
+
+
+def test_judge__begins_with_no_weights_that_sets_were_learnt_on(digits):
+    """Else a set would be judged by the very networks that it was matched in."""
+    judged = initialise("convnet1_w8", digits, range(5), 0, torch.device("cpu"))[1]["classifier.weight"]
+    record(ExpertsConfig(experts=5, out="run", **SMALL | {"epochs": 1}), digits)
+    recorded = Experts("run", digits, "convnet1_w8", "mean_std")
+    drawn = [recorded.weights(expert, 0)["classifier.weight"] for expert in range(5)]
+    for name in ("dm", "m3d", "dc", "idm", "cafe"):
+        options = {"ipc": 1, "network": "convnet1_w8", "batch_real": 8, "compile": False, "device": "cpu"}
+        method = METHODS[name](METHODS[name].Config(method=name, **options), digits)
+        drawn += [method.draw_network(step).classifier.weight.detach().clone() for step in range(5)]
+    assert not any(torch.equal(own, other) for own in judged for other in drawn)
 
 
 def test_command__writes_files_and_index(digits):
@@ -147,6 +163,9 @@ def test_experts__are_not_believed(digits):
     name = next(iter(own))
     save_file(own | {name: torch.zeros(len(own[name]), 1)}, file)
     with pytest.raises(InputError, match="is no trajectory of the network"):
+        Experts("run", digits, "convnet1_w8", "mean_std")
+    save_file({key: tensor.half() for key, tensor in own.items()}, file)
+    with pytest.raises(InputError, match="is not of 32 bits, as experts are recorded"):
         Experts("run", digits, "convnet1_w8", "mean_std")
     save_file(own | {name: torch.full_like(own[name], torch.nan)}, file)
     with pytest.raises(InputError, match="weights that are not finite after epoch 1"):

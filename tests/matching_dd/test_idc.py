@@ -82,7 +82,7 @@ def plain_idc(data, config, steps: int) -> Tensor:
     for step in range(steps):
         with torch.no_grad():
             pixels.clamp_(0, 1)
-        net = reset(method.net, stream(seed, "network", step)).requires_grad_()
+        net = reset(method.net, stream(seed, "drawn network", step)).requires_grad_()
         net_sgd = torch.optim.SGD(net.parameters(), lr=config.lr_net, momentum=0.9, weight_decay=5e-4)
 
         def train(images: int, *names, net=net, sgd=net_sgd) -> None:

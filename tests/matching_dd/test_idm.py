@@ -28,7 +28,7 @@ class PlainTrainee:
     """A network, its momentum, and its training accuracy in percent since the last reset."""
 
     def __init__(self, digits, *names):
-        self.net = build_network("convnet1_w8", digits.shape, 10, stream(4, "network", *names))
+        self.net = build_network("convnet1_w8", digits.shape, 10, stream(6, "drawn network", *names))
         self.momentum = [torch.zeros_like(p) for p in self.net.parameters()]
         self.right = []
 
@@ -68,7 +68,7 @@ def test_idm__refuses_a_network_without_a_classifier_layer(digits):
 def test_step__equals_plain_iteration(digits, factor):
     """Six iterations, with and without tiles: the queue grows, drops its oldest and counts anew; each class has its own
     step of the images."""
-    ours = IDM(IDMConfig(seed=4, factor=factor, **SMALL, **SCHEDULE), digits)
+    ours = IDM(IDMConfig(seed=6, factor=factor, **SMALL, **SCHEDULE), digits)
     images = ours.synthetic.images.detach().clone().requires_grad_()
     optimizer = torch.optim.SGD([images], lr=0.2, momentum=0.5)
     pixels = (digits.train_images / 255 - digits.mean[0]) / digits.std[0]
@@ -79,21 +79,21 @@ def test_step__equals_plain_iteration(digits, factor):
                 trainee.right = []
         if step % 2 == 0:
             queue = [*queue, PlainTrainee(digits, step)][-4:]
-        chosen = queue[int(torch.randint(len(queue), (), generator=stream(4, "queue", step)))]
+        chosen = queue[int(torch.randint(len(queue), (), generator=stream(6, "queue", step)))]
         percents.append(chosen.percent())
         total = torch.zeros(())
         for k, members in enumerate(digits.class_indices()):
-            index = members[torch.randperm(len(members), generator=stream(4, "real", step, k))[:6]]
+            index = members[torch.randperm(len(members), generator=stream(6, "real", step, k))[:6]]
             decoded = plain_decode(images[k] * digits.std[0] + digits.mean[0], factor)
             syn = (decoded - digits.mean[0]) / digits.std[0]
             dsa = DSAugment("color_crop_cutout_scale_rotate")
-            real, syn = dsa.siamese(pixels[index][None], syn[None], [stream(4, "augment", step, k)])
+            real, syn = dsa.siamese(pixels[index][None], syn[None], [stream(6, "augment", step, k)])
             loss = plain_loss(chosen.net, real[0], syn[0], k, 0.5 * percents[-1])
             optimizer.zero_grad()
             (images.grad,) = torch.autograd.grad(loss, images)
             optimizer.step()
             total = total + loss.detach()
-        generator = stream(4, "trained", step)
+        generator = stream(6, "trained", step)
         for i in torch.randperm(len(queue), generator=generator)[:2].tolist():
             for _ in range(2):
                 batch = torch.randperm(len(pixels), generator=generator)[:16]

@@ -75,7 +75,7 @@ def test_step__equals_plain_iteration(few_digits):
     optimizer = torch.optim.SGD([images], lr=0.02, momentum=0.5)
     net = M3D(config, few_digits).net
     for step in range(3):
-        reset(net, stream(4, "network", step // 2))
+        reset(net, stream(4, "drawn network", step // 2))
         total = torch.zeros(())
         images.data.clamp_(0, 1)
         for k, members in enumerate(few_digits.class_indices()):

@@ -36,7 +36,7 @@ def plain_iteration(mtt: MTT, step: int, images: Tensor, lr: Tensor) -> Tensor:
     student, chunks, passes = start, [], 0
     for i in range(config.syn_steps):
         if not chunks:
-            order = torch.randperm(len(labels), generator=stream(config.seed, "order", step, passes))
+            order = torch.randperm(len(labels), generator=stream(config.seed, "student order", step, passes))
             chunks, passes = list(order.split(config.batch_syn or len(labels))), passes + 1
         batch = chunks.pop()
         x = flat[batch]

@@ -79,7 +79,7 @@ def test_steps_per_batch__share_real_images_network_and_augmentation(digits, nam
         with torch.no_grad():
             plain.synthetic.images.copy_(ours.synthetic.images)
             plain.begin()
-            net = reset(plain.net, stream(0, "network", 0))  # two batches see it
+            net = reset(plain.net, stream(0, "drawn network", 0))  # two batches see it
             expected = plain.loss(net, *plain.draw(first, range(10)))
         torch.testing.assert_close(ours.iterate(step), expected, rtol=1e-4, atol=1e-5)
     assert len(measured) == 2
