@@ -118,7 +118,7 @@ def guarded(command: Callable[[Sequence[str] | None], None], argv: Sequence[str]
     return 0
 
 
-INTERRUPTED = "\ninterrupted; finished checkpoints and shards are kept."
+INTERRUPTED = "\ninterrupted; what was finished is kept."
 
 
 @contextlib.contextmanager

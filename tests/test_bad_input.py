@@ -601,7 +601,7 @@ CASES = {
         "evaluate --data digits --protocol quick --set real --dry_run --fidelity fid --inception_weights nowhere.pth",
         "no Inception weights at nowhere.pth",
     ),
-    "missing set": Case(EVALUATE + "nowhere.safetensors", "no file at nowhere.safetensors"),
+    "missing set": Case(EVALUATE + "nowhere.safetensors", "nothing at nowhere.safetensors"),
     "truncated set": Case(
         EVALUATE + "set.safetensors",
         "truncated or no safetensors file",
@@ -936,7 +936,7 @@ CASES = {
     "convert into what is no set's file": Case(
         "convert x.pt --out y.pt", "and y.pt is called as other files are", saved([BYTES, torch.arange(2)])
     ),
-    "select missing pool": Case("select --pool nowhere --out out.safetensors", "no file at nowhere"),
+    "select missing pool": Case("select --pool nowhere --out out.safetensors", "nothing at nowhere"),
     "select ipc above the pool": Case(
         SELECT + "--ipc 3", "the pool has 2 images of class 0 ('0'), ipc is 3", distilled()
     ),
@@ -1023,7 +1023,7 @@ CASES = {
     "convert from another layout": Case(
         "convert x.pt --from dc --out o", "It looks like IDC's data.pt", saved([BYTES, torch.arange(2)])
     ),
-    "convert what is missing": Case("convert nowhere.pt --out o", "no file at nowhere.pt"),
+    "convert what is missing": Case("convert nowhere.pt --out o", "nothing at nowhere.pt"),
     "convert onto a file": Case(
         "convert x.pt --out o.safetensors", "o.safetensors exists", lambda f: (f / "o.safetensors").touch()
     ),

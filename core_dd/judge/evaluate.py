@@ -84,7 +84,8 @@ class Scores:
         interval = f", 95 % interval {100 * self.ci95[0]:.2f} to {100 * self.ci95[1]:.2f}" if self.ci95 else ""
         shortened = " [smoke]" if self.record.get("smoke") else ""
         lost = " [not told from chance]" if self.record.get("at_chance") else ""
-        return f"{100 * self.mean:.2f} +- {100 * self.std:.2f} % over {len(self.accuracies)}{interval}{shortened}{lost}"
+        spread = f" +- {100 * self.std:.2f}" if len(self.accuracies) > 1 else ""
+        return f"{100 * self.mean:.2f}{spread} % over {len(self.accuracies)}{interval}{shortened}{lost}"
 
 
 def evaluate(
@@ -283,11 +284,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"note: what {flags(config.told())} says is of another code's file, and {REAL} is none: it changes nothing."
         )
     out, several = config.out or (None if config.set == REAL else _beside(Path(config.set))), len(config.networks) > 1
-    if out is not None and not several:
-        files.require_new(Path(out))
     data = config.load_data(config.seed)
     dset = real_set(data, config.seed) if config.set == REAL else DistilledSet.load(config.set, data, **config.told())
     dset.check(data, where=config.set)
+    if out is not None and not several and not config.dry_run:
+        files.require_new(Path(out))
     warn_of(dset.meta, config.set)
     choosing = config.best_of_test and habits.habit(config.protocol).sets
     earlier = habits.earlier_sets(Path(config.set), dset) if choosing else []
@@ -429,11 +430,13 @@ def _warning(name: str, scores: Scores, classes: int) -> str:
             f"{low} is below chance, {100 / classes:.1f} %: the set teaches its classes under the names of others. Are "
             "its labels numbered as those of the data?"
         )
+    of_set = (
+        "the set teaches nothing: look at its pictures, and where a generator drew it at learnt.json in its folder; or "
+    )
     return (
         f"{low} by {len(scores.accuracies)} classifier(s) cannot be told from "
         f"chance, {100 * luck:.1f} % (the share of the largest class of the test images). Either "
-        "the set teaches nothing: look at its pictures, and at learnt.json in the run folder of the generator that "
-        "drew it; or the training was cut too short, or there are too few of them (--classifiers)."
+        f"{'' if name == REAL else of_set}the training was cut too short, or there are too few of them (--classifiers)."
     )
 
 

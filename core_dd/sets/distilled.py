@@ -283,6 +283,13 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
 
         path = Path(path)
         with readers.reading(path):
+            there = _exists(path)
+        require(
+            there,
+            f"nothing at {path}. Expected a set: a file such as NAME.safetensors, a run folder or a folder of shards, "
+            "or what another code wrote (see gendd convert --help).",
+        )
+        with readers.reading(path):
             found = None if is_ours(path) else foreign.read(path, data, **told)
         require(
             found is not None or not told,
@@ -439,6 +446,19 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
             total.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
             total.update(tensor.contiguous().cpu().numpy().tobytes())
         return total.hexdigest()
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is anything, be it a broken link.
+
+    Raises:
+        OSError: if the system does not say.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    return True
 
 
 def flags(told: Iterable[str]) -> str:

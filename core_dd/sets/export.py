@@ -54,10 +54,10 @@ def export(
         said = None if part in layout.keeps or _kept(part, dset, out.preprocess) else lost(dset)
         if said:
             note(f"{to} has no place for {said}.")
-    if out.preprocess is not None:
-        note(f"{place}: images are normalised by {out.preprocess.kind}; tell that to who reads them.")
     with files.atomic(place) as temporary:
         write(out, temporary)
+    if out.preprocess is not None:
+        note(f"{place}: images are normalised by {out.preprocess.kind}; tell that to who reads them.")
     return place
 
 

@@ -206,7 +206,7 @@ def test_main__ctrl_c_while_importing_is_one_line(tmp_path):
         "sys.exit(cli.main(['x']))"
     )
     done = run("-c", code)
-    assert done.returncode == 130 and done.stderr == "\ninterrupted; finished checkpoints and shards are kept.\n"
+    assert done.returncode == 130 and done.stderr == "\ninterrupted; what was finished is kept.\n"
 
 
 def test_guarded__asked_to_end_it_takes_its_temporaries_along(tmp_path):

@@ -112,7 +112,7 @@ class Place:
         path = self.path
         if not path.is_file() or path.suffix.lower() == ".parquet":
             return None
-        if path.suffix.lower() == ".npz":
+        if path.suffix.lower() == ".npz" or _holds_arrays(path):
             return readers.load_arrays(path)
         if self.is_pickle:
             return pickles.load(path)
@@ -123,6 +123,15 @@ class Place:
     def is_pickle(self) -> bool:
         """Whether this is a file of pickle itself, not of torch.save."""
         return self.path.suffix.lower() in SUFFIXES and pickles.is_pickle(self.path)
+
+
+def _holds_arrays(path: Path) -> bool:
+    """Whether a file is an archive of numpy's arrays, whatever it is called."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    return bool(names) and all(name.endswith(".npy") for name in names)
 
 
 @dataclass(frozen=True)

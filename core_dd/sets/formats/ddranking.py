@@ -18,7 +18,9 @@ from core_dd.sets.labels import hardened
 def read(place: Place) -> Foreign | None:
     """The set of such a folder."""
     found = pair(place) if (place.path / f"{IMAGES}.pt").is_file() else None
-    return found and replace(found, layout="a folder for DD-Ranking", soft=kind_of(found.labels))
+    if found is None:
+        return None
+    return replace(found, layout="a folder for DD-Ranking", soft=kind_of(found.labels), learns_lr=False)
 
 
 def write(out: Outgoing, folder: Path) -> None:

@@ -16,6 +16,9 @@ from core_dd.sets.formats.base import Foreign, Format, Outgoing, Place
 from core_dd.sets.labels import hardened
 from core_dd.sets.pictures import image_bytes
 
+_OF_SETS = ("distilled.safetensors", "config.yaml", "scores.json", "index.json")
+"""Files that lie with sets and runs, and in no folder of a class's images."""
+
 
 def read(place: Place) -> Foreign | None:
     """The images of all class folders; classes that are called by number are counted so."""
@@ -26,6 +29,12 @@ def read(place: Place) -> Foreign | None:
         not splits or (len(splits) < len(own) and not ({*TRAIN_SPLITS} & {*splits} and {*TEST_SPLITS} & {*splits})),
         f"{path} has folders of classes in {' and '.join(splits)}: it is data, not a set. Write folder:{path} for data "
         f"or {'/'.join([str(path), *splits[:1]])} for the images of one split as a set.",
+    )
+    sets = [name for name in own if any((path / name / file).exists() for file in _OF_SETS)]
+    require(
+        not sets,
+        f"{path} has no folders of classes but of sets and runs: {', '.join(sets[:5])}. Give one, such as "
+        f"{path / (sets or [''])[0]}.",
     )
     members = labelled(path, own) if own else []
     if not members:

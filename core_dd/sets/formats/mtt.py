@@ -77,7 +77,8 @@ def pair(place: Place) -> Foreign | None:
     )
     content = readers.load_tensors(labels)
     require(isinstance(content, Tensor), f"{labels} holds no tensor of labels but a {type(content).__name__}.")
-    whitened = file.with_name(file.name.replace(f"{IMAGES}_", FOR_THE_EYE)).is_file()
+    for_the_eye = file.with_name(file.name.replace(f"{IMAGES}_", FOR_THE_EYE))
+    whitened = for_the_eye != file and for_the_eye.is_file()
     return Foreign(
         images=images,
         labels=content,

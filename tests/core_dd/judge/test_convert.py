@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from core_dd.errors import InputError
 from core_dd.judge.evaluate import evaluate
 from core_dd.sets.distilled import DistilledSet, new_meta
 from core_dd.sets.export import export
+from core_dd.sets.formats.base import LeftOpen
+from matching_dd import coreset, distill
 
 
 @pytest.fixture
@@ -69,6 +72,31 @@ def test_export__and_in_again(digits, datm, tmp_path, capsys, to):
     again = DistilledSet.load("theirs", digits, normalised_by="zca")
     assert torch.allclose(again.images, ours.images, atol=1e-4)
     assert torch.allclose(again.labels, ours.labels, atol=1e-5) and again.meta["lr"] == pytest.approx(0.03)
+
+
+def test_ddranking__leaves_open_by_what_its_images_are_normalised(digits, tmp_path, capsys):
+    """Nothing in the folder tells, and nothing is guessed; nor does it lack a learning rate."""
+    ours = distill("dm", digits, 1, iterations=1, network="convnet1_w8", batch_real=8, compile=False, out="run")
+    assert cli.main(["export", "run", "--to", "ddranking", "--out", "theirs", "--data", "digits"]) == 0
+    with pytest.raises(LeftOpen, match="does not say by what its images are normalised"):
+        DistilledSet.load("theirs", digits)
+    capsys.readouterr()
+    assert cli.main(["convert", "theirs", "--data=digits", "--normalised_by=mean_std", "--out=a.safetensors"]) == 0
+    assert "learning rate" not in capsys.readouterr().err
+    assert torch.allclose(DistilledSet.load("a.safetensors").images, ours.images, atol=1e-4)
+
+
+def test_export__arrays_are_known_whatever_the_file_is_called(digits):
+    coreset("random", digits, 1, seed=0).save(Path("ours.safetensors"))
+    assert cli.main(["export", "ours.safetensors", "--to", "npz", "--out", "theirs"]) == 0
+    assert len(DistilledSet.load("theirs", digits)) == 10
+
+
+def test_image_folder__of_runs_is_none(digits):
+    distill("dm", digits, 1, iterations=1, network="convnet1_w8", batch_real=8, compile=False, out="runs/mine")
+    for data in (None, digits):
+        with pytest.raises(InputError, match="runs has no folders of classes but of sets and runs: mine. Give one"):
+            DistilledSet.load("runs", data)
 
 
 def test_export__says_what_a_layout_has_no_place_for(digits, datm, tmp_path, capsys):

@@ -359,7 +359,7 @@ def test_command__dry_run_writes_nothing(small_file, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--set", "nowhere.safetensors"], "no file at nowhere.safetensors"),
+        (["--set", "nowhere.safetensors"], "nothing at nowhere.safetensors"),
         (["--set", "real", "--out", "s.json", "--epochs", "2", "--iterations", "2"], "not both"),
         (["--set", "real", "--out", "s.json", "--network", "convnet3_bm"], "unknown network variant"),
     ],
