@@ -67,7 +67,8 @@ def above(config: object, bound: float, *names: str) -> None:
     """Raise `InputError` unless every named field of `config` is > bound, and finite, or None."""
     for name in names:
         value = getattr(config, name)
-        require(value is None or bound < value < math.inf, f"{name} must be > {bound}, got {value}.")
+        require(value is None or value > bound, f"{name} must be > {bound}, got {value}.")
+        require(value is None or value < math.inf, f"{name} must be finite, got {value}.")
 
 
 @contextlib.contextmanager

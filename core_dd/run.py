@@ -363,7 +363,8 @@ def _check_same(folder: Path, config: RunConfig, origin: Mapping[str, Any]) -> N
         before = new | renamed(type(config), read_yaml(folder / CONFIG))
     told = (folder / _ORIGIN).exists()
     for key, value in settings.items():
-        why = None if told and key in _BY_CONTENT else config.kept_on_resume(key)
+        placed = told and key in _BY_CONTENT and isinstance(value, str)
+        why = None if placed else config.kept_on_resume(key)
         require(
             why is None or before.get(key) == value,
             f"{folder} was started with {key} {before.get(key)}, now it is {value}{why}. "
@@ -375,6 +376,7 @@ def _check_same(folder: Path, config: RunConfig, origin: Mapping[str, Any]) -> N
     began = records.read(folder / _ORIGIN, dict[str, Any], hint)
     for key, value in origin.items():
         unsaid = key == "experts" and key not in began  # by runs that were begun before it was kept
+        unsaid |= key == "data" and "training_digest" in origin  # which tells data better than their name
         require(
             unsaid or began.get(key) == value,
             f"{folder} was begun with other data: their {key} was {began.get(key)}, now it is {value}. Resume with the "

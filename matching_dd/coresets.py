@@ -41,15 +41,23 @@ def coreset(name: str, data: str | ImageData, ipc: int, seed: int = 0, **classif
     return DistilledSet(data.train_images[chosen], data.train_labels[chosen], meta)
 
 
+CLASSIFIER = "classifier.safetensors"
+"""What the classifier of a choice is called, beside the set."""
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Choose and write one coreset."""
     config = load_config(CoresetConfig, argv, prog="gendd coreset")
     if config.out is not None:
-        require_place(Path(config.out))
+        place = Path(config.out)
+        require_place(place)
+        cache = Path(config.classifier) if config.classifier else place.with_name(CLASSIFIER)
+        require(
+            config.selector == "random" or cache.resolve() != place.resolve(),
+            f"{place} is where the classifier is kept. Choose another --out.",
+        )
     data = config.load_data(config.seed)
     with claimed_file(config.out, f"{data.name}-{config.selector}-ipc{config.ipc}", "distilled.safetensors") as path:
-        cache = Path(config.classifier) if config.classifier else path.with_name("classifier.safetensors")
-        require(cache.resolve() != path.resolve(), f"{path} is where the classifier is kept. Choose another --out.")
         dset = coreset(
             config.selector,
             data,
@@ -57,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             config.seed,
             network=config.network,
             protocol=PROTOCOLS[config.protocol],
-            cache=cache,
+            cache=Path(config.classifier) if config.classifier else path.with_name(CLASSIFIER),
             device=prepare_device(config.device),
         )
         dset.meta["config"] = to_dict(config)

@@ -137,7 +137,7 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
         run.say(f"{run.folder / DISTILLED}: {config.ipc} images per class of {data.name}")
         result = DistilledSet.load(run.folder / DISTILLED)
         if config.average_last > 0 and method.synthetic.average is None:
-            run.say("note: the time ended before the part that average_last wants averaged: this is the set as it is.")
+            run.say("note: the run ended before the part that average_last wants averaged: this is the set as it is.")
         for warning in _warnings(stopping, result):
             run.say(warning)
         return result

@@ -181,10 +181,6 @@ class MatchingConfig(RunConfig, DataConfig):
             self.patience is None or self.val_fraction > 0,
             "patience wants a validation split. Pass --val_fraction 0.1, or leave it out.",
         )
-        require(
-            self.val_fraction > 0 or (self.val_protocol, self.val_classifiers) == ("quick", 2),
-            "val_protocol and val_classifiers are those of the validation. Pass --val_fraction 0.1, or leave them out.",
-        )
         require(0 <= self.momentum < 1, f"momentum must be in [0, 1), got {self.momentum}.")
         require(
             self.decode != "bound" or (self.max_syn or 0) >= self.ipc,

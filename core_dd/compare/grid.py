@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from core_dd.commands import imported
-from core_dd.compare.jobs import DONE, Job, Order, code_version, key_of
+from core_dd.compare.jobs import DONE, Job, Order, code_version, key_of, read_done
 from core_dd.compare.producers import KINDS, Made, Request
 from core_dd.compare.reading import AXES, Comparison, DataChoice, ProtocolChoice, listed
 from core_dd.errors import InputError, about, brief, likely, require
@@ -278,8 +278,8 @@ def plan_of(
         needs = {name: ordered(need, "", {}) for name, need in job.needs.items()}
         key = key_of(job, origins, code)
         if key not in orders:
-            older = there[job.kind].get(key[:8])  # as folders were called once
-            name = there[job.kind].get(key, older) or f"{slug(job.title)}-{key}"
+            name = there[job.kind].get(key) or _older(out / ROOMS[job.kind], there[job.kind], key)
+            name = name or f"{slug(job.title)}-{key}"
             orders[key] = Order(
                 key=key,
                 kind=job.kind,
@@ -313,6 +313,14 @@ def _by_key(room: Path) -> dict[str, str]:
     Of several of one key, one that is done."""
     names = [path.name for path in room.iterdir()] if room.is_dir() else []
     return {name.rpartition("-")[2]: name for name in sorted(names, key=lambda own: (room / own / DONE).is_file())}
+
+
+def _older(room: Path, there: Mapping[str, str], key: str) -> str | None:
+    """The folder of a job where it is called as folders were once, by half of its key; no other's that begins alike."""
+    name = there.get(key[:8])
+    if name is None or ((room / name / DONE).is_file() and read_done(room / name)["key"] != key):
+        return None
+    return name
 
 
 def slug(title: str) -> str:

@@ -58,7 +58,7 @@ class CompareConfig(Options):
     """Threads of each; default: OMP_NUM_THREADS where it is set, else the cores divided among the workers; of Slurm's
     jobs 1."""
     memory_gib: float | None = option(None, group="workers")
-    """GiB of memory that a worker is expected to take; default: the most that finished work took, else 2."""
+    """GiB of memory that a worker is expected to take; default: 1.25 times the most that finished work took, else 2."""
     address: str | None = option(None, group="ray")
     """Of the cluster: HOST:PORT, ray://HOST:PORT, or auto for one that this machine belongs to; default: an instance of
     its own on this machine."""

@@ -170,8 +170,8 @@ class SlurmExecutor:
             lost = ended and self._cluster == "local" and not job.paths.result_pickle.exists()
         if ended:
             self._lost |= lost
-            del self._jobs[done]
             outcome = Outcome(own.order.key, _last_words(job) if lost else None) if lost or unseen else _outcome(own)
+            del self._jobs[done]
             done.set_result(outcome)
         elif state == "RUNNING" and not done.running():
             done.set_running_or_notify_cancel()

@@ -16,7 +16,7 @@ from rich.live import Live
 from core_dd import files, records
 from core_dd.compare.executors import Executor
 from core_dd.compare.grid import Cell, Plan
-from core_dd.compare.jobs import DONE, Order
+from core_dd.compare.jobs import DONE, Order, read_done
 from core_dd.compare.pace import Pace
 from core_dd.compare.screen import Best, Standing, line, screen
 from core_dd.errors import InputError, require
@@ -38,7 +38,7 @@ class Place(TypedDict):
 
     producer: str
     data: str
-    ipc: int
+    ipc: int | None
     seed: int
     network: str
     protocol: str
@@ -256,7 +256,8 @@ def status(out: Path) -> Standing:
     require((out / PLAN).is_file(), f"no comparison has begun in {out}. Name its folder: --out FOLDER.")
     again = "Start the comparison again."
     plan: dict[str, Planned] = records.read(out / PLAN, dict[str, Planned], again)
-    done = {key for key, own in plan.items() if (out / own["folder"] / DONE).is_file()}
+    places = {key: out / own["folder"] for key, own in plan.items()}
+    done = {key for key, place in places.items() if (place / DONE).is_file() and read_done(place)["key"] == key}
     wanted = {key: own for key, own in plan.items() if own.get("wanted", True)}
     kinds = {own["kind"]: (0, 0) for own in wanted.values()}
     best = Best()

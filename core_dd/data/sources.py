@@ -208,7 +208,7 @@ def _names(named: Any, where: object) -> list[str]:
     """Class names that are given in a list or an array."""
     listed = named.tolist() if _is_array(named) else named
     require(
-        isinstance(listed, list | tuple) and all(isinstance(own, str | bytes | int) for own in listed),
+        isinstance(listed, list | tuple) and all(isinstance(own, str | bytes | int | np.integer) for own in listed),
         f"{where}: class_names is a {type(listed).__name__}, expected a list of names.",
     )
     return [_text(own) for own in listed]

@@ -38,6 +38,7 @@ def list_parquet(path: Path) -> tuple[list[Path], list[Path]]:
             len(folders) == 1,
             f"{path} holds several datasets, in {', '.join(folders)}. Name one: parquet:{path / folders[-1]}",
         )
+        _check_numbered(split)
     return train, test
 
 
@@ -46,7 +47,6 @@ def _shards_of(shards: Sequence[Path], splits: Sequence[str]) -> list[Path]:
     for split in splits:
         found = [shard for shard in shards if shard.name.split("-")[0].split(".")[0] == split]
         if found:
-            _check_numbered(found)
             return found
     return []
 
@@ -55,7 +55,7 @@ def _check_numbered(shards: Sequence[Path]) -> None:
     """Refuse shards that say how many they are, as train-00000-of-00003.parquet does, and are others.
 
     Raises:
-        InputError: if one is missing, or some are of another division.
+        InputError: if one is missing or there twice, or some are of another division.
     """
     divisions: dict[str, dict[int, list[int]]] = {}
     for shard in shards:
@@ -65,6 +65,9 @@ def _check_numbered(shards: Sequence[Path]) -> None:
         totals = " and in ".join(map(str, sorted(own)))
         require(len(own) == 1, f"{shards[0].parent} holds {name} in {totals} shards. Remove the older ones.")
         [(total, numbers)] = own.items()
+        require(
+            len(set(numbers)) == len(numbers), f"{shards[0].parent} holds shards of {name} twice. Remove the older."
+        )
         missing = sorted(set(range(total)) - set(numbers))
         require(
             not missing,

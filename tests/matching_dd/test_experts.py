@@ -82,6 +82,12 @@ def test_command__writes_files_and_index(digits):
     assert len(losses) == 8 and losses[3] < losses[0] and losses[7] < losses[4]
 
 
+def test_resume__wants_as_many_experts(digits):
+    record(ExpertsConfig(experts=2, out="run", **SMALL | {"epochs": 1}), digits)
+    with pytest.raises(InputError, match="was started with experts 2, now it is 3"):
+        record(ExpertsConfig(experts=3, out="run", resume=True, **SMALL | {"epochs": 1}), digits)
+
+
 def test_record__is_the_same_whatever_is_trained_at_once(digits):
     for at_once in (1, 3):
         record(ExpertsConfig(experts=3, at_once=at_once, out=f"run{at_once}", **SMALL), digits)

@@ -399,6 +399,26 @@ def test_key__versions_by_sources_change_with_any_source(monkeypatch, tmp_path):
     assert len(set(found)) == 3
 
 
+def test_status__knows_the_real_training_set():
+    assert compare(write(ipc=1, seeds=1, real=True)) == 0
+    assert compare("small.yaml", "--status") == 0
+
+
+def test_done__in_a_folder_named_by_half_of_its_key_is_found():
+    assert compare(write(ipc=1, seeds=1)) == 0
+    before = files("*/*/done.json")
+    for folder in [path.parent for path in Path("out").glob("*/*/done.json")]:
+        folder.rename(folder.with_name(folder.name[:-8]))
+    assert compare("small.yaml") == 0
+    after = files("*/*/done.json")
+    assert len(after) == len(before) and sorted(after.values()) == sorted(before.values())
+    [score] = Path("out/scores").glob("*Random*")
+    done = json.loads((score / "done.json").read_text())
+    (score / "done.json").write_text(json.dumps(done | {"key": done["key"][:8] + "0" * 8}))
+    assert compare("small.yaml") == 0  # beside that of a job whose key begins alike
+    assert len(files("scores/*Random*/done.json")) == 2
+
+
 def test_done__by_another_job_whose_key_begins_alike_does_not_count():
     assert compare(write(ipc=1, seeds=1)) == 0
     [score] = Path("out/scores").glob("*Random*")

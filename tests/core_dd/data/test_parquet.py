@@ -117,10 +117,26 @@ def test_shards__that_say_how_many_they_are_must_be_all(tmp_path):
     for load in LOADS:
         with pytest.raises(InputError, match="holds train in 1 and in 2 shards. Remove the older ones"):
             load("parquet:set")
-    only.unlink()
+    shutil.copy(only, tmp_path / "set" / "train-00001-of-00002.parquet")
+    shutil.move(only, tmp_path / "set" / "train-00001-of-00002-abc.parquet")
+    for load in LOADS:
+        with pytest.raises(InputError, match="holds shards of train twice"):
+            load("parquet:set")
+    (tmp_path / "set" / "train-00001-of-00002-abc.parquet").unlink()
     for load in LOADS:
         with pytest.raises(InputError, match="lacks 1 of the 2 shards of train, such as number 0, counted from 0"):
             load("parquet:set")
+
+
+def test_shards__of_several_datasets_are_one_choice(tmp_path):
+    (tmp_path / "all").mkdir()
+    for name in "ab":
+        write(tmp_path / "all" / name, {"img": IMAGES, "label": LABELS})
+    place = tmp_path / "all" / "a"
+    (place / "train-00000-of-00001.parquet").rename(place / "train-00000-of-00002.parquet")
+    for load in LOADS:
+        with pytest.raises(InputError, match="all holds several datasets, in a, b. Name one: parquet:all/b"):
+            load("parquet:all")
 
 
 def test_labels__of_a_later_file_that_are_lists(tmp_path):

@@ -111,6 +111,7 @@ def test_npz__under_either_names(few, expected, tmp_path):
     for kind in (np.uint16, np.uint32, np.uint64):
         np.savez(tmp_path / "d.npz", **few_of_any | {"labels": few[1].numpy().astype(kind)})
         assert same(load_data("npz:d.npz", test_fraction=0.5), data)
+    assert load_data(few_as_dict(few) | {"class_names": list(np.arange(10))}).class_names[3] == "3"
     for changed, message in (
         ({"labels": few[1].numpy().astype(np.longdouble)}, "labels float128 of shape"),
         ({"labels": np.full(len(few[1]), 2**64 - 1, np.uint64)}, "have a label 18446744073709551615"),
