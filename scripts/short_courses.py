@@ -9,6 +9,7 @@ all its iterations.
 
 import argparse
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     places: dict[str, int] = {}
     with panel("Short courses, beside the papers' numbers", (6.4, 4.0), "points above the paper's") as (figure, axes):
         axes.axhline(0, color="#777777", linewidth=0.8, linestyle=":")
-        for row in reproduced.reproduced([results]):
+        rows = reproduced.reproduced([results])
+        judged = Counter((row.producer, row.data, row.ipc) for row in rows)
+        for row in rows:
             method, own = re.split(",| fast", row.producer)[0], " fast" in row.producer
             paper = reproduced.published_row(row.data, row.ipc, method, row.network, protocol=row.protocol)
             if paper is None or paper.percent is None or row.making is None:
@@ -40,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             (mark,) = axes.plot(row.making, row.mean - paper.percent, markersize=6, **style)
             name, place = SHORT.get(row.data, (row.data, "left"))
             beside = {"xytext": (6 if place == "left" else -6, 0), "textcoords": "offset points", "ha": place}
-            said, point = f"{name}, ipc {row.ipc}", (row.making, row.mean - paper.percent)
+            several = judged[row.producer, row.data, row.ipc] > 1
+            said = f"{name}, ipc {row.ipc}" + (f", by {row.protocol}" if several else "")
+            point = (row.making, row.mean - paper.percent)
             axes.annotate(said, point, fontsize=6, va="center", **beside)
             known = axes.get_legend_handles_labels()[1]
             meant = f"{method}, {'our settings' if own else 'published settings, stopped early'}"

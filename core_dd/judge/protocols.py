@@ -262,7 +262,8 @@ IDC_SVHN_IPC1 = replace(IDC, name="idc_svhn_ipc1", cutmix=0.0, augment="idc_cuto
 DATADAM_PAPER = Protocol(name="datadam_paper", epochs=300, schedule="datadam", runs=100)
 """DataDAM's supplement ([Sajedi et al., ICCV 2023](https://arxiv.org/abs/2310.00093)): the learning rate halves every
 15 passes, 100 classifiers. It states neither passes nor batch size: after 300 passes the learning rate is two
-millionths of what it was."""
+millionths of what it was. Where a pass is one batch that is too short: a set of CIFAR-10 with 10 images per class has
+43.7 % by it and 49.5 % by `datadam_code`."""
 
 DATADAM_CODE = Protocol(name="datadam_code", epochs=1800, batch_size=64, runs=10)
 """DataDAM's [released code](https://github.com/DataDistillation/DataDAM): 1801 passes in batches of 64. (It
