@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from core_dd import cli, files
-from core_dd.config import load_config, to_dict, to_yaml
+from core_dd.config import load_config, to_dict, to_yaml, with_first
 from core_dd.data.images import ImageData
 from core_dd.errors import Diverged, InputError, whole
 from core_dd.judge import across, costs, ddranking, habits, membership, permuted, protocols, robustness, training
@@ -277,7 +277,7 @@ def _identities(dset: DistilledSet, data: ImageData, protocol: Protocol) -> dict
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Check, score, write."""
-    argv = switched(sys.argv[1:] if argv is None else argv)
+    argv = switched(with_first(sys.argv[1:] if argv is None else argv, "set"))
     config = load_config(EvaluateConfig, argv, prog="gendd evaluate")
     if config.set == REAL and config.told():
         note(

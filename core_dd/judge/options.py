@@ -106,7 +106,10 @@ CHOOSER_CHOICES = MappingProxyType(
 
 @dataclass(kw_only=True)
 class EvaluateConfig(DataConfig, ForeignConfig):
-    """Train classifiers on a set from scratch and score them on the real test images."""
+    """Train classifiers on a set from scratch and score them on the real test images.
+
+    The set may be given first, without a flag: gendd evaluate runs/demo/00000 --data digits.
+    """
 
     GROUP: ClassVar[str] = "judge"
     HOME: ClassVar[str] = "eval"

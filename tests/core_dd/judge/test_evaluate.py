@@ -350,10 +350,19 @@ def test_command__the_real_images_have_a_run_folder_of_their_own(digits):
         assert [path.name for path in Path("runs/digits-real", number).iterdir()] == ["scores.json"]
 
 
-def test_command__dry_run_writes_nothing(small_file, capsys):
+def test_command__dry_run_writes_nothing_whatever_is_there(small_file, capsys):
     main(["--set", str(small_file), "--dry_run"])
     assert "5 classifiers, 1001 steps of 30 images" in capsys.readouterr().out
     assert not small_file.with_name("scores.json").exists()
+    small_file.with_name("scores.json").write_text("{}")
+    main([str(small_file), "--dry_run"])  # the set may come first, without its flag
+    assert "5 classifiers, 1001 steps of 30 images" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"scores.json exists"):
+        main([str(small_file)])
+
+
+def test_scores__of_one_classifier_have_no_spread():
+    assert str(Scores([0.5], {})) == "50.00 % over 1"
 
 
 @pytest.mark.parametrize(
