@@ -33,7 +33,7 @@ DRAWN_PER_S = 4
 """How often the dashboard is drawn."""
 
 
-class Place(TypedDict):
+class CellPlace(TypedDict):
     """A cell's values by the axes."""
 
     producer: str
@@ -56,7 +56,7 @@ class Planned(TypedDict):
     folder: str
     log: str
     cells: list[str]
-    places: NotRequired[list[Place]]
+    places: NotRequired[list[CellPlace]]
     """Of the cells, by the axes; of those whose sets have the ipc of their column."""
     wanted: NotRequired[bool]
     """Whether it was asked for."""
