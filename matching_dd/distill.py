@@ -136,15 +136,15 @@ def run(config: MatchingConfig, data: ImageData | None = None) -> DistilledSet:
             stopping.deliver(run.folder, _spent(last[1] / DISTILLED))
         run.say(f"{run.folder / DISTILLED}: {config.ipc} images per class of {data.name}")
         result = DistilledSet.load(run.folder / DISTILLED)
-        if config.average_last > 0 and method.synthetic.average is None:
-            run.say("note: the run ended before the part that average_last wants averaged: this is the set as it is.")
-        for warning in _warnings(stopping, result):
+        for warning in _warnings(method, stopping, result):
             run.say(warning)
         return result
 
 
-def _warnings(stopping: EarlyStopping | None, result: DistilledSet) -> Iterator[str]:
-    """What there is to say of a set that cannot be right."""
+def _warnings(method: Method, stopping: EarlyStopping | None, result: DistilledSet) -> Iterator[str]:
+    """What there is to say of a set that cannot be right, or is not what was asked for."""
+    if method.config.average_last > 0 and method.synthetic.average is None:
+        yield "note: the run ended before the part that average_last wants averaged: this is the set as it is."
     if stopping is not None and (warning := stopping.warning()) is not None:
         yield warning
     if not trains(result):
