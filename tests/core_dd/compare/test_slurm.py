@@ -129,6 +129,21 @@ def test_slurm__a_job_whose_result_is_not_seen_is_done_where_its_folder_says_so(
     assert tables("out") == tables("before")
 
 
+def test_slurm__a_log_that_cannot_be_read_at_one_look_is_read_at_the_next(commands, monkeypatch, capsys):
+    looks, last_words = [], slurm._last_words
+
+    def stutter(job):
+        looks.append(job)
+        if len(looks) == 1:
+            raise OSError("Stale file handle")
+        return last_words(job)
+
+    monkeypatch.setattr(slurm, "_last_words", stutter)
+    commands(srun="", squeue="", scancel="", sbatch="echo Submitted batch job 7")
+    assert compare(write(producers={"Random": SMALL["producers"]["Random"]}, ipc=1, seeds=1), *FLAGS) == 1
+    assert len(looks) == 2 and "ended abruptly" in capsys.readouterr().err
+
+
 def test_slurm__what_sbatch_refuses_fails_in_its_words(commands, capsys):
     commands(srun="", squeue="", scancel="", sbatch="echo 'invalid partition specified: gpuu' >&2; exit 1")
     assert compare(write(ipc=1, seeds=1), *FLAGS, "--slurm", "partition=gpuu") == 1

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from core_dd.compare import view as views
+from core_dd.compare.compare import GIB_PER_WORKER, expected_gib
 from core_dd.compare.grid import Cell, Plan
 from core_dd.compare.jobs import DONE, Job, Order
 from core_dd.compare.reading import DataChoice
@@ -189,6 +190,15 @@ def test_view__says_what_has_codes_for_terminals_as_text(plan):
         view.ended(order, "bad \x1b[31m [bold]name[/]")
         assert "\x1b" not in shown(view.standing()) and "[bold]name[/]" in shown(view.standing())
     assert "failed: score [bold]of[/]: bad \\x1b[31m [bold]name[/]" in console.file.getvalue()
+
+
+def test_expected_gib__is_a_quarter_more_than_finished_work_took(plan):
+    assert expected_gib(plan) == GIB_PER_WORKER
+    order = plan.orders["DM10net"]
+    finish(order, 0.5)
+    place = Path(order.folder, DONE)
+    write_json(place, json.loads(place.read_text()) | {"peak_mib": 4096.0})
+    assert expected_gib(plan) == pytest.approx(5.0)
 
 
 def test_view__counts_what_was_done_before(plan):
